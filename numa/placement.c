@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "numa/placement.h"
+
+#include <errno.h>
+#include <hwloc.h>
+#include <numa.h>
+#include <numaif.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+/* One CPU that pollers may use, with what decides its rank. */
+struct candidate {
+	int cpu;
+	unsigned thread; /* rank among the usable hardware threads of its core */
+	int off_node;    /* not on the node asked for */
+	int node;
+	unsigned core; /* in hwloc's order, ascending within a node */
+};
+
+static int parse_number(const char **at, int *number)
+{
+	unsigned long value = 0;
+	const char *start = *at;
+
+	for (; **at >= '0' && **at <= '9'; (*at)++) {
+		value = value * 10 + (unsigned long)(**at - '0');
+		if (value > PLACEMENT_CPU_MAX)
+			return -EINVAL;
+	}
+	if (*at == start)
+		return -EINVAL;
+	*number = (int)value;
+	return 0;
+}
+
+/* "4" or "4-7". */
+static int parse_range(const char **at, int *first, int *last)
+{
+	if (parse_number(at, first) < 0)
+		return -EINVAL;
+	*last = *first;
+	if (**at != '-')
+		return 0;
+	(*at)++;
+	if (parse_number(at, last) < 0 || *last < *first)
+		return -EINVAL;
+	return 0;
+}
+
+static int contains(const int *cores, int count, int core)
+{
+	for (int i = 0; i < count; i++)
+		if (cores[i] == core)
+			return 1;
+	return 0;
+}
+
+int placement_parse_cores(const char *list, int *cores, uint32_t max)
+{
+	const char *at = list;
+	int count = 0;
+
+	for (;;) {
+		int first, last;
+
+		if (parse_range(&at, &first, &last) < 0 || (*at != ',' && *at != '\0'))
+			return fail(-EINVAL,
+				    "\"%s\" is not a CPU list such as 2,4-7 (at character %td; "
+				    "CPUs are 0 to %d)",
+				    list, at - list + 1, PLACEMENT_CPU_MAX);
+		for (int core = first; core <= last; core++) {
+			if (contains(cores, count, core))
+				continue;
+			if ((uint32_t)count == max)
+				return fail(-E2BIG, "\"%s\" names over %u CPUs", list, max);
+			cores[count++] = core;
+		}
+		if (*at == '\0')
+			return count;
+		at++;
+	}
+}
+
+static int compare_candidates(const void *left, const void *right)
+{
+	const struct candidate *a = left;
+	const struct candidate *b = right;
+
+	if (a->thread != b->thread)
+		return a->thread < b->thread ? -1 : 1;
+	if (a->off_node != b->off_node)
+		return a->off_node - b->off_node;
+	if (a->node != b->node)
+		return a->node - b->node;
+	if (a->core != b->core)
+		return a->core > b->core ? -1 : 1;
+	return a->cpu - b->cpu;
+}
+
+/* CPUs that this thread may use and hwloc knows. */
+static hwloc_bitmap_t usable_cpus(hwloc_topology_t hwloc)
+{
+	hwloc_bitmap_t usable = hwloc_bitmap_dup(hwloc_topology_get_topology_cpuset(hwloc));
+	hwloc_bitmap_t bound = hwloc_bitmap_alloc();
+
+	if (usable && bound && hwloc_topology_is_thissystem(hwloc) &&
+	    hwloc_get_cpubind(hwloc, bound, HWLOC_CPUBIND_THREAD) == 0)
+		hwloc_bitmap_and(usable, usable, bound);
+	hwloc_bitmap_free(bound);
+	return usable;
+}
+
+static void describe(const struct topology *topology, hwloc_const_bitmap_t usable, int cpu,
+		     int node, struct candidate *candidate)
+{
+	hwloc_obj_t pu = hwloc_get_pu_obj_by_os_index(topology_hwloc(topology), (unsigned)cpu);
+	hwloc_obj_t core =
+		hwloc_get_ancestor_obj_by_type(topology_hwloc(topology), HWLOC_OBJ_CORE, pu);
+	int before = -1;
+
+	if (!core)
+		core = pu;
+	*candidate = (struct candidate){.cpu = cpu, .core = core->logical_index};
+	candidate->node = topology_cpu_node(topology, cpu);
+	candidate->off_node = node >= 0 && candidate->node != node;
+	while ((before = hwloc_bitmap_next(core->cpuset, before)) >= 0 && before < cpu)
+		if (hwloc_bitmap_isset(usable, (unsigned)before))
+			candidate->thread++;
+}
+
+int placement_choose_cores(const struct topology *topology, int node, uint32_t count, int *cores)
+{
+	hwloc_bitmap_t usable = usable_cpus(topology_hwloc(topology));
+	int weight = usable ? hwloc_bitmap_weight(usable) : 0;
+	struct candidate *candidates;
+	uint32_t found = 0;
+	int cpu = -1;
+
+	if (weight <= 0) {
+		hwloc_bitmap_free(usable);
+		return fail(-ENOENT, "this process may use no CPU that hwloc knows");
+	}
+	candidates = calloc((size_t)weight, sizeof(*candidates));
+	if (!candidates) {
+		hwloc_bitmap_free(usable);
+		return fail(-ENOMEM, "no memory to choose cores");
+	}
+	while ((cpu = hwloc_bitmap_next(usable, cpu)) >= 0)
+		describe(topology, usable, cpu, node, &candidates[found++]);
+	qsort(candidates, found, sizeof(*candidates), compare_candidates);
+	for (uint32_t i = 0; i < count; i++)
+		cores[i] = candidates[i % found].cpu;
+	free(candidates);
+	hwloc_bitmap_free(usable);
+	return 0;
+}
+
+static int bind_error(int error, int node)
+{
+	if (error == EPERM || error == ENOSYS)
+		return fail(-error,
+			    "the kernel or the container forbids mbind: memory stays unbound");
+	return fail(-error, "cannot bind memory to node %d: %s", node, strerror(error));
+}
+
+int placement_bind_memory(void *addr, size_t length, int node)
+{
+	struct bitmask *nodes = numa_allocate_nodemask();
+	int ret = 0;
+
+	if (!nodes)
+		return fail(-ENOMEM, "no memory for a node mask");
+	if (node < 0 || (unsigned long)node >= nodes->size) {
+		ret = fail(-EINVAL, "there is no NUMA node %d", node);
+		goto free_nodes;
+	}
+	numa_bitmask_setbit(nodes, (unsigned)node);
+	/* The kernel reads one bit less than it is told. */
+	if (mbind(addr, length, MPOL_BIND, nodes->maskp, nodes->size + 1, 0) < 0)
+		ret = bind_error(errno, node);
+
+free_nodes:
+	numa_bitmask_free(nodes);
+	return ret;
+}
+
+int placement_memory_node(const void *addr)
+{
+	int node;
+
+	if (get_mempolicy(&node, NULL, 0, (void *)(uintptr_t)addr, MPOL_F_NODE | MPOL_F_ADDR) < 0)
+		return -1;
+	return node;
+}
+
+int placement_pin_thread(int core)
+{
+	size_t size = CPU_ALLOC_SIZE(PLACEMENT_CPU_MAX + 1);
+	cpu_set_t *set;
+	int error = 0;
+
+	if (core < 0 || core > PLACEMENT_CPU_MAX)
+		return fail(-EINVAL, "%d is not a CPU", core);
+	set = CPU_ALLOC(PLACEMENT_CPU_MAX + 1);
+	if (!set)
+		return fail(-ENOMEM, "no memory for a CPU set");
+	CPU_ZERO_S(size, set);
+	CPU_SET_S((size_t)core, size, set);
+	if (sched_setaffinity(0, size, set) < 0)
+		error = errno;
+	CPU_FREE(set);
+	if (error)
+		return fail(-error, "cannot run on CPU %d: %s", core,
+			    error == EINVAL ? "offline, or outside this process's CPU set"
+					    : strerror(error));
+	return 0;
+}
