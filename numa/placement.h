@@ -27,8 +27,8 @@ int placement_parse_cores(const char *list, int *cores, uint32_t max);
  * synthetic topology, all).
  *
  * Distinct physical cores first, then their other hardware threads, then round again when there are
- * more pollers than CPUs. Among equals: cores of @p node, when it is not -1, then the other nodes in
- * order. The last core of a node comes before its first, where the system's own work tends to sit.
+ * more pollers than CPUs. Among equals, cores of @p node (unless -1) first, then node by node, and
+ * the last core of a node before its first, which the system's own work tends to sit on.
  *
  * @param cores  out: @p count CPU numbers
  * @return       0; -ENOENT no usable core; -ENOMEM
