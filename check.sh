@@ -1,0 +1,254 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every test, from a fresh Debian 12. Ends in "N passed, N failed, N skipped".
+set -u -o pipefail
+cd "$(dirname "$0")" || exit 1
+. tools/machine.sh
+
+usage() {
+	cat <<-END
+	usage: ./check.sh [--fast]
+
+	Installs the packages that the tests need, reserves hugepages, builds in build/ (gcc),
+	build-asan/ (AddressSanitizer and UBSan), build-clang/ and build-fuzz/, and runs every test.
+	Packages and hugepages take root, or sudo without a password; without either it works with
+	what is there. The whole takes up to 25 minutes on two cores.
+
+	  --fast   the gcc build with its tests and the checks on headers and symbols: 2 minutes
+
+	Logs: build/check-logs/. Exit code: 0 all passed or skipped, 1 something failed, 2 usage.
+	END
+}
+
+HUGEPAGES=512
+LOGS=build/check-logs
+# An abort that leaves a report is a failure of the test that ran into it.
+export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:strict_string_checks=1
+export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+passed=0
+failed=0
+skipped=0
+steps=0
+scratch=
+
+elapsed() {
+	printf '%3d:%02d' $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+# run NAME COMMAND...: run it with its output in a log of its own; on failure show the end of it.
+run() {
+	local name=$1 result
+	shift
+	steps=$((steps + 1))
+	log=$LOGS/$(printf '%02d' $steps)-${name//[^A-Za-z0-9_-]/-}.log
+	printf '%s  %s\n' "$(elapsed)" "$name"
+	("$@") >"$log" 2>&1 </dev/null
+	result=$?
+	[ $result -eq 0 ] || { tail -n 40 "$log" | sed 's/^/        /'; }
+	return $result
+}
+
+# A check of our own: one pass or one failure.
+check() {
+	if run "$@"; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		printf '%s  FAILED: %s (whole log: %s)\n' "$(elapsed)" "$1" "$log"
+	fi
+}
+
+# A check that this machine cannot make.
+skip() {
+	skipped=$((skipped + 1))
+	printf '%s  %s\n        skipped: %s\n' "$(elapsed)" "$1" "$2"
+}
+
+# Run one suite of a build and add up its cases.
+suite() {
+	local build=$1 suite=$2 base counts
+	base=$build/meson-logs/$suite
+	rm -f "$base".*
+	run "$suite tests in $build" \
+		meson test -C "$build" --no-rebuild --suite "$suite" --logbase "$suite" \
+		--print-errorlogs
+	if ! counts=$(tools/count_tests.py "$base" 2>>"$log"); then
+		failed=$((failed + 1))
+		printf '%s  FAILED: %s left no results (log: %s)\n' "$(elapsed)" "$suite" "$log"
+		return
+	fi
+	add_up "$counts"
+}
+
+add_up() {
+	local p f s
+	read -r p f s <<<"$1"
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	printf '        %d passed, %d failed, %d skipped\n' "$p" "$f" "$s"
+	tail -n +2 <<<"$1" | sed '/^$/d; s/^/        /'
+}
+
+# configure DIR OPTIONS...: set a build up, or change the options of one that is there.
+configure() {
+	local dir=$1
+	shift
+	if [ -f "$dir/build.ninja" ]; then
+		meson configure "$dir" "$@"
+	else
+		meson setup "$dir" "$@"
+	fi
+}
+
+build() {
+	configure "$@" && ninja -C "$1"
+}
+
+headers_compile_alone() {
+	local header
+	for header in include/sluice/*.h; do
+		header=${header#include/}
+		echo "$header"
+		echo "#include <$header>" | gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -Iinclude \
+			-fsyntax-only -x c - || return 1
+		echo "#include <$header>" | g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror -Iinclude \
+			-fsyntax-only -x c++ - || return 1
+	done
+}
+
+# The dynamic symbols are exactly those that the headers declare.
+symbols_are_public() {
+	grep -rhoE 'slu_[a-z0-9_]+\(' include/sluice | tr -d '(' | sort -u >"$scratch/named"
+	nm -D --defined-only build/lib/libsluice.so | awk '{ print $3 }' | sort -u >"$scratch/exported"
+	echo "exported but not in a header:"
+	comm -13 "$scratch/named" "$scratch/exported" | tee "$scratch/extra"
+	echo "declared SLU_API but not exported:"
+	for name in $(cat include/sluice/*.h | tr '\n' ' ' |
+		grep -oE 'SLU_API [^;(]*slu_[a-z0-9_]+\(' | grep -oE 'slu_[a-z0-9_]+\(' | tr -d '('); do
+		grep -qx "$name" "$scratch/exported" || echo "$name"
+	done | tee "$scratch/lacking"
+	[ ! -s "$scratch/extra" ] && [ ! -s "$scratch/lacking" ]
+}
+
+# What a user of the installed library does: pkg-config, compile, run; shared, then static.
+installed_library_works() {
+	local root=$scratch/root program=tests/install/copy.c flags
+	DESTDIR=$root meson install -C build --no-rebuild || return 1
+	export PKG_CONFIG_SYSROOT_DIR=$root
+	PKG_CONFIG_PATH=$(dirname "$(find "$root" -name sluice.pc)")
+	export PKG_CONFIG_PATH
+	read -ra flags < <(pkg-config --cflags --libs sluice)
+	gcc -Wall -Wextra -Werror -o "$scratch/shared" $program "${flags[@]}" &&
+		LD_LIBRARY_PATH=$(dirname "$(find "$root" -name libsluice.so)") "$scratch/shared" &&
+		installed_programs_answer "$root"
+}
+
+installed_programs_answer() {
+	local program
+	for program in sluice-target sluice-initiator; do
+		LD_LIBRARY_PATH=$(dirname "$(find "$1" -name libsluice.so)") \
+			"$(find "$1" -type f -name $program)" --version || return 1
+	done
+}
+
+every_file_has_a_licence() {
+	local file bad=0
+	while read -r file; do
+		[ -s "$file" ] || continue
+		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' ||
+			{ echo "no SPDX line: $file" && bad=1; }
+	done < <(find include lib numa gpu apps tests perf tools .ci ./*.sh \
+		-name '*.[ch]' -o -name '*.py' -o -name '*.sh' | sort)
+	return $bad
+}
+
+shell_is_clean() {
+	shellcheck -x ./*.sh .ci/run tools/*.sh
+}
+
+demo_works() {
+	./demo.sh --duration 1
+}
+
+fuzz() {
+	local target=$1 name corpus
+	name=$(basename "$target")
+	corpus=tests/fuzz/corpus/${name#fuzz_}
+	mkdir -p "$scratch/$name"
+	"$target" -runs=200000 -max_total_time=60 -timeout=10 -rss_limit_mb=2048 -seed=1 \
+		-artifact_prefix="$LOGS/$name-" "$scratch/$name" "$corpus"
+}
+
+cleanup() {
+	trap '' INT TERM
+	hugepages_restore
+	[ -z "$scratch" ] || rm -rf "$scratch"
+}
+
+prepare() {
+	echo "packages"
+	packages_install "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" || return 1
+	echo "hugepages"
+	hugepages_reserve $HUGEPAGES
+}
+
+fast_checks() {
+	local name
+	check "build with gcc" build build -Dwerror=true -Dtests=true -Dperf=true
+	for name in unit conformance fault integration; do
+		suite build $name
+	done
+	check "public headers compile alone in C and C++" headers_compile_alone
+	check "exported symbols are the public ones" symbols_are_public
+	check "installed library works" installed_library_works
+	check "every file has its licence line" every_file_has_a_licence
+	check "shell scripts are clean" shell_is_clean
+}
+
+slow_checks() {
+	local name target
+	check "build with AddressSanitizer and UBSan" \
+		build build-asan -Dwerror=true -Dperf=false -Db_sanitize=address,undefined -Db_lundef=false
+	for name in unit conformance fault integration; do
+		suite build-asan $name
+	done
+	check "build with clang, without GPU" \
+		env CC=clang bash -c "$(declare -f configure build); build build-clang -Dwerror=true -Dgpu=false"
+	suite build-clang unit
+	suite build-clang conformance
+	check "build the fuzz targets" env CC=clang bash -c "$(declare -f configure build)
+		build build-fuzz -Dwerror=true -Dfuzz=true -Dperf=false -Db_lundef=false"
+	for target in build-fuzz/tests/fuzz/fuzz_*; do
+		[ -f "$target" ] && [ -x "$target" ] && check "fuzz $(basename "$target")" fuzz "$target"
+	done
+	check "demo.sh" demo_works
+}
+
+fast=
+case ${1-} in
+'') ;;
+--fast) fast=1 ;;
+-h | --help)
+	usage
+	exit 0
+	;;
+*)
+	usage >&2
+	exit 2
+	;;
+esac
+
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+mkdir -p $LOGS && rm -f $LOGS/* && scratch=$(mktemp -d) || exit 1
+
+prepare || { echo "check.sh: cannot go on without these packages" >&2; exit 1; }
+fast_checks
+[ -n "$fast" ] || slow_checks
+
+printf '%s  done; logs are in %s\n' "$(elapsed)" $LOGS
+printf '%d passed, %d failed, %d skipped\n' $passed $failed $skipped
+[ $failed -eq 0 ]

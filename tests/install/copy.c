@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Against the installed library: one process writes into a segment of its own and reads it back. */
+#include <sluice/sluice.h>
+#include <stdio.h>
+#include <string.h>
+
+static int move(struct slu_queue *queue, const struct slu_op *op)
+{
+	struct slu_completion done;
+
+	if (slu_submit(queue, op, 1) != 1 || slu_wait(queue, 1, 5000000) != 1 ||
+	    slu_reap(queue, &done, 1) != 1)
+		return -1;
+	return done.status;
+}
+
+int main(void)
+{
+	struct slu_queue_options inlined;
+	struct slu_engine *engine;
+	struct slu_region *exported, *local;
+	struct slu_segment *segment;
+	struct slu_remote *remote;
+	struct slu_queue *queue;
+	struct slu_op op = {.opcode = SLU_WRITE, .length = 6};
+	char *buffer;
+
+	slu_queue_options_init(&inlined);
+	inlined.poller = SLU_POLLER_INLINE;
+	if (slu_engine_open(NULL, &engine) < 0 ||
+	    slu_region_alloc(engine, 1 << 20, NULL, &exported) < 0 ||
+	    slu_region_alloc(engine, 1 << 20, NULL, &local) < 0 ||
+	    slu_segment_export(engine, "install-test", exported,
+			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &segment) < 0 ||
+	    slu_remote_open(engine, "install-test", NULL, &remote) < 0 ||
+	    slu_queue_open(engine, &inlined, &queue) < 0) {
+		fprintf(stderr, "%s\n", slu_last_error());
+		return 1;
+	}
+	buffer = slu_region_addr(local);
+	memcpy(buffer, "sluice", 6);
+	op.remote = remote;
+	op.region = local;
+	if (move(queue, &op) != 0)
+		return 1;
+	op.opcode = SLU_READ;
+	op.local_offset = 4096;
+	if (move(queue, &op) != 0 || memcmp(buffer + 4096, "sluice", 6) != 0)
+		return 1;
+	slu_engine_close(engine);
+	printf("%s works\n", slu_version());
+	return 0;
+}

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# What demo.sh and check.sh ask of the machine: Debian packages and hugepages. Sourced, not run.
+
+# To build the library and both programs.
+BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libdpdk-dev libhwloc-dev libnuma-dev
+	libjansson-dev libevent-dev)
+# To run every test besides.
+TEST_PACKAGES=(libcmocka-dev g++ clang libclang-rt-14-dev shellcheck procps)
+
+# Run a command as root, by sudo where it asks for no password. Fails where neither can be had.
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	else
+		sudo -n "$@" 2>/dev/null
+	fi
+}
+
+may_be_root() {
+	[ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null
+}
+
+# Print those of the packages named that are not installed.
+packages_missing() {
+	local package
+	for package in "$@"; do
+		dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+			echo "$package"
+	done
+}
+
+# Install the packages named, or say which are missing and how to get them.
+packages_install() {
+	local missing
+	if ! command -v dpkg-query >/dev/null; then
+		echo "no dpkg here: taking the equivalents of these Debian packages for given: $*"
+		return 0
+	fi
+	mapfile -t missing < <(packages_missing "$@")
+	[ ${#missing[@]} -gt 0 ] || return 0
+	if ! may_be_root; then
+		echo "missing packages: ${missing[*]}"
+		echo "install them with: sudo apt-get install ${missing[*]}"
+		return 1
+	fi
+	echo "installing: ${missing[*]}"
+	as_root apt-get -q update &&
+		as_root env DEBIAN_FRONTEND=noninteractive \
+			apt-get -q -y --no-install-recommends install "${missing[@]}"
+}
+
+hugepages_added=0
+
+hugepages_free() {
+	awk '$1 == "HugePages_Free:" { free = $2 } $1 == "HugePages_Rsvd:" { reserved = $2 }
+		END { print free - reserved }' /proc/meminfo
+}
+
+hugepages_resize() {
+	as_root sh -c "echo $1 > /proc/sys/vm/nr_hugepages" 2>/dev/null
+}
+
+# Have that many free 2 MiB pages, reserving what lacks. Without the right to, it says so: everything
+# works on ordinary pages too, only slower. hugepages_restore gives back what was added.
+hugepages_reserve() {
+	local wanted=$1 total free
+	if ! grep -q '^Hugepagesize: *2048 kB' /proc/meminfo; then
+		echo "no 2 MiB hugepages in this kernel: going on with ordinary pages"
+		return 0
+	fi
+	free=$(hugepages_free)
+	[ "$free" -lt "$wanted" ] || { echo "hugepages: $free of 2 MiB are free"; return 0; }
+	total=$(cat /proc/sys/vm/nr_hugepages)
+	if ! hugepages_resize $((total + wanted - free)); then
+		echo "hugepages: $free are free and more need root: going on with ordinary pages;" \
+			"to have them: echo $((total + wanted - free)) | sudo tee /proc/sys/vm/nr_hugepages"
+		return 0
+	fi
+	hugepages_added=$(($(cat /proc/sys/vm/nr_hugepages) - total))
+	echo "hugepages: $hugepages_added of 2 MiB reserved, $(hugepages_free) are free"
+}
+
+hugepages_restore() {
+	[ "$hugepages_added" -gt 0 ] || return 0
+	hugepages_resize $(($(cat /proc/sys/vm/nr_hugepages) - hugepages_added))
+	hugepages_added=0
+}
