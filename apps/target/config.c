@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "target/config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "common/users.h"
+
+static const char *const pages[] = {"auto", "4K", "2M", NULL}; /* enum slu_page */
+static const char *const polls[] = {"adaptive", "busy", NULL}; /* enum slu_poll_mode */
+
+#define FIELD(name) offsetof(struct config, name)
+
+static const struct option_spec specs[] = {
+	{"Memory to serve", "segment", 0, OPTION_LIST, FIELD(segment_texts),
+	 .argument = "NAME=SIZE[@NODE]",
+	 .help = "a segment of that size, bound to that NUMA node; may be given several times"},
+	{NULL, "local_segment", 0, OPTION_STRING, FIELD(local_segment), .argument = "NAME",
+	 .help = "one segment of that name, of --size and on --node"},
+	{NULL, "size", 0, OPTION_SIZE, FIELD(size), "256M", 1, INT64_C(1) << 46, NULL, "BYTES",
+	 "of --local_segment; suffixes K, M, G"},
+	{NULL, "read-only", 0, OPTION_BOOL, FIELD(read_only), "false",
+	 .help = "clients may read and never write; the memory is sealed against it"},
+	{NULL, "page", 0, OPTION_ENUM, FIELD(page), "auto", .values = pages,
+	 .help = "auto: 2 MiB pages when enough are free, else 4 KiB ones; a size: that or an "
+		 "error"},
+	{NULL, "node", 0, OPTION_INT, FIELD(node), "-1", -1, 1023, NULL, "N",
+	 "NUMA node of pollers and of segments that name none; -1 for any"},
+	{NULL, "mlock", 0, OPTION_BOOL, FIELD(mlock), "false", .help = "never swap it out"},
+	{"Who may connect", "socket", 0, OPTION_STRING, FIELD(socket), .argument = "PATH",
+	 .help = "listen on this Unix socket as well, for containers that share only a directory"},
+	{NULL, "allow-user", 0, OPTION_LIST, FIELD(allow_user), .argument = "USER",
+	 .help = "serve this user (name or uid) beside our own and root; may be given several "
+		 "times"},
+	{"Pollers", "pollers", 0, OPTION_U64, FIELD(pollers), "0", 0, SLU_POLLERS_MAX, NULL, "N",
+	 "polling threads; shared memory is one-sided and needs none"},
+	{NULL, "poll", 0, OPTION_ENUM, FIELD(poll), "adaptive", .values = polls,
+	 .help = "adaptive pollers sleep when idle, busy ones use a whole core each"},
+	{NULL, "cores", 0, OPTION_STRING, FIELD(cores), .argument = "LIST",
+	 .help = "CPUs for the pollers, such as 2,3 or 4-7; chosen when not given"},
+	{"Output", "json", 0, OPTION_STRING, FIELD(json), .argument = "FILE",
+	 .help = "write the final report there as JSON; - for standard output"},
+	{NULL, "verbose", 'v', OPTION_BOOL, FIELD(verbose), "false", .help = "log what happens"},
+	{NULL, "version", 'V', OPTION_BOOL, FIELD(version), "false", .help = "print it and exit"},
+	{NULL, "help", 'h', OPTION_BOOL, FIELD(help), "false", .help = "print this and exit"},
+};
+
+#define SPECS_COUNT (sizeof(specs) / sizeof(specs[0]))
+
+static int check_name(const char *where, const char *name, size_t len)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789._-";
+
+	if (!len || len > SLU_NAME_MAX || strspn(name, allowed) < len)
+		return fail(-EINVAL,
+			    "%s: \"%.*s\" is no segment name: 1 to %d letters, digits, dots, "
+			    "dashes and underscores",
+			    where, (int)(len > 80 ? 80 : len), name, SLU_NAME_MAX);
+	return 0;
+}
+
+static int parse_node(const char *text, int *node)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	if (!digits || digits > 4 || text[digits])
+		return fail(-EINVAL, "--segment: \"%.80s\" is no NUMA node number", text);
+	*node = 0;
+	while (*text)
+		*node = *node * 10 + (*text++ - '0');
+	return 0;
+}
+
+/* "NAME=SIZE[@NODE]" */
+static int parse_segment(const char *text, int default_node, struct segment_config *segment)
+{
+	const char *equals = strchr(text, '=');
+	const char *at = equals ? strchr(equals, '@') : NULL;
+	char size[32];
+	int rc;
+
+	if (!equals)
+		return fail(-EINVAL,
+			    "--segment: \"%.80s\" has no size: write NAME=SIZE[@NODE], such as "
+			    "ram0=4G or ram0=4G@1",
+			    text);
+	rc = check_name("--segment", text, (size_t)(equals - text));
+	if (rc)
+		return rc;
+	snprintf(segment->name, sizeof(segment->name), "%.*s", (int)(equals - text), text);
+	snprintf(size, sizeof(size), "%.*s", at ? (int)(at - equals - 1) : 31, equals + 1);
+	if (option_parse_size(size, &segment->length_bytes) || !segment->length_bytes)
+		return fail(-EINVAL,
+			    "--segment: \"%.80s\": \"%s\" is no size: at least 1, with K, M, G "
+			    "or T, such as 4G",
+			    text, size);
+	segment->node = default_node;
+	return at ? parse_node(at + 1, &segment->node) : 0;
+}
+
+static int check_unique(const struct config *config)
+{
+	const struct segment_config *last = &config->segments[config->segments_count - 1];
+
+	for (const struct segment_config *other = config->segments; other < last; other++)
+		if (!strcmp(other->name, last->name))
+			return fail(-EINVAL,
+				    "segment \"%s\" is asked for twice: give each its own name",
+				    last->name);
+	return 0;
+}
+
+static int add_local_segment(struct config *config)
+{
+	struct segment_config *segment = &config->segments[config->segments_count++];
+	int rc =
+		check_name("--local_segment", config->local_segment, strlen(config->local_segment));
+
+	if (rc)
+		return rc;
+	snprintf(segment->name, sizeof(segment->name), "%s", config->local_segment);
+	segment->length_bytes = config->size;
+	segment->node = config->node;
+	return check_unique(config);
+}
+
+static int collect_segments(struct config *config)
+{
+	for (uint32_t i = 0; i < config->segment_texts.count; i++) {
+		int rc = parse_segment(config->segment_texts.items[i], config->node,
+				       &config->segments[config->segments_count++]);
+
+		if (!rc)
+			rc = check_unique(config);
+		if (rc)
+			return rc;
+	}
+	if (config->local_segment)
+		return add_local_segment(config);
+	if (!config->segments_count)
+		return fail(-EINVAL,
+			    "nothing to serve: name memory with --segment NAME=SIZE, or one "
+			    "segment with --local_segment NAME");
+	return 0;
+}
+
+static int check(struct config *config, const struct options *options)
+{
+	int rc = collect_segments(config);
+
+	if (rc)
+		return rc;
+	if (options_given(options, "size") && !config->local_segment)
+		return fail(-EINVAL, "--size goes with --local_segment: write --segment NAME=SIZE "
+				     "otherwise");
+	if (config->socket && strlen(config->socket) > SLU_ADDRESS_MAX)
+		return fail(-EINVAL, "--socket: the path is longer than %d bytes", SLU_ADDRESS_MAX);
+	rc = users_resolve(&config->allow_user, config->allowed_uids, SLU_ALLOWED_UIDS_MAX);
+	if (rc < 0)
+		return rc;
+	config->allowed_uids_count = (uint32_t)rc;
+	return 0;
+}
+
+int config_parse(struct config *config, int argc, char *const *argv)
+{
+	struct options options;
+	int rc;
+
+	*config = (struct config){0};
+	options_init(&options, specs, SPECS_COUNT, config);
+	rc = options_parse(&options, argc, argv);
+	if (rc || config->help || config->version)
+		return rc;
+	return check(config, &options);
+}
+
+void config_print_help(FILE *out)
+{
+	struct config config = {0};
+	struct options options;
+
+	options_init(&options, specs, SPECS_COUNT, &config);
+	fputs("Usage: sluice-target --segment NAME=SIZE[@NODE] [options]\n"
+	      "\n"
+	      "Exposes memory under names, so that initiators on this host read and write it "
+	      "one-sided.\n"
+	      "Serves until SIGINT or SIGTERM, then reports what was moved. '-' and '_' in names "
+	      "of\n"
+	      "flags are the same; a switch is turned off by --no-NAME or --NAME=false.\n",
+	      out);
+	options_print_help(&options, out);
+	fputs("\n"
+	      "Exit codes: 0 served and ended by a signal, 1 failed, 2 wrong command line.\n"
+	      "Example:    sluice-target --segment ram0=4G\n",
+	      out);
+}

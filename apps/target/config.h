@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What the command line of sluice-target asks for.
+ */
+#ifndef TARGET_CONFIG_H
+#define TARGET_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <sluice/sluice.h>
+
+#include "base/options.h"
+
+#define TARGET_SEGMENTS_MAX (OPTION_LIST_MAX + 1) /* --segment each, and --local_segment */
+
+/** One segment to make. */
+struct segment_config {
+	char name[SLU_NAME_MAX + 1];
+	uint64_t length_bytes;
+	int node; /* -1 = any */
+};
+
+struct config {
+	struct option_list segment_texts;
+	const char *local_segment;
+	uint64_t size;
+	bool read_only;
+	int page; /* enum slu_page */
+	bool mlock;
+	int node;
+	const char *socket;
+	struct option_list allow_user;
+	uint64_t pollers;
+	int poll; /* enum slu_poll_mode */
+	const char *cores;
+	const char *json;
+	bool verbose;
+	bool help;
+	bool version;
+
+	struct segment_config segments[TARGET_SEGMENTS_MAX]; /* from the texts above */
+	uint32_t segments_count;
+	uid_t allowed_uids[SLU_ALLOWED_UIDS_MAX];
+	uint32_t allowed_uids_count;
+};
+
+/**
+ * Read the command line. With --help or --version nothing else is checked.
+ *
+ * @param config  kept by reference to @p argv
+ * @return        0; -EINVAL and others of options_parse(): a usage error, see slu_last_error()
+ */
+int config_parse(struct config *config, int argc, char *const *argv);
+
+void config_print_help(FILE *out);
+
+#endif

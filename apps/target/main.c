@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * sluice-target: exposes memory under names until a signal comes, then says what was moved.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <sluice/sluice.h>
+
+#include "base/clock.h"
+#include "common/exit.h"
+#include "common/interrupt.h"
+#include "common/stdio.h"
+#include "target/announce.h"
+#include "target/config.h"
+#include "target/report.h"
+#include "target/serving.h"
+
+#define DRAIN_TIMEOUT_US UINT64_C(2000000)
+
+static int finish(const struct serving *serving, const struct config *config, uint64_t began_ns)
+{
+	struct outcome outcome = {
+		.served_seconds = (double)(clock_monotonic_ns(NULL) - began_ns) / NS_PER_SECOND,
+	};
+	int left;
+
+	puts("stopping: clients are told to leave");
+	left = slu_engine_drain(serving->engine, DRAIN_TIMEOUT_US);
+	outcome.clients_left = left > 0 ? (uint32_t)left : 0;
+	outcome.cpu_seconds = (double)clock_process_cpu_ns() / NS_PER_SECOND;
+	report_print(serving, config, &outcome);
+	return config->json ? report_write_json(serving, config, &outcome) : 0;
+}
+
+static int serve(const struct config *config)
+{
+	struct serving serving = {0};
+	uint64_t began_ns;
+	int rc = interrupt_init();
+
+	if (!rc)
+		rc = serving_open(&serving, config);
+	if (!rc) {
+		announce(&serving, config);
+		began_ns = clock_monotonic_ns(NULL);
+		interrupt_wait(INTERRUPT_FOREVER);
+		rc = finish(&serving, config, began_ns);
+	}
+	if (rc)
+		exit_explain(rc);
+	serving_close(&serving);
+	return rc ? EXIT_FAILED : EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+	struct config config;
+	int code = EXIT_DONE;
+
+	stdio_guard();
+	if (config_parse(&config, argc, argv))
+		return exit_usage();
+	if (config.verbose)
+		slu_log_set(SLU_LOG_INFO, NULL, NULL);
+	if (config.help)
+		config_print_help(stdout);
+	else if (config.version)
+		printf("sluice-target %s\n", slu_version());
+	else
+		code = serve(&config);
+	stdio_finish();
+	return code;
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "target/report.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "base/log.h"
+
+static double gib(uint64_t bytes)
+{
+	return (double)bytes / (double)(1 << 30);
+}
+
+static void print_segment(struct slu_segment *segment)
+{
+	struct slu_segment_info info = {.size = sizeof(info)};
+
+	if (slu_segment_get_info(segment, &info))
+		return;
+	printf("  segment %s: %" PRIu64 " operations, %.2f GiB read, %.2f GiB written, %" PRIu64
+	       " clients",
+	       info.name, info.operations, gib(info.bytes_read), gib(info.bytes_written),
+	       info.clients_total);
+	if (info.clients_lost)
+		printf(", %" PRIu64 " of them vanished", info.clients_lost);
+	putchar('\n');
+}
+
+void report_print(const struct serving *serving, const struct config *config,
+		  const struct outcome *outcome)
+{
+	printf("served for %.1f s, using %.2f s of CPU time\n", outcome->served_seconds,
+	       outcome->cpu_seconds);
+	for (uint32_t i = 0; i < config->segments_count; i++)
+		print_segment(serving->segments[i]);
+	if (outcome->clients_left)
+		printf("  %u clients had not left and were cut off\n", outcome->clients_left);
+}
+
+static json_t *segment_json(struct slu_segment *segment)
+{
+	struct slu_segment_info info = {.size = sizeof(info)};
+
+	if (slu_segment_get_info(segment, &info))
+		return json_null();
+	return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "name", info.name,
+			 "length_bytes", (json_int_t)info.length_bytes, "rights",
+			 info.rights & SLU_RIGHT_WRITE ? "read,write" : "read", "clients_total",
+			 (json_int_t)info.clients_total, "clients_lost",
+			 (json_int_t)info.clients_lost, "operations", (json_int_t)info.operations,
+			 "read_bytes", (json_int_t)info.bytes_read, "written_bytes",
+			 (json_int_t)info.bytes_written, "notifications",
+			 (json_int_t)info.notifications);
+}
+
+static json_t *report_json(const struct serving *serving, const struct config *config,
+			   const struct outcome *outcome)
+{
+	struct slu_engine_info engine = {.size = sizeof(engine)};
+	char incarnation[20];
+	json_t *segments = json_array();
+
+	slu_engine_get_info(serving->engine, &engine);
+	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, engine.incarnation);
+	for (uint32_t i = 0; i < config->segments_count; i++)
+		json_array_append_new(segments, segment_json(serving->segments[i]));
+	return json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:o}", "schema", "sluice-target-report/1",
+			 "version", slu_version(), "incarnation", incarnation, "served_seconds",
+			 outcome->served_seconds, "cpu_seconds", outcome->cpu_seconds,
+			 "clients_left", (int)outcome->clients_left, "segments", segments);
+}
+
+int report_write_json(const struct serving *serving, const struct config *config,
+		      const struct outcome *outcome)
+{
+	json_t *report = report_json(serving, config, outcome);
+	bool to_stdout = !strcmp(config->json, "-");
+	FILE *out = to_stdout ? stdout : fopen(config->json, "w");
+	int rc = -EIO;
+
+	if (out && report && !json_dumpf(report, out, JSON_INDENT(2)) && fputc('\n', out) != EOF &&
+	    !fflush(out))
+		rc = 0;
+	else
+		fail(rc, "--json: %s could not be written: %s", config->json, strerror(errno));
+	if (out && !to_stdout && fclose(out) && !rc)
+		rc = fail(-EIO, "--json: %s could not be written: %s", config->json,
+			  strerror(errno));
+	json_decref(report);
+	return rc;
+}

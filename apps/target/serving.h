@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The engine of a target and its exported segments.
+ */
+#ifndef TARGET_SERVING_H
+#define TARGET_SERVING_H
+
+#include <sluice/sluice.h>
+
+#include "target/config.h"
+
+struct serving {
+	struct slu_engine *engine;
+	struct slu_region *regions[TARGET_SEGMENTS_MAX];
+	struct slu_segment *segments[TARGET_SEGMENTS_MAX];
+	uint32_t count;
+};
+
+/**
+ * Open the engine, allocate every segment's memory and export it.
+ *
+ * Says on stdout how far it is when touching the memory takes over a second.
+ *
+ * @param serving  zeroed; on an error it holds what was opened, for serving_close()
+ * @return         0; errors of slu_engine_open(), slu_region_alloc() and slu_segment_export()
+ */
+int serving_open(struct serving *serving, const struct config *config);
+
+/** Close all of it; accepts what serving_open() left half-made. */
+void serving_close(struct serving *serving);
+
+#endif
