@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What a row of the shm suite runs on: a target, an engine, and pairs of a local region and a
+ * remote segment.
+ */
+#ifndef PERF_RIG_H
+#define PERF_RIG_H
+
+#include <sluice/sluice.h>
+
+#include "bench.h"
+#include "target.h"
+
+enum rig_memory {
+	RIG_CACHED,    /* 4 MiB at either end: both inside the last-level cache */
+	RIG_STREAMING, /* 1 GiB at either end */
+	RIG_MEMORIES,
+};
+
+/** The two ends of transfers. */
+struct rig_pair {
+	uint64_t length;
+	struct slu_region *region;
+	char *local; /* of the region */
+	struct slu_remote *remote;
+	char *mapped; /* the segment, mapped for plain copies and for comparing */
+	uint64_t page_bytes;
+};
+
+struct rig {
+	const struct bench *bench;
+	struct slu_engine *engine;
+	struct target target;
+	struct rig_pair pairs[RIG_MEMORIES];
+};
+
+/**
+ * Start a target and an engine, and connect them.
+ *
+ * @param pollers    0; 1: on the second core; 2: one on each core
+ * @param streaming  the streaming pair is wanted; else it stays empty
+ */
+void rig_open(struct rig *rig, const struct bench *bench, uint32_t pollers, enum slu_poll_mode poll,
+	      bool streaming);
+
+void rig_close(struct rig *rig);
+
+/** Open a queue of @p depth operations behind @p poller, or inline with SLU_POLLER_INLINE. */
+struct slu_queue *rig_queue(const struct rig *rig, int32_t poller, uint32_t depth);
+
+#endif

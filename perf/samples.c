@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "samples.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "bench.h"
+
+#define SAMPLES_MAX     65536
+#define SAMPLES_WARM_UP 1000
+
+static double sample_ns(void (*once)(void *arg), void *arg)
+{
+	uint64_t start = ticks();
+
+	for (unsigned i = 0; i < SAMPLES_BLOCK; i++) {
+		once(arg);
+		__builtin_ia32_lfence();
+	}
+	return (double)(ticks() - start) * tick_ns() / SAMPLES_BLOCK;
+}
+
+double samples_p50_ns(uint64_t slice_ns, void (*once)(void *arg), void *arg)
+{
+	double *samples = malloc(SAMPLES_MAX * sizeof(*samples));
+	uint64_t start_ns;
+	size_t count = 0;
+	double p50;
+
+	if (!samples)
+		die("out of memory");
+	for (unsigned i = 0; i < SAMPLES_WARM_UP; i++)
+		sample_ns(once, arg);
+	start_ns = clock_monotonic_ns(NULL);
+	while (count < SAMPLES_MAX && clock_monotonic_ns(NULL) - start_ns < slice_ns)
+		samples[count++] = sample_ns(once, arg);
+	p50 = median(samples, count);
+	free(samples);
+	return p50;
+}

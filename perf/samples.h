@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The p50 of something that takes tens of nanoseconds.
+ *
+ * The time stamp counter steps by 10 ns on current AMD processors, so one sample is the mean of a
+ * few repetitions in a row, each of which has finished before the next starts.
+ */
+#ifndef PERF_SAMPLES_H
+#define PERF_SAMPLES_H
+
+#include <stdint.h>
+
+#define SAMPLES_BLOCK 8
+
+/**
+ * Repeat @p once for one slice of @p slice_ns, on the calling thread, and take the p50.
+ *
+ * @return nanoseconds of one repetition
+ */
+double samples_p50_ns(uint64_t slice_ns, void (*once)(void *arg), void *arg);
+
+#endif

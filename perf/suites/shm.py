@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sluice's shm path against the limits of the machine, and against UCX over shared memory."""
+import dataclasses
+import fnmatch
+
+from harness import report, ucx
+
+HUGEPAGES = 1024 + 64  # 1 GiB at either end; small buffers, rings and pools of two processes
+
+GROUPS = ("inline", "poller", "pollers", "busy")
+
+SAMPLE_SLICE_MS = 100
+ATTEMPTS_MAX = 8
+MOVED = 1.6  # as in perf/probe.c
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# ucx_perftest allocates from its shared-memory transport and so does ucx_stream. Only sysv gets
+# 2 MiB pages, which Sluice has: the better choice for a user with large buffers.
+STREAM_ENVIRONMENT = {"UCX_TLS": "sysv,self"}
+
+
+@dataclasses.dataclass
+class Comparison:
+    """A figure of Sluice and the same work done by UCX."""
+
+    name: str
+    group: str        # of the shm program
+    sample: str       # name of the row there
+    test: str         # of ucx_perftest, or put or get of ucx_stream
+    size: int
+    iterations: int   # of ucx_perftest; 0: ucx_stream, which counts time
+    unit: str
+    floor: float
+
+    @property
+    def reference_name(self):
+        return f"ucx_perftest {self.test}" if self.iterations else f"UCX {self.test}, ucx_stream"
+
+
+COMPARISONS = (
+    Comparison("write 8B rate, inline", "sample", "write 8B", "ucp_put_bw", 8, 10_000_000, "M/s",
+               1.2),
+    Comparison("write 64B rate, inline", "sample", "write 64B", "ucp_put_bw", 64, 8_000_000, "M/s",
+               1.2),
+    Comparison("read 8B rate, inline", "sample", "read 8B", "ucp_get", 8, 6_000_000, "M/s", 1.2),
+    Comparison("read 64B rate, inline", "sample", "read 64B", "ucp_get", 64, 5_000_000, "M/s", 1.2),
+    Comparison("write 64K in 64K, inline", "sample", "write 64K", "ucp_put_bw", 64 * KIB, 150_000,
+               "GB/s", 1.0),
+    Comparison("write 1M in 1M, inline", "sample", "write 1M", "ucp_put_bw", MIB, 5_000, "GB/s",
+               1.0),
+    Comparison("read 64K in 64K, inline", "sample", "read 64K", "ucp_get", 64 * KIB, 150_000,
+               "GB/s", 1.0),
+    Comparison("read 1M in 1M, inline", "sample", "read 1M", "ucp_get", MIB, 5_000, "GB/s", 1.0),
+    Comparison("write 64K streaming, inline, UCX", "sample", "write 64K streaming", "put", 64 * KIB,
+               0, "GB/s", 1.0),
+    Comparison("write 1M streaming, inline, UCX", "sample", "write 1M streaming", "put", MIB, 0,
+               "GB/s", 1.0),
+    Comparison("read 64K streaming, inline, UCX", "sample", "read 64K streaming", "get", 64 * KIB,
+               0, "GB/s", 1.0),
+    Comparison("read 1M streaming, inline, UCX", "sample", "read 1M streaming", "get", MIB, 0,
+               "GB/s", 1.0),
+    Comparison("write notify 8B, half round trip", "notify", "notify 8B", "ucp_put_lat", 8, 500_000,
+               "ns", 1.0),
+)
+
+
+def wanted(bench, name):
+    return not bench.only or fnmatch.fnmatchcase(name, f"*{bench.only}*")
+
+
+def missing(bench, comparison):
+    """Why the reference of a comparison cannot be run, or None."""
+    if comparison.iterations:
+        return ucx.missing()
+    return None if bench.has("ucx_stream") else "built without UCX: apt install libucx-dev"
+
+
+def measure_ucx(bench, comparison):
+    if not comparison.iterations:
+        return bench.value("ucx_stream", [comparison.test, str(comparison.size), str(GIB)],
+                           slice_ms=SAMPLE_SLICE_MS, environment=STREAM_ENVIRONMENT)
+    microseconds, rate = ucx.perftest(bench.cores, comparison.test, comparison.size,
+                                      comparison.iterations)
+    if comparison.unit == "ns":
+        return microseconds * 1000
+    return rate / 1e6 if comparison.unit == "M/s" else rate * comparison.size / 1e9
+
+
+def measure_sluice(bench, comparison):
+    return bench.value("shm", comparison.group, only=comparison.sample, slice_ms=SAMPLE_SLICE_MS)
+
+
+def measure_round(bench, comparison, sluice_first):
+    if sluice_first:
+        sluice, reference = measure_sluice(bench, comparison), measure_ucx(bench, comparison)
+    else:
+        reference, sluice = measure_ucx(bench, comparison), measure_sluice(bench, comparison)
+    ratio = reference / sluice if comparison.unit == "ns" else sluice / reference
+    return {"sluice": sluice, "reference": reference, "ratio": ratio}
+
+
+def compare(bench, comparison):
+    """The rounds of a comparison; one in which the cores moved is repeated."""
+    before = bench.core_to_core_ns()
+    rounds = []
+    for index in range(bench.rounds):
+        for _ in range(ATTEMPTS_MAX):
+            each = measure_round(bench, comparison, sluice_first=index % 2 == 0)
+            after = each["core_to_core_ns"] = bench.core_to_core_ns()
+            moved = max(before, after) > min(before, after) * MOVED
+            before = after
+            if not moved:
+                break
+        rounds.append(each)
+    return report.row_of_rounds(comparison.name, comparison.unit, rounds,
+                                comparison.reference_name, comparison.floor)
+
+
+def rounds_of(line):
+    """A line of the shm program, turned from columns to rounds."""
+    columns = ("sluice", "reference", "ratio", "core_to_core_ns")
+    return [dict(zip(columns, values)) for values in zip(*(line[column] for column in columns))]
+
+
+def rows(bench):
+    for group in GROUPS:
+        for line in bench.lines("shm", group):
+            yield report.row_of_rounds(line["name"], line["unit"], rounds_of(line),
+                                       line["reference_name"], line["floor"], line.get("note", ""))
+    for comparison in COMPARISONS:
+        if not wanted(bench, comparison.name):
+            continue
+        reason = missing(bench, comparison)
+        yield report.row_skipped(comparison.name, reason) if reason else compare(bench, comparison)

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "target.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <sluice/sluice.h>
+
+#include "bench.h"
+
+/* A segment starts with its name, by which target_map() knows it. */
+static void export_segment(struct slu_engine *engine, const struct target_segment *segment)
+{
+	struct slu_region_options options = {.size = sizeof(options)};
+	struct slu_region *region;
+	struct slu_segment *exported;
+
+	slu_region_options_init(&options);
+	if (slu_region_alloc(engine, segment->length, &options, &region) != 0)
+		die("target: %s", slu_last_error());
+	memcpy(slu_region_addr(region), segment->name, TARGET_NAME_BYTES);
+	if (slu_segment_export(engine, segment->name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+			       &exported) != 0)
+		die("target: %s", slu_last_error());
+}
+
+static void serve(const struct target_segment *segments, unsigned count, int ready, int hold)
+{
+	struct slu_engine_options options = {.size = sizeof(options)};
+	struct slu_engine *engine;
+	char byte = 0;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	slu_engine_options_init(&options);
+	options.name = "perf-target";
+	if (slu_engine_open(&options, &engine) != 0)
+		die("target: %s", slu_last_error());
+	for (unsigned i = 0; i < count; i++)
+		export_segment(engine, &segments[i]);
+	if (write(ready, &byte, 1) != 1)
+		die("target: %s", strerror(errno));
+	while (read(hold, &byte, 1) < 0 && errno == EINTR)
+		;
+	slu_engine_close(engine);
+	exit(0);
+}
+
+void target_start(struct target *target, struct target_segment *segments, unsigned count)
+{
+	int ready[2], hold[2];
+	char byte;
+
+	for (unsigned i = 0; i < count; i++)
+		snprintf(segments[i].name, TARGET_NAME_BYTES, "perf.%d.%u", (int)getpid(), i);
+	if (pipe2(ready, O_CLOEXEC) != 0 || pipe2(hold, O_CLOEXEC) != 0)
+		die("pipe: %s", strerror(errno));
+	target->pid = fork();
+	if (target->pid < 0)
+		die("fork: %s", strerror(errno));
+	if (target->pid == 0) {
+		close(ready[0]);
+		close(hold[1]);
+		serve(segments, count, ready[1], hold[0]);
+	}
+	close(ready[1]);
+	close(hold[0]);
+	if (read(ready[0], &byte, 1) != 1)
+		die("the target did not start");
+	close(ready[0]);
+	target->hold = hold[1];
+}
+
+void target_stop(struct target *target)
+{
+	int status;
+
+	close(target->hold);
+	if (waitpid(target->pid, &status, 0) != target->pid || status != 0)
+		die("the target failed");
+}
+
+/* The segment's memory if it is behind @p path, else NULL. */
+static void *map_if_segment(const char *path, const struct target_segment *segment)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	void *memory = MAP_FAILED;
+	struct stat status;
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &status) == 0 && (uint64_t)status.st_size == segment->length)
+		memory = mmap(NULL, segment->length, PROT_READ | PROT_WRITE,
+			      MAP_SHARED | MAP_POPULATE, fd, 0);
+	close(fd);
+	if (memory == MAP_FAILED)
+		return NULL;
+	if (memcmp(memory, segment->name, TARGET_NAME_BYTES) == 0)
+		return memory;
+	munmap(memory, segment->length);
+	return NULL;
+}
+
+static bool is_memfd(const char *path)
+{
+	char link[32];
+	ssize_t length = readlink(path, link, sizeof(link));
+
+	return length > 7 && memcmp(link, "/memfd:", 7) == 0;
+}
+
+void *target_map(const struct target *target, const struct target_segment *segment)
+{
+	char folder[32], path[320];
+	void *memory = NULL;
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(folder, sizeof(folder), "/proc/%d/fd", (int)target->pid);
+	dir = opendir(folder);
+	if (!dir)
+		die("%s: %s", folder, strerror(errno));
+	while (!memory && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		if (is_memfd(path))
+			memory = map_if_segment(path, segment);
+	}
+	closedir(dir);
+	if (!memory)
+		die("the memory of segment %s is not among the target's memfds", segment->name);
+	return memory;
+}

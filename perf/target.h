@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The target of a benchmark: a child process with an engine of its own that exports segments and
+ * otherwise sleeps.
+ *
+ * Order of calls: target_start() before this process opens an engine, which the child would
+ * inherit; then remotes on target_segment.name; target_stop() at the end.
+ */
+#ifndef PERF_TARGET_H
+#define PERF_TARGET_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#define TARGET_NAME_BYTES 64
+
+struct target_segment {
+	char name[TARGET_NAME_BYTES]; /* set by target_start(): unique to this process */
+	uint64_t length;              /* bytes, a multiple of 2 MiB */
+};
+
+struct target {
+	pid_t pid;
+	int hold; /* a pipe: when this end closes, the target leaves */
+};
+
+/** Start it and wait until all @p count segments are exported. Dies when that fails. */
+void target_start(struct target *target, struct target_segment *segments, unsigned count);
+
+/** Tell it to leave and wait until it has. */
+void target_stop(struct target *target);
+
+/**
+ * Map the very memory of a segment into this process, so that a plain copy goes to the same pages
+ * as Sluice's. It is found among the target's memfds, through /proc.
+ */
+void *target_map(const struct target *target, const struct target_segment *segment);
+
+#endif

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What perf/run does with figures, in TAP. Nothing is measured here."""
+import io
+import json
+import os
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from harness import hugepages, report, ucx  # noqa: E402
+from harness.programs import Failure  # noqa: E402
+from suites import shm  # noqa: E402
+
+UCX_OUTPUT = """\
+[1700000000.000000] [host:1 :0]        perftest.c:900  UCX  WARN  CPU affinity is not set
+     10000000      0.010     0.012     0.012      614.16     614.16    80499776    80499776
+"""
+
+
+def rounds(*ratios):
+    return [{"sluice": ratio * 10, "reference": 10.0, "ratio": ratio, "core_to_core_ns": 50.0}
+            for ratio in ratios]
+
+
+class Ucx(unittest.TestCase):
+    """Goal: a changed or failed ucx_perftest must not pass for a figure."""
+
+    def test_final_line_is_read(self):
+        self.assertEqual(ucx.parse(UCX_OUTPUT), (0.012, 80499776.0))
+
+    def test_no_result_is_a_failure(self):
+        for output in ("", "connect() failed: Connection refused\n", "1 2 3\n"):
+            with self.assertRaises(Failure):
+                ucx.parse(output)
+
+    def test_listening_port_is_seen(self):
+        with ucx.socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            port = server.getsockname()[1]
+            self.assertFalse(ucx.listening(port))
+            server.listen()
+            self.assertTrue(ucx.listening(port))
+
+
+class Rows(unittest.TestCase):
+    """Goal: the verdict is taken from medians, and a floor that is just reached holds."""
+
+    def test_median_and_spread(self):
+        row = report.row_of_rounds("r", "GB/s", rounds(0.9, 1.0, 1.2), "memcpy", 1.0)
+        self.assertEqual((row.sluice, row.reference, row.ratio), (10.0, 10.0, 1.0))
+        self.assertAlmostEqual(row.spread, 0.3)
+        self.assertFalse(row.short)
+
+    def test_below_the_floor_is_short(self):
+        self.assertTrue(report.row_of_rounds("r", "ns", rounds(0.8, 0.9, 0.99), "x", 1.0).short)
+
+    def test_columns_become_rounds(self):
+        line = {"sluice": [1, 2], "reference": [3, 4], "ratio": [5, 6], "core_to_core_ns": [7, 8]}
+        self.assertEqual(shm.rounds_of(line)[1],
+                         {"sluice": 2, "reference": 4, "ratio": 6, "core_to_core_ns": 8})
+
+    def test_foot_counts_each_row_once(self):
+        stream = io.StringIO()
+        rows = [report.row_of_rounds("a", "ns", rounds(1.0, 1.0, 1.0), "x", 1.0),
+                report.row_of_rounds("b", "ns", rounds(0.5, 0.5, 0.5), "x", 1.0),
+                report.row_of_limit("c", "GB/s", [1.0], "memcpy", 50.0),
+                report.row_skipped("d", "no ucx_perftest")]
+        self.assertEqual(report.Table(stream).foot(rows), 1)
+        self.assertEqual(stream.getvalue(), "# 1 rows hold their floor, 1 fall short (marked <), "
+                                            "1 limits of the machine, 1 skipped\n")
+
+    def test_json_has_the_agreed_keys(self):
+        rows = [report.row_of_rounds("a", "ns", rounds(1.0, 1.0, 1.0), "x", 1.0),
+                report.row_skipped("d", "no ucx_perftest")]
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
+            report.write_json(file.name, rows)
+            written = json.load(file)
+        self.assertEqual([list(row) for row in written],
+                         [["name", "unit", "sluice", "reference", "reference_name", "ratio",
+                           "floor", "spread", "core_to_core_ns"]])
+
+
+class Comparisons(unittest.TestCase):
+    """Goal: a round in which the cores moved is measured again, and not for ever."""
+
+    def compare(self, probes):
+        bench = mock.Mock(rounds=3)
+        bench.core_to_core_ns.side_effect = probes
+        with mock.patch.object(shm, "measure_sluice", return_value=2.0) as sluice, \
+                mock.patch.object(shm, "measure_ucx", return_value=1.0):
+            row = shm.compare(bench, shm.COMPARISONS[0])
+        return row, sluice.call_count
+
+    def test_still_cores(self):
+        row, measured = self.compare([50.0] * 4)
+        self.assertEqual((row.ratio, row.core_to_core_ns, measured), (2.0, 50.0, 3))
+
+    def test_moved_cores(self):
+        row, measured = self.compare([50.0, 200.0, 200.0, 200.0, 200.0])
+        self.assertEqual((row.core_to_core_ns, measured), (200.0, 4))
+
+    def test_restless_cores(self):
+        probes = [50.0] + [200.0, 50.0] * (3 * shm.ATTEMPTS_MAX // 2)
+        self.assertEqual(self.compare(probes)[1], 3 * shm.ATTEMPTS_MAX)
+
+    def test_latency_ratio_is_turned_round(self):
+        notify = shm.COMPARISONS[-1]
+        with mock.patch.object(shm, "measure_sluice", return_value=50.0), \
+                mock.patch.object(shm, "measure_ucx", return_value=100.0):
+            self.assertEqual(shm.measure_round(None, notify, True)["ratio"], 2.0)
+
+
+class Hugepages(unittest.TestCase):
+    """Goal: what was reserved is given back, also when the run fails."""
+
+    def reserve(self, counts):
+        totals, said = [], []
+        with mock.patch.object(hugepages, "counts", side_effect=counts), \
+                mock.patch.object(hugepages, "set_total", side_effect=totals.append):
+            with self.assertRaises(Failure), hugepages.reserved(100, said.append):
+                raise Failure
+        return totals, said
+
+    def test_enough_are_free(self):
+        self.assertEqual(self.reserve([(120, 110)]), ([], []))
+
+    def test_missing_ones_are_reserved_and_given_back(self):
+        totals, said = self.reserve([(50, 20), (130, 100)])
+        self.assertEqual(totals, [130, 50])
+        self.assertEqual(len(said), 1)
+
+    def test_too_few_is_said(self):
+        totals, said = self.reserve([(50, 20), (60, 30)])
+        self.assertEqual(totals, [130, 50])
+        self.assertIn("only 30 of 100", said[0])
+
+
+class TapResult(unittest.TestResult):
+    """Prints a line of TAP for each test."""
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.bad = False
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.bad = True
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.bad = True
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        print(f"{'not ok' if self.bad else 'ok'} {self.testsRun} - {test.id()}")
+
+
+def main():
+    tests = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    print(f"1..{tests.countTestCases()}")
+    result = TapResult()
+    tests.run(result)
+    for _, text in result.failures + result.errors:
+        print(text, file=sys.stderr)
+    return 0 if result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
