@@ -23,6 +23,17 @@
 		_fail(__FILE__, __LINE__);                                                         \
 	} while (0)
 
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+
+/** AddressSanitizer replaces malloc, mlock and more: some tests make no sense under it. */
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define WITH_ADDRESS_SANITIZER 1
+#else
+#define WITH_ADDRESS_SANITIZER 0
+#endif
+
 /** One line that TAP readers pass over. */
 #define tap_comment(...)                                                                           \
 	do {                                                                                       \

@@ -16,6 +16,9 @@ static int move(struct slu_queue *queue, const struct slu_op *op)
 
 int main(void)
 {
+	struct slu_engine_options engine_options;
+	struct slu_region_options region_options;
+	struct slu_remote_options remote_options;
 	struct slu_queue_options inlined;
 	struct slu_engine *engine;
 	struct slu_region *exported, *local;
@@ -25,14 +28,17 @@ int main(void)
 	struct slu_op op = {.opcode = SLU_WRITE, .length = 6};
 	char *buffer;
 
+	slu_engine_options_init(&engine_options);
+	slu_region_options_init(&region_options);
+	slu_remote_options_init(&remote_options);
 	slu_queue_options_init(&inlined);
 	inlined.poller = SLU_POLLER_INLINE;
-	if (slu_engine_open(NULL, &engine) < 0 ||
-	    slu_region_alloc(engine, 1 << 20, NULL, &exported) < 0 ||
-	    slu_region_alloc(engine, 1 << 20, NULL, &local) < 0 ||
-	    slu_segment_export(engine, "install-test", exported,
-			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &segment) < 0 ||
-	    slu_remote_open(engine, "install-test", NULL, &remote) < 0 ||
+	if (slu_engine_open(&engine_options, &engine) < 0 ||
+	    slu_region_alloc(engine, 1 << 20, &region_options, &exported) < 0 ||
+	    slu_region_alloc(engine, 1 << 20, &region_options, &local) < 0 ||
+	    slu_segment_export(engine, "install-test", exported, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+			       &segment) < 0 ||
+	    slu_remote_open(engine, "install-test", &remote_options, &remote) < 0 ||
 	    slu_queue_open(engine, &inlined, &queue) < 0) {
 		fprintf(stderr, "%s\n", slu_last_error());
 		return 1;

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* After start the hot path neither allocates, locks nor enters the kernel: counted, not believed.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sluice/sluice.h>
+
+#include "tests/fault/counting.h"
+#include "tests/fault/peer.h"
+#include "tests/tap.h"
+
+#define CYCLES        100000
+#define BATCH_MAX     64
+#define SEGMENT_BYTES PEER_SEGMENT_BYTES
+#define BOTH_RIGHTS   (SLU_RIGHT_READ | SLU_RIGHT_WRITE)
+#define POLLER_NAME   "slu-poll"
+
+static int dispatch; /* what counting_init() said */
+static struct peer target;
+static char target_name[SLU_NAME_MAX + 1];
+static struct slu_engine *engine;
+static struct slu_remote *remote;
+static struct slu_region *region;
+
+/* ---- the counters themselves ---- */
+
+/* Goal: an allocation and its free inside a window are counted, outside they are not. */
+static void test_counter_counts_allocations(void **state)
+{
+	struct counts counts;
+	void *volatile memory;
+
+	(void)state;
+	counting_open();
+	memory = malloc(100);
+	free(memory);
+	counting_close(&counts);
+	assert_int_equal(counts.allocations, 2);
+	memory = malloc(100);
+	free(memory);
+	counting_open();
+	counting_close(&counts);
+	assert_int_equal(counts.allocations, 0);
+}
+
+/* Goal: a mutex taken inside a window is counted. */
+static void test_counter_counts_locks(void **state)
+{
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	struct counts counts;
+
+	(void)state;
+	counting_open();
+	pthread_mutex_lock(&mutex);
+	pthread_mutex_unlock(&mutex);
+	counting_close(&counts);
+	assert_int_equal(counts.locks, 1);
+}
+
+/* Goal: each system call inside a window is counted, named, and still does its work. */
+static void test_counter_counts_system_calls(void **state)
+{
+	pid_t before = getppid(), inside;
+	struct counts counts;
+
+	(void)state;
+	if (dispatch < 0)
+		skip_because("no syscall user dispatch: %s", strerror(-dispatch));
+	counting_open();
+	inside = getppid();
+	inside += getppid() - inside;
+	counting_close(&counts);
+	assert_int_equal(counts.system_calls, 2);
+	assert_int_equal(counts.first_system_call, SYS_getppid);
+	assert_int_equal(inside, before);
+}
+
+/* ---- the work ---- */
+
+static void fill(struct slu_op *ops, uint32_t n, uint32_t cycle)
+{
+	static const uint64_t lengths[] = {8, 64, 0, 1, 200, 4096, 63, 16384};
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t length = lengths[(cycle + i) % 8];
+		uint64_t room = SEGMENT_BYTES - length;
+
+		if (cycle % 5000 == 0 && i == 0)
+			length = SEGMENT_BYTES / 2, room = SEGMENT_BYTES / 2;
+		ops[i] = (struct slu_op){
+			.user_data = cycle,
+			.remote = remote,
+			.region = region,
+			.remote_offset = (cycle * UINT64_C(7919) + i * 4099) % room,
+			.local_offset = (cycle * UINT64_C(104729) + i * 4099) % room,
+			.length = length,
+			.opcode = (cycle + i) % 3 == 0 ? SLU_READ : SLU_WRITE,
+		};
+	}
+}
+
+/* Count what did not complete well; nothing in here may do what is counted. */
+static unsigned churn(struct slu_queue *queue)
+{
+	struct slu_completion done[BATCH_MAX];
+	struct slu_op ops[BATCH_MAX];
+	unsigned bad = 0;
+
+	for (uint32_t cycle = 0; cycle < CYCLES; cycle++) {
+		uint32_t n = cycle % 16 == 0 ? BATCH_MAX : 1 + cycle % 8;
+		uint32_t sent = 0, reaped = 0;
+
+		fill(ops, n, cycle);
+		while (reaped < n) {
+			int ret = slu_submit(queue, ops + sent, n - sent);
+
+			if (ret < 0)
+				return bad + 1;
+			sent += (uint32_t)ret;
+			ret = slu_reap(queue, done, BATCH_MAX);
+			for (int i = 0; i < ret; i++)
+				bad += done[i].status != 0;
+			reaped += (uint32_t)ret;
+		}
+	}
+	return bad;
+}
+
+static void assert_nothing_counted(const struct counts *counts)
+{
+	assert_int_equal(counts->allocations, 0);
+	assert_int_equal(counts->locks, 0);
+	if (dispatch < 0)
+		skip_because("system calls not counted: no syscall user dispatch");
+	if (counts->system_calls)
+		fail_msg("%lu system calls, the first was number %d", counts->system_calls,
+			 counts->first_system_call);
+}
+
+static void run_churn(int32_t poller)
+{
+	struct slu_queue_options options;
+	struct slu_queue *queue;
+	struct counts counts;
+	unsigned bad;
+
+	slu_queue_options_init(&options);
+	options.poller = poller;
+	options.depth = 256;
+	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
+	counting_open();
+	bad = churn(queue);
+	counting_close(&counts);
+	slu_queue_close(queue);
+	assert_int_equal(bad, 0);
+	assert_nothing_counted(&counts);
+}
+
+/* Goal: an inline queue does 100,000 batches of reads and writes without any of the three. */
+static void test_inline_queue(void **state)
+{
+	(void)state;
+	run_churn(SLU_POLLER_INLINE);
+}
+
+/* Goal: the same behind a busy poller, whose thread is watched as well. */
+static void test_behind_busy_poller(void **state)
+{
+	(void)state;
+	assert_int_equal(counting_threads(), 1);
+	run_churn(0);
+}
+
+/* Goal: a refused operation costs none of the three either. */
+static void test_refused_operation(void **state)
+{
+	struct slu_queue_options options;
+	struct slu_queue *queue;
+	struct counts counts;
+	struct slu_op op;
+	int out_of_range, malformed;
+
+	(void)state;
+	slu_queue_options_init(&options);
+	options.poller = SLU_POLLER_INLINE;
+	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
+	fill(&op, 1, 1);
+	op.remote_offset = SEGMENT_BYTES + 1;
+	counting_open();
+	out_of_range = slu_submit(queue, &op, 1);
+	op.opcode = 99;
+	malformed = slu_submit(queue, &op, 1);
+	counting_close(&counts);
+	slu_queue_close(queue);
+	assert_int_equal(out_of_range, -ERANGE);
+	assert_int_equal(malformed, -EINVAL);
+	assert_nothing_counted(&counts);
+}
+
+/* Goal: taking and returning pool buffers does none of the three. */
+static void test_pool(void **state)
+{
+	uint64_t offsets[32];
+	struct slu_pool *pool;
+	struct counts counts;
+	unsigned bad = 0;
+
+	(void)state;
+	assert_int_equal(slu_pool_open(region, 0, 1 << 20, 4096, 64, &pool), 0);
+	counting_open();
+	for (int i = 0; i < CYCLES; i++) {
+		bad += slu_pool_get(pool, offsets, 32) != 0;
+		slu_pool_put(pool, offsets, 32);
+	}
+	counting_close(&counts);
+	slu_pool_close(pool);
+	assert_int_equal(bad, 0);
+	assert_nothing_counted(&counts);
+}
+
+/* Goal: sending notifications, and looking for them on a segment, does none of the three. */
+static void test_notifications(void **state)
+{
+	struct slu_notification notification;
+	struct slu_queue_options options;
+	struct slu_segment *segment;
+	struct slu_queue *queue;
+	struct counts counts;
+	char name[SLU_NAME_MAX + 1];
+	unsigned bad = 0;
+
+	(void)state;
+	snprintf(name, sizeof(name), "hotpath-own-%d", (int)getpid());
+	slu_queue_options_init(&options);
+	options.poller = SLU_POLLER_INLINE;
+	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	counting_open();
+	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX / 2; i++) {
+		struct slu_completion done;
+		struct slu_op op;
+
+		fill(&op, 1, 1);
+		op.opcode = SLU_WRITE_NOTIFY;
+		bad += slu_submit(queue, &op, 1) != 1;
+		while (slu_reap(queue, &done, 1) == 0)
+			;
+		bad += done.status != 0;
+		bad += slu_segment_poll(segment, &notification, 1) != 0;
+	}
+	counting_close(&counts);
+	slu_segment_close(segment);
+	slu_queue_close(queue);
+	assert_int_equal(bad, 0);
+	assert_nothing_counted(&counts);
+}
+
+/* ---- start ---- */
+
+static int open_all(void **state)
+{
+	struct slu_region_options options;
+	struct slu_remote_options wanted;
+
+	(void)state;
+	slu_region_options_init(&options);
+	slu_remote_options_init(&wanted);
+	wanted.transport = SLU_TRANSPORT_SHM;
+	options.page = SLU_PAGE_ORDINARY;
+	if (peer_answer(&target, 10000) != PEER_READY ||
+	    peer_open_engine(1, SLU_POLL_BUSY, &engine) < 0 ||
+	    slu_region_alloc(engine, SEGMENT_BYTES, &options, &region) < 0 ||
+	    slu_remote_open(engine, target_name, &wanted, &remote) < 0) {
+		tap_comment("%s", slu_last_error());
+		return -1;
+	}
+	return 0;
+}
+
+static int close_all(void **state)
+{
+	(void)state;
+	slu_engine_close(engine);
+	return peer_stop(&target);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct peer_role roles[] = {{"serve", peer_serve}, {0}};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_counter_counts_allocations),
+		cmocka_unit_test(test_counter_counts_locks),
+		cmocka_unit_test(test_counter_counts_system_calls),
+		cmocka_unit_test(test_inline_queue),
+		cmocka_unit_test(test_behind_busy_poller),
+		cmocka_unit_test(test_refused_operation),
+		cmocka_unit_test(test_pool),
+		cmocka_unit_test(test_notifications),
+	};
+	int ret = peer_main(argc, argv, roles);
+
+	if (ret >= 0)
+		return ret;
+	snprintf(target_name, sizeof(target_name), "hotpath-%d", (int)getpid());
+	if (peer_start("serve", target_name, &target) < 0)
+		return 1;
+	dispatch = counting_init(POLLER_NAME);
+	return cmocka_run_group_tests(tests, open_all, close_all);
+}
