@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/message.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "tests/tap.h"
+
+static int ends[2];
+static struct message_reader reader;
+
+static int open_pair(void **state)
+{
+	(void)state;
+	reader = (struct message_reader){0};
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends);
+}
+
+static int close_pair(void **state)
+{
+	(void)state;
+	message_reader_reset(&reader);
+	close(ends[0]);
+	close(ends[1]);
+	return 0;
+}
+
+static void send_text(const char *text)
+{
+	assert_int_equal(message_write_new(ends[0],
+					   json_pack("{s:s, s:s}", "type", "hello", "name", text),
+					   NULL, 0),
+			 0);
+}
+
+static void send_raw(const void *bytes, size_t length)
+{
+	assert_int_equal(write(ends[0], bytes, length), length);
+}
+
+static void send_header(uint32_t length)
+{
+	uint8_t header[4] = {length & 0xff, length >> 8 & 0xff, length >> 16 & 0xff, length >> 24};
+
+	send_raw(header, sizeof(header));
+}
+
+/* Goal: what is written is read, several messages in one go as well. */
+static void test_round_trip(void **state)
+{
+	json_t *message;
+
+	(void)state;
+	assert_int_equal(message_read(&reader, ends[1], &message), 0);
+	send_text("one");
+	send_text("two");
+	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_string_equal(message_type(message), "hello");
+	assert_string_equal(json_string_value(json_object_get(message, "name")), "one");
+	json_decref(message);
+	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_string_equal(json_string_value(json_object_get(message, "name")), "two");
+	json_decref(message);
+	assert_int_equal(message_read(&reader, ends[1], &message), 0);
+}
+
+/* Goal: a message that arrives byte by byte is complete with its last byte, not before. */
+static void test_byte_by_byte(void **state)
+{
+	static const char body[] = "{\"type\":\"bye\"}";
+	json_t *message = NULL;
+	uint8_t wire[4 + sizeof(body) - 1] = {sizeof(body) - 1};
+
+	(void)state;
+	memcpy(wire + 4, body, sizeof(body) - 1);
+	for (size_t i = 0; i < sizeof(wire); i++) {
+		assert_null(message);
+		send_raw(&wire[i], 1);
+		assert_int_equal(message_read(&reader, ends[1], &message), i + 1 == sizeof(wire));
+	}
+	assert_string_equal(message_type(message), "bye");
+	json_decref(message);
+}
+
+/* Goal: lengths of 0 and over the limit are refused by the header alone; the limit itself is not.
+ */
+static void test_length_limits(void **state)
+{
+	static const uint32_t refused[] = {0, MESSAGE_MAX_BYTES + 1, 0x7fffffff, 0xffffffff};
+	static char text[MESSAGE_MAX_BYTES];
+	json_t *message;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+		send_header(refused[i]);
+		assert_int_equal(message_read(&reader, ends[1], &message), -EPROTO);
+		message_reader_reset(&reader);
+	}
+	/* {"name":"...","type":"hello"}: 26 bytes around the text. */
+	memset(text, 'x', sizeof(text));
+	text[MESSAGE_MAX_BYTES - 26] = '\0';
+	send_text(text);
+	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	json_decref(message);
+	text[MESSAGE_MAX_BYTES - 26] = 'x';
+	text[MESSAGE_MAX_BYTES - 25] = '\0';
+	assert_int_equal(message_write_new(ends[0],
+					   json_pack("{s:s, s:s}", "type", "hello", "name", text),
+					   NULL, 0),
+			 -EMSGSIZE);
+}
+
+/* Goal: a body that is no JSON object with a string type is -EPROTO with a reason. */
+static void test_malformed_bodies(void **state)
+{
+	static const char *const malformed[] = {
+		"x",
+		"[]",
+		"\"type\"",
+		"{}",
+		"{\"type\":1}",
+		"{\"type\":null}",
+		"{\"type\":\"a\"",
+		"{\"type\":\"a\"}}",
+		"{\"type\":\"a\",\"type\":\"b\"}",
+		"{\"type\":\"\\u0000\"}",
+		"{\"type\":\"\xff\"}",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(malformed) / sizeof(malformed[0]); i++) {
+		json_t *message = NULL;
+		int ret = message_parse(malformed[i], strlen(malformed[i]), &message);
+
+		if (ret != -EPROTO)
+			fail_msg("%s gave %d, not -EPROTO", malformed[i], ret);
+		assert_null(message);
+		assert_non_null(strstr(slu_last_error(), "control message"));
+	}
+}
+
+/* Goal: the depth of nesting is bounded: a message of brackets only is refused. */
+static void test_deep_nesting(void **state)
+{
+	static char deep[MESSAGE_MAX_BYTES];
+	json_t *message = NULL;
+
+	(void)state;
+	memset(deep, '[', sizeof(deep));
+	assert_int_equal(message_parse(deep, sizeof(deep), &message), -EPROTO);
+}
+
+/* Goal: a peer that goes, between messages or inside one, is -ECONNRESET. */
+static void test_end_of_stream(void **state)
+{
+	json_t *message;
+
+	(void)state;
+	send_header(100);
+	send_raw("{", 1);
+	shutdown(ends[0], SHUT_WR);
+	assert_int_equal(message_read(&reader, ends[1], &message), -ECONNRESET);
+}
+
+static int same_file(int a, int b)
+{
+	struct stat first, second;
+
+	assert_int_equal(fstat(a, &first), 0);
+	assert_int_equal(fstat(b, &second), 0);
+	return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+/* Goal: descriptors ride along, closed on exec, and are the caller's when taken. */
+static void test_descriptors(void **state)
+{
+	int fds[2], given[2];
+	json_t *message;
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	reader.takes_fds = true;
+	assert_int_equal(message_write_new(ends[0], json_pack("{s:s}", "type", "opened"), fds, 2),
+			 0);
+	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	json_decref(message);
+	assert_int_equal(reader.fd_count, 2);
+	memcpy(given, reader.fds, sizeof(given));
+	reader.fd_count = 0;
+	assert_true(same_file(given[0], fds[0]));
+	assert_true(same_file(given[1], fds[1]));
+	assert_int_equal(fcntl(given[0], F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+	close(given[0]);
+	close(given[1]);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* Goal: descriptors that are not taken are closed with the next message; a pipe then sees its end.
+ */
+static void test_untaken_descriptors_are_closed(void **state)
+{
+	json_t *message;
+	int fds[2];
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	reader.takes_fds = true;
+	assert_int_equal(
+		message_write_new(ends[0], json_pack("{s:s}", "type", "opened"), &fds[1], 1), 0);
+	close(fds[1]);
+	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	json_decref(message);
+	send_text("next");
+	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	json_decref(message);
+	assert_int_equal(read(fds[0], &byte, 1), 0);
+	close(fds[0]);
+}
+
+/* Goal: a reader that takes no descriptors leaves none open, however many are sent. */
+static void test_uninvited_descriptors(void **state)
+{
+	json_t *message;
+	int fds[2];
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(
+		message_write_new(ends[0], json_pack("{s:s}", "type", "hello"), &fds[1], 1), 0);
+	close(fds[1]);
+	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	json_decref(message);
+	assert_int_equal(reader.fd_count, 0);
+	assert_int_equal(read(fds[0], &byte, 1), 0);
+	close(fds[0]);
+}
+
+/* Goal: a peer that never reads is given up when the socket is full; nothing blocks. */
+static void test_peer_that_does_not_read(void **state)
+{
+	int ret = 0;
+
+	(void)state;
+	for (int i = 0; i < 1000000 && ret == 0; i++)
+		ret = message_write_new(ends[0], json_pack("{s:s}", "type", "usage"), NULL, 0);
+	assert_int_equal(ret, -EAGAIN);
+}
+
+/* Goal: what could not be packed is -ENOMEM, not a crash; too many descriptors are refused. */
+static void test_nothing_to_write(void **state)
+{
+	int fds[MESSAGE_FDS_MAX + 1] = {0};
+
+	(void)state;
+	assert_int_equal(message_write_new(ends[0], NULL, NULL, 0), -ENOMEM);
+	assert_int_equal(message_write_new(ends[0], json_pack("{s:s}", "type", "x"), fds,
+					   MESSAGE_FDS_MAX + 1),
+			 -EMSGSIZE);
+}
+
+#define with_pair(test) cmocka_unit_test_setup_teardown(test, open_pair, close_pair)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		with_pair(test_round_trip),
+		with_pair(test_byte_by_byte),
+		with_pair(test_length_limits),
+		cmocka_unit_test(test_malformed_bodies),
+		cmocka_unit_test(test_deep_nesting),
+		with_pair(test_end_of_stream),
+		with_pair(test_descriptors),
+		with_pair(test_untaken_descriptors_are_closed),
+		with_pair(test_uninvited_descriptors),
+		with_pair(test_peer_that_does_not_read),
+		with_pair(test_nothing_to_write),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
