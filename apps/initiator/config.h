@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What the command line of sluice-initiator asks for.
+ */
+#ifndef INITIATOR_CONFIG_H
+#define INITIATOR_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <sluice/sluice.h>
+
+#include "base/options.h"
+#include "initiator/units.h"
+
+#define THREADS_MAX 1024
+#define REPEAT_MAX  1000
+
+enum workload {
+	WORKLOAD_READ,
+	WORKLOAD_WRITE,
+	WORKLOAD_MIX,
+};
+
+enum access_order {
+	ACCESS_SEQUENTIAL,
+	ACCESS_RANDOM,
+};
+
+struct config {
+	int metadata_type;
+	const char *metadata_servers;
+	const char *remote_segment;
+	const char *local_segment;
+	int transport; /* enum slu_transport */
+	struct option_list allow_user;
+
+	int workload; /* enum workload */
+	uint64_t size;
+	uint64_t batch;
+	uint64_t depth;
+	uint64_t threads;
+	double duration;
+	double warmup;
+	uint64_t repeat;
+	bool sweep;
+	int access; /* enum access_order */
+	double rate; /* requests per second of all threads; 0 = as fast as they complete */
+	uint64_t seed;
+	uint64_t deadline_ms; /* 0 = the queue's default */
+	bool integrity_check;
+
+	bool shmfs;
+	bool use_dram;
+	bool use_vram;
+	int page; /* enum slu_page */
+	int node;
+	uint64_t pollers;
+	int poll; /* enum slu_poll_mode */
+	const char *cores;
+
+	int report_unit; /* enum unit */
+	uint64_t report_precision;
+	const char *json;
+	bool progress;
+	bool verbose;
+	bool help;
+	bool version;
+
+	uid_t allowed_uids[SLU_ALLOWED_UIDS_MAX];
+	uint32_t allowed_uids_count;
+};
+
+/**
+ * Read and check the command line. With --help or --version nothing else is checked.
+ *
+ * @param config  kept by reference to @p argv
+ * @return        0; -EINVAL and others of options_parse(): a usage error, see slu_last_error()
+ */
+int config_parse(struct config *config, int argc, char *const *argv);
+
+void config_print_help(FILE *out);
+
+/** "read", "write", "mix"; "sequential", "random". */
+const char *config_workload_name(const struct config *config);
+const char *config_access_name(const struct config *config);
+
+/** Rights on the remote segment that the workload needs: SLU_RIGHT_READ, SLU_RIGHT_WRITE. */
+uint32_t config_rights(const struct config *config);
+
+#endif

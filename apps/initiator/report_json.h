@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The report as JSON, schema "sluice-report/1"; docs/report.md describes every key.
+ */
+#ifndef INITIATOR_REPORT_JSON_H
+#define INITIATOR_REPORT_JSON_H
+
+#include "initiator/report.h"
+
+/** Write it to --json's file, "-" being stdout. @return 0; -EIO, -ENOMEM */
+int report_json_write(const struct report *report);
+
+#endif
