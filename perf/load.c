@@ -41,6 +41,7 @@ static void reap(struct load *load)
 		if (done[i].status != 0)
 			die("an operation failed: %s", slu_strerror(done[i].status));
 	load->outstanding -= (uint32_t)n;
+	load->reaped += (uint32_t)n;
 }
 
 static void submit(struct load *load)
@@ -73,15 +74,18 @@ uint64_t load_step(void *arg)
 {
 	struct load *load = arg;
 	uint64_t start = load->options.batch_ns ? ticks() : 0;
+	uint32_t full = (load->options.depth - 1) * load->options.batch;
+	uint64_t reaped = load->reaped;
 
 	if (!load->fixed)
 		fill_ops(load);
 	submit(load);
-	reap_until(load, (load->options.depth - 1) * load->options.batch);
+	if (load->outstanding > full)
+		reap_until(load, load->options.sleep ? full / 2 : full);
 	if (load->options.batch_ns)
 		histogram_record(load->options.batch_ns,
 				 (uint64_t)((double)(ticks() - start) * tick_ns()), 1);
-	return load->options.batch * load->options.length;
+	return (load->reaped - reaped) * load->options.length;
 }
 
 void load_finish(void *arg)

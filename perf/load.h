@@ -17,11 +17,11 @@
 
 struct load_options {
 	enum slu_opcode opcode;
-	uint64_t length;            /* of one operation; at most the cursor's piece */
-	uint32_t batch;             /* operations submitted together, 1..LOAD_BATCH_MAX */
-	uint32_t depth;             /* batches in flight */
-	int32_t poller;             /* as in slu_queue_options */
-	bool sleep;                 /* wait in slu_wait() instead of spinning */
+	uint64_t length; /* of one operation; at most the cursor's piece */
+	uint32_t batch;  /* operations submitted together, 1..LOAD_BATCH_MAX */
+	uint32_t depth;  /* batches in flight */
+	int32_t poller;  /* as in slu_queue_options */
+	bool sleep;      /* once the queue is full, sleep in slu_wait() until half of it is done */
 	struct histogram *batch_ns; /* from submit to the end of the step; NULL = not wanted */
 };
 
@@ -32,6 +32,7 @@ struct load {
 	struct slu_queue *queue;
 	bool fixed; /* batches walk all pieces, whole times: the operations never change */
 	uint32_t outstanding;
+	uint64_t reaped; /* operations, since load_open() */
 	struct slu_op ops[LOAD_BATCH_MAX];
 };
 
@@ -41,7 +42,7 @@ void load_open(struct load *load, const struct rig *rig, const struct rig_pair *
 
 void load_close(struct load *load);
 
-/** A lane's step: one batch; leaves depth - 1 batches in flight. @return bytes */
+/** A lane's step: hand over one batch; with the queue full, reap. @return bytes reaped */
 uint64_t load_step(void *arg);
 
 /** A lane's finish: reap all that is outstanding. */

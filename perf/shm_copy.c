@@ -12,8 +12,11 @@
 #define BATCH_OPS_MAX  16
 #define BATCH_BYTES    (4 * MIB) /* a batch ends within a slice */
 #define POLLER_DEPTH   4         /* batches in flight behind a poller */
+#define SLEEPER_BATCH  64        /* of a thread that has no core of its own */
+#define SLEEPER_DEPTH  64        /* it may be given one only after a few milliseconds */
 #define WORKERS_FEW    2         /* that more workers are held against */
-#define WORKERS_SLICE  10        /* slices in one: many threads take turns on two cores */
+#define STRETCH        10        /* slices in one where threads take turns on the cores */
+#define SMALL_BYTES    64        /* and below: batches are as large as they can be */
 #define NOTE_MAX_BYTES 128
 #define SEED           1
 
@@ -33,7 +36,7 @@ static void init_cursors(struct contest *contest, const struct rig_pair *pair,
 			 const struct shm_row *row)
 {
 	uint64_t walked = row->walked ? row->walked : pair->length;
-	uint64_t piece = row->length < 64 ? 64 : row->length;
+	uint64_t piece = row->length < SMALL_BYTES ? SMALL_BYTES : row->length;
 	uint64_t count = walked / contest->threads / piece;
 
 	contest->order = row->random ? cursor_permutation((uint32_t)count, SEED) : NULL;
@@ -48,21 +51,29 @@ static uint32_t batch_of(uint64_t length)
 {
 	uint64_t batch = BATCH_BYTES / length;
 
+	if (length <= SMALL_BYTES)
+		return LOAD_BATCH_MAX;
 	return batch > BATCH_OPS_MAX ? BATCH_OPS_MAX : (uint32_t)batch;
 }
 
+/* With a poller on each core there is none left for the threads: they sleep. */
 static struct load_options options_of(const struct shm_row *row, unsigned thread)
 {
-	bool inline_queue = row->group == SHM_INLINE || row->group == SHM_SAMPLE;
+	struct load_options options = {.opcode = row->opcode,
+				       .length = row->length,
+				       .batch = batch_of(row->length),
+				       .depth = POLLER_DEPTH,
+				       .poller = (int32_t)thread};
 
-	return (struct load_options){
-		.opcode = row->opcode,
-		.length = row->length,
-		.batch = row->length <= 64 ? LOAD_BATCH_MAX : batch_of(row->length),
-		.depth = inline_queue ? 1 : POLLER_DEPTH,
-		.poller = inline_queue ? SLU_POLLER_INLINE : (int32_t)thread,
-		.sleep = row->group == SHM_POLLERS, /* both cores are the pollers' */
-	};
+	if (row->group == SHM_INLINE || row->group == SHM_SAMPLE) {
+		options.depth = 1;
+		options.poller = SLU_POLLER_INLINE;
+	} else if (row->group == SHM_POLLERS) {
+		options.batch = SLEEPER_BATCH;
+		options.depth = SLEEPER_DEPTH;
+		options.sleep = true;
+	}
+	return options;
 }
 
 /*
@@ -125,8 +136,19 @@ static double measure_plains(void *arg)
 	return plain_rate(contest->bench, contest->plains, contest->threads, &contest->kernel);
 }
 
+/* The same options with slices in which every thread has had its turn many times. */
+static struct bench stretched(const struct bench *bench)
+{
+	struct bench longer = *bench;
+
+	longer.slice_ns *= STRETCH;
+	return longer;
+}
+
 void shm_run_copy(const struct rig *rig, const struct shm_row *row)
 {
+	bool sleepers = row->group == SHM_POLLERS;
+	struct bench bench = sleepers ? stretched(rig->bench) : *rig->bench;
 	struct pair_round rounds[PAIR_ROUNDS_MAX];
 	double rates[COPY_KERNELS_MAX];
 	struct contest contest;
@@ -134,7 +156,8 @@ void shm_run_copy(const struct rig *rig, const struct shm_row *row)
 
 	contest_open(&contest, rig, row);
 	contest.kernel = plain_fastest(rig->bench, contest.plains, contest.threads, rates);
-	moved = pair_measure(rig->bench, &(struct side){measure_loads, &contest},
+	contest.bench = &bench;
+	moved = pair_measure(&bench, &(struct side){measure_loads, &contest},
 			     &(struct side){measure_plains, &contest}, BETTER_HIGHER, rounds);
 	report_pair(&(struct row){.name = row->name,
 				  .unit = "GB/s",
@@ -147,7 +170,7 @@ void shm_run_copy(const struct rig *rig, const struct shm_row *row)
 
 void shm_run_sample(const struct rig *rig, const struct shm_row *row)
 {
-	bool small = row->length <= 64;
+	bool small = row->length <= SMALL_BYTES;
 	struct contest contest;
 	double rate;
 
@@ -182,8 +205,7 @@ static double p99_ms(struct histogram *histograms, unsigned count)
 
 void shm_run_workers(const struct rig *rig, const struct shm_row *row)
 {
-	struct bench bench = *rig->bench;
-	struct rig longer = *rig;
+	struct bench bench = stretched(rig->bench);
 	struct shm_row few_row = *row;
 	struct pair_round rounds[PAIR_ROUNDS_MAX];
 	struct histogram *many_ns, *few_ns;
@@ -191,11 +213,10 @@ void shm_run_workers(const struct rig *rig, const struct shm_row *row)
 	char note[NOTE_MAX_BYTES];
 	unsigned moved;
 
-	bench.slice_ns *= WORKERS_SLICE;
-	longer.bench = &bench;
 	few_row.threads = WORKERS_FEW;
-	contest_open(&many, &longer, row);
-	contest_open(&few, &longer, &few_row);
+	contest_open(&many, rig, row);
+	contest_open(&few, rig, &few_row);
+	many.bench = few.bench = &bench;
 	many_ns = record_batches(&many);
 	few_ns = record_batches(&few);
 	moved = pair_measure(&bench, &(struct side){measure_loads, &many},
