@@ -364,6 +364,7 @@ int main(int argc, char **argv)
 	if (ret >= 0)
 		return ret;
 	chance.state = seed ? strtoull(seed, NULL, 0) : now_ns();
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL); /* deaths are warnings */
 	tap_comment("seed: SEED=%llu", (unsigned long long)chance.state);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
