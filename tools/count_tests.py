@@ -4,15 +4,28 @@
 
 usage: count_tests.py LOGBASE      for example build/meson-logs/unit
 
-Reads LOGBASE.junit.xml (every TAP case) and LOGBASE.json (every program), and prints
+Reads LOGBASE.json (every program) and LOGBASE.junit.xml (every TAP case of each), prints
 "PASSED FAILED SKIPPED" on one line, then a line for each failed and each skipped case. A program
 that failed without a failed case, because it crashed or ran out of time, is one failure.
 """
 import json
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
-GOOD = {"OK", "EXPECTEDFAIL"}
+PASSED = {"OK", "EXPECTEDFAIL"}
+REASON = re.compile(r"^(?:# skipped: |1\.\.0 # SKIP |ok .*# SKIP )(.+)$", re.MULTILINE)
+
+
+def read_programs(path):
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def read_suites(path):
+    """Suite name, which is that of its program, to its cases."""
+    root = ElementTree.parse(path).getroot()
+    return {suite.get("name"): suite.findall("testcase") for suite in root.iter("testsuite")}
 
 
 def case_result(case):
@@ -21,42 +34,37 @@ def case_result(case):
     return "skipped" if case.find("skipped") is not None else "passed"
 
 
-def read_cases(path):
-    """Yield (program, case, result) of every case of every TAP program."""
-    for suite in ElementTree.parse(path).getroot().iter("testsuite"):
-        for case in suite.iter("testcase"):
-            yield case.get("classname", ""), case.get("name", ""), case_result(case)
+def program_result(program):
+    if program["result"] == "SKIP":
+        return "skipped"
+    return "passed" if program["result"] in PASSED else "failed"
 
 
-def read_programs(path):
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
-
-
-def skip_reasons(program):
-    prefix = "# skipped: "
-    lines = program.get("stdout", "").splitlines()
-    return [line[len(prefix):] for line in lines if line.startswith(prefix)]
+def results_of(program, suites):
+    """Yield (case, result) of everything that the program reported."""
+    name = program["name"]
+    cases = suites.get("sluice." + name, [])
+    results = [(case.get("name"), case_result(case)) for case in cases]
+    overall = program_result(program)
+    if not results or (overall == "failed" and "failed" not in [r for _, r in results]):
+        results.append((f"{program['result']}, exit {program.get('returncode')}", overall))
+    return results
 
 
 def main():
-    cases = list(read_cases(sys.argv[1] + ".junit.xml"))
-    programs = read_programs(sys.argv[1] + ".json")
+    base = sys.argv[1]
+    suites = read_suites(base + ".junit.xml")
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     lines = []
-    for program, case, result in cases:
-        counts[result] += 1
-        if result != "passed":
-            lines.append(f"{result}: {program}: {case}")
-    for program in programs:
-        name = program["name"].split(" / ")[-1]
-        failed_cases = any(
-            result == "failed" and (owner.endswith("." + name) or case == name)
-            for owner, case, result in cases)
-        if program["result"] not in GOOD | {"SKIP"} and not failed_cases:
-            counts["failed"] += 1
-            lines.append(f"failed: {name}: {program['result']} (exit {program['returncode']})")
-        lines += [f"  because: {name}: {reason}" for reason in skip_reasons(program)]
+    for program in read_programs(base + ".json"):
+        skipped = False
+        for case, result in results_of(program, suites):
+            counts[result] += 1
+            skipped |= result == "skipped"
+            if result != "passed":
+                lines.append(f"{result}: {program['name']}: {case}")
+        if skipped:
+            lines += [f"    {why}" for why in REASON.findall(program.get("stdout", ""))]
     print(counts["passed"], counts["failed"], counts["skipped"])
     print("\n".join(lines))
 

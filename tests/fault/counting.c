@@ -63,8 +63,6 @@ __attribute__((constructor)) static void find_real(void)
 	*(void **)&real_mutex_lock = dlsym(RTLD_NEXT, "pthread_mutex_lock");
 }
 
-#if !WITH_ADDRESS_SANITIZER /* whose malloc has to stay */
-
 /* ---- allocations ---- */
 
 void *__libc_malloc(size_t size);
@@ -72,6 +70,8 @@ void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *old, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 void __libc_free(void *memory);
+
+#if !WITH_ADDRESS_SANITIZER /* its malloc has to stay */
 
 static void count_allocation(void)
 {
@@ -248,7 +248,7 @@ static void *start_watched(void *arg)
 	struct start start = *(struct start *)arg;
 	void *ret;
 
-	__libc_free(arg);
+	free(arg);
 	watch_this_thread();
 	pthread_cleanup_push(forget_thread, &self);
 	ret = start.routine(start.arg);
@@ -264,13 +264,13 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*routin
 
 	if (!name_prefix)
 		return real_thread_create(thread, attr, routine, arg);
-	start = __libc_malloc(sizeof(*start));
+	start = malloc(sizeof(*start));
 	if (!start)
 		return EAGAIN;
 	*start = (struct start){.routine = routine, .arg = arg};
 	ret = real_thread_create(thread, attr, start_watched, start);
 	if (ret != 0)
-		__libc_free(start);
+		free(start);
 	return ret;
 }
 
