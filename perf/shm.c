@@ -73,15 +73,15 @@ static const struct shm_row rows[] = {
 	{"write 8B latency, inline", SHM_INLINE, 1, shm_run_inline_latency, SLU_WRITE, 8, RIG_CACHED},
 	{"write 8B latency, busy poller", SHM_BUSY, 1, shm_run_poller_latency, SLU_WRITE, 8, RIG_CACHED},
 
-	/* One buffer of the message size, as ucx_perftest has it; small ones in 64 slots. */
-	SAMPLE("write 8B", SLU_WRITE, 8, RIG_CACHED, 4 * KIB),
-	SAMPLE("write 64B", SLU_WRITE, 64, RIG_CACHED, 4 * KIB),
+	/* Large ones in one buffer of the message size, as ucx_perftest has it. */
+	SAMPLE("write 8B", SLU_WRITE, 8, RIG_CACHED, 0),
+	SAMPLE("write 64B", SLU_WRITE, 64, RIG_CACHED, 0),
 	SAMPLE("write 64K", SLU_WRITE, 64 * KIB, RIG_CACHED, 64 * KIB),
 	SAMPLE("write 1M", SLU_WRITE, MIB, RIG_CACHED, MIB),
 	SAMPLE("write 64K streaming", SLU_WRITE, 64 * KIB, RIG_STREAMING, 0),
 	SAMPLE("write 1M streaming", SLU_WRITE, MIB, RIG_STREAMING, 0),
-	SAMPLE("read 8B", SLU_READ, 8, RIG_CACHED, 4 * KIB),
-	SAMPLE("read 64B", SLU_READ, 64, RIG_CACHED, 4 * KIB),
+	SAMPLE("read 8B", SLU_READ, 8, RIG_CACHED, 0),
+	SAMPLE("read 64B", SLU_READ, 64, RIG_CACHED, 0),
 	SAMPLE("read 64K", SLU_READ, 64 * KIB, RIG_CACHED, 64 * KIB),
 	SAMPLE("read 1M", SLU_READ, MIB, RIG_CACHED, MIB),
 	SAMPLE("read 64K streaming", SLU_READ, 64 * KIB, RIG_STREAMING, 0),

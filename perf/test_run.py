@@ -89,7 +89,7 @@ class Comparisons(unittest.TestCase):
     """Goal: a round in which the cores moved is measured again, and not for ever."""
 
     def compare(self, probes):
-        bench = mock.Mock(rounds=3)
+        bench = mock.Mock(rounds=3, pairs=1)
         bench.core_to_core_ns.side_effect = probes
         with mock.patch.object(shm, "measure_sluice", return_value=2.0) as sluice, \
                 mock.patch.object(shm, "measure_ucx", return_value=1.0):
@@ -112,7 +112,12 @@ class Comparisons(unittest.TestCase):
         notify = shm.COMPARISONS[-1]
         with mock.patch.object(shm, "measure_sluice", return_value=50.0), \
                 mock.patch.object(shm, "measure_ucx", return_value=100.0):
-            self.assertEqual(shm.measure_round(None, notify, True)["ratio"], 2.0)
+            self.assertEqual(shm.measure_pair(None, notify, True)["ratio"], 2.0)
+
+    def test_round_is_the_median_of_its_pairs(self):
+        with mock.patch.object(shm, "measure_sluice", side_effect=[1.0, 9.0, 2.0]), \
+                mock.patch.object(shm, "measure_ucx", return_value=1.0):
+            self.assertEqual(shm.measure_round(mock.Mock(pairs=3), shm.COMPARISONS[0])["ratio"], 2.0)
 
 
 class Hugepages(unittest.TestCase):

@@ -9,6 +9,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 PROGRAM_TIMEOUT_S = 1800
 SLICE_MS = 20
 SLICE_MS_QUICK = 5
+PAIRS = 3  # of programs that run in turn, in one round
+PAIRS_QUICK = 1
 
 
 class Failure(Exception):
@@ -31,6 +33,7 @@ class Bench:
         self.only = arguments.only
         self.rounds = arguments.rounds
         self.slice_ms = SLICE_MS_QUICK if arguments.quick else SLICE_MS
+        self.pairs = PAIRS_QUICK if arguments.quick else PAIRS
         self.cores = self._cores(arguments.cores)
 
     @staticmethod

@@ -2,6 +2,7 @@
 """Sluice's shm path against the limits of the machine, and against UCX over shared memory."""
 import dataclasses
 import fnmatch
+import statistics
 
 from harness import report, ucx
 
@@ -93,7 +94,7 @@ def measure_sluice(bench, comparison):
     return bench.value("shm", comparison.group, only=comparison.sample, slice_ms=SAMPLE_SLICE_MS)
 
 
-def measure_round(bench, comparison, sluice_first):
+def measure_pair(bench, comparison, sluice_first):
     if sluice_first:
         sluice, reference = measure_sluice(bench, comparison), measure_ucx(bench, comparison)
     else:
@@ -102,13 +103,19 @@ def measure_round(bench, comparison, sluice_first):
     return {"sluice": sluice, "reference": reference, "ratio": ratio}
 
 
+def measure_round(bench, comparison):
+    """A few pairs, in which the two sides change places; the median of each figure."""
+    pairs = [measure_pair(bench, comparison, index % 2 == 0) for index in range(bench.pairs)]
+    return {key: statistics.median(pair[key] for pair in pairs) for key in pairs[0]}
+
+
 def compare(bench, comparison):
     """The rounds of a comparison; one in which the cores moved is repeated."""
     before = bench.core_to_core_ns()
     rounds = []
-    for index in range(bench.rounds):
+    for _ in range(bench.rounds):
         for _ in range(ATTEMPTS_MAX):
-            each = measure_round(bench, comparison, sluice_first=index % 2 == 0)
+            each = measure_round(bench, comparison)
             after = each["core_to_core_ns"] = bench.core_to_core_ns()
             moved = max(before, after) > min(before, after) * MOVED
             before = after
