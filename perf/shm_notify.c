@@ -72,6 +72,9 @@ static void player_open(struct player *player)
 static void player_close(struct player *player)
 {
 	meet(player);
+	slu_queue_close(player->queue);
+	slu_remote_close(player->op.remote);
+	meet(player);
 	slu_engine_close(player->engine);
 }
 
