@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: a plain copy that copied too little would be a false limit; each kernel moves every byte of
- * its range and none beside it. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
+
+#include "tests/tap.h"
 
 #include "copy.h"
 
@@ -24,6 +20,10 @@ static void check_length(const struct copy_kernel *kernel, uint8_t *to, const ui
 	}
 }
 
+/*
+ * Goal: each kernel moves every byte of its range and none beside it; a plain copy that copied too
+ * little would be a false limit.
+ */
 static void test_kernels_copy_exactly(void **state)
 {
 	static const size_t lengths[] = {0, COPY_MULTIPLE, 4096, 4096 + COPY_MULTIPLE, 65536};
@@ -44,6 +44,7 @@ static void test_kernels_copy_exactly(void **state)
 	free(from);
 }
 
+/* Goal: the table names the fastest kernel, so no two have the same name. */
 static void test_kernels_have_names(void **state)
 {
 	struct copy_kernel kernels[COPY_KERNELS_MAX];

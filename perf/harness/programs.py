@@ -51,8 +51,10 @@ class Bench:
         build = os.path.dirname(self.folder)
         if self.has("limits") and self.has("shm"):
             return
-        if not os.path.exists(os.path.join(build, "build.ninja")):
-            self._call(["meson", "setup", build, ROOT])
+        if os.path.exists(os.path.join(build, "build.ninja")):
+            self._call(["meson", "configure", build, "-Dperf=true"])  # ./demo.sh leaves it out
+        else:
+            self._call(["meson", "setup", build, ROOT, "-Dtests=false"])
         self._call(["ninja", "-C", build, "benchmarks"])
 
     @staticmethod
