@@ -14,7 +14,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 PASSED = {"OK", "EXPECTEDFAIL"}
-REASON = re.compile(r"^(?:# skipped: |1\.\.0 # SKIP |ok .*# SKIP )(.+)$", re.MULTILINE)
+REASON = re.compile(r"^(?:# skipped: |1\.\.0 # SKIP |ok \d+ - .*# SKIP )(.+)$", re.MULTILINE)
 
 
 def read_programs(path):

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An initiator at a target that answers anything: a grant is mapped within bounds, or refused. */
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control/client.h"
+#include "directory/p2p.h"
+#include "tests/fuzz/fuzz.h"
+#include "transport/transport.h"
+
+#define SEGMENT_BYTES 65536
+#define RING_BYTES    4096
+
+static struct sockaddr_un address;
+static socklen_t address_length;
+static int listener, fds[2];
+static const uint8_t *input;
+static size_t input_size;
+static sem_t served; /* the target is done with input */
+
+static int sealed_memory(size_t length)
+{
+	int fd = memfd_create("fuzz", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0 || ftruncate(fd, (off_t)length) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
+		abort();
+	return fd;
+}
+
+/* All of the answer at once, the descriptors with its first byte. */
+static void send_input(int fd)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(fds))];
+	} control = {0};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)input, .iov_len = input_size};
+	struct msghdr header = {.msg_iov = &iov,
+				.msg_iovlen = 1,
+				.msg_control = control.bytes,
+				.msg_controllen = sizeof(control.bytes)};
+
+	control.align.cmsg_level = SOL_SOCKET;
+	control.align.cmsg_type = SCM_RIGHTS;
+	control.align.cmsg_len = CMSG_LEN(sizeof(fds));
+	memcpy(CMSG_DATA(&control.align), fds, sizeof(fds));
+	sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void *target(void *arg)
+{
+	char request[4096];
+	int fd;
+
+	while ((fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+		if (input_size > 0)
+			send_input(fd);
+		shutdown(fd, SHUT_WR);
+		while (read(fd, request, sizeof(request)) > 0)
+			;
+		close(fd);
+		sem_post(&served);
+	}
+	return arg;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	pthread_t thread;
+	char name[32];
+
+	(void)argc;
+	(void)argv;
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	sem_init(&served, 0, 0);
+	fds[0] = sealed_memory(SEGMENT_BYTES);
+	fds[1] = sealed_memory(RING_BYTES);
+	snprintf(name, sizeof(name), "fuzz-client-%d", (int)getpid());
+	p2p_segment_address(name, &address, &address_length);
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (listener < 0 || bind(listener, (struct sockaddr *)&address, address_length) < 0 ||
+	    listen(listener, 16) < 0 || pthread_create(&thread, NULL, target, NULL) != 0)
+		abort();
+	return 0;
+}
+
+static void use(const struct client_grant *grant, uint32_t rights)
+{
+	const struct transport_memory *memory = shm_transport.memory;
+	void *view;
+
+	if (grant->fd_count > MESSAGE_FDS_MAX || strlen(grant->target) > SLU_NAME_MAX)
+		abort();
+	if (memory->import(json_object_get(grant->opened, "grant"), grant->length, rights,
+			   grant->fds, grant->fd_count, &view) < 0)
+		return;
+	if (grant->length > SEGMENT_BYTES)
+		abort();
+	memory->release(view);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct trust trust;
+	struct client_request request = {.address = address,
+					 .address_length = address_length,
+					 .described = "fuzz",
+					 .name = "fuzz",
+					 .segment = "fuzz",
+					 .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+					 .transport = SLU_TRANSPORT_SHM,
+					 .timeout_us = 5000000,
+					 .trust = &trust};
+	struct client_grant grant;
+	struct client *client;
+
+	input = data;
+	input_size = size;
+	if (client_open(&request, &client, &grant) == 0) {
+		use(&grant, request.rights);
+		client_grant_free(&grant);
+		client_close(client);
+	}
+	sem_wait(&served);
+	return 0;
+}
