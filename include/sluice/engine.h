@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The engine: one per process, owner of everything below.
+ *
+ * Order of calls: slu_engine_options_init, slu_engine_open; then regions and segments (memory.h,
+ * segment.h), remotes (segment.h) and queues (queue.h); slu_engine_close at the end.
+ *
+ * Opening and closing calls may block and allocate and may come from any thread; the hot calls are
+ * slu_submit and slu_reap only.
+ */
+#ifndef SLUICE_ENGINE_H
+#define SLUICE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <sluice/error.h>
+#include <sluice/export.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SLU_POLLERS_MAX 128    /* poller threads and inline queues together */
+#define SLU_ALLOWED_UIDS_MAX 16
+#define SLU_NAME_MAX 63        /* bytes of a segment's or an engine's name, without the NUL */
+
+struct slu_engine;
+
+enum slu_poll_mode {
+	SLU_POLL_ADAPTIVE, /* spin while there is work and shortly after, then sleep until woken */
+	SLU_POLL_BUSY,     /* never sleep: a whole core per poller */
+};
+
+/** Time as the engine sees it; replaced by tests that run in virtual time. */
+typedef uint64_t (*slu_clock_fn)(void *arg); /* nanoseconds, monotonic */
+
+struct slu_engine_options {
+	size_t size;               /* sizeof(struct slu_engine_options), set by the init function */
+	const char *name;          /* shown to peers and in logs; NULL = the program's name */
+	uint32_t pollers;          /* poller threads; 0 = inline queues only */
+	enum slu_poll_mode poll;
+	const char *cores;         /* CPU list for the pollers, "2,3" or "2-5"; NULL = chosen */
+	int node;                  /* NUMA node to prefer for the pollers; -1 = any */
+	const char *socket;        /* also listen on this Unix socket path; NULL = abstract names only */
+	const uid_t *allowed_uids; /* users other than our own and root whom we serve and trust */
+	uint32_t allowed_uids_count;
+	slu_clock_fn clock;        /* NULL = CLOCK_MONOTONIC */
+	void *clock_arg;
+	uint64_t seed;             /* of every random choice; 0 = from the kernel */
+	const char *fake;          /* behaviour of the fake transport, see docs/fake.md; NULL = none */
+};
+
+struct slu_poller_info {
+	size_t size;
+	bool running_inline; /* a queue's own, run by the queue's owner; core is -1 */
+	int core;
+	int node;
+	enum slu_poll_mode poll;
+	uint64_t loops;      /* passes over all queues */
+	uint64_t idle_loops; /* of them those that found nothing to do */
+	uint64_t sleeps;
+	uint64_t operations; /* finished */
+	uint64_t bytes;
+};
+
+/** What the engine runs on. Texts live as long as the engine. */
+struct slu_engine_info {
+	size_t size;
+	const char *name;
+	uint64_t incarnation;
+	uint32_t pollers;       /* poller threads */
+	bool eal_hugepages;     /* rings and pools are on hugepages */
+	const char *copy;       /* copy kernels in use, e.g. "memcpy, avx512 non-temporal" */
+	uint64_t llc_bytes;     /* last-level cache that copies are planned for */
+};
+
+/** Fill @p options with the defaults. Any thread. */
+SLU_API void slu_engine_options_init(struct slu_engine_options *options);
+
+/**
+ * Start the engine: DPDK's EAL in memory mode (once per process), pollers and the control thread.
+ *
+ * The calling thread keeps its CPU affinity. Any thread.
+ *
+ * @return 0; -EBUSY this process has an engine; -EINVAL bad option (cores, socket, fake);
+ *         -EADDRINUSE the socket is served by another process; -ENOMEM
+ */
+SLU_API int slu_engine_open(const struct slu_engine_options *options, struct slu_engine **engine);
+
+/**
+ * Close it and everything that was opened on it; accepts NULL.
+ *
+ * Connected clients of its segments are told, and given up to two seconds to leave. No other thread
+ * may be inside a call on the engine or its objects. All handles die with it.
+ */
+SLU_API void slu_engine_close(struct slu_engine *engine);
+
+/**
+ * Stop serving: exported segments take no new clients, the present ones are told to leave.
+ *
+ * @return clients still connected after at most @p timeout_us
+ */
+SLU_API int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us);
+
+/** Set @p info.size before. Any thread. @return 0; -EINVAL */
+SLU_API int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info);
+
+/**
+ * Read poller @p index (threads first, then inline queues in the order of their opening).
+ *
+ * Counters are plain and read without stopping the poller. Set @p info.size before. Any thread.
+ *
+ * @return 0; -ENOENT no such poller; -EINVAL
+ */
+SLU_API int slu_engine_get_poller(struct slu_engine *engine, uint32_t index,
+				  struct slu_poller_info *info);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Errors and the log.
+ *
+ * Every call returns 0 or a count, or a negative errno. The same numbers stand in
+ * slu_completion.status. What an errno means to Sluice:
+ *
+ *   -EINVAL        malformed argument or operation
+ *   -ERANGE        an operation reaches outside its region or its segment
+ *   -EACCES        the right (read, write) was not granted, or the peer's user is not allowed
+ *   -ENOENT        no such segment at that target
+ *   -ECONNREFUSED  no target listens at that address
+ *   -EADDRINUSE    another target has that segment name or socket
+ *   -EPROTO        the peer sent what the protocol forbids
+ *   -EPROTONOSUPPORT  the peer speaks no protocol version that we speak
+ *   -EOPNOTSUPP    the transport asked for cannot do it here
+ *   -ECONNRESET    the peer died
+ *   -ESHUTDOWN     the peer, or this engine, is closing
+ *   -ETIMEDOUT     the deadline passed
+ *   -ECANCELED     given up because its queue or remote was closed
+ *   -EBUSY         a second engine in one process, or something still in use
+ *   -ENOMEM        out of memory, of hugepages, or over the memlock limit
+ */
+#ifndef SLUICE_ERROR_H
+#define SLUICE_ERROR_H
+
+#include <sluice/export.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** How much a failure has taken with it. */
+enum slu_scope {
+	SLU_SCOPE_NONE,
+	SLU_SCOPE_OPERATION, /* this operation; the next may succeed */
+	SLU_SCOPE_PATH,      /* the path from one poller to one remote */
+	SLU_SCOPE_SESSION,   /* the relation with the target: open the remote again */
+	SLU_SCOPE_DEVICE,    /* a device of this host */
+	SLU_SCOPE_PROCESS,   /* this engine */
+};
+
+enum slu_log_level {
+	SLU_LOG_ERROR,
+	SLU_LOG_WARNING,
+	SLU_LOG_INFO,
+	SLU_LOG_DEBUG,
+};
+
+/** @p text is one line without a newline, valid during the call. Any thread may call it. */
+typedef void (*slu_log_fn)(void *arg, enum slu_log_level level, const char *text);
+
+/**
+ * Say what a negative errno means to Sluice. Any thread; the text is static.
+ *
+ * @param error  a negative (or positive) errno
+ */
+SLU_API const char *slu_strerror(int error);
+
+/**
+ * The cause, and the remedy where there is one, of the latest failure on this thread.
+ *
+ * Any thread; valid until the next Sluice call of this thread. Empty when nothing has failed.
+ * Hot calls (slu_submit, slu_reap) do not set it.
+ */
+SLU_API const char *slu_last_error(void);
+
+/** "operation", "path", ... Any thread; the text is static. */
+SLU_API const char *slu_scope_name(enum slu_scope scope);
+
+/**
+ * Direct the log. Process-wide; call it before slu_engine_open().
+ *
+ * @param level  the most talkative level that is let through (default SLU_LOG_WARNING)
+ * @param log    receiver, or NULL for lines on stderr
+ */
+SLU_API void slu_log_set(enum slu_log_level level, slu_log_fn log, void *arg);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

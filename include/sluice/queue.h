@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Queues: how an application thread hands over operations and takes their completions.
+ *
+ * A queue has one owner thread at a time. Behind a poller thread, operations travel through one
+ * single-producer ring and completions come back through another; an inline queue has its own
+ * poller, which runs inside slu_submit(), slu_reap() and slu_wait().
+ *
+ * Every accepted operation completes exactly once. There is no order between operations, except
+ * that a notification is delivered after the data of its own operation.
+ */
+#ifndef SLUICE_QUEUE_H
+#define SLUICE_QUEUE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sluice/engine.h>
+#include <sluice/export.h>
+#include <sluice/memory.h>
+#include <sluice/segment.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SLU_QUEUE_DEPTH_MAX 65536u       /* operations outstanding in one queue */
+#define SLU_LENGTH_MAX (UINT64_C(1) << 40) /* bytes of one operation */
+#define SLU_TIMEOUT_MAX_US 1800000000u   /* 30 minutes */
+
+struct slu_queue;
+
+enum slu_opcode {
+	SLU_READ,         /* segment to region */
+	SLU_WRITE,        /* region to segment */
+	SLU_WRITE_NOTIFY, /* the same, then tell the segment's owner slu_op.tag */
+};
+
+/** One operation. Owned by the caller; slu_submit copies what it needs. */
+struct slu_op {
+	uint64_t user_data;        /* handed back in the completion */
+	struct slu_remote *remote;
+	uint64_t remote_offset;    /* bytes from the start of the segment */
+	struct slu_region *region;
+	uint64_t local_offset;     /* bytes from the start of the region */
+	uint64_t length;           /* bytes, 0..SLU_LENGTH_MAX */
+	uint32_t tag;              /* SLU_WRITE_NOTIFY */
+	uint32_t timeout_us;       /* from submission; 0 = the queue's, at most SLU_TIMEOUT_MAX_US */
+	uint8_t opcode;            /* enum slu_opcode */
+	uint8_t reserved[3];       /* zero */
+	uint32_t engine;           /* zero; the engine's own while it has the operation */
+};
+
+/** One result. */
+struct slu_completion {
+	uint64_t user_data;
+	int32_t status;    /* 0 or a negative errno, see error.h */
+	uint8_t scope;     /* enum slu_scope of the failure, SLU_SCOPE_NONE when well */
+	uint8_t transport; /* enum slu_transport that moved the bytes */
+	uint16_t reserved;
+};
+
+/** slu_queue_options.poller beside the numbers of poller threads. */
+#define SLU_POLLER_ANY (-1)    /* a poller thread of the least queues; inline when there is none */
+#define SLU_POLLER_INLINE (-2) /* the owner's thread runs the queue's own poller */
+
+struct slu_queue_options {
+	size_t size;
+	uint32_t depth;      /* operations accepted and not yet reaped; rounded up to a power of two */
+	int32_t poller;      /* SLU_POLLER_ANY, SLU_POLLER_INLINE or 0..pollers-1 */
+	uint32_t timeout_us; /* of operations that name none; 0 = none */
+};
+
+struct slu_queue_info {
+	size_t size;
+	uint32_t depth;
+	int32_t poller;          /* index for slu_engine_get_poller */
+	uint64_t accepted;
+	uint64_t completed;      /* reaped */
+	uint64_t full;           /* submits that were cut short by a full queue */
+	uint64_t outstanding;
+};
+
+/** Fill @p options with the defaults: depth 1024, any poller, timeout 30 seconds. */
+SLU_API void slu_queue_options_init(struct slu_queue_options *options);
+
+/**
+ * Open a queue. Any thread; the owner is whoever submits first.
+ *
+ * @return 0; -EINVAL; -ENOSPC over SLU_POLLERS_MAX inline queues; -ENOMEM
+ */
+SLU_API int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
+			   struct slu_queue **queue);
+
+/** Close it; outstanding operations are finished first, their completions are lost. Accepts NULL. */
+SLU_API void slu_queue_close(struct slu_queue *queue);
+
+/**
+ * Queue up to @p n operations.
+ *
+ * Never blocks or allocates, and enters the kernel only to wake a sleeping poller. @p ops may be
+ * reused on return; the memory they name belongs to the engine until the completion is reaped.
+ *
+ * Thread: the queue's owner only.
+ *
+ * @param n  0 or more
+ * @return   accepted, 0..n, in order; fewer than n: the queue is full (reap and retry), or the next
+ *           operation is malformed (submit it again to learn why)
+ * @return   -EINVAL ops[0] is malformed, -ERANGE reaches outside its region or segment, -EACCES
+ *           lacks the right; -ESHUTDOWN, -ECONNRESET its remote is closing or dead. None was taken.
+ */
+SLU_API int slu_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n);
+
+/**
+ * Take up to @p n completions. Never blocks or allocates; an inline queue's poller runs here.
+ *
+ * Thread: the queue's owner only.
+ *
+ * @return 0..n
+ */
+SLU_API int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n);
+
+/**
+ * Sleep until @p min completions can be reaped, or all that is outstanding if that is less.
+ *
+ * Spins shortly first. An inline queue does its work here and returns when it is done.
+ * Thread: the queue's owner only.
+ *
+ * @param timeout_us  0 = look only; UINT64_MAX = for ever
+ * @return completions ready (may be under @p min after the timeout); -EINTR a signal came
+ */
+SLU_API int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us);
+
+/**
+ * The queue's eventfd, for an event loop: readable after slu_queue_arm() when a completion came.
+ * Owned by the queue. An inline queue has none: -EOPNOTSUPP.
+ */
+SLU_API int slu_queue_eventfd(struct slu_queue *queue);
+
+/**
+ * Ask for one wake-up on the eventfd. Read the eventfd after it fired, reap, then arm again.
+ *
+ * Thread: the queue's owner only.
+ *
+ * @return 0 armed; over 0: that many completions are ready already, not armed; -EOPNOTSUPP
+ */
+SLU_API int slu_queue_arm(struct slu_queue *queue);
+
+/** Set @p info.size before. Thread: the queue's owner only. @return 0; -EINVAL */
+SLU_API int slu_queue_get_info(struct slu_queue *queue, struct slu_queue_info *info);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
