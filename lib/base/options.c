@@ -221,15 +221,14 @@ static int set_double(struct options *options, const struct option_spec *spec, c
 {
 	static const double scales[] = {1, 1e3, 1e6, 1e9};
 	bool is_rate = spec->type == OPTION_RATE;
+	bool begins = isdigit((unsigned char)value[0]) || value[0] == '.';
 	double number;
 	char *end;
 	int unit;
 
-	if (!isdigit((unsigned char)value[0]) && value[0] != '.')
-		return fail_value(where, value, "a number");
 	number = strtod(value, &end);
 	unit = unit_of(end, is_rate ? "KMG" : "");
-	if (end == value || unit < 0 || !isfinite(number) || (unit && end[1]))
+	if (!begins || end == value || unit < 0 || !isfinite(number) || (unit && end[1]))
 		return fail_value(where, value,
 				  is_rate ? "a rate: a number and k, M or G, such as 250k"
 					  : "a number");

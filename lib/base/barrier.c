@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/barrier.h"
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+bool barrier_is_asymmetric;
+
+static int membarrier(int command)
+{
+	return (int)syscall(SYS_membarrier, command, 0, 0);
+}
+
+void barrier_init(void)
+{
+	barrier_is_asymmetric = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+}
+
+void barrier_heavy(void)
+{
+	if (barrier_is_asymmetric)
+		membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+	else
+		atomic_thread_fence(memory_order_seq_cst);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include <sluice/error.h>
+#include <sluice/version.h>
+
+static const struct {
+	int number;
+	const char *text;
+} meanings[] = {
+	{0, "success"},
+	{EINVAL, "malformed argument or operation"},
+	{ERANGE, "outside the region or the segment"},
+	{EACCES, "right not granted"},
+	{ENOENT, "no such segment"},
+	{ECONNREFUSED, "no target listens there"},
+	{EADDRINUSE, "name taken by another target"},
+	{EPROTO, "the peer broke the protocol"},
+	{EPROTONOSUPPORT, "no protocol version in common with the peer"},
+	{EOPNOTSUPP, "not supported by the transport"},
+	{ECONNRESET, "the peer died"},
+	{ESHUTDOWN, "the peer or the engine is closing"},
+	{ETIMEDOUT, "the deadline passed"},
+	{ECANCELED, "given up because its queue or remote was closed"},
+	{EBUSY, "in use, or a second engine in one process"},
+	{ENOMEM, "out of memory, of hugepages or over the memlock limit"},
+	{ENOSPC, "a limit of Sluice was reached"},
+	{ENOBUFS, "the pool is empty"},
+	{EMFILE, "too many open files"},
+	{EINTR, "interrupted by a signal"},
+	{EIO, "the device or the system failed"},
+};
+
+const char *slu_strerror(int error)
+{
+	int number = abs(error);
+
+	for (size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++)
+		if (meanings[i].number == number)
+			return meanings[i].text;
+	return "unexpected system error";
+}
+
+const char *slu_scope_name(enum slu_scope scope)
+{
+	static const char *const names[] = {"none",    "operation", "path",
+					    "session", "device",    "process"};
+
+	return (unsigned)scope < sizeof(names) / sizeof(names[0]) ? names[scope] : "unknown";
+}
+
+const char *slu_version(void)
+{
+	return SLU_VERSION;
+}
