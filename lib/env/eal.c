@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "env/eal.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_log.h>
+
+#include "base/log.h"
+#include "env/hugepages.h"
+
+/* Rings of a few queues fit into this many 2 MiB pages; with fewer free EAL would fail later. */
+#define HUGEPAGES_MIN 8
+
+static bool started;
+static bool on_hugepages;
+
+static ssize_t log_from_eal(void *cookie, const char *text, size_t length)
+{
+	size_t line = length;
+
+	(void)cookie;
+	while (line > 0 && text[line - 1] == '\n')
+		line--;
+	if (line > 0)
+		log_debug("%.*s", (int)line, text);
+	return (ssize_t)length;
+}
+
+static void redirect_log(void)
+{
+	FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = log_from_eal});
+
+	if (!stream)
+		return;
+	setvbuf(stream, NULL, _IOLBF, BUFSIZ);
+	rte_openlog_stream(stream);
+}
+
+static int first_cpu(const cpu_set_t *allowed)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, allowed))
+			return cpu;
+	return 0;
+}
+
+static int start(const cpu_set_t *allowed)
+{
+	char lcores[32];
+	char *args[12] = {"sluice", "--no-pci", "--no-telemetry", "--iova-mode=va",
+			  "--log-level=warning", "--lcores", lcores};
+	int count = 7;
+
+	/* EAL counts to 128 CPUs, the machine may have more: lcore 0 on a CPU that we may use. */
+	snprintf(lcores, sizeof(lcores), "0@%d", first_cpu(allowed));
+	on_hugepages = hugepages_free() >= HUGEPAGES_MIN;
+	if (on_hugepages) {
+		args[count++] = "--in-memory";
+	} else {
+		args[count++] = "--no-huge";
+		args[count++] = "--no-shconf";
+		args[count++] = "-m";
+		args[count++] = "64";
+		log_info("fewer than %d free 2 MiB pages: rings are on ordinary pages; reserve "
+			 "hugepages with: sysctl vm.nr_hugepages=512", HUGEPAGES_MIN);
+	}
+	redirect_log();
+	if (rte_eal_init(count, args) < 0)
+		return fail(-EIO, "DPDK's EAL did not start: %s (a debug log says more)",
+			    rte_strerror(rte_errno));
+	return 0;
+}
+
+int eal_start(void)
+{
+	char name[16] = "";
+	cpu_set_t allowed;
+	int rc;
+
+	if (started)
+		return 0;
+	if (pthread_getaffinity_np(pthread_self(), sizeof(allowed), &allowed) != 0)
+		return fail(-EIO, "cannot read this thread's CPU affinity");
+	pthread_getname_np(pthread_self(), name, sizeof(name));
+	rc = start(&allowed);
+	pthread_setaffinity_np(pthread_self(), sizeof(allowed), &allowed);
+	pthread_setname_np(pthread_self(), name);
+	started = rc == 0;
+	return rc;
+}
+
+bool eal_on_hugepages(void)
+{
+	return on_hugepages;
+}

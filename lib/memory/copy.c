@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "memory/copy.h"
+
+#include <stdlib.h>
+
+#define LINE 64u
+
+/* A cache is shared with others: past this part of it a page is taken for evicted. */
+#define HORIZON_NUMERATOR   3
+#define HORIZON_DENOMINATOR 4
+
+/* Room for several cachefuls, so that unrelated buffers rarely meet in one entry. */
+#define TABLE_CACHEFULS 4
+#define TABLE_BITS_MIN  10
+#define TABLE_BITS_MAX  17
+
+static const char *description;
+
+/* Bytes before the first line boundary of @p dst, copied by ordinary stores. */
+static uint64_t align_head(char **dst, const char **src, uint64_t length)
+{
+	uint64_t head = -(uintptr_t)*dst & (LINE - 1);
+
+	if (head > length)
+		head = length;
+	memcpy(*dst, *src, head);
+	*dst += head;
+	*src += head;
+	return length - head;
+}
+
+static void streamed_sse2(void *dst, const void *src, uint64_t length)
+{
+	char *d = dst;
+	const char *s = src;
+
+	length = align_head(&d, &s, length);
+	for (; length >= LINE; length -= LINE, d += LINE, s += LINE) {
+		__m128i a = _mm_loadu_si128((const __m128i *)s);
+		__m128i b = _mm_loadu_si128((const __m128i *)(s + 16));
+		__m128i c = _mm_loadu_si128((const __m128i *)(s + 32));
+		__m128i e = _mm_loadu_si128((const __m128i *)(s + 48));
+
+		_mm_stream_si128((__m128i *)d, a);
+		_mm_stream_si128((__m128i *)(d + 16), b);
+		_mm_stream_si128((__m128i *)(d + 32), c);
+		_mm_stream_si128((__m128i *)(d + 48), e);
+	}
+	memcpy(d, s, length);
+}
+
+__attribute__((target("avx2"))) static void streamed_avx2(void *dst, const void *src,
+							   uint64_t length)
+{
+	char *d = dst;
+	const char *s = src;
+
+	length = align_head(&d, &s, length);
+	for (; length >= 2 * LINE; length -= 2 * LINE, d += 2 * LINE, s += 2 * LINE) {
+		__m256i a = _mm256_loadu_si256((const __m256i *)s);
+		__m256i b = _mm256_loadu_si256((const __m256i *)(s + 32));
+		__m256i c = _mm256_loadu_si256((const __m256i *)(s + 64));
+		__m256i e = _mm256_loadu_si256((const __m256i *)(s + 96));
+
+		_mm256_stream_si256((__m256i *)d, a);
+		_mm256_stream_si256((__m256i *)(d + 32), b);
+		_mm256_stream_si256((__m256i *)(d + 64), c);
+		_mm256_stream_si256((__m256i *)(d + 96), e);
+	}
+	memcpy(d, s, length);
+}
+
+void (*copy_streamed)(void *dst, const void *src, uint64_t length) = streamed_sse2;
+
+void copy_init(void)
+{
+	if (__builtin_cpu_supports("avx2")) {
+		copy_streamed = streamed_avx2;
+		description = "memcpy, avx2 non-temporal";
+	} else {
+		copy_streamed = streamed_sse2;
+		description = "memcpy, sse2 non-temporal";
+	}
+}
+
+const char *copy_describe(void)
+{
+	return description;
+}
+
+struct copy_tracker *copy_tracker_create(uint64_t llc_bytes)
+{
+	uint64_t pages = llc_bytes / 4096;
+	struct copy_tracker *tracker;
+	uint32_t bits = TABLE_BITS_MIN;
+
+	while (bits < TABLE_BITS_MAX && (UINT64_C(1) << bits) < pages * TABLE_CACHEFULS)
+		bits++;
+	tracker = calloc(1, sizeof(*tracker) + sizeof(struct copy_entry) * (UINT64_C(1) << bits));
+	if (!tracker)
+		return NULL;
+	tracker->bits = bits;
+	tracker->horizon = (uint32_t)(pages * HORIZON_NUMERATOR / HORIZON_DENOMINATOR);
+	tracker->now = tracker->horizon; /* an untouched entry is old */
+	return tracker;
+}
+
+void copy_tracker_destroy(struct copy_tracker *tracker)
+{
+	free(tracker);
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "memory/region.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "numa/placement.h"
+
+static const struct slu_region_options default_options = {
+	.size = sizeof(struct slu_region_options), .page = SLU_PAGE_AUTO, .node = -1};
+
+void slu_region_options_init(struct slu_region_options *options)
+{
+	*options = default_options;
+}
+
+static int check(uint64_t length_bytes, const struct slu_region_options *options)
+{
+	if (options->size != sizeof(*options))
+		return fail(-EINVAL, "region options of another version: call the init function");
+	if (length_bytes == 0)
+		return fail(-EINVAL, "a region needs at least one byte");
+	if (length_bytes > UINT64_MAX / 2)
+		return fail(-ENOMEM, "a region of %lu bytes is larger than any memory", length_bytes);
+	return 0;
+}
+
+int region_create(uint64_t length_bytes, const struct slu_region_options *options,
+		  struct slu_region **out)
+{
+	struct slu_region *region;
+	int rc;
+
+	if (!options)
+		options = &default_options;
+	rc = check(length_bytes, options);
+	if (rc < 0)
+		return rc;
+	region = calloc(1, sizeof(*region));
+	if (!region)
+		return fail(-ENOMEM, "out of memory");
+	rc = arena_create(length_bytes, options, &region->arena);
+	if (rc < 0) {
+		free(region);
+		return rc;
+	}
+	region->owned = true;
+	region->addr = region->arena.addr;
+	region->length = length_bytes;
+	region->page_bytes = region->arena.page_bytes;
+	region->node = placement_memory_node(region->addr);
+	*out = region;
+	return 0;
+}
+
+int region_wrap(void *addr, uint64_t length_bytes, struct slu_region **out)
+{
+	struct slu_region *region;
+
+	if (!addr || length_bytes == 0 || (uintptr_t)addr + length_bytes < (uintptr_t)addr)
+		return fail(-EINVAL, "an empty or wrapping range of memory");
+	region = calloc(1, sizeof(*region));
+	if (!region)
+		return fail(-ENOMEM, "out of memory");
+	region->addr = addr;
+	region->length = length_bytes;
+	region->page_bytes = PAGE_ORDINARY_BYTES;
+	region->node = placement_memory_node(addr);
+	*out = region;
+	return 0;
+}
+
+void region_destroy(struct slu_region *region)
+{
+	if (!region)
+		return;
+	if (region->owned)
+		arena_destroy(&region->arena);
+	free(region);
+}
+
+void *slu_region_addr(const struct slu_region *region)
+{
+	return region->addr;
+}
+
+int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info)
+{
+	if (info->size != sizeof(*info))
+		return fail(-EINVAL, "slu_region_info of another version: set its size");
+	info->length_bytes = region->length;
+	info->page_bytes = region->page_bytes;
+	info->node = region->node;
+	info->exportable = region->owned && region->arena.fd >= 0;
+	return 0;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Regions as the rest of the library sees them.
+ */
+#ifndef MEMORY_REGION_H
+#define MEMORY_REGION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <sluice/memory.h>
+
+#include "memory/arena.h"
+
+struct slu_region {
+	/* Read by every operation. */
+	char *addr;
+	uint64_t length;
+
+	uint64_t page_bytes;
+	int node;
+	bool owned;         /* arena is ours, else the memory is the caller's */
+	uint32_t segments;  /* exported from it and not closed */
+	struct arena arena;
+	struct slu_engine *engine;
+	LIST_ENTRY(slu_region) link;
+};
+
+/** Allocate, without telling an engine. @return as slu_region_alloc() */
+int region_create(uint64_t length_bytes, const struct slu_region_options *options,
+		  struct slu_region **region);
+
+/** Wrap the caller's memory, without telling an engine. @return as slu_region_register() */
+int region_wrap(void *addr, uint64_t length_bytes, struct slu_region **region);
+
+/** Accepts NULL. */
+void region_destroy(struct slu_region *region);
+
+#endif
