@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The fake transport: initiator and target in one process, with seeded loss, delay, reordering and
+ * death, so that everything above it can be tried in virtual time and a failing history replayed.
+ *
+ * Its behaviour is a text, "key=value" separated by commas:
+ *   delay_us=LOW-HIGH   each operation takes so long (default 0-0); different delays reorder
+ *   loss=CHANCE         an operation never finishes by itself (default 0)
+ *   die_after=COUNT     the target dies after so many operations (default: never)
+ *   capacity=COUNT      operations in flight per path, 1..1024 (default 256)
+ */
+#ifndef TRANSPORT_FAKE_H
+#define TRANSPORT_FAKE_H
+
+#include "transport/notify_ring.h"
+#include "transport/transport.h"
+
+#define FAKE_CAPACITY_MAX 1024u
+#define FAKE_SLICE_BYTES  (UINT64_C(64) << 10)
+
+struct fake_behaviour {
+	uint64_t delay_min_ns;
+	uint64_t delay_max_ns;
+	double loss;
+	uint64_t die_after; /* UINT64_MAX: never */
+	uint32_t capacity;
+};
+
+/** In place of a mapping: the segment itself. */
+struct fake_view {
+	char *base;
+	struct notify_ring *ring; /* NULL without the right to write */
+};
+
+struct fake_flight {
+	struct slu_op op;
+	uint64_t due_ns;
+};
+
+struct fake_path {
+	struct path path;
+	char *base;
+	struct notify_ring *ring;
+	const struct clock *clock;
+	struct random random;
+	struct fake_behaviour behaviour;
+	uint64_t posted_total;
+	bool flushed; /* what is left is reported as canceled */
+	uint32_t count;
+	struct fake_flight flights[]; /* behaviour.capacity, the first count in use */
+};
+
+extern const struct transport_fast fake_fast;
+
+/** @return 0; -EINVAL, slu_last_error() quotes what is wrong */
+int fake_parse(const char *text, struct fake_behaviour *behaviour);
+
+#endif

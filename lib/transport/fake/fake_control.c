@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "transport/fake/fake.h"
+
+static int parse_pair(const char *pair, struct fake_behaviour *behaviour)
+{
+	unsigned long low, high;
+	int end = 0;
+
+	if (sscanf(pair, "delay_us=%lu-%lu%n", &low, &high, &end) == 2 && !pair[end] && low <= high) {
+		behaviour->delay_min_ns = low * NS_PER_US;
+		behaviour->delay_max_ns = high * NS_PER_US;
+		return 0;
+	}
+	if (sscanf(pair, "loss=%lf%n", &behaviour->loss, &end) == 1 && !pair[end] &&
+	    behaviour->loss >= 0 && behaviour->loss <= 1)
+		return 0;
+	if (sscanf(pair, "die_after=%lu%n", &behaviour->die_after, &end) == 1 && !pair[end])
+		return 0;
+	if (sscanf(pair, "capacity=%u%n", &behaviour->capacity, &end) == 1 && !pair[end] &&
+	    behaviour->capacity >= 1 && behaviour->capacity <= FAKE_CAPACITY_MAX)
+		return 0;
+	return fail(-EINVAL, "fake transport: \"%s\" is not understood (delay_us=LOW-HIGH, loss=0..1, "
+		    "die_after=COUNT, capacity=1..%u)", pair, FAKE_CAPACITY_MAX);
+}
+
+int fake_parse(const char *text, struct fake_behaviour *behaviour)
+{
+	struct fake_behaviour parsed = {.die_after = UINT64_MAX, .capacity = 256};
+	char copy[256];
+	char *rest = copy;
+	char *pair;
+
+	if (text && strlen(text) >= sizeof(copy))
+		return fail(-EINVAL, "fake transport: behaviour longer than %zu bytes",
+			    sizeof(copy) - 1);
+	strcpy(copy, text ? text : "");
+	while ((pair = strsep(&rest, ","))) {
+		int rc = *pair ? parse_pair(pair, &parsed) : 0;
+
+		if (rc < 0)
+			return rc;
+	}
+	*behaviour = parsed;
+	return 0;
+}
+
+static void fake_capabilities(struct transport_capabilities *capabilities)
+{
+	*capabilities = (struct transport_capabilities){.slice_bytes = FAKE_SLICE_BYTES};
+}
+
+static int fake_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
+{
+	const struct fake_view *view = remote->view;
+	struct fake_behaviour behaviour;
+	struct fake_path *fake;
+	int rc = fake_parse(env->transport->fake, &behaviour);
+
+	if (rc < 0)
+		return rc;
+	fake = calloc(1, sizeof(*fake) + behaviour.capacity * sizeof(fake->flights[0]));
+	if (!fake)
+		return fail(-ENOMEM, "out of memory");
+	fake->path.fast = &fake_fast;
+	fake->path.slice_bytes = FAKE_SLICE_BYTES;
+	fake->path.transport = SLU_TRANSPORT_FAKE;
+	fake->path.remote = remote;
+	fake->base = view->base;
+	fake->ring = view->ring;
+	fake->clock = env->transport->clock;
+	fake->random.state = env->transport->seed + env->poller;
+	fake->behaviour = behaviour;
+	*path = &fake->path;
+	return 0;
+}
+
+static void fake_disconnect(struct path *path)
+{
+	free(path);
+}
+
+static int fake_publish(const struct export *export, uint32_t rights, json_t *grant,
+			int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct notify_inbox **out)
+{
+	struct notify_inbox *inbox;
+
+	(void)export;
+	(void)grant;
+	(void)fds;
+	*close_mask = 0;
+	if (!(rights & SLU_RIGHT_WRITE)) {
+		*out = NULL;
+		return 0;
+	}
+	inbox = calloc(1, sizeof(*inbox));
+	if (!inbox)
+		return fail(-ENOMEM, "out of memory");
+	inbox->ring = aligned_alloc(64, sizeof(*inbox->ring));
+	if (!inbox->ring) {
+		free(inbox);
+		return fail(-ENOMEM, "out of memory");
+	}
+	memset(inbox->ring, 0, sizeof(*inbox->ring));
+	*out = inbox;
+	return 0;
+}
+
+static void fake_withdraw(struct notify_inbox *inbox)
+{
+	if (!inbox)
+		return;
+	free(inbox->ring);
+	free(inbox);
+}
+
+static uint32_t fake_receive(struct notify_inbox *inbox, uint32_t *tags, uint32_t n)
+{
+	return notify_receive(inbox, tags, n);
+}
+
+static int fake_import_local(const struct export *export, struct notify_inbox *inbox, void **out)
+{
+	struct fake_view *view = calloc(1, sizeof(*view));
+
+	if (!view)
+		return fail(-ENOMEM, "out of memory");
+	view->base = export->region->addr;
+	view->ring = inbox ? inbox->ring : NULL;
+	*out = view;
+	return 0;
+}
+
+static const struct transport_control fake_control = {
+	.capabilities = fake_capabilities,
+	.connect = fake_connect,
+	.disconnect = fake_disconnect,
+};
+
+static const struct transport_memory fake_memory = {
+	.publish = fake_publish,
+	.withdraw = fake_withdraw,
+	.receive = fake_receive,
+	.import_local = fake_import_local,
+	.release = free,
+};
+
+const struct transport fake_transport = {
+	.id = SLU_TRANSPORT_FAKE,
+	.control = &fake_control,
+	.memory = &fake_memory,
+	.fast = &fake_fast,
+};

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Shared memory: the initiator maps the target's segment and copies by itself; the target's cores
+ * have no part in it.
+ */
+#ifndef TRANSPORT_SHM_H
+#define TRANSPORT_SHM_H
+
+#include "transport/notify_ring.h"
+#include "transport/transport.h"
+
+/* Long copies yield to other work after so many bytes: about 10 us. */
+#define SHM_SLICE_BYTES (UINT64_C(256) << 10)
+
+/** What a client has mapped. */
+struct shm_view {
+	char *base;
+	uint64_t mapped_bytes;
+	struct notify_ring *ring; /* NULL without the right to write */
+};
+
+struct shm_path {
+	struct path path;
+	char *base;
+	struct notify_ring *ring;
+	struct copy_tracker *tracker;
+};
+
+extern const struct transport_fast shm_fast;
+
+#endif

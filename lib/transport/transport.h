@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What a transport is: three small const tables, filled once.
+ *
+ *   control  capabilities, connect, disconnect: may block, may allocate
+ *   memory   what the target tells a client about a segment (publish), and what the client makes of
+ *            it (import)
+ *   fast     post a burst, poll completions, flush: the polling core only
+ *
+ * A path is what connect makes for one (poller, remote): limits and the fast table, read by the hot
+ * path and never changed by it. Order of calls: import, then connect once per poller; post, poll
+ * and flush by that poller; disconnect per path, then release.
+ */
+#ifndef TRANSPORT_TRANSPORT_H
+#define TRANSPORT_TRANSPORT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <jansson.h>
+
+#include <sluice/queue.h>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "memory/copy.h"
+#include "memory/region.h"
+
+#define TRANSPORT_FDS_MAX 4 /* passed with one published segment */
+
+struct path;
+struct transport;
+struct notify_inbox;
+
+/** What a transport may use of its surroundings; belongs to the engine. */
+struct transport_env {
+	const struct clock *clock;
+	uint64_t seed;
+	const char *fake; /* behaviour of the fake transport, or NULL */
+};
+
+/** What one polling core lends to its paths. */
+struct path_env {
+	const struct transport_env *transport;
+	struct copy_tracker *tracker;
+	uint32_t poller; /* index */
+};
+
+struct transport_capabilities {
+	uint64_t slice_bytes; /* longer operations are cut into slices of this length */
+	bool immediate;       /* post finishes what it accepts; poll has nothing to say */
+};
+
+/** A segment as it is exported; constant while a client uses it. */
+struct export {
+	struct slu_region *region;
+	uint64_t length;
+	uint32_t rights;
+};
+
+struct transport_control {
+	void (*capabilities)(struct transport_capabilities *capabilities);
+	/** @return 0; -ENOMEM; -EINVAL bad behaviour text (fake) */
+	int (*connect)(struct slu_remote *remote, const struct path_env *env, struct path **path);
+	/** The poller does not touch it any more. Accepts NULL. */
+	void (*disconnect)(struct path *path);
+};
+
+struct transport_memory {
+	/**
+	 * Target: describe @p export to one client that was granted @p rights.
+	 *
+	 * @param grant    JSON object that the client's import gets
+	 * @param fds      out: descriptors to pass along; the caller closes those in @p close_mask
+	 * @param inbox    out: where this client's notifications arrive; NULL without the right to
+	 *                 write
+	 * @return         number of fds; -ENOMEM, -EMFILE
+	 */
+	int (*publish)(const struct export *export, uint32_t rights, json_t *grant,
+		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+		       struct notify_inbox **inbox);
+	/** Target: the client has gone. Accepts NULL. */
+	void (*withdraw)(struct notify_inbox *inbox);
+	/** Target, hot: take the tags of up to @p n notifications of one client. */
+	uint32_t (*receive)(struct notify_inbox *inbox, uint32_t *tags, uint32_t n);
+	/**
+	 * Client: map what the target published. The fds stay the caller's.
+	 *
+	 * @param view  out: the transport's own; released by release
+	 * @return      0; -EPROTO the grant is not what it must be; -ENOMEM, -EACCES
+	 */
+	int (*import)(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
+		      uint32_t fd_count, void **view);
+	/** Client and target in one process; NULL on transports that connect processes. */
+	int (*import_local)(const struct export *export, struct notify_inbox *inbox, void **view);
+	/** Accepts NULL. */
+	void (*release)(void *view);
+};
+
+struct transport_fast {
+	/**
+	 * Start up to @p n operations, none longer than slice_bytes, all on the path's remote.
+	 *
+	 * An immediate transport writes one completion for each that it accepts to @p done.
+	 *
+	 * @return accepted, in order; fewer than n is back-pressure: poll, then again
+	 */
+	uint32_t (*post)(struct path *path, const struct slu_op *ops, uint32_t n,
+			 struct slu_completion *done);
+	/** Take up to @p n completions. NULL on an immediate transport. */
+	uint32_t (*poll)(struct path *path, struct slu_completion *done, uint32_t n);
+	/**
+	 * End everything that was posted: after this no memory of it is touched any more, and poll
+	 * reports what had not finished with -ECANCELED. NULL on an immediate transport.
+	 */
+	void (*flush)(struct path *path);
+};
+
+struct transport {
+	enum slu_transport id;
+	const struct transport_control *control;
+	const struct transport_memory *memory;
+	const struct transport_fast *fast;
+};
+
+/** Counters of one path; written by its poller, read by anyone. */
+struct path_stats {
+	uint64_t reads;
+	uint64_t writes;
+	uint64_t failed;
+	uint64_t bytes_read;
+	uint64_t bytes_written;
+};
+
+/** One (poller, remote); the transport's own fields follow in a larger struct. */
+struct path {
+	const struct transport_fast *fast;
+	uint64_t slice_bytes;
+	bool immediate;
+	uint8_t transport; /* enum slu_transport */
+	uint32_t posted;   /* not yet reported by poll */
+	struct slu_remote *remote;
+	struct path_stats stats;
+	LIST_ENTRY(path) busy; /* paths with something posted, of one poller */
+};
+
+/**
+ * A segment opened by an initiator. The engine makes it; the first line is what every submitted
+ * operation is checked against.
+ */
+struct slu_remote {
+	uint64_t length;
+	_Atomic uint32_t permitted; /* bit per opcode; 0 once state is not 0 */
+	_Atomic int state;          /* 0 connected; -ECONNRESET, -ESHUTDOWN; set by the control thread */
+	const struct transport *transport;
+	void *view;                 /* what import made */
+
+	uint32_t rights;
+	struct slu_engine *engine;
+	struct client *client;      /* its session; NULL in process */
+	struct segment_client *local; /* its place at a segment of this process; else NULL */
+	struct path_stats retired;  /* of paths that were disconnected */
+	char name[SLU_REMOTE_NAME_MAX + 1];
+	char target[SLU_NAME_MAX + 1];
+	uint64_t incarnation;
+	uint64_t page_bytes;
+	int node;
+	pid_t pid;
+	LIST_ENTRY(slu_remote) link;
+	struct path *paths[SLU_POLLERS_MAX]; /* by poller index */
+};
+
+/** Mark it unusable, once: operations on it fail with @p error from now on. Any thread. */
+void remote_fail(struct slu_remote *remote, int error);
+
+/** A transport by number, or NULL when this build or machine has none such. */
+const struct transport *transport_find(enum slu_transport id);
+
+/** By name ("auto", "shm", ...), -1 when unknown. */
+int transport_parse(const char *name);
+
+/** Opcodes that @p rights permit, a bit each. */
+uint32_t transport_permitted(uint32_t rights);
+
+extern const struct transport shm_transport;
+extern const struct transport fake_transport;
+
+#endif
