@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "poller/flight.h"
+
+#include <errno.h>
+
+#include "poller/poller.h"
+
+static void move_to(struct poller *poller, struct flight *flight, bool waiting)
+{
+	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
+	TAILQ_INSERT_TAIL(waiting ? &poller->waiting : &poller->pending, flight, link);
+	flight->waiting = waiting;
+}
+
+void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
+		  uint64_t deadline_us)
+{
+	struct flight *flight = flight_get(queue);
+
+	flight->op = *op;
+	flight->queue = queue;
+	flight->deadline_us = deadline_us;
+	flight->next = 0;
+	flight->posted = 0;
+	flight->status = 0;
+	flight->scope = SLU_SCOPE_NONE;
+	flight->begun = false;
+	flight->notified = false;
+	flight->retry = false;
+	flight->waiting = false;
+	TAILQ_INSERT_TAIL(&poller->pending, flight, link);
+}
+
+static void flight_finish(struct poller *poller, struct flight *flight, int status,
+			  enum slu_scope scope)
+{
+	struct slu_queue *queue = flight->queue;
+	struct slu_completion done = {
+		.user_data = flight->op.user_data,
+		.status = status,
+		.scope = (uint8_t)scope,
+		.transport = poller_path(poller, flight->op.remote)->transport,
+	};
+
+	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
+	flight_put(queue, flight);
+	poller->operations++;
+	queue_complete(queue, &done, 1);
+}
+
+static bool all_posted(const struct flight *flight)
+{
+	return flight->begun && flight->next == flight->op.length;
+}
+
+/* After something changed: does it end, wait, or go on? */
+static void flight_settle(struct poller *poller, struct flight *flight)
+{
+	if (flight->posted > 0) {
+		bool waiting = all_posted(flight) || flight->status < 0;
+
+		if (waiting != flight->waiting)
+			move_to(poller, flight, waiting);
+		return;
+	}
+	if (flight->status < 0) {
+		flight_finish(poller, flight, flight->status, flight->scope);
+	} else if (flight->retry) {
+		flight->retry = false;
+		flight->begun = false;
+		flight->next = 0;
+		move_to(poller, flight, false);
+	} else if (all_posted(flight)) {
+		flight_finish(poller, flight, 0, SLU_SCOPE_NONE);
+	} else if (flight->waiting) {
+		move_to(poller, flight, false);
+	}
+}
+
+/*
+ * The next slice. A notification must not overtake its data: the slice that carries it goes when all
+ * others are done. @return false: not now
+ */
+static bool next_slice(const struct flight *flight, uint64_t slice_bytes, struct slu_op *slice)
+{
+	uint64_t left = flight->op.length - flight->next;
+	bool last = left <= slice_bytes;
+	bool notifies = flight->op.opcode == SLU_WRITE_NOTIFY;
+
+	if (all_posted(flight) || flight->retry || flight->status < 0 ||
+	    (notifies && last && flight->posted > 0))
+		return false;
+	*slice = flight->op;
+	slice->user_data = (uintptr_t)flight;
+	slice->remote_offset += flight->next;
+	slice->local_offset += flight->next;
+	slice->length = last ? left : slice_bytes;
+	if (notifies && !last)
+		slice->opcode = SLU_WRITE;
+	return true;
+}
+
+static void slice_posted(struct flight *flight, const struct slu_op *slice)
+{
+	flight->begun = true;
+	flight->next += slice->length;
+	flight->posted++;
+	flight->notified |= slice->opcode == SLU_WRITE_NOTIFY;
+}
+
+static void slice_refused(struct flight *flight, const struct slu_op *slice)
+{
+	flight->next -= slice->length;
+	flight->posted--;
+	flight->begun = flight->next > 0;
+	if (slice->opcode == SLU_WRITE_NOTIFY)
+		flight->notified = false;
+}
+
+static void slice_done(struct poller *poller, const struct slu_completion *done)
+{
+	struct flight *flight = (struct flight *)(uintptr_t)done->user_data;
+
+	flight->posted--;
+	if (done->status == -ECANCELED && flight->status == 0 && !flight->notified)
+		flight->retry = true; /* a neighbour's deadline ended the path, not ours */
+	else if (done->status < 0 && flight->status == 0) {
+		flight->status = done->status;
+		flight->scope = done->scope;
+	}
+	flight_settle(poller, flight);
+}
+
+/* One slice, so that short operations never wait for more than one. */
+static uint32_t post_immediate(struct poller *poller, struct flight *flight, struct path *path)
+{
+	struct slu_completion done;
+	struct slu_op slice;
+
+	move_to(poller, flight, false); /* to the tail: the others' turn next */
+	if (!next_slice(flight, path->slice_bytes, &slice))
+		return 0;
+	if (path->fast->post(path, &slice, 1, &done) == 0)
+		return 0;
+	slice_posted(flight, &slice);
+	slice_done(poller, &done);
+	return 1;
+}
+
+/* Slices of pending flights of one path, up to a burst. */
+static uint32_t gather(struct poller *poller, struct path *path, struct slu_op *slices)
+{
+	struct flight *flight;
+	uint32_t n = 0;
+
+	TAILQ_FOREACH(flight, &poller->pending, link) {
+		if (poller_path(poller, flight->op.remote) != path)
+			continue;
+		while (n < POLLER_BURST && next_slice(flight, path->slice_bytes, &slices[n]))
+			slice_posted(flight, &slices[n++]);
+		if (n == POLLER_BURST)
+			break;
+	}
+	return n;
+}
+
+static uint32_t post_burst(struct poller *poller, struct path *path)
+{
+	struct slu_op slices[POLLER_BURST];
+	uint32_t n = gather(poller, path, slices);
+	uint32_t posted = n > 0 ? path->fast->post(path, slices, n, NULL) : 0;
+
+	for (uint32_t i = n; i-- > posted;)
+		slice_refused((struct flight *)(uintptr_t)slices[i].user_data, &slices[i]);
+	if (path->posted == 0 && posted > 0)
+		LIST_INSERT_HEAD(&poller->busy, path, busy);
+	path->posted += posted;
+	for (uint32_t i = 0; i < posted; i++)
+		flight_settle(poller, (struct flight *)(uintptr_t)slices[i].user_data);
+	return posted;
+}
+
+uint32_t flights_post(struct poller *poller)
+{
+	struct flight *flight = TAILQ_FIRST(&poller->pending);
+	struct path *path;
+	uint32_t posted;
+
+	if (!flight)
+		return 0;
+	path = poller_path(poller, flight->op.remote);
+	if (path->immediate)
+		return post_immediate(poller, flight, path);
+	posted = post_burst(poller, path);
+	if (posted == 0) /* full: another path's turn */
+		move_to(poller, flight, false);
+	return posted;
+}
+
+static uint32_t poll_path(struct poller *poller, struct path *path)
+{
+	struct slu_completion done[POLLER_BURST];
+	uint32_t n = path->fast->poll(path, done, POLLER_BURST);
+
+	path->posted -= n;
+	if (n > 0 && path->posted == 0)
+		LIST_REMOVE(path, busy);
+	for (uint32_t i = 0; i < n; i++)
+		slice_done(poller, &done[i]);
+	return n;
+}
+
+uint32_t flights_poll(struct poller *poller)
+{
+	struct path *path = LIST_FIRST(&poller->busy);
+	uint32_t n = 0;
+
+	while (path) {
+		struct path *next = LIST_NEXT(path, busy);
+
+		n += poll_path(poller, path);
+		path = next;
+	}
+	return n;
+}
+
+/* What is posted may still be touched: its path is flushed and the end comes by poll. */
+static void flight_fail(struct poller *poller, struct flight *flight, int status)
+{
+	struct path *path = poller_path(poller, flight->op.remote);
+
+	if (flight->status == 0) {
+		flight->status = status;
+		flight->scope = SLU_SCOPE_OPERATION;
+	}
+	if (flight->posted > 0)
+		path->fast->flush(path);
+	flight_settle(poller, flight);
+}
+
+static void expire_list(struct poller *poller, struct flight_list *list, uint64_t now_us)
+{
+	struct flight *flight = TAILQ_FIRST(list);
+
+	while (flight) {
+		struct flight *next = TAILQ_NEXT(flight, link);
+
+		if (flight->deadline_us <= now_us && flight->status == 0)
+			flight_fail(poller, flight, -ETIMEDOUT);
+		flight = next;
+	}
+}
+
+void flights_expire(struct poller *poller, uint64_t now_us)
+{
+	expire_list(poller, &poller->pending, now_us);
+	expire_list(poller, &poller->waiting, now_us);
+}
+
+static bool concerns(const struct flight *flight, const struct slu_remote *remote,
+		     const struct slu_queue *queue)
+{
+	return remote ? flight->op.remote == remote : flight->queue == queue;
+}
+
+static void cancel_list(struct poller *poller, struct flight_list *list,
+			const struct slu_remote *remote, const struct slu_queue *queue)
+{
+	struct flight *flight = TAILQ_FIRST(list);
+
+	while (flight) {
+		struct flight *next = TAILQ_NEXT(flight, link);
+
+		if (concerns(flight, remote, queue))
+			flight_fail(poller, flight, -ECANCELED);
+		flight = next;
+	}
+}
+
+void flights_cancel(struct poller *poller, const struct slu_remote *remote,
+		    const struct slu_queue *queue)
+{
+	cancel_list(poller, &poller->pending, remote, queue);
+	cancel_list(poller, &poller->waiting, remote, queue);
+	while (flights_any(poller, remote, queue))
+		flights_poll(poller);
+}
+
+static bool any_in(const struct flight_list *list, const struct slu_remote *remote,
+		   const struct slu_queue *queue)
+{
+	const struct flight *flight;
+
+	TAILQ_FOREACH(flight, list, link)
+		if (concerns(flight, remote, queue))
+			return true;
+	return false;
+}
+
+bool flights_any(const struct poller *poller, const struct slu_remote *remote,
+		 const struct slu_queue *queue)
+{
+	return any_in(&poller->pending, remote, queue) || any_in(&poller->waiting, remote, queue);
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "poller/poller.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_ring_elem.h>
+
+#include "base/log.h"
+
+/* Deadlines are kept to a millisecond. */
+#define EXPIRE_EVERY_US 1000u
+
+/* At close, work that makes no progress is given up after so long. */
+#define DRAIN_US 1000000u
+
+int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes,
+		  struct poller **out)
+{
+	struct poller *poller = aligned_alloc(64, sizeof(*poller));
+
+	if (!poller)
+		return fail(-ENOMEM, "out of memory");
+	memset(poller, 0, sizeof(*poller));
+	poller->queues = calloc(POLLER_QUEUES_MAX, sizeof(poller->queues[0]));
+	poller->env.tracker = copy_tracker_create(llc_bytes);
+	if (!poller->queues || !poller->env.tracker) {
+		poller_destroy(poller);
+		return fail(-ENOMEM, "out of memory");
+	}
+	poller->index = index;
+	poller->env.transport = env;
+	poller->env.poller = index;
+	poller->clock = env->clock;
+	poller->core = -1;
+	poller->node = -1;
+	poller->eventfd = -1;
+	TAILQ_INIT(&poller->pending);
+	TAILQ_INIT(&poller->waiting);
+	LIST_INIT(&poller->busy);
+	*out = poller;
+	return 0;
+}
+
+void poller_destroy(struct poller *poller)
+{
+	if (!poller)
+		return;
+	copy_tracker_destroy(poller->env.tracker);
+	free(poller->queues);
+	free(poller);
+}
+
+/* 0: the operation names no timeout and neither does its queue. */
+static inline uint32_t timeout_of(const struct slu_queue *queue, const struct slu_op *op)
+{
+	return op->timeout_us ? op->timeout_us : queue->timeout_us;
+}
+
+/* An operation that came through a ring carries the low bits of the time of its submission. */
+static inline uint32_t age_us(const struct slu_op *op, uint64_t now_us)
+{
+	return (uint32_t)now_us - op->engine;
+}
+
+static inline bool late(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
+{
+	uint32_t timeout = timeout_of(queue, op);
+
+	return timeout != 0 && age_us(op, now_us) >= timeout;
+}
+
+static uint64_t deadline_of(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
+{
+	uint32_t timeout = timeout_of(queue, op);
+
+	if (timeout == 0)
+		return UINT64_MAX;
+	return now_us + timeout - (queue->is_inline ? 0 : age_us(op, now_us));
+}
+
+/* Leading operations that go to the path of the first at once, none of them long or late. */
+static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops, uint32_t n,
+				 uint64_t slice_bytes, uint64_t now_us)
+{
+	const struct slu_remote *remote = ops->remote;
+	uint32_t max = n < POLLER_BURST ? n : POLLER_BURST;
+	uint32_t run = 0;
+
+	while (run < max && ops[run].remote == remote && ops[run].length <= slice_bytes &&
+	       (queue->is_inline || !late(queue, &ops[run], now_us)))
+		run++;
+	return run;
+}
+
+/* @return operations dealt with: done, or one of them turned into a flight by back-pressure */
+static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, struct path *path,
+				const struct slu_op *ops, uint32_t n)
+{
+	struct slu_completion done[POLLER_BURST];
+	uint32_t posted = path->fast->post(path, ops, n, done);
+
+	queue_complete(queue, done, posted);
+	poller->operations += posted;
+	return posted;
+}
+
+static void start_flight(struct poller *poller, struct slu_queue *queue, const struct slu_op *op)
+{
+	flight_start(poller, queue, op, deadline_of(queue, op, poller_now_us(poller)));
+}
+
+void poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
+		  uint32_t n)
+{
+	uint64_t now_us = queue->is_inline ? 0 : poller_now_us(poller);
+
+	while (n > 0) {
+		struct path *path = poller_path(poller, ops->remote);
+		uint32_t run = 0, taken = 0;
+
+		if (path->immediate)
+			run = short_run(queue, ops, n, path->slice_bytes, now_us);
+		if (run > 0)
+			taken = post_run(poller, queue, path, ops, run);
+		if (taken == run && run > 0) {
+			ops += run;
+			n -= run;
+			continue;
+		}
+		start_flight(poller, queue, &ops[taken]);
+		ops += taken + 1;
+		n -= taken + 1;
+	}
+}
+
+static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
+{
+	struct rte_ring_zc_data zc;
+	uint32_t n = rte_ring_dequeue_zc_burst_elem_start(queue->submissions, sizeof(struct slu_op),
+							  POLLER_BURST, &zc, NULL);
+
+	if (n == 0)
+		return 0;
+	poller_start(poller, queue, zc.ptr1, zc.n1);
+	if (zc.n1 < n)
+		poller_start(poller, queue, zc.ptr2, n - zc.n1);
+	rte_ring_dequeue_zc_elem_finish(queue->submissions, n);
+	return n;
+}
+
+static uint32_t run_flights(struct poller *poller)
+{
+	uint32_t work = flights_post(poller) + flights_poll(poller);
+	uint64_t now_us = poller_now_us(poller);
+
+	if (now_us >= poller->expire_at_us) {
+		flights_expire(poller, now_us);
+		poller->expire_at_us = now_us + EXPIRE_EVERY_US;
+	}
+	return work;
+}
+
+static bool has_flights(const struct poller *poller)
+{
+	return !TAILQ_EMPTY(&poller->pending) || !TAILQ_EMPTY(&poller->waiting);
+}
+
+uint32_t poller_run_once(struct poller *poller)
+{
+	uint32_t work = 0;
+
+	for (uint32_t i = 0; i < poller->queue_count; i++)
+		if (!poller->queues[i]->is_inline)
+			work += take_submissions(poller, poller->queues[i]);
+	if (has_flights(poller))
+		work += run_flights(poller);
+	poller->loops++;
+	poller->idle_loops += work == 0;
+	return work;
+}
+
+int poller_attach(struct poller *poller, struct slu_queue *queue)
+{
+	if (poller->queue_count == POLLER_QUEUES_MAX)
+		return -ENOSPC;
+	poller->queues[poller->queue_count++] = queue;
+	return 0;
+}
+
+/* Turns until every operation that is in a ring now has been taken. */
+static void take_all_submitted(struct poller *poller)
+{
+	uint32_t turns = 0;
+
+	for (uint32_t i = 0; i < poller->queue_count; i++) {
+		struct rte_ring *ring = poller->queues[i]->submissions;
+		uint32_t wanted = ring ? rte_ring_count(ring) / POLLER_BURST + 1 : 0;
+
+		if (wanted > turns)
+			turns = wanted;
+	}
+	while (turns-- > 0)
+		poller_run_once(poller);
+}
+
+static void finish_flights(struct poller *poller, const struct slu_remote *remote,
+			   const struct slu_queue *queue)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + DRAIN_US * NS_PER_US;
+
+	while (flights_any(poller, remote, queue) && clock_monotonic_ns(NULL) < until)
+		poller_run_once(poller);
+	flights_cancel(poller, remote, queue);
+}
+
+void poller_detach(struct poller *poller, struct slu_queue *queue)
+{
+	take_all_submitted(poller);
+	finish_flights(poller, NULL, queue);
+	for (uint32_t i = 0; i < poller->queue_count; i++) {
+		if (poller->queues[i] != queue)
+			continue;
+		poller->queues[i] = poller->queues[--poller->queue_count];
+		break;
+	}
+}
+
+void poller_drain(struct poller *poller, struct slu_remote *remote)
+{
+	take_all_submitted(poller);
+	finish_flights(poller, remote, NULL);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * A poller: the run-to-completion loop over its queues. Either a pinned thread (thread.c) or part
+ * of an inline queue, run by the queue's owner; poller_run_once() is the same for both.
+ */
+#ifndef POLLER_POLLER_H
+#define POLLER_POLLER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <sluice/engine.h>
+
+#include "poller/flight.h"
+#include "poller/queue.h"
+#include "transport/transport.h"
+
+#define POLLER_BURST      32u
+#define POLLER_QUEUES_MAX 1024u
+
+/** Something for the poller's thread to do between two turns. */
+typedef void (*poller_fn)(struct poller *poller, void *arg);
+
+struct poller {
+	/* The poller's own. */
+	uint32_t index;
+	uint32_t queue_count;
+	struct slu_queue **queues;
+	struct flight_list pending;
+	struct flight_list waiting;
+	LIST_HEAD(, path) busy; /* asynchronous paths with something posted */
+	uint64_t expire_at_us;  /* next look for deadlines */
+	struct path_env env;
+	const struct clock *clock;
+	uint64_t loops;
+	uint64_t idle_loops;
+	uint64_t sleeps;
+	uint64_t operations;
+	uint64_t bytes;
+
+	/* Read by submitting threads on every submit, written when it goes to sleep. */
+	_Alignas(64) _Atomic bool sleeping;
+	int eventfd;
+
+	/* Of the thread; not used inline. */
+	_Alignas(64) _Atomic(poller_fn) call;
+	_Atomic bool stopping;
+	void *call_arg;
+	pthread_mutex_t call_turn; /* one caller at a time */
+	pthread_mutex_t call_lock; /* of called */
+	pthread_cond_t called;
+	pthread_t thread;
+	bool is_thread;
+	enum slu_poll_mode mode;
+	int core; /* -1 inline */
+	int node;
+};
+
+/** Microseconds of the engine's clock. */
+static inline uint64_t poller_now_us(const struct poller *poller)
+{
+	return clock_now_ns(poller->clock) / NS_PER_US;
+}
+
+/** Its path to @p remote. */
+static inline struct path *poller_path(const struct poller *poller, const struct slu_remote *remote)
+{
+	return remote->paths[poller->index];
+}
+
+/** @return 0; -ENOMEM */
+int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes,
+		  struct poller **poller);
+
+/** No queue is attached any more and no thread runs it. Accepts NULL. */
+void poller_destroy(struct poller *poller);
+
+/** One turn over everything. @return how much was done; 0: idle */
+uint32_t poller_run_once(struct poller *poller);
+
+/**
+ * Start @p n checked operations of @p queue: short ones on an immediate path are finished here,
+ * the others become flights.
+ */
+void poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
+		  uint32_t n);
+
+/** Poller's thread (or, inline, the owner): take the queue on, or finish its work and let it go. */
+int poller_attach(struct poller *poller, struct slu_queue *queue);
+void poller_detach(struct poller *poller, struct slu_queue *queue);
+
+/** Poller's thread (or, inline, the owner): finish what it has of @p remote. */
+void poller_drain(struct poller *poller, struct slu_remote *remote);
+
+/** thread.c: start the pinned thread. @return 0; -EINVAL cannot be pinned there; -EAGAIN */
+int poller_thread_start(struct poller *poller, int core, int node, enum slu_poll_mode mode);
+
+/** Stop and join it. */
+void poller_thread_stop(struct poller *poller);
+
+/** Run @p fn on the poller's thread and wait for it; inline: here and now. Any other thread. */
+void poller_call(struct poller *poller, poller_fn fn, void *arg);
+
+/** Wake it if it sleeps: a submitting thread, after its enqueue. */
+void poller_wake(struct poller *poller);
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "poller/queue.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <rte_malloc.h>
+#include <rte_ring_elem.h>
+
+#include "base/barrier.h"
+#include "base/log.h"
+#include "poller/flight.h"
+
+static struct rte_ring *ring_create(uint32_t element_bytes, uint32_t depth, int node)
+{
+	ssize_t size = rte_ring_get_memsize_elem(element_bytes, rte_align32pow2(depth + 1));
+	int socket = node >= 0 ? node : SOCKET_ID_ANY;
+	struct rte_ring *ring;
+
+	if (size < 0)
+		return NULL;
+	ring = rte_zmalloc_socket("slu_ring", (size_t)size, 64, socket);
+	if (!ring) /* EAL may have no memory on that node */
+		ring = rte_zmalloc_socket("slu_ring", (size_t)size, 64, SOCKET_ID_ANY);
+	if (ring && rte_ring_init(ring, "slu_ring", depth,
+				  RING_F_SP_ENQ | RING_F_SC_DEQ | RING_F_EXACT_SZ) < 0) {
+		rte_free(ring);
+		return NULL;
+	}
+	return ring;
+}
+
+static int flights_create(struct slu_queue *queue)
+{
+	queue->flights = aligned_alloc(64, queue->depth * sizeof(struct flight));
+	if (!queue->flights)
+		return fail(-ENOMEM, "out of memory");
+	for (uint32_t i = queue->depth; i-- > 0;)
+		flight_put(queue, &queue->flights[i]);
+	return 0;
+}
+
+static int rings_create(struct slu_queue *queue, int node)
+{
+	queue->completions = ring_create(sizeof(struct slu_completion), queue->depth, node);
+	if (!queue->is_inline)
+		queue->submissions = ring_create(sizeof(struct slu_op), queue->depth, node);
+	if (!queue->completions || (!queue->is_inline && !queue->submissions))
+		return fail(-ENOMEM, "no EAL memory for a queue of depth %u", queue->depth);
+	return 0;
+}
+
+int queue_create(const struct slu_queue_options *options, struct poller *poller, int node,
+		 struct slu_queue **out)
+{
+	struct slu_queue *queue = aligned_alloc(64, sizeof(*queue));
+	int rc;
+
+	if (!queue)
+		return fail(-ENOMEM, "out of memory");
+	memset(queue, 0, sizeof(*queue));
+	queue->poller = poller;
+	queue->depth = rte_align32pow2(options->depth);
+	queue->timeout_us = options->timeout_us;
+	queue->is_inline = options->poller == SLU_POLLER_INLINE;
+	queue->eventfd = -1;
+	rc = rings_create(queue, node);
+	if (rc == 0)
+		rc = flights_create(queue);
+	if (rc == 0 && !queue->is_inline) {
+		queue->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (queue->eventfd < 0)
+			rc = fail(-errno, "eventfd: %s", strerror(errno));
+	}
+	if (rc < 0) {
+		queue_destroy(queue);
+		return rc;
+	}
+	*out = queue;
+	return 0;
+}
+
+void queue_destroy(struct slu_queue *queue)
+{
+	if (!queue)
+		return;
+	if (queue->eventfd >= 0)
+		close(queue->eventfd);
+	rte_free(queue->submissions);
+	rte_free(queue->completions);
+	free(queue->flights);
+	free(queue);
+}
+
+static void wake_owner(struct slu_queue *queue)
+{
+	uint32_t wanted = atomic_load_explicit(&queue->wanted, memory_order_relaxed);
+
+	if (wanted == 0 || queue_ready(queue) < wanted)
+		return;
+	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
+	eventfd_write(queue->eventfd, 1);
+}
+
+void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n)
+{
+	rte_ring_sp_enqueue_burst_elem(queue->completions, done, sizeof(*done), n, NULL);
+	/* Pairs with barrier_heavy() where the owner announces that it will sleep. */
+	barrier_light();
+	if (__builtin_expect(atomic_load_explicit(&queue->wanted, memory_order_relaxed) != 0, 0))
+		wake_owner(queue);
+}

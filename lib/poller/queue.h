@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * A queue as its owner and its poller see it.
+ *
+ * Who writes what: the owner the first line, the poller the flights; the two rings have one
+ * producer and one consumer each; wanted is the one word that both write.
+ */
+#ifndef POLLER_QUEUE_H
+#define POLLER_QUEUE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <rte_ring.h>
+#include <rte_ring_peek_zc.h>
+
+#include <sluice/queue.h>
+
+#include "base/clock.h"
+
+struct poller;
+struct flight;
+
+struct slu_queue {
+	/* The owner's. */
+	struct poller *poller;
+	struct rte_ring *submissions; /* of struct slu_op; NULL when inline */
+	struct rte_ring *completions; /* of struct slu_completion */
+	const struct clock *clock;
+	uint32_t depth;
+	uint32_t outstanding; /* accepted and not yet reaped: never over depth */
+	uint32_t timeout_us;
+	bool is_inline;
+	uint64_t accepted;
+	uint64_t full;
+
+	/* Completions that the sleeping owner waits for; 0: it is awake. */
+	_Alignas(64) _Atomic uint32_t wanted;
+	int eventfd;
+
+	/* The poller's: an operation that cannot finish at once is kept in a flight. */
+	_Alignas(64) struct flight *free_flights;
+	struct flight *flights; /* depth of them */
+	struct slu_engine *engine;
+	LIST_ENTRY(slu_queue) link;
+};
+
+/** @return 0; -ENOMEM, -EMFILE. @p node: where its poller runs, or -1 */
+int queue_create(const struct slu_queue_options *options, struct poller *poller, int node,
+		 struct slu_queue **queue);
+
+/** Its poller has forgotten it. Accepts NULL. */
+void queue_destroy(struct slu_queue *queue);
+
+/** Poller: hand results to the owner and wake it if it has enough. There is always room. */
+void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n);
+
+/** Owner: completions that are ready. */
+static inline uint32_t queue_ready(const struct slu_queue *queue)
+{
+	return rte_ring_count(queue->completions);
+}
+
+#endif
