@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Who is at the other end of a Unix socket, and is that somebody we deal with: our own user, root,
+ * and users that were allowed by name. Both ends ask.
+ */
+#ifndef CONTROL_CREDENTIALS_H
+#define CONTROL_CREDENTIALS_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <sluice/engine.h>
+
+struct trust {
+	uint32_t count;
+	uid_t uids[SLU_ALLOWED_UIDS_MAX];
+};
+
+/**
+ * @param pid  out: of the peer; 0 when it is in another PID namespace
+ * @return     0; -EACCES a user that is not allowed, slu_last_error() names it; -errno
+ */
+int credentials_check(int fd, const struct trust *trust, pid_t *pid);
+
+#endif
