@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/engine_internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/barrier.h"
+#include "base/log.h"
+#include "directory/p2p.h"
+#include "env/eal.h"
+#include "memory/copy.h"
+#include "numa/placement.h"
+#include "transport/fake/fake.h"
+
+#define LEAVE_TIMEOUT_US 2000000u
+
+static _Atomic bool engine_is_open;
+
+static const struct slu_engine_options default_options = {
+	.size = sizeof(struct slu_engine_options), .poll = SLU_POLL_ADAPTIVE, .node = -1};
+
+void slu_engine_options_init(struct slu_engine_options *options)
+{
+	*options = default_options;
+}
+
+static int check_options(const struct slu_engine_options *options)
+{
+	struct fake_behaviour behaviour;
+
+	if (options->size != sizeof(*options))
+		return fail(-EINVAL, "engine options of another version: call the init function");
+	if (options->pollers > SLU_POLLERS_MAX / 2)
+		return fail(-EINVAL, "%u pollers asked for, at most %d are possible", options->pollers,
+			    SLU_POLLERS_MAX / 2);
+	if (options->poll != SLU_POLL_ADAPTIVE && options->poll != SLU_POLL_BUSY)
+		return fail(-EINVAL, "unknown poll mode %d", options->poll);
+	if (options->allowed_uids_count > SLU_ALLOWED_UIDS_MAX)
+		return fail(-EINVAL, "%u users allowed, at most %d are possible",
+			    options->allowed_uids_count, SLU_ALLOWED_UIDS_MAX);
+	return fake_parse(options->fake, &behaviour);
+}
+
+static uint64_t random_word(void)
+{
+	uint64_t word = 0;
+
+	if (getrandom(&word, sizeof(word), 0) != sizeof(word))
+		word = clock_monotonic_ns(NULL) ^ (uint64_t)getpid() << 32;
+	return word;
+}
+
+static void take_options(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	const char *name = options->name ? options->name : program_invocation_short_name;
+
+	strncpy(engine->name, name, SLU_NAME_MAX);
+	for (char *c = engine->name; *c; c++) /* it goes into JSON and onto terminals */
+		if (!isprint((unsigned char)*c))
+			*c = '?';
+	engine->incarnation = random_word();
+	engine->trust.count = options->allowed_uids_count;
+	if (options->allowed_uids_count > 0)
+		memcpy(engine->trust.uids, options->allowed_uids,
+		       options->allowed_uids_count * sizeof(uid_t));
+	engine->clock.now = options->clock ? options->clock : clock_monotonic_ns;
+	engine->clock.arg = options->clock_arg;
+	engine->env.clock = &engine->clock;
+	engine->env.seed = options->seed ? options->seed : random_word();
+	engine->env.fake = engine->fake;
+}
+
+static int choose_cores(struct slu_engine *engine, const struct slu_engine_options *options,
+			int *cores)
+{
+	int count;
+
+	if (!options->cores)
+		return placement_choose_cores(engine->topology, options->node, options->pollers,
+					      cores);
+	count = placement_parse_cores(options->cores, cores, SLU_POLLERS_MAX);
+	if (count < 0)
+		return count;
+	if ((uint32_t)count < options->pollers)
+		return fail(-EINVAL, "%u pollers but only %d cores in \"%s\"", options->pollers, count,
+			    options->cores);
+	return 0;
+}
+
+static int start_poller(struct slu_engine *engine, const struct slu_engine_options *options,
+			int core)
+{
+	uint32_t index = engine->poller_threads;
+	struct poller *poller;
+	int rc = poller_create(index, &engine->env, engine->llc_bytes, &poller);
+
+	if (rc < 0)
+		return rc;
+	rc = poller_thread_start(poller, core, topology_cpu_node(engine->topology, core),
+				 options->poll);
+	if (rc < 0) {
+		poller_destroy(poller);
+		return rc;
+	}
+	engine->pollers[index] = poller;
+	engine->poller_threads++;
+	return 0;
+}
+
+static int start_pollers(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	int cores[SLU_POLLERS_MAX];
+	int rc = choose_cores(engine, options, cores);
+
+	for (uint32_t i = 0; rc == 0 && i < options->pollers; i++)
+		rc = start_poller(engine, options, cores[i]);
+	return rc;
+}
+
+static int start_control(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	struct server_options server = {.trust = &engine->trust,
+					.name = engine->name,
+					.incarnation = engine->incarnation,
+					.callbacks = &segment_callbacks,
+					.arg = engine};
+	struct sockaddr_un address;
+	socklen_t length;
+	int rc = control_thread_start(&engine->control);
+
+	if (rc < 0)
+		return rc;
+	server.control = engine->control;
+	rc = server_create(&server, &engine->server);
+	if (rc < 0 || !options->socket)
+		return rc;
+	rc = p2p_path_address(options->socket, &address, &length);
+	if (rc == 0)
+		rc = server_listen(engine->server, &address, length, &engine->socket);
+	return rc;
+}
+
+static int start(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	int rc;
+
+	engine->fake = strdup(options->fake ? options->fake : "");
+	if (!engine->fake)
+		return fail(-ENOMEM, "out of memory");
+	take_options(engine, options);
+	barrier_init();
+	copy_init();
+	rc = eal_start();
+	if (rc == 0)
+		rc = topology_open(NULL, &engine->topology);
+	if (rc < 0)
+		return rc;
+	engine->llc_bytes = topology_llc_bytes(engine->topology, -1);
+	rc = start_pollers(engine, options);
+	if (rc == 0)
+		rc = start_control(engine, options);
+	return rc;
+}
+
+int slu_engine_open(const struct slu_engine_options *options, struct slu_engine **out)
+{
+	struct slu_engine *engine;
+	bool open = false;
+	int rc;
+
+	if (!options)
+		options = &default_options;
+	rc = check_options(options);
+	if (rc < 0)
+		return rc;
+	if (!atomic_compare_exchange_strong(&engine_is_open, &open, true))
+		return fail(-EBUSY, "this process has an engine already: share it, or close it first");
+	engine = calloc(1, sizeof(*engine));
+	if (!engine) {
+		atomic_store(&engine_is_open, false);
+		return fail(-ENOMEM, "out of memory");
+	}
+	pthread_mutex_init(&engine->lock, NULL);
+	rc = start(engine, options);
+	if (rc < 0) {
+		slu_engine_close(engine);
+		return rc;
+	}
+	*out = engine;
+	return 0;
+}
+
+static int unlisten_segments(void *arg)
+{
+	struct slu_engine *engine = arg;
+	struct slu_segment *segment;
+
+	LIST_FOREACH(segment, &engine->segments, link) {
+		server_unlisten(engine->server, segment->listener);
+		segment->listener = NULL;
+	}
+	return 0;
+}
+
+static bool everyone(void *client, void *arg)
+{
+	(void)client;
+	(void)arg;
+	return true;
+}
+
+static int dismiss_all(void *arg)
+{
+	struct slu_engine *engine = arg;
+
+	server_dismiss(engine->server, everyone, NULL);
+	return 0;
+}
+
+int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + timeout_us * NS_PER_US;
+
+	server_unlisten(engine->server, engine->socket);
+	engine->socket = NULL;
+	control_call(engine->control, unlisten_segments, engine);
+	control_call(engine->control, dismiss_all, engine);
+	while (server_session_count(engine->server) > 0 && clock_monotonic_ns(NULL) < until)
+		usleep(2000);
+	return (int)server_session_count(engine->server);
+}
+
+static void close_objects(struct slu_engine *engine)
+{
+	while (!LIST_EMPTY(&engine->queues))
+		slu_queue_close(LIST_FIRST(&engine->queues));
+	while (!LIST_EMPTY(&engine->remotes))
+		slu_remote_close(LIST_FIRST(&engine->remotes));
+	while (!LIST_EMPTY(&engine->segments))
+		slu_segment_close(LIST_FIRST(&engine->segments));
+}
+
+void slu_engine_close(struct slu_engine *engine)
+{
+	if (!engine)
+		return;
+	if (engine->server)
+		slu_engine_drain(engine, LEAVE_TIMEOUT_US);
+	close_objects(engine);
+	server_destroy(engine->server);
+	control_thread_stop(engine->control);
+	for (uint32_t i = 0; i < engine->poller_threads; i++) {
+		poller_thread_stop(engine->pollers[i]);
+		poller_destroy(engine->pollers[i]);
+	}
+	while (!LIST_EMPTY(&engine->regions))
+		slu_region_close(LIST_FIRST(&engine->regions));
+	topology_close(engine->topology);
+	pthread_mutex_destroy(&engine->lock);
+	free(engine->fake);
+	free(engine);
+	atomic_store(&engine_is_open, false);
+}
+
+int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
+{
+	if (info->size != sizeof(*info))
+		return fail(-EINVAL, "slu_engine_info of another version: set its size");
+	info->name = engine->name;
+	info->incarnation = engine->incarnation;
+	info->pollers = engine->poller_threads;
+	info->eal_hugepages = eal_on_hugepages();
+	info->copy = copy_describe();
+	info->llc_bytes = engine->llc_bytes;
+	return 0;
+}
+
+/* Under lock. */
+static uint64_t bytes_of(const struct slu_engine *engine, const struct poller *poller)
+{
+	const struct slu_remote *remote;
+	uint64_t bytes = poller->bytes;
+
+	LIST_FOREACH(remote, &engine->remotes, link) {
+		const struct path *path = remote->paths[poller->index];
+
+		if (path)
+			bytes += path->stats.bytes_read + path->stats.bytes_written;
+	}
+	return bytes;
+}
+
+/* Under lock. */
+static void describe_poller(const struct slu_engine *engine, const struct poller *poller,
+			    struct slu_poller_info *info)
+{
+	info->running_inline = !poller->is_thread;
+	info->core = poller->core;
+	info->node = poller->node;
+	info->poll = poller->mode;
+	info->loops = poller->loops;
+	info->idle_loops = poller->idle_loops;
+	info->sleeps = poller->sleeps;
+	info->operations = poller->operations;
+	info->bytes = bytes_of(engine, poller);
+}
+
+int slu_engine_get_poller(struct slu_engine *engine, uint32_t index, struct slu_poller_info *info)
+{
+	int rc = -ENOENT;
+
+	if (info->size != sizeof(*info))
+		return fail(-EINVAL, "slu_poller_info of another version: set its size");
+	pthread_mutex_lock(&engine->lock);
+	if (index < SLU_POLLERS_MAX && engine->pollers[index]) {
+		describe_poller(engine, engine->pollers[index], info);
+		rc = 0;
+	}
+	pthread_mutex_unlock(&engine->lock);
+	return rc < 0 ? fail(rc, "no poller %u", index) : 0;
+}
+
+/* Regions hang on the engine so that closing it leaves nothing behind. */
+static void adopt_region(struct slu_engine *engine, struct slu_region *region)
+{
+	region->engine = engine;
+	pthread_mutex_lock(&engine->lock);
+	LIST_INSERT_HEAD(&engine->regions, region, link);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
+		     const struct slu_region_options *options, struct slu_region **out)
+{
+	struct slu_region *region;
+	int rc;
+
+	if (options && options->node >= 0 && !topology_has_node(engine->topology, options->node))
+		return fail(-EINVAL, "there is no NUMA node %d; this machine has %u", options->node,
+			    topology_node_count(engine->topology));
+	rc = region_create(length_bytes, options, &region);
+	if (rc < 0)
+		return rc;
+	adopt_region(engine, region);
+	*out = region;
+	return 0;
+}
+
+int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_bytes,
+			struct slu_region **out)
+{
+	struct slu_region *region;
+	int rc = region_wrap(addr, length_bytes, &region);
+
+	if (rc < 0)
+		return rc;
+	adopt_region(engine, region);
+	*out = region;
+	return 0;
+}
+
+void slu_region_close(struct slu_region *region)
+{
+	if (!region)
+		return;
+	pthread_mutex_lock(&region->engine->lock);
+	LIST_REMOVE(region, link);
+	pthread_mutex_unlock(&region->engine->lock);
+	region_destroy(region);
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The engine and what hangs on it.
+ *
+ * Who may touch what: lists and the poller table under lock, which is never held across a
+ * control_call(); segments and their clients on the control thread only, except for the published
+ * client set, which slu_segment_poll() reads without a lock.
+ */
+#ifndef ENGINE_ENGINE_INTERNAL_H
+#define ENGINE_ENGINE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <sluice/sluice.h>
+
+#include "base/clock.h"
+#include "control/client.h"
+#include "control/credentials.h"
+#include "control/server.h"
+#include "control/thread.h"
+#include "memory/region.h"
+#include "numa/topology.h"
+#include "poller/poller.h"
+#include "poller/queue.h"
+#include "transport/transport.h"
+
+struct slu_engine {
+	char name[SLU_NAME_MAX + 1];
+	uint64_t incarnation;
+	struct trust trust;
+	struct clock clock;
+	struct transport_env env;
+	char *fake;
+	struct topology *topology;
+	uint64_t llc_bytes;
+
+	struct control_thread *control;
+	struct server *server;
+	struct listener *socket;
+
+	pthread_mutex_t lock;
+	uint32_t poller_threads;                /* the first of the table */
+	struct poller *pollers[SLU_POLLERS_MAX]; /* by index; inline queues leave gaps */
+	uint32_t remote_count;
+	LIST_HEAD(, slu_region) regions;
+	LIST_HEAD(, slu_remote) remotes;
+	LIST_HEAD(, slu_queue) queues;
+
+	/* Control thread. */
+	uint32_t segment_count;
+	uint32_t next_client;
+	LIST_HEAD(, slu_segment) segments;
+};
+
+/** One client of a segment. */
+struct segment_client {
+	struct slu_segment *segment;
+	const struct transport *transport;
+	struct notify_inbox *inbox; /* NULL without the right to write */
+	uint32_t id;
+	bool gone; /* its session is over, notifications may be left */
+	uint64_t operations;
+	uint64_t bytes_read;
+	uint64_t bytes_written;
+	struct event *linger;
+	LIST_ENTRY(segment_client) link;
+};
+
+/** What slu_segment_poll() goes through; replaced as a whole, never changed. */
+struct client_set {
+	uint32_t count;
+	struct segment_client *clients[];
+};
+
+struct slu_segment {
+	struct export export;
+	char name[SLU_NAME_MAX + 1];
+	struct slu_engine *engine;
+	struct listener *listener;
+	LIST_ENTRY(slu_segment) link;
+
+	/* Control thread; the numbers are read by anyone. */
+	LIST_HEAD(, segment_client) clients;
+	_Atomic uint32_t present;
+	_Atomic uint64_t clients_total;
+	_Atomic uint64_t clients_lost;
+	_Atomic uint64_t operations; /* of clients that have left */
+	_Atomic uint64_t bytes_read;
+	_Atomic uint64_t bytes_written;
+
+	/* slu_segment_poll(). */
+	_Alignas(64) _Atomic bool polling;
+	_Atomic bool ever_polled;
+	_Atomic(struct client_set *) set;
+	uint32_t next_client; /* round robin */
+	_Atomic uint64_t notifications;
+};
+
+/** Control plane callbacks of the engine's segments. */
+extern const struct server_callbacks segment_callbacks;
+
+/** Control thread: find an exported segment. @return NULL: -ENOENT */
+struct slu_segment *segment_find(struct slu_engine *engine, const char *name);
+
+/**
+ * Control thread: make a client of @p segment.
+ *
+ * @return as transport_memory.publish
+ */
+int segment_admit(struct slu_segment *segment, const struct transport *transport, uint32_t rights,
+		  json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+		  struct segment_client **client);
+
+/** Control thread: the client's session is over. */
+void segment_leave(struct segment_client *client, bool lost);
+
+/** Connect @p remote for @p poller. Under lock. @return 0; as transport_control.connect */
+int remote_connect(struct slu_remote *remote, struct poller *poller);
+
+/** Drop the path of @p poller, which has nothing left of @p remote. Under lock. */
+void remote_disconnect(struct slu_remote *remote, struct poller *poller);
+
+#endif

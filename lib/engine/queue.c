@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening, closing and waiting; the hot calls are in submit.c. */
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <rte_pause.h>
+
+#include "base/barrier.h"
+#include "base/log.h"
+#include "engine/engine_internal.h"
+
+/* Before it sleeps, a waiting owner looks again for so long: less than a sleep costs. */
+#define SPIN_NS (5 * NS_PER_US)
+
+static const struct slu_queue_options default_options = {.size = sizeof(struct slu_queue_options),
+							 .depth = 1024,
+							 .poller = SLU_POLLER_ANY,
+							 .timeout_us = 30000000};
+
+void slu_queue_options_init(struct slu_queue_options *options)
+{
+	*options = default_options;
+}
+
+static int check_options(const struct slu_engine *engine, const struct slu_queue_options *options)
+{
+	if (options->size != sizeof(*options))
+		return fail(-EINVAL, "queue options of another version: call the init function");
+	if (options->depth == 0 || options->depth > SLU_QUEUE_DEPTH_MAX)
+		return fail(-EINVAL, "queue depth %u: 1 to %u are possible", options->depth,
+			    SLU_QUEUE_DEPTH_MAX);
+	if (options->timeout_us > SLU_TIMEOUT_MAX_US)
+		return fail(-EINVAL, "timeout of %u us: at most %u are possible", options->timeout_us,
+			    SLU_TIMEOUT_MAX_US);
+	if (options->poller < SLU_POLLER_INLINE ||
+	    options->poller >= (int32_t)engine->poller_threads)
+		return fail(-EINVAL, "no poller %d: the engine has %u", options->poller,
+			    engine->poller_threads);
+	return 0;
+}
+
+/* Under lock. */
+static struct poller *least_loaded(struct slu_engine *engine)
+{
+	struct poller *best = NULL;
+
+	for (uint32_t i = 0; i < engine->poller_threads; i++)
+		if (!best || engine->pollers[i]->queue_count < best->queue_count)
+			best = engine->pollers[i];
+	return best;
+}
+
+/* Under lock. */
+static void disconnect_all(struct slu_engine *engine, struct poller *poller)
+{
+	struct slu_remote *remote;
+
+	LIST_FOREACH(remote, &engine->remotes, link)
+		remote_disconnect(remote, poller);
+}
+
+/* Under lock: an inline queue's own poller, with a path to each remote. */
+static int open_inline_poller(struct slu_engine *engine, struct poller **out)
+{
+	struct slu_remote *remote;
+	struct poller *poller;
+	uint32_t index = engine->poller_threads;
+	int rc;
+
+	while (index < SLU_POLLERS_MAX && engine->pollers[index])
+		index++;
+	if (index == SLU_POLLERS_MAX)
+		return fail(-ENOSPC, "%d pollers and inline queues are open: share queues' pollers",
+			    SLU_POLLERS_MAX);
+	rc = poller_create(index, &engine->env, engine->llc_bytes, &poller);
+	if (rc < 0)
+		return rc;
+	LIST_FOREACH(remote, &engine->remotes, link) {
+		rc = remote_connect(remote, poller);
+		if (rc < 0)
+			break;
+	}
+	if (rc < 0) {
+		disconnect_all(engine, poller);
+		poller_destroy(poller);
+		return rc;
+	}
+	engine->pollers[index] = poller;
+	*out = poller;
+	return 0;
+}
+
+/* Under lock. */
+static void close_inline_poller(struct slu_engine *engine, struct poller *poller)
+{
+	disconnect_all(engine, poller);
+	engine->pollers[poller->index] = NULL;
+	poller_destroy(poller);
+}
+
+struct attach_call {
+	struct slu_queue *queue;
+	int result;
+};
+
+static void attach(struct poller *poller, void *arg)
+{
+	struct attach_call *call = arg;
+
+	call->result = poller_attach(poller, call->queue);
+}
+
+static void detach(struct poller *poller, void *arg)
+{
+	poller_detach(poller, arg);
+}
+
+/* Under lock. */
+static int open_queue(struct slu_engine *engine, const struct slu_queue_options *options,
+		      struct slu_queue **out)
+{
+	struct slu_queue_options chosen = *options;
+	struct attach_call call = {0};
+	struct poller *poller = NULL;
+	int rc = 0;
+
+	if (chosen.poller == SLU_POLLER_ANY)
+		poller = least_loaded(engine);
+	else if (chosen.poller >= 0)
+		poller = engine->pollers[chosen.poller];
+	chosen.poller = poller ? (int32_t)poller->index : SLU_POLLER_INLINE;
+	if (!poller)
+		rc = open_inline_poller(engine, &poller);
+	if (rc < 0)
+		return rc;
+	rc = queue_create(&chosen, poller, poller->node, &call.queue);
+	if (rc == 0) {
+		poller_call(poller, attach, &call);
+		if (call.result < 0)
+			rc = fail(call.result, "poller %u serves %u queues: start more pollers",
+				  poller->index, POLLER_QUEUES_MAX);
+	}
+	if (rc < 0) {
+		queue_destroy(call.queue);
+		if (chosen.poller == SLU_POLLER_INLINE)
+			close_inline_poller(engine, poller);
+		return rc;
+	}
+	*out = call.queue;
+	return 0;
+}
+
+int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
+		   struct slu_queue **out)
+{
+	struct slu_queue *queue;
+	int rc;
+
+	if (!options)
+		options = &default_options;
+	rc = check_options(engine, options);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&engine->lock);
+	rc = open_queue(engine, options, &queue);
+	if (rc == 0) {
+		queue->engine = engine;
+		queue->clock = &engine->clock;
+		LIST_INSERT_HEAD(&engine->queues, queue, link);
+		*out = queue;
+	}
+	pthread_mutex_unlock(&engine->lock);
+	return rc;
+}
+
+void slu_queue_close(struct slu_queue *queue)
+{
+	struct slu_engine *engine;
+
+	if (!queue)
+		return;
+	engine = queue->engine;
+	pthread_mutex_lock(&engine->lock);
+	LIST_REMOVE(queue, link);
+	poller_call(queue->poller, detach, queue);
+	if (queue->is_inline)
+		close_inline_poller(engine, queue->poller);
+	pthread_mutex_unlock(&engine->lock);
+	queue_destroy(queue);
+}
+
+static uint64_t deadline_ns(uint64_t timeout_us)
+{
+	uint64_t now = clock_monotonic_ns(NULL);
+
+	return timeout_us > (UINT64_MAX - now) / NS_PER_US ? UINT64_MAX : now + timeout_us * NS_PER_US;
+}
+
+static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
+{
+	while (queue_ready(queue) < wanted) {
+		if (poller_run_once(queue->poller) > 0)
+			continue;
+		if (clock_monotonic_ns(NULL) >= until)
+			break;
+		rte_pause();
+	}
+	return (int)queue_ready(queue);
+}
+
+static bool spin(struct slu_queue *queue, uint32_t wanted)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + SPIN_NS;
+
+	do {
+		if (queue_ready(queue) >= wanted)
+			return true;
+		rte_pause();
+	} while (clock_monotonic_ns(NULL) < until);
+	return false;
+}
+
+/*
+ * Announce that the poller must wake us. The heavy barrier pairs with the light one in
+ * queue_complete(): either we see its completions or it sees us waiting.
+ *
+ * @return true: there is no need to sleep
+ */
+static bool announce(struct slu_queue *queue, uint32_t wanted)
+{
+	atomic_store_explicit(&queue->wanted, wanted, memory_order_relaxed);
+	barrier_heavy();
+	if (queue_ready(queue) < wanted)
+		return false;
+	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
+	return true;
+}
+
+/* @return 0 look again, 1 the time is over, -EINTR */
+static int sleep_on_eventfd(struct slu_queue *queue, uint64_t until)
+{
+	struct pollfd wake = {.fd = queue->eventfd, .events = POLLIN};
+	uint64_t now = clock_monotonic_ns(NULL);
+	uint64_t left = until > now ? until - now : 0;
+	struct timespec timeout = {.tv_sec = (time_t)(left / NS_PER_SECOND),
+				   .tv_nsec = (long)(left % NS_PER_SECOND)};
+	eventfd_t count;
+	int rc = ppoll(&wake, 1, until == UINT64_MAX ? NULL : &timeout, NULL);
+
+	if (rc < 0)
+		return -errno;
+	if (rc > 0)
+		eventfd_read(queue->eventfd, &count);
+	return rc == 0;
+}
+
+int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us)
+{
+	uint32_t wanted = min < queue->outstanding ? min : queue->outstanding;
+	uint64_t until = deadline_ns(timeout_us);
+	int rc = 0;
+
+	if (queue->is_inline)
+		return wait_inline(queue, wanted, until);
+	if (queue_ready(queue) >= wanted || timeout_us == 0 || spin(queue, wanted))
+		return (int)queue_ready(queue);
+	while (rc == 0 && !announce(queue, wanted))
+		rc = sleep_on_eventfd(queue, until);
+	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
+	return rc < 0 ? rc : (int)queue_ready(queue);
+}
+
+int slu_queue_eventfd(struct slu_queue *queue)
+{
+	if (queue->is_inline)
+		return fail(-EOPNOTSUPP, "an inline queue has no eventfd: nobody would write to it");
+	return queue->eventfd;
+}
+
+int slu_queue_arm(struct slu_queue *queue)
+{
+	if (queue->is_inline)
+		return fail(-EOPNOTSUPP, "an inline queue cannot be armed: its owner runs it");
+	return announce(queue, 1) ? (int)queue_ready(queue) : 0;
+}
+
+int slu_queue_get_info(struct slu_queue *queue, struct slu_queue_info *info)
+{
+	if (info->size != sizeof(*info))
+		return fail(-EINVAL, "slu_queue_info of another version: set its size");
+	info->depth = queue->depth;
+	info->poller = (int32_t)queue->poller->index;
+	info->accepted = queue->accepted;
+	info->completed = queue->accepted - queue->outstanding;
+	info->full = queue->full;
+	info->outstanding = queue->outstanding;
+	return 0;
+}

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Exported segments, their clients, and the notifications that clients send. */
+#include <errno.h>
+#include <event2/event.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/barrier.h"
+#include "base/log.h"
+#include "directory/p2p.h"
+#include "engine/engine_internal.h"
+
+/* A client that has left is kept so long for its last notifications to be taken. */
+static const struct timeval linger_time = {.tv_sec = 1};
+
+#define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
+#define POLL_BURST       32u
+
+/* ---- the set of clients, as slu_segment_poll() reads it ---- */
+
+static struct client_set *set_create(const struct slu_segment *segment)
+{
+	struct segment_client *client;
+	struct client_set *set;
+	uint32_t count = 0;
+
+	LIST_FOREACH(client, &segment->clients, link)
+		count += client->inbox != NULL;
+	set = calloc(1, sizeof(*set) + count * sizeof(set->clients[0]));
+	if (!set)
+		return NULL;
+	LIST_FOREACH(client, &segment->clients, link)
+		if (client->inbox)
+			set->clients[set->count++] = client;
+	return set;
+}
+
+/*
+ * Publish a new set and wait until nobody reads the old one. The heavy barrier pairs with the light
+ * one in slu_segment_poll(): either it reads the new set or we see it polling.
+ */
+static int set_replace(struct slu_segment *segment)
+{
+	struct client_set *set = set_create(segment);
+	struct client_set *old;
+
+	if (!set)
+		return fail(-ENOMEM, "out of memory");
+	old = atomic_exchange(&segment->set, set);
+	barrier_heavy();
+	while (atomic_load_explicit(&segment->polling, memory_order_acquire))
+		sched_yield();
+	free(old);
+	return 0;
+}
+
+static uint32_t receive(const struct segment_client *client, struct slu_notification *out, uint32_t n)
+{
+	uint32_t tags[POLL_BURST];
+	uint32_t taken = client->transport->memory->receive(client->inbox, tags,
+							    n < POLL_BURST ? n : POLL_BURST);
+
+	for (uint32_t i = 0; i < taken; i++)
+		out[i] = (struct slu_notification){.tag = tags[i], .client = client->id};
+	return taken;
+}
+
+/* Each client once, beginning where the last call ended, so that none starves. */
+static uint32_t poll_set(struct slu_segment *segment, const struct client_set *set,
+			 struct slu_notification *out, uint32_t n)
+{
+	uint32_t taken = 0;
+
+	if (segment->next_client >= set->count)
+		segment->next_client = 0;
+	for (uint32_t i = 0; i < set->count && taken < n; i++) {
+		taken += receive(set->clients[segment->next_client], out + taken, n - taken);
+		if (++segment->next_client == set->count)
+			segment->next_client = 0;
+	}
+	return taken;
+}
+
+int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
+{
+	uint32_t taken;
+
+	atomic_store_explicit(&segment->polling, true, memory_order_relaxed);
+	barrier_light();
+	taken = poll_set(segment, atomic_load_explicit(&segment->set, memory_order_acquire), out, n);
+	atomic_store_explicit(&segment->polling, false, memory_order_release);
+	if (taken > 0 || !atomic_load_explicit(&segment->ever_polled, memory_order_relaxed)) {
+		atomic_store_explicit(&segment->ever_polled, true, memory_order_relaxed);
+		atomic_store_explicit(&segment->notifications, segment->notifications + taken,
+				      memory_order_relaxed);
+	}
+	return (int)taken;
+}
+
+/* ---- clients: control thread ---- */
+
+struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
+{
+	struct slu_segment *segment;
+
+	LIST_FOREACH(segment, &engine->segments, link)
+		if (strcmp(segment->name, name) == 0)
+			return segment;
+	return NULL;
+}
+
+static void client_destroy(struct segment_client *client)
+{
+	struct slu_segment *segment = client->segment;
+
+	LIST_REMOVE(client, link);
+	if (client->inbox)
+		while (set_replace(segment) < 0) /* it must not be read any more */
+			sched_yield();
+	client->transport->memory->withdraw(client->inbox);
+	if (client->linger)
+		event_free(client->linger);
+	free(client);
+}
+
+static void on_linger(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	client_destroy(arg);
+}
+
+int segment_admit(struct slu_segment *segment, const struct transport *transport, uint32_t rights,
+		  json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+		  struct segment_client **out)
+{
+	struct segment_client *client = calloc(1, sizeof(*client));
+	int count;
+
+	if (!client)
+		return fail(-ENOMEM, "out of memory");
+	count = transport->memory->publish(&segment->export, rights, grant, fds, close_mask,
+					   &client->inbox);
+	if (count < 0) {
+		free(client);
+		return count;
+	}
+	client->segment = segment;
+	client->transport = transport;
+	client->id = ++segment->engine->next_client;
+	LIST_INSERT_HEAD(&segment->clients, client, link);
+	if (client->inbox && set_replace(segment) < 0) {
+		LIST_REMOVE(client, link);
+		transport->memory->withdraw(client->inbox);
+		free(client);
+		for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
+			if (*close_mask & 1u << i)
+				close(fds[i]);
+		return -ENOMEM;
+	}
+	atomic_fetch_add(&segment->present, 1);
+	atomic_fetch_add(&segment->clients_total, 1);
+	*out = client;
+	return count;
+}
+
+/* Notifications that nobody ever polls for are not waited for. */
+static bool linger(struct segment_client *client)
+{
+	struct slu_segment *segment = client->segment;
+
+	if (!client->inbox || !atomic_load(&segment->ever_polled))
+		return false;
+	client->linger = event_new(control_base(segment->engine->control), -1, 0, on_linger, client);
+	return client->linger && event_add(client->linger, &linger_time) == 0;
+}
+
+void segment_leave(struct segment_client *client, bool lost)
+{
+	struct slu_segment *segment = client->segment;
+
+	atomic_fetch_sub(&segment->present, 1);
+	if (lost)
+		atomic_fetch_add(&segment->clients_lost, 1);
+	client->gone = true;
+	if (!linger(client))
+		client_destroy(client);
+}
+
+static const struct transport *choose_transport(const json_t *names)
+{
+	size_t i;
+	json_t *name;
+
+	json_array_foreach((json_t *)names, i, name) {
+		const char *text = json_string_value(name);
+		int id = text ? transport_parse(text) : -1;
+		const struct transport *transport =
+			id < 0 ? NULL : transport_find((enum slu_transport)id);
+
+		if (transport && transport->memory->import)
+			return transport;
+	}
+	return NULL;
+}
+
+static int describe(const struct slu_segment *segment, const struct transport *transport,
+		    uint32_t rights, json_t *opened, json_t *grant)
+{
+	const struct export *export = &segment->export;
+	json_t *fields = json_pack("{s:s, s:I, s:I, s:I, s:i, s:O}", "transport",
+				   slu_transport_name(transport->id), "length",
+				   (json_int_t)export->length, "rights", (json_int_t)rights,
+				   "page_bytes", (json_int_t)export->region->page_bytes, "node",
+				   export->region->node, "grant", grant);
+	int rc = fields ? json_object_update(opened, fields) : -1;
+
+	json_decref(fields);
+	return rc;
+}
+
+static int admit(struct slu_segment *segment, const struct transport *transport, uint32_t rights,
+		 json_t *opened, int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client)
+{
+	json_t *grant = json_object();
+	struct segment_client *admitted = NULL;
+	int count = -ENOMEM;
+
+	if (grant)
+		count = segment_admit(segment, transport, rights, grant, fds, close_mask, &admitted);
+	if (count >= 0 && describe(segment, transport, rights, opened, grant) < 0) {
+		segment_leave(admitted, false);
+		for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
+			if (*close_mask & 1u << i)
+				close(fds[i]);
+		*close_mask = 0;
+		count = fail(-ENOMEM, "target is out of memory");
+	}
+	json_decref(grant);
+	if (count >= 0)
+		*client = admitted;
+	return count;
+}
+
+static int on_open(void *arg, const char *name, uint32_t rights, const json_t *transports,
+		   json_t *opened, int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client)
+{
+	struct slu_engine *engine = arg;
+	struct slu_segment *segment = segment_find(engine, name);
+	const struct transport *transport = choose_transport(transports);
+
+	if (!segment)
+		return fail(-ENOENT, "target %s has no segment \"%.63s\"", engine->name, name);
+	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
+		return fail(-EPROTO, "rights %u are not known", rights);
+	if (rights & ~segment->export.rights)
+		return fail(-EACCES, "segment %s is %s", segment->name,
+			    segment->export.rights == SLU_RIGHT_READ ? "read-only" : "write-only");
+	if (!transport)
+		return fail(-EOPNOTSUPP, "target %s has none of the transports asked for: it has shm",
+			    engine->name);
+	return admit(segment, transport, rights, opened, fds, close_mask, client);
+}
+
+static void on_moved(void *arg, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
+{
+	struct segment_client *client = arg;
+	struct slu_segment *segment = client->segment;
+
+	/* Totals only grow; what shrinks is a lie and not counted. */
+	if (operations < client->operations || bytes_read < client->bytes_read ||
+	    bytes_written < client->bytes_written)
+		return;
+	atomic_fetch_add(&segment->operations, operations - client->operations);
+	atomic_fetch_add(&segment->bytes_read, bytes_read - client->bytes_read);
+	atomic_fetch_add(&segment->bytes_written, bytes_written - client->bytes_written);
+	client->operations = operations;
+	client->bytes_read = bytes_read;
+	client->bytes_written = bytes_written;
+}
+
+static void on_close(void *arg, bool lost)
+{
+	segment_leave(arg, lost);
+}
+
+const struct server_callbacks segment_callbacks = {
+	.open = on_open,
+	.moved = on_moved,
+	.close = on_close,
+};
+
+/* ---- exporting ---- */
+
+static int check_export(const char *name, const struct slu_region *region, uint32_t rights)
+{
+	int rc = p2p_check_segment(name);
+
+	if (rc < 0)
+		return rc;
+	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
+		return fail(-EINVAL, "rights are a set of READ and WRITE");
+	if (!region->owned || region->arena.fd < 0)
+		return fail(-EINVAL, "segment %s: private and registered memory cannot be exported; "
+			    "use slu_region_alloc without private_memory", name);
+	return 0;
+}
+
+static void segment_destroy(struct slu_segment *segment)
+{
+	free(atomic_load(&segment->set));
+	free(segment);
+}
+
+static int add_segment(void *arg)
+{
+	struct slu_segment *segment = arg;
+	struct slu_engine *engine = segment->engine;
+
+	if (segment_find(engine, segment->name))
+		return -EADDRINUSE;
+	if (engine->segment_count == SLU_SEGMENTS_MAX)
+		return -ENOSPC;
+	engine->segment_count++;
+	LIST_INSERT_HEAD(&engine->segments, segment, link);
+	return 0;
+}
+
+/* On failure the segment is gone. */
+static int publish(struct slu_segment *segment)
+{
+	struct sockaddr_un address;
+	socklen_t length;
+	int rc = control_call(segment->engine->control, add_segment, segment);
+
+	if (rc < 0) {
+		rc = rc == -EADDRINUSE
+			     ? fail(rc, "this process exports a segment \"%s\" already",
+				    segment->name)
+			     : fail(rc, "%d segments are exported already", SLU_SEGMENTS_MAX);
+		segment_destroy(segment);
+		return rc;
+	}
+	p2p_segment_address(segment->name, &address, &length);
+	rc = server_listen(segment->engine->server, &address, length, &segment->listener);
+	if (rc < 0)
+		slu_segment_close(segment);
+	return rc;
+}
+
+int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,
+		       uint32_t rights, struct slu_segment **out)
+{
+	struct slu_segment *segment;
+	int rc = check_export(name, region, rights);
+
+	if (rc == 0 && !(rights & SLU_RIGHT_WRITE))
+		rc = arena_seal_against_writing(&region->arena);
+	if (rc < 0)
+		return rc;
+	segment = aligned_alloc(64, sizeof(*segment));
+	if (!segment)
+		return fail(-ENOMEM, "out of memory");
+	memset(segment, 0, sizeof(*segment));
+	segment->export = (struct export){.region = region, .length = region->length,
+					  .rights = rights};
+	strcpy(segment->name, name);
+	segment->engine = engine;
+	atomic_store(&segment->set, calloc(1, sizeof(struct client_set)));
+	if (!atomic_load(&segment->set)) {
+		free(segment);
+		return fail(-ENOMEM, "out of memory");
+	}
+	rc = publish(segment);
+	if (rc < 0)
+		return rc;
+	*out = segment;
+	return 0;
+}
+
+static bool is_client_of(void *client, void *segment)
+{
+	return ((struct segment_client *)client)->segment == segment;
+}
+
+static int dismiss_clients(void *arg)
+{
+	struct slu_segment *segment = arg;
+
+	LIST_REMOVE(segment, link);
+	segment->engine->segment_count--;
+	server_dismiss(segment->engine->server, is_client_of, segment);
+	return 0;
+}
+
+static int drop_clients(void *arg)
+{
+	struct slu_segment *segment = arg;
+	struct segment_client *client;
+
+	server_drop(segment->engine->server, is_client_of, segment);
+	while ((client = LIST_FIRST(&segment->clients)))
+		client_destroy(client);
+	return 0;
+}
+
+void slu_segment_close(struct slu_segment *segment)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + LEAVE_TIMEOUT_NS;
+	struct slu_engine *engine;
+
+	if (!segment)
+		return;
+	engine = segment->engine;
+	server_unlisten(engine->server, segment->listener);
+	control_call(engine->control, dismiss_clients, segment);
+	while (atomic_load(&segment->present) > 0 && clock_monotonic_ns(NULL) < until)
+		usleep(2000);
+	control_call(engine->control, drop_clients, segment);
+	segment_destroy(segment);
+}
+
+int slu_segment_get_info(struct slu_segment *segment, struct slu_segment_info *info)
+{
+	if (info->size != sizeof(*info))
+		return fail(-EINVAL, "slu_segment_info of another version: set its size");
+	info->name = segment->name;
+	info->length_bytes = segment->export.length;
+	info->rights = segment->export.rights;
+	info->clients = atomic_load(&segment->present);
+	info->clients_total = atomic_load(&segment->clients_total);
+	info->clients_lost = atomic_load(&segment->clients_lost);
+	info->operations = atomic_load(&segment->operations);
+	info->bytes_read = atomic_load(&segment->bytes_read);
+	info->bytes_written = atomic_load(&segment->bytes_written);
+	info->notifications = atomic_load(&segment->notifications);
+	return 0;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hot calls. An operation is checked here, once, and then travels by its queue's ring to a
+ * poller, or is started at once by the inline queue's own.
+ */
+#include <errno.h>
+
+#include <rte_ring_elem.h>
+
+#include "base/barrier.h"
+#include "engine/engine_internal.h"
+
+static_assert(sizeof(struct slu_op) == 64, "one cache line per element of the submission ring");
+static_assert(sizeof(struct slu_completion) == 16, "four to a cache line");
+
+static inline bool inside(uint64_t offset, uint64_t length, uint64_t limit)
+{
+	return length <= limit && offset <= limit - length;
+}
+
+static inline bool permitted(const struct slu_remote *remote, uint8_t opcode)
+{
+	return atomic_load_explicit(&remote->permitted, memory_order_relaxed) >> opcode & 1;
+}
+
+static inline bool valid(const struct slu_op *op)
+{
+	return op->remote && op->region && op->opcode <= SLU_WRITE_NOTIFY &&
+	       permitted(op->remote, op->opcode) &&
+	       inside(op->remote_offset, op->length, op->remote->length) &&
+	       inside(op->local_offset, op->length, op->region->length) &&
+	       op->timeout_us <= SLU_TIMEOUT_MAX_US;
+}
+
+/* Why valid() said no. */
+static int why_invalid(const struct slu_op *op)
+{
+	int state;
+
+	if (!op->remote || !op->region || op->opcode > SLU_WRITE_NOTIFY ||
+	    op->timeout_us > SLU_TIMEOUT_MAX_US || op->length > SLU_LENGTH_MAX)
+		return -EINVAL;
+	state = atomic_load_explicit(&op->remote->state, memory_order_acquire);
+	if (state != 0)
+		return state;
+	return permitted(op->remote, op->opcode) ? -ERANGE : -EACCES;
+}
+
+/* Check and copy into the ring in one go: the elements are claimed first, the rest given back. */
+static inline uint32_t fill(struct slu_op *into, const struct slu_op *ops, uint32_t n,
+			    uint32_t stamp_us)
+{
+	uint32_t i;
+
+	for (i = 0; i < n && valid(&ops[i]); i++) {
+		into[i] = ops[i];
+		into[i].engine = stamp_us;
+	}
+	return i;
+}
+
+static uint32_t enqueue(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+{
+	uint32_t stamp_us = (uint32_t)(clock_now_ns(queue->clock) / NS_PER_US);
+	struct rte_ring_zc_data zc;
+	uint32_t filled;
+
+	n = rte_ring_enqueue_zc_burst_elem_start(queue->submissions, sizeof(*ops), n, &zc, NULL);
+	if (n == 0)
+		return 0;
+	filled = fill(zc.ptr1, ops, zc.n1, stamp_us);
+	if (filled == zc.n1 && zc.n1 < n)
+		filled += fill(zc.ptr2, ops + zc.n1, n - zc.n1, stamp_us);
+	rte_ring_enqueue_zc_elem_finish(queue->submissions, filled);
+	/* Pairs with barrier_heavy() where the poller announces that it will sleep. */
+	barrier_light();
+	if (__builtin_expect(atomic_load_explicit(&queue->poller->sleeping, memory_order_relaxed), 0))
+		poller_wake(queue->poller);
+	return filled;
+}
+
+static uint32_t start_inline(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+{
+	uint32_t count = 0;
+
+	while (count < n && valid(&ops[count]))
+		count++;
+	poller_start(queue->poller, queue, ops, count);
+	return count;
+}
+
+int slu_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+{
+	uint32_t room = queue->depth - queue->outstanding;
+	uint32_t wanted = n < room ? n : room;
+	uint32_t accepted;
+
+	if (wanted < n)
+		queue->full++;
+	if (wanted == 0)
+		return 0;
+	accepted = queue->is_inline ? start_inline(queue, ops, wanted) : enqueue(queue, ops, wanted);
+	queue->outstanding += accepted;
+	queue->accepted += accepted;
+	return accepted > 0 ? (int)accepted : why_invalid(&ops[0]);
+}
+
+int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
+{
+	uint32_t taken;
+
+	if (queue->is_inline && queue->outstanding > queue_ready(queue))
+		poller_run_once(queue->poller);
+	taken = rte_ring_sc_dequeue_burst_elem(queue->completions, out, sizeof(*out), n, NULL);
+	queue->outstanding -= taken;
+	return (int)taken;
+}
