@@ -55,10 +55,11 @@ run() {
 check() {
 	if run "$@"; then
 		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		printf '%s  FAILED: %s (whole log: %s)\n' "$(elapsed)" "$1" "$log"
+		return 0
 	fi
+	failed=$((failed + 1))
+	printf '%s  FAILED: %s (whole log: %s)\n' "$(elapsed)" "$1" "$log"
+	return 1
 }
 
 # A check that this machine cannot make.
@@ -111,10 +112,11 @@ headers_compile_alone() {
 	for header in include/sluice/*.h; do
 		header=${header#include/}
 		echo "$header"
-		echo "#include <$header>" | gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -Iinclude \
-			-fsyntax-only -x c - || return 1
-		echo "#include <$header>" | g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror -Iinclude \
-			-fsyntax-only -x c++ - || return 1
+		printf '#include <%s>\nextern int nothing_else;\n' "$header" >"$scratch/alone"
+		gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -Iinclude -fsyntax-only \
+			-x c "$scratch/alone" || return 1
+		g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror -Iinclude -fsyntax-only \
+			-x c++ "$scratch/alone" || return 1
 	done
 }
 
@@ -132,25 +134,20 @@ symbols_are_public() {
 	[ ! -s "$scratch/extra" ] && [ ! -s "$scratch/lacking" ]
 }
 
-# What a user of the installed library does: pkg-config, compile, run; shared, then static.
+# What a user of the installed library does: pkg-config, compile, run.
 installed_library_works() {
-	local root=$scratch/root program=tests/install/copy.c flags
+	local root=$scratch/root program=tests/install/copy.c pc lib flags
 	DESTDIR=$root meson install -C build --no-rebuild || return 1
-	export PKG_CONFIG_SYSROOT_DIR=$root
-	PKG_CONFIG_PATH=$(dirname "$(find "$root" -name sluice.pc)")
-	export PKG_CONFIG_PATH
-	read -ra flags < <(pkg-config --cflags --libs sluice)
-	gcc -Wall -Wextra -Werror -o "$scratch/shared" $program "${flags[@]}" &&
-		LD_LIBRARY_PATH=$(dirname "$(find "$root" -name libsluice.so)") "$scratch/shared" &&
-		installed_programs_answer "$root"
-}
-
-installed_programs_answer() {
-	local program
-	for program in sluice-target sluice-initiator; do
-		LD_LIBRARY_PATH=$(dirname "$(find "$1" -name libsluice.so)") \
-			"$(find "$1" -type f -name $program)" --version || return 1
-	done
+	pc=$(find "$root" -name sluice.pc)
+	lib=$(dirname "$(find "$root" -name libsluice.so)")
+	sed -i "s|^prefix=|prefix=$root|" "$pc" # installed elsewhere than configured
+	flags=$(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --cflags --libs sluice) || return 1
+	echo "pkg-config: $flags"
+	# shellcheck disable=SC2086 # flags are words
+	gcc -Wall -Wextra -Werror -o "$scratch/copy" $program $flags || return 1
+	export LD_LIBRARY_PATH=$lib
+	"$scratch/copy" && "$root/usr/local/bin/sluice-target" --version &&
+		"$root/usr/local/bin/sluice-initiator" --version
 }
 
 every_file_has_a_licence() {
@@ -196,8 +193,8 @@ prepare() {
 
 fast_checks() {
 	local name
-	check "build with gcc" build build -Dwerror=true -Dtests=true -Dperf=true
-	for name in unit conformance fault integration; do
+	check "build with gcc" build build -Dwerror=true -Dtests=true -Dperf=true || return
+	for name in unit conformance fault; do
 		suite build $name
 	done
 	check "public headers compile alone in C and C++" headers_compile_alone
@@ -207,22 +204,39 @@ fast_checks() {
 	check "shell scripts are clean" shell_is_clean
 }
 
-slow_checks() {
-	local name target
-	check "build with AddressSanitizer and UBSan" \
-		build build-asan -Dwerror=true -Dperf=false -Db_sanitize=address,undefined -Db_lundef=false
+sanitizer_checks() {
+	local name
+	check "build with AddressSanitizer and UBSan" build build-asan -Dwerror=true -Dperf=false \
+		-Db_sanitize=address,undefined -Db_lundef=false || return
 	for name in unit conformance fault integration; do
 		suite build-asan $name
 	done
-	check "build with clang, without GPU" \
-		env CC=clang bash -c "$(declare -f configure build); build build-clang -Dwerror=true -Dgpu=false"
+}
+
+clang_checks() {
+	export CC=clang
+	check "build with clang, without GPU and benchmarks" build build-clang -Dwerror=true \
+		-Dgpu=false -Dperf=false || return
 	suite build-clang unit
 	suite build-clang conformance
-	check "build the fuzz targets" env CC=clang bash -c "$(declare -f configure build)
-		build build-fuzz -Dwerror=true -Dfuzz=true -Dperf=false -Db_lundef=false"
+}
+
+fuzz_checks() {
+	local target
+	export CC=clang
+	check "build the fuzz targets" build build-fuzz -Dwerror=true -Dfuzz=true -Dtests=true \
+		-Dperf=false || return
 	for target in build-fuzz/tests/fuzz/fuzz_*; do
-		[ -f "$target" ] && [ -x "$target" ] && check "fuzz $(basename "$target")" fuzz "$target"
+		[ -f "$target" ] && check "fuzz: ${target##*/fuzz_}" fuzz "$target"
 	done
+}
+
+slow_checks() {
+	suite build integration
+	sanitizer_checks
+	clang_checks
+	fuzz_checks
+	unset CC
 	check "demo.sh" demo_works
 }
 

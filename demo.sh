@@ -39,6 +39,7 @@ stop_target() {
 	target=
 }
 
+# shellcheck disable=SC2317 # called by trap
 cleanup() {
 	trap '' INT TERM
 	stop_target
@@ -53,8 +54,7 @@ build() {
 
 # The target prints the command to paste once it serves.
 wait_until_serving() {
-	local tries
-	for tries in $(seq 300); do
+	for _ in $(seq 300); do
 		grep -q sluice-initiator "$scratch/target" && return 0
 		kill -0 "$target" 2>/dev/null || return 1
 		sleep 0.1

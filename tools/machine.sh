@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 #
 # What demo.sh and check.sh ask of the machine: Debian packages and hugepages. Sourced, not run.
 

@@ -21,7 +21,7 @@ static struct notify_ring *new_ring(void)
 
 static void send(struct notify_ring *ring, uint32_t tag)
 {
-	uint32_t position;
+	uint32_t position = 0;
 
 	assert_true(notify_claim(ring, &position));
 	notify_publish(ring, position, tag);
@@ -69,7 +69,7 @@ static void test_unpublished_holds_back(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
-	uint32_t first, tags[2];
+	uint32_t first = 0, tags[2];
 
 	(void)state;
 	assert_true(notify_claim(ring, &first));
