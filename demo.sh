@@ -52,10 +52,10 @@ build() {
 	ninja -C build apps/target/sluice-target apps/initiator/sluice-initiator
 }
 
-# The target prints the command to paste once it serves.
+# The target says when it serves.
 wait_until_serving() {
 	for _ in $(seq 300); do
-		grep -q sluice-initiator "$scratch/target" && return 0
+		grep -q "^ready:" "$scratch/target" && return 0
 		kill -0 "$target" 2>/dev/null || return 1
 		sleep 0.1
 	done

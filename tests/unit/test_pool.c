@@ -103,7 +103,7 @@ static void *get_and_put(void *arg)
 	uint64_t mark = (uint64_t)pthread_self(), offsets[8];
 	char *base = slu_region_addr(region);
 
-	for (int round = 0; round < 5000; round++) {
+	for (int round = 0; round < 1000; round++) {
 		if (slu_pool_get(sharing->pool, offsets, 8) < 0)
 			continue;
 		for (int i = 0; i < 8; i++)
