@@ -185,9 +185,9 @@ cleanup() {
 }
 
 prepare() {
-	echo "packages"
-	packages_install "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" || return 1
-	echo "hugepages"
+	printf '%s  packages\n' "$(elapsed)"
+	packages_install $LOGS/apt.log "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" || return 1
+	printf '%s  hugepages\n' "$(elapsed)"
 	hugepages_reserve $HUGEPAGES
 }
 

@@ -74,14 +74,14 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 scratch=$(mktemp -d) || die "no room for temporary files"
 
+mkdir -p build || die "cannot write to build/"
 say "packages"
-packages_install "${BUILD_PACKAGES[@]}" || die "cannot go on without these packages"
+packages_install build/apt.log "${BUILD_PACKAGES[@]}" || die "cannot go on without these packages"
 
 say "hugepages"
 hugepages_reserve $HUGEPAGES
 
 say "build (log: build/demo-build.log)"
-mkdir -p build || die "cannot write to build/"
 build >build/demo-build.log 2>&1 || { tail -n 30 build/demo-build.log; die "the build failed"; }
 
 say "build/apps/target/sluice-target --segment $SEGMENT=$SEGMENT_SIZE"

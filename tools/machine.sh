@@ -31,9 +31,10 @@ packages_missing() {
 	done
 }
 
-# Install the packages named, or say which are missing and how to get them.
+# packages_install LOG PACKAGE...: install what is missing, or say what that is and how to get it.
 packages_install() {
-	local missing
+	local log=$1 missing
+	shift
 	if ! command -v dpkg-query >/dev/null; then
 		echo "no dpkg here: taking the equivalents of these Debian packages for given: $*"
 		return 0
@@ -45,10 +46,13 @@ packages_install() {
 		echo "install them with: sudo apt-get install ${missing[*]}"
 		return 1
 	fi
-	echo "installing: ${missing[*]}"
-	as_root apt-get -q update &&
+	echo "installing ${missing[*]} (log: $log)"
+	as_root apt-get -q update >"$log" 2>&1 &&
 		as_root env DEBIAN_FRONTEND=noninteractive \
-			apt-get -q -y --no-install-recommends install "${missing[@]}"
+			apt-get -q -y --no-install-recommends install "${missing[@]}" >>"$log" 2>&1 &&
+		return 0
+	tail -n 20 "$log"
+	return 1
 }
 
 hugepages_added=0
