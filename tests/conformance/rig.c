@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rig.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "pattern.h"
+#include "target.h"
+
+/* A rig that cannot be set up is a failed test run, not a failed assertion of one test. */
+#define must(call)                                                                                 \
+	do {                                                                                       \
+		int must_rc = (call);                                                              \
+		if (must_rc < 0) {                                                                 \
+			printf("Bail out! %s: %s (%s)\n", #call, slu_strerror(must_rc),            \
+			       slu_last_error());                                                  \
+			exit(1);                                                                   \
+		}                                                                                  \
+	} while (0)
+
+void rig_name(const struct rig *rig, const char *suffix, char name[SLU_NAME_MAX + 1])
+{
+	snprintf(name, SLU_NAME_MAX + 1, "%s-%s", rig->prefix, suffix);
+}
+
+static int export_one(struct slu_engine *engine, const char *prefix, const char *suffix,
+		      uint64_t bytes, uint32_t rights, struct slu_region **region,
+		      struct slu_segment **segment)
+{
+	struct slu_region_options options;
+	char name[SLU_NAME_MAX + 1];
+	int rc;
+
+	slu_region_options_init(&options);
+	options.page = SLU_PAGE_ORDINARY; /* the suite must run where there are no hugepages */
+	rc = slu_region_alloc(engine, bytes, &options, region);
+	if (rc < 0)
+		return rc;
+	if (rights == SLU_RIGHT_READ)
+		pattern_fill(slu_region_addr(*region), 0, bytes, 9);
+	snprintf(name, sizeof(name), "%s-%s", prefix, suffix);
+	return slu_segment_export(engine, name, *region, rights, segment);
+}
+
+int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region **regions,
+	       struct slu_segment **segments)
+{
+	const uint32_t both = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
+	int rc = export_one(engine, prefix, "big", RIG_SEGMENT_BYTES, both, &regions[0], &segments[0]);
+
+	if (rc == 0)
+		rc = export_one(engine, prefix, "ro", RIG_SMALL_BYTES, SLU_RIGHT_READ, &regions[1],
+				&segments[1]);
+	for (int i = 0; rc == 0 && i < RIG_SMALL_COUNT; i++) {
+		char suffix[8];
+
+		snprintf(suffix, sizeof(suffix), "s%d", i);
+		rc = export_one(engine, prefix, suffix, RIG_SMALL_BYTES, both, &regions[2 + i],
+				&segments[2 + i]);
+	}
+	return rc;
+}
+
+static bool in_process(const struct rig *rig)
+{
+	return rig->options.transport == SLU_TRANSPORT_FAKE;
+}
+
+/* Before this process has an engine: EAL does not survive a fork. */
+static pid_t start_target(const char *prefix, int *wire)
+{
+	uint64_t ready = 0;
+	int wires[2];
+	pid_t pid;
+
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, wires));
+	fflush(stdout);
+	pid = fork();
+	must(pid);
+	if (pid == 0) {
+		close(wires[0]);
+		_exit(target_main(prefix, wires[1]));
+	}
+	close(wires[1]);
+	*wire = wires[0];
+	if (read(*wire, &ready, sizeof(ready)) != sizeof(ready) || !ready) {
+		printf("Bail out! the target did not start\n");
+		exit(1);
+	}
+	return pid;
+}
+
+static void start_targets(struct rig *rig)
+{
+	char spare[sizeof(rig->prefix) + 8];
+
+	snprintf(spare, sizeof(spare), "%s-spare", rig->prefix);
+	rig->pid = start_target(rig->prefix, &rig->wire);
+	rig->spare_pid = start_target(spare, &rig->spare_wire);
+}
+
+static void open_engine(struct rig *rig)
+{
+	struct slu_engine_options options;
+
+	slu_engine_options_init(&options);
+	options.pollers = rig->options.pollers;
+	options.poll = rig->options.poll;
+	options.fake = rig->options.fake;
+	options.clock = rig->options.clock;
+	options.clock_arg = rig->options.clock_arg;
+	options.seed = 42;
+	must(slu_engine_open(&options, &rig->engine));
+}
+
+static void open_queue(struct rig *rig)
+{
+	struct slu_queue_options options;
+
+	slu_queue_options_init(&options);
+	if (rig->options.depth)
+		options.depth = rig->options.depth;
+	must(slu_queue_open(rig->engine, &options, &rig->queue));
+}
+
+void rig_open(struct rig *rig, const struct rig_options *options)
+{
+	memset(rig, 0, sizeof(*rig));
+	rig->options = *options;
+	snprintf(rig->prefix, sizeof(rig->prefix), "conf%d", getpid());
+	if (!in_process(rig))
+		start_targets(rig);
+	open_engine(rig);
+	if (in_process(rig))
+		must(rig_export(rig->engine, rig->prefix, rig->regions, rig->segments));
+	must(slu_region_alloc(rig->engine, RIG_SEGMENT_BYTES, NULL, &rig->region));
+	must(rig_remote(rig, "big", SLU_RIGHT_READ | SLU_RIGHT_WRITE, &rig->remote));
+	open_queue(rig);
+}
+
+void rig_close(struct rig *rig)
+{
+	slu_queue_close(rig->queue);
+	slu_remote_close(rig->remote);
+	if (rig->pid)
+		rig_dismiss_target(rig);
+	if (rig->spare_pid)
+		kill(rig->spare_pid, SIGKILL);
+	slu_engine_close(rig->engine);
+}
+
+void rig_use_spare(struct rig *rig)
+{
+	char prefix[sizeof(rig->prefix)];
+
+	slu_remote_close(rig->remote);
+	rig->remote = NULL;
+	snprintf(prefix, sizeof(prefix), "%.20s-spare", rig->prefix);
+	strcpy(rig->prefix, prefix);
+	rig->pid = rig->spare_pid;
+	rig->wire = rig->spare_wire;
+	rig->spare_pid = 0;
+	must(rig_remote(rig, "big", SLU_RIGHT_READ | SLU_RIGHT_WRITE, &rig->remote));
+}
+
+int rig_remote(struct rig *rig, const char *suffix, uint32_t rights, struct slu_remote **remote)
+{
+	struct slu_remote_options options;
+	char name[SLU_NAME_MAX + 1];
+
+	rig_name(rig, suffix, name);
+	slu_remote_options_init(&options);
+	options.transport = rig->options.transport;
+	options.rights = rights;
+	return slu_remote_open(rig->engine, name, &options, remote);
+}
+
+static void question(struct rig *rig, const struct target_question *question)
+{
+	if (write(rig->wire, question, sizeof(*question)) != sizeof(*question))
+		printf("# the target has gone\n");
+}
+
+static uint64_t answer(struct rig *rig)
+{
+	uint64_t answer = 0;
+
+	if (read(rig->wire, &answer, sizeof(answer)) != sizeof(answer))
+		return 0;
+	return answer;
+}
+
+static uint64_t ask(struct rig *rig, const struct target_question *what)
+{
+	if (in_process(rig))
+		return target_answer(rig->segments[0], slu_region_addr(rig->regions[0]), what);
+	question(rig, what);
+	return answer(rig);
+}
+
+bool rig_target_holds(struct rig *rig, uint64_t offset, uint64_t length, uint64_t generation)
+{
+	return ask(rig, &(struct target_question){TARGET_HOLDS, offset, length, generation});
+}
+
+bool rig_target_is_clear(struct rig *rig, uint64_t offset, uint64_t length)
+{
+	return ask(rig, &(struct target_question){TARGET_IS_CLEAR, offset, length, 0});
+}
+
+void rig_target_clear(struct rig *rig, uint64_t offset, uint64_t length)
+{
+	ask(rig, &(struct target_question){TARGET_CLEAR, offset, length, 0});
+}
+
+static uint32_t expected_in_process;
+
+void rig_expect_notifications(struct rig *rig, uint32_t n)
+{
+	if (in_process(rig))
+		expected_in_process = n;
+	else
+		question(rig, &(struct target_question){TARGET_NOTIFICATIONS, 0, n, 0});
+}
+
+uint32_t rig_notified(struct rig *rig)
+{
+	if (in_process(rig))
+		return target_take_notifications(rig->segments[0], slu_region_addr(rig->regions[0]),
+						 expected_in_process);
+	return (uint32_t)answer(rig);
+}
+
+void rig_kill_target(struct rig *rig)
+{
+	kill(rig->pid, SIGKILL);
+	waitpid(rig->pid, NULL, 0);
+	close(rig->wire);
+	rig->pid = 0;
+}
+
+void rig_dismiss_target(struct rig *rig)
+{
+	question(rig, &(struct target_question){TARGET_LEAVE, 0, 0, 0});
+	answer(rig);
+	waitpid(rig->pid, NULL, 0);
+	close(rig->wire);
+	rig->pid = 0;
+}
+
+void rig_run(struct rig *rig, const struct slu_op *ops, uint32_t n, struct slu_completion *done)
+{
+	uint32_t submitted = 0, reaped = 0;
+
+	while (reaped < n) {
+		int rc = submitted < n ? slu_submit(rig->queue, ops + submitted, n - submitted) : 0;
+
+		must(rc);
+		submitted += (uint32_t)rc;
+		rc = slu_reap(rig->queue, done + reaped, n - reaped);
+		must(rc);
+		reaped += (uint32_t)rc;
+		if (rc == 0)
+			must(slu_wait(rig->queue, 1, 100000));
+	}
+}
+
+int rig_run_one(struct rig *rig, const struct slu_op *op)
+{
+	struct slu_completion done;
+
+	rig_run(rig, op, 1, &done);
+	assert(done.user_data == op->user_data);
+	return done.status;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * A target and an initiator for the conformance suite, whatever the transport: the target is a
+ * process of its own, or, for a transport that works within one process, the same engine.
+ */
+#ifndef CONFORMANCE_RIG_H
+#define CONFORMANCE_RIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <sluice/sluice.h>
+
+#define RIG_SEGMENT_BYTES (UINT64_C(72) << 20) /* the big one; room around 64 MiB */
+#define RIG_SMALL_BYTES   UINT64_C(65536)
+#define RIG_SMALL_COUNT   24
+#define RIG_NOTIFY_STRIDE 256 /* bytes of data that belong to one tag */
+
+/** One column of the suite. */
+struct rig_options {
+	const char *title;
+	enum slu_transport transport;
+	uint32_t pollers; /* 0: inline queue */
+	enum slu_poll_mode poll;
+	const char *fake; /* behaviour, fake transport only */
+	uint32_t depth;
+	slu_clock_fn clock; /* virtual time, or NULL */
+	void *clock_arg;
+};
+
+struct rig {
+	struct rig_options options;
+	char prefix[32];
+	struct slu_engine *engine;
+	struct slu_region *region; /* RIG_SEGMENT_BYTES */
+	struct slu_remote *remote; /* of the big segment */
+	struct slu_queue *queue;
+	/* The target: another process (and a spare one, for when it has ended), or ... */
+	pid_t pid;
+	int wire;
+	pid_t spare_pid;
+	int spare_wire;
+	/* ... this one. */
+	struct slu_region *regions[2 + RIG_SMALL_COUNT];
+	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
+};
+
+/** Segments are "PREFIX-big", "PREFIX-ro" (read-only, filled with generation 9), "PREFIX-sK". */
+void rig_name(const struct rig *rig, const char *suffix, char name[SLU_NAME_MAX + 1]);
+
+/** Export the segments of a target. @return 0 or a negative errno */
+int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region **regions,
+	       struct slu_segment **segments);
+
+void rig_open(struct rig *rig, const struct rig_options *options);
+void rig_close(struct rig *rig);
+
+/** Open a remote of the rig's target with the rig's transport. */
+int rig_remote(struct rig *rig, const char *suffix, uint32_t rights, struct slu_remote **remote);
+
+/** Look at the target's memory from the target's side: does it hold the pattern? */
+bool rig_target_holds(struct rig *rig, uint64_t offset, uint64_t length, uint64_t generation);
+
+/** Has the target, from its side, only zeros there? */
+bool rig_target_is_clear(struct rig *rig, uint64_t offset, uint64_t length);
+
+/** Zero the target's memory from the target's side. */
+void rig_target_clear(struct rig *rig, uint64_t offset, uint64_t length);
+
+/**
+ * Let the target take @p n notifications, checking at each that the data of its tag (at tag *
+ * RIG_NOTIFY_STRIDE, generation = tag) is there. Begins in the background; rig_notified() ends it.
+ */
+void rig_expect_notifications(struct rig *rig, uint32_t n);
+
+/** @return notifications whose data was there; waits up to some seconds for those expected */
+uint32_t rig_notified(struct rig *rig);
+
+/** The target process: kill it or let it close in order. Not for a target in this process. */
+void rig_kill_target(struct rig *rig);
+void rig_dismiss_target(struct rig *rig);
+
+/** Go on with the spare target; the first one has ended. */
+void rig_use_spare(struct rig *rig);
+
+/** Submit all of @p ops, reaping into @p done as needed, until each has completed. */
+void rig_run(struct rig *rig, const struct slu_op *ops, uint32_t n, struct slu_completion *done);
+
+/** Submit one and return its status. */
+int rig_run_one(struct rig *rig, const struct slu_op *op);
+
+#endif

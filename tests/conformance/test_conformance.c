@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every transport must do, over every transport, behind a poller and inline. A column is a
+ * struct rig_options; a test asks for capabilities, never for a transport's name, except where a
+ * target process of its own is needed to be killed.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../tap.h"
+#include "pattern.h"
+#include "rig.h"
+
+static struct rig rig;
+
+static struct slu_op op_of(enum slu_opcode opcode, uint64_t remote_offset, uint64_t local_offset,
+			   uint64_t length)
+{
+	return (struct slu_op){.remote = rig.remote,
+			       .region = rig.region,
+			       .remote_offset = remote_offset,
+			       .local_offset = local_offset,
+			       .length = length,
+			       .opcode = (uint8_t)opcode,
+			       .user_data = 0x1234};
+}
+
+static uint8_t *local(uint64_t offset)
+{
+	return (uint8_t *)slu_region_addr(rig.region) + offset;
+}
+
+/* ---- data ---- */
+
+#define GUARD 64u
+
+/* WRITE, see it at the target and nothing beside it; clear; READ, see it here and nothing beside. */
+static void round_trip(uint64_t remote_offset, uint64_t local_offset, uint64_t length,
+		       uint64_t generation)
+{
+	struct slu_op write = op_of(SLU_WRITE, remote_offset, local_offset, length);
+	struct slu_op read = op_of(SLU_READ, remote_offset, local_offset, length);
+
+	rig_target_clear(&rig, remote_offset - GUARD, length + 2 * GUARD);
+	memset(local(local_offset - GUARD), 0, length + 2 * GUARD);
+	pattern_fill(local(local_offset), remote_offset, length, generation);
+	assert_int_equal(rig_run_one(&rig, &write), 0);
+	assert_true(rig_target_holds(&rig, remote_offset, length, generation));
+	assert_true(rig_target_is_clear(&rig, remote_offset - GUARD, GUARD));
+	assert_true(rig_target_is_clear(&rig, remote_offset + length, GUARD));
+	memset(local(local_offset - GUARD), 0, length + 2 * GUARD);
+	assert_int_equal(rig_run_one(&rig, &read), 0);
+	assert_int_equal(pattern_mismatch(local(local_offset), remote_offset, length, generation),
+			 length);
+	for (uint32_t i = 0; i < GUARD; i++) {
+		assert_int_equal(*local(local_offset - GUARD + i), 0);
+		assert_int_equal(*local(local_offset + length + i), 0);
+	}
+}
+
+/* Goal: every length from 0 to 300 bytes arrives whole and alone. */
+static void moves_every_small_length(void **state)
+{
+	(void)state;
+	for (uint64_t length = 0; length <= 300; length++)
+		round_trip(4096 + length % 64, 8192 + length * 7 % 64, length, length + 1);
+}
+
+/* Goal: lengths around each power of two up to 64 MiB arrive, whatever is cut there. */
+static void moves_lengths_around_boundaries(void **state)
+{
+	(void)state;
+	for (uint64_t power = 512; power <= UINT64_C(64) << 20; power *= 2)
+		for (int64_t d = -1; d <= 1; d++)
+			round_trip(4096, 4096, power + (uint64_t)d, power + (uint64_t)(d + 1));
+}
+
+/* Goal: neither end needs to be aligned. */
+static void moves_unaligned(void **state)
+{
+	(void)state;
+	for (uint64_t from = 0; from < 67; from += 3)
+		for (uint64_t to = 0; to < 67; to += 11)
+			round_trip(4096 + to, 4096 + from, 5000 + from * to, from * 100 + to);
+}
+
+/* Goal: the first and the last byte of a segment can be reached. */
+static void reaches_both_ends(void **state)
+{
+	struct slu_op first = op_of(SLU_WRITE, 0, 0, 3);
+	struct slu_op last = op_of(SLU_WRITE, RIG_SEGMENT_BYTES - 3, 0, 3);
+
+	(void)state;
+	pattern_fill(local(0), 0, 3, 5);
+	assert_int_equal(rig_run_one(&rig, &first), 0);
+	assert_true(rig_target_holds(&rig, 0, 3, 5));
+	pattern_fill(local(0), RIG_SEGMENT_BYTES - 3, 3, 5);
+	assert_int_equal(rig_run_one(&rig, &last), 0);
+	assert_true(rig_target_holds(&rig, RIG_SEGMENT_BYTES - 3, 3, 5));
+}
+
+#define MANY 2000u
+
+/* Goal: of a large mixed batch each operation completes once, and all bytes are right. */
+static void completes_each_once(void **state)
+{
+	static struct slu_op ops[MANY];
+	static struct slu_completion done[MANY];
+	static uint8_t seen[MANY];
+	const uint64_t block = 1000;
+
+	(void)state;
+	memset(seen, 0, sizeof(seen));
+	for (uint32_t i = 0; i < MANY; i++) {
+		ops[i] = op_of(SLU_WRITE, i * block, i * block, i % 10 == 0 ? 0 : block - i % 7);
+		ops[i].user_data = i;
+		pattern_fill(local(i * block), i * block, block, 77);
+	}
+	rig_run(&rig, ops, MANY, done);
+	for (uint32_t i = 0; i < MANY; i++) {
+		assert_int_equal(done[i].status, 0);
+		assert_int_equal(done[i].transport, rig.options.transport);
+		assert_true(done[i].user_data < MANY);
+		assert_int_equal(seen[done[i].user_data]++, 0);
+	}
+	for (uint32_t i = 0; i < MANY; i += 97)
+		assert_true(rig_target_holds(&rig, i * block, ops[i].length, 77));
+}
+
+/* Goal: long operations are cut up, short ones between them neither wait for ever nor get lost. */
+static void mixes_long_and_short(void **state)
+{
+	struct slu_op ops[12];
+	struct slu_completion done[12];
+	uint64_t at = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < 12; i++) {
+		uint64_t length = i % 3 == 0 ? (UINT64_C(5) << 20) + i : 100 + i;
+
+		ops[i] = op_of(SLU_WRITE, at, at, length);
+		pattern_fill(local(at), at, length, 31);
+		at += length;
+	}
+	rig_run(&rig, ops, 12, done);
+	for (uint32_t i = 0; i < 12; i++)
+		assert_int_equal(done[i].status, 0);
+	assert_true(rig_target_holds(&rig, 0, at, 31));
+}
+
+/* ---- limits and rights ---- */
+
+/* Goal: an operation outside region or segment is refused, and nothing of it is done. */
+static void refuses_out_of_bounds(void **state)
+{
+	const uint64_t end = RIG_SEGMENT_BYTES;
+	struct slu_op ops[] = {
+		op_of(SLU_WRITE, end - 7, 0, 8),      op_of(SLU_READ, end - 7, 0, 8),
+		op_of(SLU_WRITE, end, 0, 1),          op_of(SLU_WRITE, 0, end - 7, 8),
+		op_of(SLU_READ, UINT64_MAX - 3, 0, 8), op_of(SLU_READ, 0, UINT64_MAX - 3, 8),
+		op_of(SLU_READ, 0, 0, end + 1),
+	};
+
+	(void)state;
+	rig_target_clear(&rig, end - 64, 64);
+	memset(local(0), 0xff, 64);
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
+		assert_int_equal(slu_submit(rig.queue, &ops[i], 1), -ERANGE);
+	assert_true(rig_target_is_clear(&rig, end - 64, 64));
+}
+
+/* Goal: malformed operations are told apart, and the good ones before them are taken. */
+static void refuses_malformed(void **state)
+{
+	struct slu_op ops[3] = {op_of(SLU_READ, 0, 0, 8), op_of(SLU_READ, 8, 8, 8),
+				op_of(SLU_READ, 16, 16, 8)};
+	struct slu_completion done[3];
+
+	(void)state;
+	ops[2].opcode = 17;
+	assert_int_equal(slu_submit(rig.queue, ops, 3), 2);
+	assert_int_equal(slu_submit(rig.queue, &ops[2], 1), -EINVAL);
+	assert_int_equal(slu_wait(rig.queue, 2, 5000000), 2);
+	assert_int_equal(slu_reap(rig.queue, done, 3), 2);
+	ops[2] = op_of(SLU_READ, 0, 0, 8);
+	ops[2].timeout_us = SLU_TIMEOUT_MAX_US + 1;
+	assert_int_equal(slu_submit(rig.queue, &ops[2], 1), -EINVAL);
+	ops[2] = op_of(SLU_READ, 0, 0, 8);
+	ops[2].region = NULL;
+	assert_int_equal(slu_submit(rig.queue, &ops[2], 1), -EINVAL);
+	assert_int_equal(slu_submit(rig.queue, ops, 0), 0);
+}
+
+/* Goal: a read-only segment can be read, never written, and says so at the earliest point. */
+static void honours_read_only(void **state)
+{
+	struct slu_remote *remote = NULL;
+	struct slu_op op;
+
+	(void)state;
+	assert_int_equal(rig_remote(&rig, "ro", SLU_RIGHT_READ | SLU_RIGHT_WRITE, &remote), -EACCES);
+	assert_null(remote);
+	assert_int_equal(rig_remote(&rig, "ro", SLU_RIGHT_READ, &remote), 0);
+	op = op_of(SLU_WRITE, 0, 0, 8);
+	op.remote = remote;
+	assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+	op.opcode = SLU_WRITE_NOTIFY;
+	assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+	op.opcode = SLU_READ;
+	op.length = RIG_SMALL_BYTES;
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(pattern_mismatch(local(0), 0, RIG_SMALL_BYTES, 9), RIG_SMALL_BYTES);
+	slu_remote_close(remote);
+}
+
+/* Goal: a full queue takes fewer, loses none, and takes more once it has been reaped. */
+static void takes_fewer_when_full(void **state)
+{
+	static struct slu_op ops[4096];
+	static struct slu_completion done[4096];
+	struct slu_queue_info info = {.size = sizeof(info)};
+	uint32_t depth, taken = 0;
+
+	(void)state;
+	assert_int_equal(slu_queue_get_info(rig.queue, &info), 0);
+	depth = info.depth;
+	assert_true(depth < 4096);
+	for (uint32_t i = 0; i < 4096; i++)
+		ops[i] = op_of(SLU_READ, i * 8, i * 8, 8);
+	while (taken < depth) { /* the poller may still be giving back elements of the ring */
+		int rc = slu_submit(rig.queue, ops + taken, 4096 - taken);
+
+		assert_in_range(rc, 0, depth - taken);
+		taken += (uint32_t)rc;
+	}
+	assert_int_equal(slu_submit(rig.queue, ops, 1), 0);
+	assert_int_equal(slu_wait(rig.queue, depth, 10000000), depth);
+	assert_int_equal(slu_reap(rig.queue, done, 4096), depth);
+	assert_int_equal(rig_run_one(&rig, &ops[0]), 0);
+	assert_int_equal(slu_queue_get_info(rig.queue, &info), 0);
+	assert_int_equal(info.outstanding, 0);
+	assert_true(info.full >= 2);
+}
+
+/* Goal: operations on many remotes, in one batch, each reach their own. */
+static void serves_many_remotes(void **state)
+{
+	struct slu_remote *remotes[RIG_SMALL_COUNT];
+	struct slu_op ops[RIG_SMALL_COUNT * 4];
+	struct slu_completion done[RIG_SMALL_COUNT * 4];
+	uint32_t n = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < RIG_SMALL_COUNT; i++) {
+		char suffix[8];
+
+		snprintf(suffix, sizeof(suffix), "s%u", i);
+		assert_int_equal(rig_remote(&rig, suffix, 3, &remotes[i]), 0);
+		pattern_fill(local(i * 1024), i * 1024, 1024, i);
+	}
+	for (uint32_t k = 0; k < 4; k++)
+		for (uint32_t i = 0; i < RIG_SMALL_COUNT; i++, n++) {
+			ops[n] = op_of(SLU_WRITE, k * 256, i * 1024 + k * 256, 256);
+			ops[n].remote = remotes[i];
+		}
+	rig_run(&rig, ops, n, done);
+	memset(local(0), 0, RIG_SMALL_COUNT * 1024);
+	for (uint32_t i = 0; i < RIG_SMALL_COUNT; i++) {
+		ops[i] = op_of(SLU_READ, 0, i * 1024, 1024);
+		ops[i].remote = remotes[i];
+	}
+	rig_run(&rig, ops, RIG_SMALL_COUNT, done);
+	assert_int_equal(pattern_mismatch(local(5 * 1024), 5 * 1024, 1024, 5), 1024);
+	for (uint32_t i = 0; i < RIG_SMALL_COUNT; i++) {
+		assert_int_equal(pattern_mismatch(local(i * 1024), i * 1024, 1024, i), 1024);
+		slu_remote_close(remotes[i]);
+	}
+}
+
+/* ---- notifications ---- */
+
+#define NOTES 20000u
+
+/* Goal: when a notification arrives its data has arrived, through many laps of any ring. */
+static void notifies_after_data(void **state)
+{
+	static struct slu_op ops[NOTES];
+	static struct slu_completion done[NOTES];
+	uint32_t n = rig.options.transport == SLU_TRANSPORT_FAKE ? SLU_NOTIFICATIONS_MAX : NOTES;
+
+	(void)state;
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t at = (uint64_t)i * RIG_NOTIFY_STRIDE;
+
+		pattern_fill(local(at), at, RIG_NOTIFY_STRIDE, i);
+		ops[i] = op_of(SLU_WRITE_NOTIFY, at, at, RIG_NOTIFY_STRIDE);
+		ops[i].tag = i;
+	}
+	rig_expect_notifications(&rig, n);
+	rig_run(&rig, ops, n, done);
+	assert_int_equal(rig_notified(&rig), n);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(done[i].status, 0);
+}
+
+/* Goal: a long WRITE that is cut up notifies once, after its last byte. */
+static void notifies_once_after_long_data(void **state)
+{
+	const uint64_t length = (UINT64_C(3) << 20) + 5;
+	struct slu_op op = op_of(SLU_WRITE_NOTIFY, 0, 0, length);
+
+	(void)state;
+	pattern_fill(local(0), 0, RIG_NOTIFY_STRIDE, 0);
+	pattern_fill(local(RIG_NOTIFY_STRIDE), RIG_NOTIFY_STRIDE, length - RIG_NOTIFY_STRIDE, 8);
+	op.tag = 0;
+	rig_expect_notifications(&rig, 1);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(rig_notified(&rig), 1);
+	assert_true(rig_target_holds(&rig, RIG_NOTIFY_STRIDE, length - RIG_NOTIFY_STRIDE, 8));
+}
+
+/* Goal: a target that takes no notifications holds its senders back until their deadline, no more. */
+static void holds_back_unread_notifications(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE_NOTIFY, 0, 0, RIG_NOTIFY_STRIDE);
+	struct slu_op plain = op_of(SLU_WRITE, 4096, 0, 8);
+	int status = 0;
+
+	(void)state;
+	pattern_fill(local(0), 0, RIG_NOTIFY_STRIDE, 0);
+	op.timeout_us = 50000;
+	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX; i++)
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+	status = rig_run_one(&rig, &op);
+	assert_int_equal(status, -ETIMEDOUT);
+	assert_int_equal(rig_run_one(&rig, &plain), 0);
+	rig_expect_notifications(&rig, SLU_NOTIFICATIONS_MAX);
+	assert_int_equal(rig_notified(&rig), SLU_NOTIFICATIONS_MAX);
+	rig_expect_notifications(&rig, 1);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(rig_notified(&rig), 1);
+}
+
+/* ---- waiting ---- */
+
+/* Goal: the eventfd fires once per arm, and a wait for nothing does not block. */
+static void wakes_by_eventfd(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 0, 0, 64);
+	struct slu_completion done;
+	struct pollfd wake = {.events = POLLIN};
+	uint64_t count;
+
+	(void)state;
+	assert_int_equal(slu_wait(rig.queue, 5, UINT64_MAX), 0);
+	if (!rig.options.pollers) {
+		assert_int_equal(slu_queue_eventfd(rig.queue), -EOPNOTSUPP);
+		assert_int_equal(slu_queue_arm(rig.queue), -EOPNOTSUPP);
+		return;
+	}
+	wake.fd = slu_queue_eventfd(rig.queue);
+	for (int i = 0; i < 100; i++) {
+		assert_int_equal(slu_queue_arm(rig.queue), 0);
+		assert_int_equal(slu_submit(rig.queue, &op, 1), 1);
+		assert_int_equal(poll(&wake, 1, 10000), 1);
+		assert_int_equal(read(wake.fd, &count, sizeof(count)), sizeof(count));
+		assert_int_equal(slu_reap(rig.queue, &done, 1), 1);
+	}
+	assert_int_equal(slu_submit(rig.queue, &op, 1), 1);
+	assert_int_equal(slu_wait(rig.queue, 1, 10000000), 1);
+	assert_int_equal(slu_queue_arm(rig.queue), 1);
+	assert_int_equal(slu_reap(rig.queue, &done, 1), 1);
+}
+
+/* ---- ends ---- */
+
+/* Goal: counters tell what was done. */
+static void counts_what_it_did(void **state)
+{
+	struct slu_remote_info before = {.size = sizeof(before)}, after = before;
+	struct slu_op write = op_of(SLU_WRITE, 0, 0, 1000), read = op_of(SLU_READ, 0, 0, 500);
+
+	(void)state;
+	assert_int_equal(slu_remote_get_info(rig.remote, &before), 0);
+	assert_int_equal(rig_run_one(&rig, &write), 0);
+	assert_int_equal(rig_run_one(&rig, &read), 0);
+	assert_int_equal(slu_remote_get_info(rig.remote, &after), 0);
+	assert_int_equal(after.writes - before.writes, 1);
+	assert_int_equal(after.reads - before.reads, 1);
+	assert_int_equal(after.bytes_written - before.bytes_written, 1000);
+	assert_int_equal(after.bytes_read - before.bytes_read, 500);
+	assert_int_equal(after.failed, before.failed);
+	assert_int_equal(after.transport, rig.options.transport);
+	assert_int_equal(after.length_bytes, RIG_SEGMENT_BYTES);
+}
+
+/* Until the control thread has noticed, operations may still succeed; then they fail alike. */
+static void expect_end(int error)
+{
+	struct slu_op op = op_of(SLU_WRITE, 0, 0, 64);
+	struct slu_remote_info info = {.size = sizeof(info)};
+
+	for (int i = 0; i < 5000; i++) {
+		struct slu_completion done;
+		int rc = slu_submit(rig.queue, &op, 1);
+
+		if (rc < 0) {
+			assert_int_equal(rc, error);
+			assert_int_equal(slu_remote_get_info(rig.remote, &info), 0);
+			assert_int_equal(info.state, error);
+			return;
+		}
+		assert_int_equal(slu_wait(rig.queue, 1, 5000000), 1);
+		assert_int_equal(slu_reap(rig.queue, &done, 1), 1);
+		assert_true(done.status == 0 || done.status == error);
+		if (done.status < 0)
+			assert_int_equal(done.scope, SLU_SCOPE_SESSION);
+		usleep(1000);
+	}
+	fail_msg("the end of the target was not noticed");
+}
+
+/* Goal: a target that closes in order is told apart from one that died. */
+static void notices_closing(void **state)
+{
+	(void)state;
+	if (!rig.pid)
+		skip_because("the target is this process");
+	rig_dismiss_target(&rig);
+	expect_end(-ESHUTDOWN);
+}
+
+/* Goal: the death of the target is noticed and told as such; the engine goes on. */
+static void notices_death(void **state)
+{
+	(void)state;
+	if (!rig.spare_pid)
+		skip_because("the target is this process");
+	rig_use_spare(&rig);
+	rig_kill_target(&rig);
+	expect_end(-ECONNRESET);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(moves_every_small_length),
+	cmocka_unit_test(moves_lengths_around_boundaries),
+	cmocka_unit_test(moves_unaligned),
+	cmocka_unit_test(reaches_both_ends),
+	cmocka_unit_test(completes_each_once),
+	cmocka_unit_test(mixes_long_and_short),
+	cmocka_unit_test(refuses_out_of_bounds),
+	cmocka_unit_test(refuses_malformed),
+	cmocka_unit_test(honours_read_only),
+	cmocka_unit_test(takes_fewer_when_full),
+	cmocka_unit_test(serves_many_remotes),
+	cmocka_unit_test(notifies_after_data),
+	cmocka_unit_test(notifies_once_after_long_data),
+	cmocka_unit_test(holds_back_unread_notifications),
+	cmocka_unit_test(wakes_by_eventfd),
+	cmocka_unit_test(counts_what_it_did),
+	cmocka_unit_test(notices_closing),
+	cmocka_unit_test(notices_death),
+};
+
+/* One column per process: EAL is started once, and a target is forked before it. */
+static const struct rig_options columns[] = {
+	{.title = "shm-inline", .transport = SLU_TRANSPORT_SHM},
+	{.title = "shm-adaptive", .transport = SLU_TRANSPORT_SHM, .pollers = 1},
+	{.title = "shm-busy", .transport = SLU_TRANSPORT_SHM, .pollers = 1, .poll = SLU_POLL_BUSY},
+	{.title = "shm-shallow", .transport = SLU_TRANSPORT_SHM, .pollers = 2, .depth = 3},
+	{.title = "fake-inline", .transport = SLU_TRANSPORT_FAKE},
+	{.title = "fake-adaptive", .transport = SLU_TRANSPORT_FAKE, .pollers = 1},
+	{.title = "fake-reordering",
+	 .transport = SLU_TRANSPORT_FAKE,
+	 .pollers = 1,
+	 .fake = "delay_us=0-20,capacity=64"},
+};
+
+int main(int argc, char **argv)
+{
+	for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
+		int failed;
+
+		if (argc != 2 || strcmp(argv[1], columns[i].title))
+			continue;
+		rig_open(&rig, &columns[i]);
+		failed = cmocka_run_group_tests_name(columns[i].title, tests, NULL, NULL);
+		rig_close(&rig);
+		return failed;
+	}
+	fprintf(stderr, "usage: %s COLUMN\n", argv[0]);
+	return 2;
+}
