@@ -59,7 +59,11 @@ static inline uint32_t fill(struct slu_op *into, const struct slu_op *ops, uint3
 	return i;
 }
 
-static uint32_t enqueue(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+/*
+ * The ring can be full while there is room by count: the poller gives elements back after it has
+ * completed them. @return accepted, or why the first operation is not
+ */
+static int enqueue(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
 	uint32_t stamp_us = (uint32_t)(clock_now_ns(queue->clock) / NS_PER_US);
 	struct rte_ring_zc_data zc;
@@ -76,33 +80,38 @@ static uint32_t enqueue(struct slu_queue *queue, const struct slu_op *ops, uint3
 	barrier_light();
 	if (__builtin_expect(atomic_load_explicit(&queue->poller->sleeping, memory_order_relaxed), 0))
 		poller_wake(queue->poller);
-	return filled;
+	return filled > 0 ? (int)filled : why_invalid(&ops[0]);
 }
 
-static uint32_t start_inline(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+/* @return as enqueue() */
+static int start_inline(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
 	uint32_t count = 0;
 
 	while (count < n && valid(&ops[count]))
 		count++;
+	if (count == 0)
+		return why_invalid(&ops[0]);
 	poller_start(queue->poller, queue, ops, count);
-	return count;
+	return (int)count;
 }
 
 int slu_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
 	uint32_t room = queue->depth - queue->outstanding;
 	uint32_t wanted = n < room ? n : room;
-	uint32_t accepted;
+	int accepted;
 
 	if (wanted < n)
 		queue->full++;
 	if (wanted == 0)
 		return 0;
 	accepted = queue->is_inline ? start_inline(queue, ops, wanted) : enqueue(queue, ops, wanted);
-	queue->outstanding += accepted;
-	queue->accepted += accepted;
-	return accepted > 0 ? (int)accepted : why_invalid(&ops[0]);
+	if (accepted <= 0)
+		return accepted;
+	queue->outstanding += (uint32_t)accepted;
+	queue->accepted += (uint32_t)accepted;
+	return accepted;
 }
 
 int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
