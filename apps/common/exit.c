@@ -8,8 +8,10 @@
 
 void exit_explain(int error)
 {
-	fprintf(stderr, "%s: %s (%s)\n", program_invocation_short_name, slu_last_error(),
-		slu_strerror(error));
+	const char *cause = slu_last_error();
+
+	fprintf(stderr, "%s: %s\n", program_invocation_short_name,
+		cause[0] ? cause : slu_strerror(error));
 }
 
 int exit_usage(void)

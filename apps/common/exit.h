@@ -12,7 +12,7 @@ enum exit_code {
 	EXIT_USAGE = 2,  /* the command line asks for what cannot be */
 };
 
-/** Print "PROGRAM: cause and remedy" (slu_last_error()) and the meaning of @p error on stderr. */
+/** Print cause and remedy of a failure on stderr; where nobody knew them, what @p error means. */
 void exit_explain(int error);
 
 /** Print slu_last_error() as a mistake in the command line. @return EXIT_USAGE */

@@ -17,7 +17,7 @@ int interrupt_init(void);
 /** Has a signal come? Any thread. */
 bool interrupt_pending(void);
 
-/** Sleep @p timeout_ns, or until a signal comes. One thread at a time. @return has a signal come? */
+/** Sleep @p timeout_ns, or until a signal comes. One thread at a time. @return did one come? */
 bool interrupt_wait(uint64_t timeout_ns);
 
 #endif

@@ -92,6 +92,7 @@ void batch_build(struct worker *worker, struct slot *slot)
 {
 	bool check = worker->load->config->integrity_check;
 
+	slot->built = true;
 	slot->submitted = 0;
 	slot->completed = 0;
 	slot->failed = 0;

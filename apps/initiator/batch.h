@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * A batch on its way: built and filled, submitted, finished, compared. Hot; the worker's thread only.
+ * A batch on its way: built and filled, submitted, finished, compared. Hot; for the worker's thread.
  */
 #ifndef INITIATOR_BATCH_H
 #define INITIATOR_BATCH_H

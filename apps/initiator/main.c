@@ -167,6 +167,27 @@ static int explain_connect(const struct config *config, int error)
 	return error == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
 }
 
+/* One line for whoever reads only that. @return EXIT_FAILED */
+static int explain_failure(const struct report *report)
+{
+	const struct row *wrong = report_mismatch(report);
+	uint64_t errors = report_errors(report);
+	uint32_t number = report_first_error(report);
+
+	if (wrong)
+		fail(-EIO,
+		     "wrong data at offset %llu of the segment: is somebody else writing to it?",
+		     (unsigned long long)wrong->mismatch.offset);
+	else if (errors)
+		fail(-EIO, "%llu operations failed, such as with %s: %s",
+		     (unsigned long long)errors, report_errno_name(number),
+		     slu_strerror((int)number));
+	else
+		fail(-EINTR, "interrupted: the report tells what was done");
+	exit_explain(-EIO);
+	return EXIT_FAILED;
+}
+
 static int work(struct setup *setup, struct report *report)
 {
 	int rc = setup_connect(setup, report->config);
@@ -187,7 +208,7 @@ static int work(struct setup *setup, struct report *report)
 		exit_explain(rc);
 		return rc == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
 	}
-	return report_succeeded(report) ? EXIT_DONE : EXIT_FAILED;
+	return report_succeeded(report) ? EXIT_DONE : explain_failure(report);
 }
 
 static int initiate(const struct config *config, int argc, char **argv)

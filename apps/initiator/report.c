@@ -69,6 +69,24 @@ uint64_t report_errors(const struct report *report)
 	return errors;
 }
 
+uint64_t report_errors_of(const struct report *report, uint32_t number)
+{
+	uint64_t errors = 0;
+
+	for (uint32_t i = 0; i < report->rows_count; i++)
+		errors += report->rows[i]->errors[number];
+	return errors;
+}
+
+uint32_t report_first_error(const struct report *report)
+{
+	uint32_t number = 0;
+
+	while (number < ERRNO_MAX && !report_errors_of(report, number))
+		number++;
+	return report_errors_of(report, number) ? number : 0;
+}
+
 uint64_t report_verified_bytes(const struct report *report)
 {
 	uint64_t bytes = 0;
@@ -283,10 +301,8 @@ static void print_errors(const struct report *report)
 {
 	printf(LABEL "%" PRIu64, "errors", report_errors(report));
 	for (uint32_t e = 0; e <= ERRNO_MAX; e++) {
-		uint64_t count = 0;
+		uint64_t count = report_errors_of(report, e);
 
-		for (uint32_t i = 0; i < report->rows_count; i++)
-			count += report->rows[i]->errors[e];
 		if (count)
 			printf("; %" PRIu64 " %s: %s", count, report_errno_name(e),
 			       e < ERRNO_MAX ? slu_strerror((int)e) : "");

@@ -51,8 +51,12 @@ bool report_succeeded(const struct report *report);
 /** Was the integrity check asked for and passed by every row? */
 bool report_verified(const struct report *report);
 
+/** The errno of the lowest number that operations failed with; 0 when none failed. */
+uint32_t report_first_error(const struct report *report);
+
 /** Sums over all rows. */
 uint64_t report_errors(const struct report *report);
+uint64_t report_errors_of(const struct report *report, uint32_t number);
 uint64_t report_verified_bytes(const struct report *report);
 
 /** The row that met wrong data, or NULL. */

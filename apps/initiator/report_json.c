@@ -95,10 +95,8 @@ static json_t *errors_json(const struct report *report)
 	json_t *errors = json_object();
 
 	for (uint32_t e = 0; e <= ERRNO_MAX; e++) {
-		uint64_t count = 0;
+		uint64_t count = report_errors_of(report, e);
 
-		for (uint32_t i = 0; i < report->rows_count; i++)
-			count += report->rows[i]->errors[e];
 		if (count)
 			set(errors, report_errno_name(e), integer(count));
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The threads of the workers: each runs one step after another, all of them the same step at a time.
+ * The threads of the workers: all of them run the same step, one step after another.
  *
  * Between two steps they stand still, and what they wrote is visible to the calling thread.
  */

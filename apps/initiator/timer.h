@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * Timestamps for latencies: the processor's time-stamp counter where the kernel itself keeps time by
- * it (half the cost of clock_gettime), else CLOCK_MONOTONIC.
+ * Timestamps for latencies: the processor's time-stamp counter where the kernel itself keeps time
+ * by it (half the cost of clock_gettime), else CLOCK_MONOTONIC.
  *
  * Order of calls: timer_start early, timer_calibrate before the first timer_now, both from one
  * thread; then timer_now from any.

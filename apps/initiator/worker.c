@@ -21,8 +21,11 @@ static uint64_t end_ns(const struct worker *worker)
 
 static void end_now(struct worker *worker)
 {
+	uint64_t now = timer_now();
+
 	worker->broken = true;
-	atomic_store_explicit(&worker->load->end_ns, timer_now(), memory_order_relaxed);
+	if (now < end_ns(worker))
+		atomic_store_explicit(&worker->load->end_ns, now, memory_order_relaxed);
 }
 
 int worker_prepare(struct worker *worker)
@@ -124,7 +127,7 @@ static int submit_next(struct worker *worker)
 	bool open_loop = is_open_loop(worker);
 	int rc;
 
-	if (slot->submitted == 0) {
+	if (!slot->built) {
 		if (open_loop && due_ns(worker) > timer_now())
 			return 0;
 		batch_build(worker, slot);
@@ -148,7 +151,7 @@ static void slot_finished(struct worker *worker, struct slot *slot, uint64_t now
 		histogram_add(&worker->counters.batches, 1);
 	}
 	batch_finish(worker, slot);
-	slot->submitted = 0;
+	slot->built = false;
 	put_idle(worker, (uint32_t)(slot - worker->slots));
 }
 
@@ -232,13 +235,13 @@ static void reap(struct worker *worker)
 		idle(worker);
 }
 
-/* At the end: batches half submitted and READs that check a WRITE are still made, no others. */
+/* At the end: batches that were built and READs that check a WRITE are still made, no others. */
 static void submit_last(struct worker *worker)
 {
 	for (uint32_t n = worker->idle_count; n > 0 && !worker->broken; n--) {
 		struct slot *slot = &worker->slots[worker->idle[worker->idle_head]];
 
-		if (slot->read_back || slot->submitted) {
+		if (slot->read_back || slot->built) {
 			if (!submit_next(worker))
 				return;
 		} else {

@@ -42,6 +42,7 @@ struct slot {
 	uint32_t submitted;  /* of its operations */
 	uint32_t completed;
 	uint32_t failed;
+	bool built;          /* its operations are what is to be submitted next */
 	bool read_back;      /* its WRITE is done, the READ that checks it comes next */
 	uint8_t opcode;
 };
