@@ -38,17 +38,14 @@ elapsed() {
 	printf '%3d:%02d' $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-# run NAME COMMAND...: run it with its output in a log of its own; on failure show the end of it.
+# run NAME COMMAND...: run it, in a shell of its own, with its output in a log of its own.
 run() {
-	local name=$1 result
+	local name=$1
 	shift
 	steps=$((steps + 1))
 	log=$LOGS/$(printf '%02d' $steps)-${name//[^A-Za-z0-9_-]/-}.log
 	printf '%s  %s\n' "$(elapsed)" "$name"
 	("$@") >"$log" 2>&1 </dev/null
-	result=$?
-	[ $result -eq 0 ] || { tail -n 40 "$log" | sed 's/^/        /'; }
-	return $result
 }
 
 # A check of our own: one pass or one failure.
@@ -58,14 +55,9 @@ check() {
 		return 0
 	fi
 	failed=$((failed + 1))
+	tail -n 40 "$log" | sed 's/^/        /'
 	printf '%s  FAILED: %s (whole log: %s)\n' "$(elapsed)" "$1" "$log"
 	return 1
-}
-
-# A check that this machine cannot make.
-skip() {
-	skipped=$((skipped + 1))
-	printf '%s  %s\n        skipped: %s\n' "$(elapsed)" "$1" "$2"
 }
 
 # Run one suite of a build and add up its cases.
@@ -74,10 +66,10 @@ suite() {
 	base=$build/meson-logs/$suite
 	rm -f "$base".*
 	run "$suite tests in $build" \
-		meson test -C "$build" --no-rebuild --suite "$suite" --logbase "$suite" \
-		--print-errorlogs
+		meson test -C "$build" --no-rebuild --suite "$suite" --logbase "$suite"
 	if ! counts=$(tools/count_tests.py "$base" 2>>"$log"); then
 		failed=$((failed + 1))
+		tail -n 10 "$log" | sed 's/^/        /'
 		printf '%s  FAILED: %s left no results (log: %s)\n' "$(elapsed)" "$suite" "$log"
 		return
 	fi
@@ -150,6 +142,12 @@ installed_library_works() {
 		"$root/usr/local/bin/sluice-initiator" --version
 }
 
+readme_example_compiles() {
+	awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md >"$scratch/readme.c"
+	[ -s "$scratch/readme.c" ] &&
+		gcc -std=c17 -Wall -Wextra -Werror -Iinclude -fsyntax-only "$scratch/readme.c"
+}
+
 every_file_has_a_licence() {
 	local file bad=0
 	while read -r file; do
@@ -200,6 +198,7 @@ fast_checks() {
 	check "public headers compile alone in C and C++" headers_compile_alone
 	check "exported symbols are the public ones" symbols_are_public
 	check "installed library works" installed_library_works
+	check "the example of the README compiles" readme_example_compiles
 	check "every file has its licence line" every_file_has_a_licence
 	check "shell scripts are clean" shell_is_clean
 }
@@ -259,9 +258,13 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 mkdir -p $LOGS && rm -f $LOGS/* && scratch=$(mktemp -d) || exit 1
 
-prepare || { echo "check.sh: cannot go on without these packages" >&2; exit 1; }
-fast_checks
-[ -n "$fast" ] || slow_checks
+if prepare; then
+	fast_checks
+	[ -n "$fast" ] || slow_checks
+else
+	failed=1
+	echo "cannot go on without these packages"
+fi
 
 printf '%s  done; logs are in %s\n' "$(elapsed)" $LOGS
 printf '%d passed, %d failed, %d skipped\n' $passed $failed $skipped

@@ -54,6 +54,13 @@ def results_of(program, suites):
     return results
 
 
+def explanation(program):
+    """What a failed program said about it: TAP comments beside its failures, and stderr's end."""
+    said = [line for line in program.get("stdout", "").splitlines()
+            if line.startswith(("not ok", "#", "Bail out!")) and not line.startswith("# ok")]
+    return said[-30:] + program.get("stderr", "").splitlines()[-10:]
+
+
 def main():
     base = sys.argv[1]
     suites = read_suites(base + ".junit.xml")
@@ -66,6 +73,8 @@ def main():
             skipped |= result == "skipped"
             if result != "passed":
                 lines.append(f"{result}: {program['name']}: {case}")
+        if program_result(program) == "failed":
+            lines += [f"    {line}" for line in explanation(program)]
         if skipped:
             lines += [f"    {why}" for why in REASON.findall(program.get("stdout", ""))]
     print(counts["passed"], counts["failed"], counts["skipped"])
