@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "memory/copy.h"
 
+#include <cpuid.h>
 #include <stdlib.h>
 
 #define LINE 64u
@@ -72,15 +73,26 @@ __attribute__((target("avx2"))) static void streamed_avx2(void *dst, const void 
 
 void (*copy_streamed)(void *dst, const void *src, uint64_t length) = streamed_sse2;
 
+bool copy_has_fast_string;
+
+/* Leaf 7, EBX bit 9: enhanced rep movsb (Intel SDM volume 2, CPUID; AMD APM volume 3). */
+static bool cpu_has_erms(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & 1u << 9;
+}
+
 void copy_init(void)
 {
-	if (__builtin_cpu_supports("avx2")) {
-		copy_streamed = streamed_avx2;
-		description = "memcpy, avx2 non-temporal";
-	} else {
-		copy_streamed = streamed_sse2;
-		description = "memcpy, sse2 non-temporal";
-	}
+	bool avx2 = __builtin_cpu_supports("avx2");
+
+	copy_streamed = avx2 ? streamed_avx2 : streamed_sse2;
+	copy_has_fast_string = cpu_has_erms();
+	if (copy_has_fast_string)
+		description = avx2 ? "rep movsb, avx2 non-temporal" : "rep movsb, sse2 non-temporal";
+	else
+		description = avx2 ? "memcpy, avx2 non-temporal" : "memcpy, sse2 non-temporal";
 }
 
 const char *copy_describe(void)

@@ -19,6 +19,9 @@
 /** Below this the choice costs more than it saves: ordinary stores. */
 #define COPY_STREAM_MIN_BYTES 4096u
 
+/** From here on "rep movsb" is worth its start-up. */
+#define COPY_STRING_MIN_BYTES 4096u
+
 /** Copies up to this size are expanded in line. */
 #define COPY_SMALL_BYTES 64u
 
@@ -49,6 +52,18 @@ void copy_tracker_destroy(struct copy_tracker *tracker);
 
 /** Non-temporal copy; copy_fence() must follow before anyone is told. */
 extern void (*copy_streamed)(void *dst, const void *src, uint64_t length);
+
+/** Has the CPU a fast "rep movsb" (ERMS)? */
+extern bool copy_has_fast_string;
+
+/** Copy into the cache. */
+static inline void copy_cached(void *dst, const void *src, uint64_t length)
+{
+	if (length < COPY_STRING_MIN_BYTES || !copy_has_fast_string)
+		memcpy(dst, src, length);
+	else
+		__asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(length) : : "memory");
+}
 
 /** Make streamed stores visible before every later store. */
 static inline void copy_fence(void)

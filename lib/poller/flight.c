@@ -131,17 +131,20 @@ static void slice_done(struct poller *poller, const struct slu_completion *done)
 	flight_settle(poller, flight);
 }
 
-/* One slice, so that short operations never wait for more than one. */
+/*
+ * One slice, so that short operations never wait for more than one. The next turn goes on with the
+ * same operation: to alternate between long ones would only scatter the copies.
+ */
 static uint32_t post_immediate(struct poller *poller, struct flight *flight, struct path *path)
 {
 	struct slu_completion done;
 	struct slu_op slice;
 
-	move_to(poller, flight, false); /* to the tail: the others' turn next */
-	if (!next_slice(flight, path->slice_bytes, &slice))
+	if (!next_slice(flight, path->slice_bytes, &slice) ||
+	    path->fast->post(path, &slice, 1, &done) == 0) {
+		move_to(poller, flight, false); /* held back: another's turn */
 		return 0;
-	if (path->fast->post(path, &slice, 1, &done) == 0)
-		return 0;
+	}
 	slice_posted(flight, &slice);
 	slice_done(poller, &done);
 	return 1;

@@ -18,7 +18,7 @@
 #include "poller/queue.h"
 #include "transport/transport.h"
 
-#define POLLER_BURST      32u
+#define POLLER_BURST      64u
 #define POLLER_QUEUES_MAX 1024u
 
 /** Something for the poller's thread to do between two turns. */

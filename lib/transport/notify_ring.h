@@ -49,19 +49,19 @@ static inline uint64_t notify_word(uint32_t position, uint32_t tag)
 /**
  * Claim a position before the data is copied. Any poller of the client.
  *
- * The acquire of tail pairs with the release in notify_receive(): the slot was read before it is
- * overwritten.
- *
+ * @param tail  the caller's last known value of ring->tail: reading the line anew, which the target
+ *              writes, is needed only when the ring seems full. The acquire pairs with the release
+ *              in notify_receive(): the slot was read before it is overwritten.
  * @return false: the ring is full
  */
-static inline bool notify_claim(struct notify_ring *ring, uint32_t *position)
+static inline bool notify_claim(struct notify_ring *ring, uint32_t *tail, uint32_t *position)
 {
 	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
 
 	do {
-		uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
-
-		if (head - tail >= NOTIFY_SLOTS)
+		if (head - *tail >= NOTIFY_SLOTS)
+			*tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
+		if (head - *tail >= NOTIFY_SLOTS)
 			return false;
 	} while (!atomic_compare_exchange_weak_explicit(&ring->head, &head, head + 1,
 							memory_order_relaxed, memory_order_relaxed));

@@ -10,6 +10,9 @@
 #define PRODUCERS    3
 #define PER_PRODUCER 20000u
 
+/* What this producer last saw of the ring's tail. */
+static _Thread_local uint32_t seen_tail;
+
 static struct notify_ring *new_ring(void)
 {
 	struct notify_ring *ring = aligned_alloc(64, sizeof(*ring));
@@ -23,7 +26,7 @@ static void send(struct notify_ring *ring, uint32_t tag)
 {
 	uint32_t position = 0;
 
-	assert_true(notify_claim(ring, &position));
+	assert_true(notify_claim(ring, &seen_tail, &position));
 	notify_publish(ring, position, tag);
 }
 
@@ -57,10 +60,10 @@ static void test_full_ring_refuses(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < NOTIFY_SLOTS; i++)
 		send(ring, i);
-	assert_false(notify_claim(ring, &position));
+	assert_false(notify_claim(ring, &seen_tail, &position));
 	assert_int_equal(notify_receive(&inbox, &tag, 1), 1);
-	assert_true(notify_claim(ring, &position));
-	assert_false(notify_claim(ring, &position));
+	assert_true(notify_claim(ring, &seen_tail, &position));
+	assert_false(notify_claim(ring, &seen_tail, &position));
 	free(ring);
 }
 
@@ -72,7 +75,7 @@ static void test_unpublished_holds_back(void **state)
 	uint32_t first = 0, tags[2];
 
 	(void)state;
-	assert_true(notify_claim(ring, &first));
+	assert_true(notify_claim(ring, &seen_tail, &first));
 	send(ring, 2);
 	assert_int_equal(notify_receive(&inbox, tags, 2), 0);
 	notify_publish(ring, first, 1);
@@ -129,7 +132,7 @@ static void *produce(void *arg)
 	uint32_t producer = atomic_fetch_add(&next_producer, 1), position;
 
 	for (uint32_t i = 0; i < PER_PRODUCER; i++) {
-		while (!notify_claim(ring, &position))
+		while (!notify_claim(ring, &seen_tail, &position))
 			sched_yield();
 		notify_publish(ring, position, producer << 16 | i);
 	}

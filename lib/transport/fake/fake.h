@@ -42,6 +42,7 @@ struct fake_path {
 	struct path path;
 	char *base;
 	struct notify_ring *ring;
+	uint32_t ring_tail; /* as last seen */
 	const struct clock *clock;
 	struct random random;
 	struct fake_behaviour behaviour;

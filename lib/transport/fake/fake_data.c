@@ -47,7 +47,8 @@ static int perform(struct fake_path *fake, const struct slu_op *op)
 		fake->path.stats.bytes_read += op->length;
 		return 0;
 	}
-	if (op->opcode == SLU_WRITE_NOTIFY && !notify_claim(fake->ring, &position))
+	if (op->opcode == SLU_WRITE_NOTIFY && 
+	    !notify_claim(fake->ring, &fake->ring_tail, &position))
 		return -EAGAIN;
 	memcpy(remote, local, op->length);
 	fake->path.stats.writes++;

@@ -24,6 +24,7 @@ struct shm_path {
 	struct path path;
 	char *base;
 	struct notify_ring *ring;
+	uint32_t ring_tail; /* as last seen */
 	struct copy_tracker *tracker;
 };
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The copying itself; runs on the polling core, for any number of small and sliced operations. */
-#include <string.h>
-
 #include "transport/shm/shm.h"
 
 /* @return true: non-temporal stores were used, a fence is due */
@@ -15,7 +13,7 @@ static inline bool move(struct copy_tracker *tracker, void *dst, const void *src
 		copy_streamed(dst, src, length);
 		return true;
 	}
-	memcpy(dst, src, length);
+	copy_cached(dst, src, length);
 	return false;
 }
 
@@ -42,7 +40,7 @@ static bool write_notify(struct shm_path *shm, const struct slu_op *op)
 {
 	uint32_t position;
 
-	if (!notify_claim(shm->ring, &position))
+	if (!notify_claim(shm->ring, &shm->ring_tail, &position))
 		return false;
 	if (move(shm->tracker, shm->base + op->remote_offset, op->region->addr + op->local_offset,
 		 op->length))
