@@ -24,10 +24,9 @@ double plain_rate(const struct bench *bench, struct plain *plains, unsigned coun
 		  const struct copy_kernel *kernel);
 
 /**
- * Try every kernel a few times in turn and name the fastest, by the medians.
+ * Try every kernel five times in turn and name the fastest, by the second best try of each.
  *
- * @param rates  out: the median of each kernel, in the order of copy_kernels(); room for
- *               COPY_KERNELS_MAX
+ * @param rates  out: that of each kernel, in the order of copy_kernels(); room for COPY_KERNELS_MAX
  */
 struct copy_kernel plain_fastest(const struct bench *bench, struct plain *plains, unsigned count,
 				 double *rates);

@@ -38,7 +38,9 @@ class Comparison:
 
     @property
     def reference_name(self):
-        return f"ucx_perftest {self.test}" if self.iterations else f"UCX {self.test}, ucx_stream"
+        if not self.iterations:
+            return f"UCX {self.test}, ucx_stream"
+        return f"ucx_perftest {self.test}{', p50' if self.unit == 'ns' else ''}"
 
 
 COMPARISONS = (
