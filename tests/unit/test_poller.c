@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The poller over a scripted transport, in virtual time: slicing, waiting, failing, giving up. */
+#include "poller/poller.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "env/eal.h"
+#include "tests/tap.h"
+
+#define SLICE      1024u
+#define POSTED_MAX 512u
+#define DEPTH      64u
+
+/* A transport that does what the test says: takes up to room operations, finishes on demand. */
+static struct {
+	struct path path;
+	uint32_t room;
+	uint32_t count;
+	struct slu_op ops[POSTED_MAX]; /* posted and not reported */
+	struct slu_completion ready[POSTED_MAX];
+	uint32_t ready_count;
+	uint32_t flushes;
+} script;
+
+static struct poller *poller;
+static struct slu_queue *queue;
+static struct slu_remote remote;
+static struct slu_region region;
+static uint64_t now_ns;
+
+static uint64_t virtual_now(void *arg)
+{
+	(void)arg;
+	return now_ns;
+}
+
+static const struct clock virtual_clock = {.now = virtual_now};
+static const struct transport_env env = {.clock = &virtual_clock};
+
+static uint32_t script_post(struct path *path, const struct slu_op *ops, uint32_t n,
+			    struct slu_completion *done)
+{
+	(void)path;
+	if (n > script.room)
+		n = script.room;
+	assert_true(script.count + n <= POSTED_MAX);
+	for (uint32_t i = 0; i < n; i++) {
+		script.ops[script.count] = ops[i];
+		if (done) /* immediate: reported here, kept for the test to look at */
+			done[i] = (struct slu_completion){.user_data = ops[i].user_data};
+		script.count++;
+	}
+	return n;
+}
+
+static uint32_t script_poll(struct path *path, struct slu_completion *done, uint32_t n)
+{
+	uint32_t given = script.ready_count < n ? script.ready_count : n;
+
+	(void)path;
+	memcpy(done, script.ready, given * sizeof(*done));
+	script.ready_count -= given;
+	memmove(script.ready, script.ready + given, script.ready_count * sizeof(*done));
+	return given;
+}
+
+/* Report the posted operation at @p index. */
+static void finish(uint32_t index, int status)
+{
+	assert_true(index < script.count);
+	script.ready[script.ready_count++] = (struct slu_completion){
+		.user_data = script.ops[index].user_data,
+		.status = status,
+		.scope = status < 0 ? SLU_SCOPE_PATH : SLU_SCOPE_NONE,
+	};
+	script.ops[index] = script.ops[--script.count];
+}
+
+static void script_flush(struct path *path)
+{
+	(void)path;
+	script.flushes++;
+	while (script.count > 0)
+		finish(0, -ECANCELED);
+}
+
+static const struct transport_fast script_fast = {
+	.post = script_post, .poll = script_poll, .flush = script_flush};
+
+static int set_up(bool immediate)
+{
+	struct slu_queue_options options = {
+		.size = sizeof(options), .depth = DEPTH, .poller = SLU_POLLER_INLINE};
+
+	memset(&script, 0, sizeof(script));
+	memset(&remote, 0, sizeof(remote));
+	now_ns = NS_PER_SECOND;
+	script.room = POSTED_MAX;
+	script.path = (struct path){.fast = &script_fast,
+				    .slice_bytes = SLICE,
+				    .immediate = immediate,
+				    .remote = &remote,
+				    .transport = SLU_TRANSPORT_FAKE};
+	remote.paths[0] = &script.path;
+	if (poller_create(0, &env, 0, &poller) < 0 ||
+	    queue_create(&options, poller, -1, &queue) < 0)
+		return -1;
+	queue->clock = &virtual_clock;
+	return poller_attach(poller, queue);
+}
+
+static int set_up_immediate(void **state)
+{
+	(void)state;
+	return set_up(true);
+}
+
+static int set_up_asynchronous(void **state)
+{
+	(void)state;
+	return set_up(false);
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	poller_detach(poller, queue);
+	queue_destroy(queue);
+	poller_destroy(poller);
+	return 0;
+}
+
+static struct slu_op op_of(uint8_t opcode, uint64_t id, uint64_t length)
+{
+	return (struct slu_op){.user_data = id,
+			       .remote = &remote,
+			       .region = &region,
+			       .remote_offset = 1000000,
+			       .local_offset = 5000,
+			       .length = length,
+			       .opcode = opcode,
+			       .tag = (uint32_t)id};
+}
+
+static void start(const struct slu_op *op)
+{
+	poller_start(poller, queue, op, 1);
+}
+
+static void run(unsigned turns)
+{
+	while (turns-- > 0)
+		poller_run_once(poller);
+}
+
+static uint32_t reap(struct slu_completion *done, uint32_t n)
+{
+	return rte_ring_sc_dequeue_burst_elem(queue->completions, done, sizeof(*done), n, NULL);
+}
+
+static void assert_done(uint64_t id, int status)
+{
+	struct slu_completion done;
+
+	assert_int_equal(reap(&done, 1), 1);
+	assert_int_equal(done.user_data, id);
+	assert_int_equal(done.status, status);
+}
+
+/* All of 1..n, in any order. */
+static void assert_all_done(uint32_t n, int status)
+{
+	struct slu_completion done[8];
+	unsigned seen = 0;
+
+	assert_int_equal(reap(done, 8), n);
+	for (uint32_t i = 0; i < n; i++) {
+		assert_int_equal(done[i].status, status);
+		seen |= 1u << done[i].user_data;
+	}
+	assert_int_equal(seen, (2u << n) - 2);
+}
+
+static void assert_nothing_done(void)
+{
+	assert_int_equal(queue_ready(queue), 0);
+}
+
+/* Goal: short operations on an immediate path are finished in poller_start(), in order. */
+static void test_short_finish_at_once(void **state)
+{
+	struct slu_op ops[40];
+
+	(void)state;
+	for (uint64_t i = 0; i < 40; i++)
+		ops[i] = op_of(SLU_WRITE, i, i);
+	poller_start(poller, queue, ops, 40);
+	for (uint64_t i = 0; i < 40; i++)
+		assert_done(i, 0);
+	assert_nothing_done();
+}
+
+/* Goal: a long operation is cut into slices that cover it once, and completes once at its end. */
+static void test_long_is_sliced(void **state)
+{
+	struct slu_op op = op_of(SLU_READ, 7, 5 * SLICE + 1);
+	uint64_t covered = 0;
+
+	(void)state;
+	start(&op);
+	run(5);
+	assert_nothing_done();
+	run(1);
+	assert_done(7, 0);
+	assert_int_equal(script.count, 6);
+	for (uint32_t i = 0; i < 6; i++) {
+		assert_int_equal(script.ops[i].remote_offset, op.remote_offset + covered);
+		assert_int_equal(script.ops[i].local_offset, op.local_offset + covered);
+		covered += script.ops[i].length;
+	}
+	assert_int_equal(covered, op.length);
+}
+
+/* Goal: a short operation that comes while a long one is under way does not wait for its end. */
+static void test_short_overtakes_long(void **state)
+{
+	struct slu_op large = op_of(SLU_WRITE, 1, 100 * SLICE), small = op_of(SLU_WRITE, 2, 8);
+
+	(void)state;
+	start(&large);
+	run(3);
+	start(&small);
+	assert_done(2, 0);
+	run(97);
+	assert_done(1, 0);
+}
+
+/* Goal: long operations are finished one after the other, so that each streams through memory. */
+static void test_long_ones_in_order(void **state)
+{
+	struct slu_op a = op_of(SLU_WRITE, 1, 10 * SLICE), b = op_of(SLU_READ, 2, 2 * SLICE);
+
+	(void)state;
+	start(&a);
+	start(&b);
+	run(10);
+	assert_done(1, 0);
+	assert_nothing_done();
+	run(2);
+	assert_done(2, 0);
+}
+
+/* Goal: an operation that finds no room waits and goes later; those behind it are not lost. */
+static void test_back_pressure(void **state)
+{
+	struct slu_op ops[3] = {op_of(SLU_WRITE_NOTIFY, 1, 8), op_of(SLU_WRITE, 2, 8),
+				op_of(SLU_WRITE, 3, 8)};
+
+	(void)state;
+	script.room = 0;
+	poller_start(poller, queue, ops, 3);
+	run(10);
+	assert_nothing_done();
+	script.room = POSTED_MAX;
+	run(3);
+	assert_all_done(3, 0);
+	assert_nothing_done();
+}
+
+/* Goal: an operation of no bytes is posted once and completes, on either kind of path. */
+static void test_zero_length(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE_NOTIFY, 9, 0);
+
+	(void)state;
+	start(&op);
+	run(1);
+	if (!script.path.immediate) {
+		assert_nothing_done();
+		finish(0, 0);
+		run(1);
+	}
+	assert_done(9, 0);
+	run(5);
+	assert_nothing_done();
+}
+
+/* Goal: completions that come in any order end the right operations, each at its last slice. */
+static void test_completions_out_of_order(void **state)
+{
+	struct slu_op a = op_of(SLU_READ, 1, 2 * SLICE), b = op_of(SLU_READ, 2, SLICE);
+
+	(void)state;
+	start(&a);
+	start(&b);
+	run(2);
+	assert_int_equal(script.count, 3);
+	finish(2, 0); /* b */
+	run(1);
+	assert_done(2, 0);
+	finish(1, 0);
+	run(1);
+	assert_nothing_done();
+	finish(0, 0);
+	run(1);
+	assert_done(1, 0);
+}
+
+/* Goal: the slice that notifies is posted when all other slices of its operation are finished. */
+static void test_notification_after_data(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE_NOTIFY, 5, 4 * SLICE);
+
+	(void)state;
+	start(&op);
+	run(10);
+	assert_int_equal(script.count, 3);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(script.ops[i].opcode, SLU_WRITE);
+	finish(1, 0);
+	finish(0, 0);
+	run(10);
+	assert_int_equal(script.count, 1);
+	finish(0, 0);
+	run(2);
+	assert_int_equal(script.count, 1);
+	assert_int_equal(script.ops[0].opcode, SLU_WRITE_NOTIFY);
+	assert_int_equal(script.ops[0].tag, 5);
+	assert_nothing_done();
+	finish(0, 0);
+	run(1);
+	assert_done(5, 0);
+}
+
+/* Goal: a slice that fails ends its operation once, with that error, after those already posted. */
+static void test_failed_slice(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 3, 100 * SLICE);
+	struct slu_completion done;
+
+	(void)state;
+	script.room = 2;
+	start(&op);
+	run(1);
+	assert_int_equal(script.count, 2);
+	script.room = 0;
+	finish(0, -EIO);
+	run(5);
+	assert_nothing_done();
+	script.room = POSTED_MAX;
+	finish(0, 0);
+	run(5);
+	assert_int_equal(reap(&done, 1), 1);
+	assert_int_equal(done.status, -EIO);
+	assert_int_equal(done.scope, SLU_SCOPE_PATH);
+	assert_int_equal(script.count, 0);
+	assert_nothing_done();
+}
+
+/* Goal: what is not posted by its deadline times out without a flush. */
+static void test_deadline_of_unposted(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 4, 8);
+
+	(void)state;
+	op.timeout_us = 5000;
+	script.room = 0;
+	start(&op);
+	run(1);
+	now_ns += 4000 * NS_PER_US;
+	run(2);
+	assert_nothing_done();
+	now_ns += 2000 * NS_PER_US;
+	run(2);
+	assert_done(4, -ETIMEDOUT);
+	assert_int_equal(script.flushes, 0);
+}
+
+/* Goal: what is posted is flushed before it times out, and its neighbours are sent once more. */
+static void test_deadline_of_posted(void **state)
+{
+	struct slu_op late = op_of(SLU_WRITE, 1, 8), neighbour = op_of(SLU_WRITE, 2, 8);
+
+	(void)state;
+	late.timeout_us = 5000;
+	start(&late);
+	start(&neighbour);
+	run(1);
+	assert_int_equal(script.count, 2);
+	now_ns += 6000 * NS_PER_US;
+	run(2);
+	assert_int_equal(script.flushes, 1);
+	assert_done(1, -ETIMEDOUT);
+	assert_nothing_done();
+	run(2);
+	assert_int_equal(script.count, 1);
+	assert_int_equal(script.ops[0].length, 8);
+	finish(0, 0);
+	run(1);
+	assert_done(2, 0);
+}
+
+/* Goal: a notification that may have arrived is never sent twice: canceled with its path, it fails.
+ */
+static void test_notification_is_not_repeated(void **state)
+{
+	struct slu_op late = op_of(SLU_WRITE, 1, 8), notifies = op_of(SLU_WRITE_NOTIFY, 2, 8);
+
+	(void)state;
+	late.timeout_us = 5000;
+	start(&late);
+	start(&notifies);
+	run(1);
+	now_ns += 6000 * NS_PER_US;
+	run(4);
+	assert_done(1, -ETIMEDOUT);
+	assert_done(2, -ECANCELED);
+	assert_int_equal(script.count, 0);
+}
+
+/* Goal: a queue that is detached gives up what does not finish: each one once, nothing in flight.
+ */
+static void test_detach_cancels(void **state)
+{
+	struct slu_op a = op_of(SLU_WRITE, 1, 3 * SLICE), b = op_of(SLU_READ, 2, 8);
+
+	(void)state;
+	start(&a);
+	start(&b);
+	run(1);
+	poller_detach(poller, queue);
+	assert_int_equal(script.count, 0);
+	assert_all_done(2, -ECANCELED);
+	assert_int_equal(poller_attach(poller, queue), 0);
+}
+
+/* One turn of a random history. @return operations started */
+static uint64_t random_turn(struct random *random, uint64_t next, uint32_t outstanding)
+{
+	uint64_t begun = 0;
+
+	script.room = (uint32_t)random_below(random, 8);
+	if (outstanding < DEPTH && random_chance(random, 0.4)) {
+		struct slu_op op = op_of((uint8_t)random_below(random, 3), next,
+					 random_below(random, 6 * SLICE));
+
+		if (random_chance(random, 0.2))
+			op.timeout_us = 1 + (uint32_t)random_below(random, 50000);
+		start(&op);
+		begun = 1;
+	}
+	if (script.count > 0 && random_chance(random, 0.5))
+		finish((uint32_t)random_below(random, script.count),
+		       random_chance(random, 0.05) ? -EIO : 0);
+	now_ns += random_below(random, 1000) * NS_PER_US;
+	run(1);
+	return begun;
+}
+
+/* Goal: in thousands of random histories every operation completes exactly once. */
+static void test_random_histories(void **state)
+{
+	static unsigned char times[20000];
+	struct random random = {.state = 42};
+	struct slu_completion done[DEPTH];
+	uint64_t begun = 0, ended = 0;
+
+	(void)state;
+	memset(times, 0, sizeof(times));
+	for (unsigned turn = 0; turn < 1000000 && ended < sizeof(times); turn++) {
+		uint32_t n;
+
+		if (begun < sizeof(times))
+			begun += random_turn(&random, begun, (uint32_t)(begun - ended));
+		else if (script.count > 0)
+			finish(0, 0);
+		run(1);
+		n = reap(done, DEPTH);
+		for (uint32_t i = 0; i < n; i++)
+			assert_int_equal(++times[done[i].user_data], 1);
+		ended += n;
+	}
+	assert_int_equal(begun, sizeof(times));
+	assert_int_equal(ended, begun);
+	assert_int_equal(script.count, 0);
+}
+
+#define immediate(test)    cmocka_unit_test_setup_teardown(test, set_up_immediate, tear_down)
+#define asynchronous(test) cmocka_unit_test_setup_teardown(test, set_up_asynchronous, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		immediate(test_short_finish_at_once),
+		immediate(test_long_is_sliced),
+		immediate(test_short_overtakes_long),
+		immediate(test_long_ones_in_order),
+		immediate(test_back_pressure),
+		immediate(test_zero_length),
+		asynchronous(test_zero_length),
+		asynchronous(test_completions_out_of_order),
+		asynchronous(test_notification_after_data),
+		asynchronous(test_failed_slice),
+		asynchronous(test_deadline_of_unposted),
+		asynchronous(test_deadline_of_posted),
+		asynchronous(test_notification_is_not_repeated),
+		asynchronous(test_detach_cancels),
+		asynchronous(test_random_histories),
+	};
+
+	if (eal_start() < 0) {
+		printf("Bail out! %s\n", slu_last_error());
+		return 1;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
