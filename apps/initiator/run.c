@@ -60,6 +60,15 @@ static uint64_t load_end(const struct setup *setup)
 	return atomic_load_explicit(&setup->load.end_ns, memory_order_relaxed);
 }
 
+static void show_progress(const struct setup *setup, struct progress *progress)
+{
+	uint64_t now = timer_now();
+
+	if (now > setup->load.begin_ns + PROGRESS_INTERVAL_NS / 2)
+		progress_measuring(progress, setup->workers, setup->workers_count,
+				   (double)(now - setup->load.begin_ns) / 1e9);
+}
+
 /* Sleep until @until_ns, the end of the measurement or a signal, which moves the end to now. */
 static void sleep_until(struct setup *setup, uint64_t until_ns, struct progress *progress)
 {
@@ -71,9 +80,8 @@ static void sleep_until(struct setup *setup, uint64_t until_ns, struct progress 
 		if (interrupt_wait(left < PROGRESS_INTERVAL_NS ? left : PROGRESS_INTERVAL_NS))
 			atomic_store_explicit(&setup->load.end_ns, timer_now(),
 					      memory_order_relaxed);
-		else if (now > setup->load.begin_ns)
-			progress_measuring(progress, setup->workers, setup->workers_count,
-					   (double)(now - setup->load.begin_ns) / 1e9);
+		else
+			show_progress(setup, progress);
 	}
 }
 

@@ -61,6 +61,13 @@ int setup_connect(struct setup *setup, const struct config *config)
 	return slu_remote_open(setup->engine, config->remote_segment, &options, &setup->remote);
 }
 
+static void print_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+	(void)arg;
+	fprintf(stderr, "preparing local memory: %.1f of %.1f GiB\n", (double)done_bytes / 0x1p30,
+		(double)total_bytes / 0x1p30);
+}
+
 static int open_memory(struct setup *setup, const struct config *config, uint64_t bytes)
 {
 	struct slu_region_options options;
@@ -69,6 +76,7 @@ static int open_memory(struct setup *setup, const struct config *config, uint64_
 	slu_region_options_init(&options);
 	options.page = (enum slu_page)config->page;
 	options.node = config->node;
+	options.progress = print_progress;
 	options.private_memory = !config->shmfs && !config->local_segment;
 	rc = slu_region_alloc(setup->engine, bytes, &options, &setup->region);
 	if (rc || !config->local_segment)

@@ -2,6 +2,7 @@
 #include "initiator/worker.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -205,19 +206,33 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* Nothing to reap: wait for a completion, or for the next due time, whichever there is. */
+/* How long there is nothing to submit for; 0 when the queue is merely full for the moment. */
+static uint64_t until_due(const struct worker *worker)
+{
+	uint64_t due;
+
+	if (!worker->idle_count)
+		return LOOK_NS;
+	if (!is_open_loop(worker))
+		return 0;
+	due = due_ns(worker);
+	return due > worker->now_ns + SPIN_AHEAD_NS
+		       ? least(LOOK_NS, due - worker->now_ns - SPIN_AHEAD_NS)
+		       : 0;
+}
+
+/*
+ * Nothing to reap: wait for a completion, or for the next due time. Short waits yield, so that
+ * threads that outnumber the cores do not keep each other from working.
+ */
 static void idle(struct worker *worker)
 {
-	uint64_t now = worker->now_ns = timer_now();
-	uint64_t wait_ns = LOOK_NS;
+	uint64_t wait_ns;
 
-	if (is_open_loop(worker) && worker->idle_count) {
-		uint64_t due = due_ns(worker);
-
-		wait_ns = least(wait_ns, due > now + SPIN_AHEAD_NS ? due - now - SPIN_AHEAD_NS : 0);
-	}
+	worker->now_ns = timer_now();
+	wait_ns = until_due(worker);
 	if (wait_ns < NS_PER_US)
-		__builtin_ia32_pause();
+		sched_yield();
 	else if (worker->outstanding)
 		slu_wait(worker->queue, 1, wait_ns / NS_PER_US);
 	else

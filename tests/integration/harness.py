@@ -119,8 +119,11 @@ def need_root_to_change_user():
 
 def run(args, **options):
     args = [str(arg) for arg in args]
-    done = subprocess.run(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=HANG_SECONDS, **options)
+    try:
+        done = subprocess.run(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=HANG_SECONDS, **options)
+    except subprocess.TimeoutExpired as error:
+        raise Failure(f"did not end: {' '.join(args)}\n{error.stdout}\n{error.stderr}") from None
     return Result(args, done.returncode, done.stdout.decode(errors="replace"),
                   done.stderr.decode(errors="replace"))
 

@@ -246,9 +246,10 @@ def out_of_memory():
 @case("without enough hugepages, automatic pages are ordinary and the report says so")
 def fallback_to_ordinary_pages():
     free = int(open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read())
+    available = int(re.search(r"MemAvailable:\s+(\d+) kB", open("/proc/meminfo").read()).group(1))
     size = (free + 1) * 2 << 20
-    if size > 1 << 30:
-        raise Skip(f"{free} free hugepages: more than this test wants to touch")
+    if size > available << 9:
+        raise Skip(f"{free} hugepages are free: one more is over half of the available memory")
     with Target(size=str(size)) as target:
         report = harness.report_of("--remote_segment", target.name)
         equal(report["path"]["remote_page_bytes"], 4096, "page")
@@ -256,6 +257,8 @@ def fallback_to_ordinary_pages():
 
 @case("a memlock limit that is too low: the numbers and the remedy")
 def memlock():
+    if harness.SANITIZED:
+        raise Skip("the sanitizer lets every mlock pass")
     if os.geteuid() == 0:
         harness.need_root_to_change_user()
 
@@ -355,7 +358,7 @@ def idle():
             elapsed = time.monotonic() - began
             for pid, start in before.items():
                 used = (cpu_seconds(pid) - start) / elapsed
-                check(used < 0.05, f"{100 * used:.1f} % of a core", target, process)
+                check(used < 0.02, f"{100 * used:.1f} % of a core", target, process)
 
 
 if __name__ == "__main__":
