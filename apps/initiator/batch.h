@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * A batch on its way: built and filled, submitted, finished, compared. Hot; for the worker's thread.
+ * A batch on its way: built and filled, submitted, finished, compared. Hot; worker's thread.
  */
 #ifndef INITIATOR_BATCH_H
 #define INITIATOR_BATCH_H

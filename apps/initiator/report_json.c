@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "initiator/report_json.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <string.h>
 
-#include "base/log.h"
+#include "common/json_file.h"
 #include "initiator/timer.h"
 #include "initiator/units.h"
 
@@ -259,19 +257,5 @@ static json_t *report_json(const struct report *report)
 
 int report_json_write(const struct report *report)
 {
-	const char *path = report->config->json;
-	bool to_stdout = !strcmp(path, "-");
-	FILE *out = to_stdout ? stdout : fopen(path, "w");
-	json_t *object = report_json(report);
-	int rc = 0;
-
-	if (!object)
-		rc = fail(-ENOMEM, "--json: out of memory");
-	else if (!out || json_dumpf(object, out, JSON_INDENT(2)) || fputc('\n', out) == EOF ||
-		 fflush(out))
-		rc = fail(-EIO, "--json: %s could not be written: %s", path, strerror(errno));
-	if (out && !to_stdout && fclose(out) && !rc)
-		rc = fail(-EIO, "--json: %s could not be written: %s", path, strerror(errno));
-	json_decref(object);
-	return rc;
+	return json_file_write(report_json(report), report->config->json);
 }

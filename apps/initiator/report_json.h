@@ -8,7 +8,7 @@
 
 #include "initiator/report.h"
 
-/** Write it to --json's file, "-" being stdout. @return 0; -EIO, -ENOMEM */
+/** Write it where --json says. @return as json_file_write() */
 int report_json_write(const struct report *report);
 
 #endif

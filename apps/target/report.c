@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "target/report.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <string.h>
 
-#include "base/log.h"
+#include "common/json_file.h"
 
 static double gib(uint64_t bytes)
 {
@@ -75,19 +73,5 @@ static json_t *report_json(const struct serving *serving, const struct config *c
 int report_write_json(const struct serving *serving, const struct config *config,
 		      const struct outcome *outcome)
 {
-	json_t *report = report_json(serving, config, outcome);
-	bool to_stdout = !strcmp(config->json, "-");
-	FILE *out = to_stdout ? stdout : fopen(config->json, "w");
-	int rc = -EIO;
-
-	if (out && report && !json_dumpf(report, out, JSON_INDENT(2)) && fputc('\n', out) != EOF &&
-	    !fflush(out))
-		rc = 0;
-	else
-		fail(rc, "--json: %s could not be written: %s", config->json, strerror(errno));
-	if (out && !to_stdout && fclose(out) && !rc)
-		rc = fail(-EIO, "--json: %s could not be written: %s", config->json,
-			  strerror(errno));
-	json_decref(report);
-	return rc;
+	return json_file_write(report_json(serving, config, outcome), config->json);
 }

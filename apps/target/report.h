@@ -20,7 +20,7 @@ struct outcome {
 void report_print(const struct serving *serving, const struct config *config,
 		  const struct outcome *outcome);
 
-/** @return 0; -EIO it could not be written, see slu_last_error() */
+/** @return as json_file_write() */
 int report_write_json(const struct serving *serving, const struct config *config,
 		      const struct outcome *outcome);
 

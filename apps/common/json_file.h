@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * A report as a file of JSON.
+ */
+#ifndef COMMON_JSON_FILE_H
+#define COMMON_JSON_FILE_H
+
+#include <jansson.h>
+
+/**
+ * Write @p object to --json's file and free it.
+ *
+ * @param object  NULL (out of memory while it was made) is an error
+ * @param path    "-" is standard output
+ * @return        0; -ENOMEM; -EIO it could not be written, slu_last_error() says why
+ */
+int json_file_write(json_t *object, const char *path);
+
+#endif
