@@ -30,7 +30,7 @@ extern "C" {
 #define SLU_REMOTES_MAX 65536       /* opened by one engine */
 #define SLU_ADDRESS_MAX 107         /* bytes of a Unix socket path */
 #define SLU_REMOTE_NAME_MAX (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
-#define SLU_NOTIFICATIONS_MAX 256   /* undelivered, per remote */
+#define SLU_NOTIFICATIONS_MAX 256   /* undelivered, per remote and poller */
 
 struct slu_segment;
 struct slu_remote;

@@ -67,11 +67,18 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 	if (options->allowed_uids_count > 0)
 		memcpy(engine->trust.uids, options->allowed_uids,
 		       options->allowed_uids_count * sizeof(uid_t));
-	engine->clock.now = options->clock ? options->clock : clock_monotonic_ns;
-	engine->clock.arg = options->clock_arg;
 	engine->env.clock = &engine->clock;
 	engine->env.seed = options->seed ? options->seed : random_word();
 	engine->env.fake = engine->fake;
+}
+
+/* After EAL, which measures the rate of the time stamp counter. */
+static void take_clock(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	bool tsc = clock_tsc_init(eal_tsc_hz());
+
+	engine->clock.now = options->clock ? options->clock : tsc ? clock_tsc_ns : clock_monotonic_ns;
+	engine->clock.arg = options->clock_arg;
 }
 
 static int choose_cores(struct slu_engine *engine, const struct slu_engine_options *options,
@@ -159,6 +166,7 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 		rc = topology_open(NULL, &engine->topology);
 	if (rc < 0)
 		return rc;
+	take_clock(engine, options);
 	engine->llc_bytes = topology_llc_bytes(engine->topology, -1);
 	rc = start_pollers(engine, options);
 	if (rc == 0)

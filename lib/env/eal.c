@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_log.h>
@@ -93,6 +94,11 @@ int eal_start(void)
 	pthread_setname_np(pthread_self(), name);
 	started = rc == 0;
 	return rc;
+}
+
+uint64_t eal_tsc_hz(void)
+{
+	return rte_get_tsc_hz();
 }
 
 bool eal_on_hugepages(void)

@@ -8,6 +8,7 @@
 #define ENV_EAL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /**
  * Start EAL if this process has not: no files, no PCI scan, no telemetry socket; on hugepages when
@@ -16,6 +17,9 @@
  * @return 0; -ENOMEM; -EIO EAL refused, its words are in slu_last_error()
  */
 int eal_start(void);
+
+/** Rate of the time stamp counter, as EAL found it. */
+uint64_t eal_tsc_hz(void);
 
 /** Do rings and pools live on hugepages? */
 bool eal_on_hugepages(void);

@@ -2,6 +2,7 @@
 #include "memory/copy.h"
 
 #include <cpuid.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define LINE 64u
@@ -15,7 +16,7 @@
 #define TABLE_BITS_MIN  10
 #define TABLE_BITS_MAX  17
 
-static const char *description;
+static char description[48];
 
 /* Bytes before the first line boundary of @p dst, copied by ordinary stores. */
 static uint64_t align_head(char **dst, const char **src, uint64_t length)
@@ -71,6 +72,27 @@ __attribute__((target("avx2"))) static void streamed_avx2(void *dst, const void 
 	memcpy(d, s, length);
 }
 
+__attribute__((target("avx512f"))) static void streamed_avx512(void *dst, const void *src,
+								uint64_t length)
+{
+	char *d = dst;
+	const char *s = src;
+
+	length = align_head(&d, &s, length);
+	for (; length >= 4 * LINE; length -= 4 * LINE, d += 4 * LINE, s += 4 * LINE) {
+		__m512i a = _mm512_loadu_si512(s);
+		__m512i b = _mm512_loadu_si512(s + 64);
+		__m512i c = _mm512_loadu_si512(s + 128);
+		__m512i e = _mm512_loadu_si512(s + 192);
+
+		_mm512_stream_si512((__m512i *)d, a);
+		_mm512_stream_si512((__m512i *)(d + 64), b);
+		_mm512_stream_si512((__m512i *)(d + 128), c);
+		_mm512_stream_si512((__m512i *)(d + 192), e);
+	}
+	memcpy(d, s, length);
+}
+
 void (*copy_streamed)(void *dst, const void *src, uint64_t length) = streamed_sse2;
 
 bool copy_has_fast_string;
@@ -83,16 +105,27 @@ static bool cpu_has_erms(void)
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & 1u << 9;
 }
 
+static const char *choose_streamed(void)
+{
+	if (__builtin_cpu_supports("avx512f")) {
+		copy_streamed = streamed_avx512;
+		return "avx512";
+	}
+	if (__builtin_cpu_supports("avx2")) {
+		copy_streamed = streamed_avx2;
+		return "avx2";
+	}
+	copy_streamed = streamed_sse2;
+	return "sse2";
+}
+
 void copy_init(void)
 {
-	bool avx2 = __builtin_cpu_supports("avx2");
+	const char *streamed = choose_streamed();
 
-	copy_streamed = avx2 ? streamed_avx2 : streamed_sse2;
 	copy_has_fast_string = cpu_has_erms();
-	if (copy_has_fast_string)
-		description = avx2 ? "rep movsb, avx2 non-temporal" : "rep movsb, sse2 non-temporal";
-	else
-		description = avx2 ? "memcpy, avx2 non-temporal" : "memcpy, sse2 non-temporal";
+	snprintf(description, sizeof(description), "%s, %s non-temporal",
+		 copy_has_fast_string ? "rep movsb" : "memcpy", streamed);
 }
 
 const char *copy_describe(void)

@@ -3,14 +3,17 @@
  * @file
  * A queue as its owner and its poller see it.
  *
- * Who writes what: the owner the first line, the poller the flights; the two rings have one
- * producer and one consumer each; wanted is the one word that both write.
+ * Who writes what: nobody the first line, once it is open; the owner the second, the poller the
+ * flights; the two rings have one producer and one consumer each; wanted is the one word that both
+ * write.
  */
 #ifndef POLLER_QUEUE_H
 #define POLLER_QUEUE_H
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
@@ -25,21 +28,22 @@ struct poller;
 struct flight;
 
 struct slu_queue {
-	/* The owner's. */
 	struct poller *poller;
 	struct rte_ring *submissions; /* of struct slu_op; NULL when inline */
 	struct rte_ring *completions; /* of struct slu_completion */
 	const struct clock *clock;
 	uint32_t depth;
-	uint32_t outstanding; /* accepted and not yet reaped: never over depth */
 	uint32_t timeout_us;
+	int eventfd;
 	bool is_inline;
+
+	/* The owner's. */
+	_Alignas(64) uint32_t outstanding; /* accepted and not yet reaped: never over depth */
 	uint64_t accepted;
 	uint64_t full;
 
 	/* Completions that the sleeping owner waits for; 0: it is awake. */
 	_Alignas(64) _Atomic uint32_t wanted;
-	int eventfd;
 
 	/* The poller's: an operation that cannot finish at once is kept in a flight. */
 	_Alignas(64) struct flight *free_flights;
@@ -47,6 +51,9 @@ struct slu_queue {
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_queue) link;
 };
+
+static_assert(offsetof(struct slu_queue, outstanding) == 64, "read by both | owner's");
+static_assert(offsetof(struct slu_queue, free_flights) == 192, "shared word | poller's");
 
 /** @return 0; -ENOMEM, -EMFILE. @p node: where its poller runs, or -1 */
 int queue_create(const struct slu_queue_options *options, struct poller *poller, int node,

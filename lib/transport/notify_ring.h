@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The ring that carries notifications in shared memory: one per client of a segment, made by the
- * target, written by all pollers of the client, read by the segment's owner.
+ * The memory that carries notifications: one per client of a segment, made by the target. Each
+ * poller of the client has a lane of its own, a ring that it alone writes and the segment's owner
+ * reads; so nothing is locked, and finding a notification moves one cache line.
  *
- *   line 0   reserved words        written once by the target
- *   line 1   head                  next position to claim: the client's pollers
- *   line 2   tail                  next position to read: the target
- *   line 3.. SLU_NOTIFICATIONS_MAX slots of 8 bytes
+ *   line 0              lanes in use: raised by the client, read by the target
+ *   lanes[poller]
+ *     line 0            tail (target) and saved head (client, between two owners of the lane)
+ *     line 1..          SLU_NOTIFICATIONS_MAX slots of 8 bytes (client)
  *
- * A slot holds (lap << 32 | tag) in one word, so that a notification is one store, and finding it is
- * one cache line moved. The lap of position p is p / slots + 1, which no slot holds before. What the
- * other side wrote is input: a hostile client can only invent tags, a hostile target only stall.
+ * A slot holds (lap << 32 | tag) in one word, so that a notification is one store. The lap of
+ * position p is p / slots + 1, which no slot holds before. What the other side wrote is input: a
+ * hostile client can only invent tags, a hostile target only stall.
  */
 #ifndef TRANSPORT_NOTIFY_RING_H
 #define TRANSPORT_NOTIFY_RING_H
@@ -24,21 +25,36 @@
 #include <sluice/segment.h>
 
 #define NOTIFY_SLOTS ((uint32_t)SLU_NOTIFICATIONS_MAX)
+#define NOTIFY_LANES ((uint32_t)SLU_POLLERS_MAX)
 
-struct notify_ring {
-	uint64_t reserved[8];
-	_Alignas(64) _Atomic uint32_t head;
+struct notify_lane {
 	_Alignas(64) _Atomic uint32_t tail;
+	uint32_t saved_head;
 	_Alignas(64) _Atomic uint64_t slots[SLU_NOTIFICATIONS_MAX];
 };
 
-static_assert(sizeof(struct notify_ring) == 192 + 8 * SLU_NOTIFICATIONS_MAX, "wire layout");
+struct notify_ring {
+	_Alignas(64) _Atomic uint32_t lanes;
+	struct notify_lane lane[SLU_POLLERS_MAX];
+};
+
+static_assert(sizeof(struct notify_lane) == 64 + 8 * SLU_NOTIFICATIONS_MAX, "shared layout");
+static_assert(sizeof(struct notify_ring) == 64 + SLU_POLLERS_MAX * sizeof(struct notify_lane),
+	      "shared layout");
 static_assert((SLU_NOTIFICATIONS_MAX & (SLU_NOTIFICATIONS_MAX - 1)) == 0, "a power of two");
 
-/** The target's end of one client's ring. */
+/** One poller's end of its lane. */
+struct notify_sender {
+	struct notify_lane *lane;
+	uint32_t head; /* next position to write */
+	uint32_t tail; /* as last read: the line is the target's, and read only when it matters */
+};
+
+/** The target's end. Positions are its own count, never read back from the memory. */
 struct notify_inbox {
 	struct notify_ring *ring;
-	uint32_t position; /* the reader's own count, never read back from the ring */
+	uint32_t next_lane; /* round robin */
+	uint32_t positions[SLU_POLLERS_MAX];
 };
 
 static inline uint64_t notify_word(uint32_t position, uint32_t tag)
@@ -46,45 +62,55 @@ static inline uint64_t notify_word(uint32_t position, uint32_t tag)
 	return (uint64_t)(position / NOTIFY_SLOTS + 1) << 32 | tag;
 }
 
+/** Take over lane @p index, and touch it so that no page fault comes later. Control path. */
+static inline void notify_attach(struct notify_sender *sender, struct notify_ring *ring,
+				 uint32_t index)
+{
+	struct notify_lane *lane = &ring->lane[index];
+	uint32_t lanes = atomic_load(&ring->lanes);
+
+	atomic_fetch_or(&lane->slots[0], 0);
+	atomic_fetch_or(&lane->slots[NOTIFY_SLOTS - 1], 0);
+	sender->lane = lane;
+	sender->head = lane->saved_head;
+	sender->tail = atomic_load(&lane->tail);
+	while (lanes < index + 1 && !atomic_compare_exchange_weak(&ring->lanes, &lanes, index + 1))
+		;
+}
+
+/** Leave the lane to the next poller of that index. Control path. */
+static inline void notify_detach(struct notify_sender *sender)
+{
+	sender->lane->saved_head = sender->head;
+}
+
 /**
- * Claim a position before the data is copied. Any poller of the client.
- *
- * @param tail  the caller's last known value of ring->tail: reading the line anew, which the target
- *              writes, is needed only when the ring seems full. The acquire pairs with the release
- *              in notify_receive(): the slot was read before it is overwritten.
- * @return false: the ring is full
+ * Is there room for one more? The acquire pairs with the release in notify_receive(): the slot was
+ * read before it is overwritten.
  */
-static inline bool notify_claim(struct notify_ring *ring, uint32_t *tail, uint32_t *position)
+static inline bool notify_room(struct notify_sender *sender)
 {
-	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
-
-	do {
-		if (head - *tail >= NOTIFY_SLOTS)
-			*tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
-		if (head - *tail >= NOTIFY_SLOTS)
-			return false;
-	} while (!atomic_compare_exchange_weak_explicit(&ring->head, &head, head + 1,
-							memory_order_relaxed, memory_order_relaxed));
-	*position = head;
-	return true;
+	if (sender->head - sender->tail >= NOTIFY_SLOTS)
+		sender->tail = atomic_load_explicit(&sender->lane->tail, memory_order_acquire);
+	return sender->head - sender->tail < NOTIFY_SLOTS;
 }
 
-/** After the data: pairs with the acquire in notify_receive(). */
-static inline void notify_publish(struct notify_ring *ring, uint32_t position, uint32_t tag)
+/** After notify_room(), after the data: pairs with the acquire in notify_receive(). */
+static inline void notify_send(struct notify_sender *sender, uint32_t tag)
 {
-	atomic_store_explicit(&ring->slots[position % NOTIFY_SLOTS], notify_word(position, tag),
-			      memory_order_release);
+	atomic_store_explicit(&sender->lane->slots[sender->head % NOTIFY_SLOTS],
+			      notify_word(sender->head, tag), memory_order_release);
+	sender->head++;
 }
 
-/** Take up to @p n tags. */
-static inline uint32_t notify_receive(struct notify_inbox *inbox, uint32_t *tags, uint32_t n)
+static inline uint32_t notify_receive_lane(struct notify_lane *lane, uint32_t *position,
+					   uint32_t *tags, uint32_t n)
 {
-	struct notify_ring *ring = inbox->ring;
 	uint32_t taken = 0;
 
 	while (taken < n) {
-		uint32_t at = inbox->position + taken;
-		uint64_t word = atomic_load_explicit(&ring->slots[at % NOTIFY_SLOTS],
+		uint32_t at = *position + taken;
+		uint64_t word = atomic_load_explicit(&lane->slots[at % NOTIFY_SLOTS],
 						     memory_order_acquire);
 
 		if (word >> 32 != at / NOTIFY_SLOTS + 1)
@@ -92,8 +118,28 @@ static inline uint32_t notify_receive(struct notify_inbox *inbox, uint32_t *tags
 		tags[taken++] = (uint32_t)word;
 	}
 	if (taken > 0) {
-		inbox->position += taken;
-		atomic_store_explicit(&ring->tail, inbox->position, memory_order_release);
+		*position += taken;
+		atomic_store_explicit(&lane->tail, *position, memory_order_release);
+	}
+	return taken;
+}
+
+/** Take up to @p n tags, each lane in turn. */
+static inline uint32_t notify_receive(struct notify_inbox *inbox, uint32_t *tags, uint32_t n)
+{
+	uint32_t lanes = atomic_load_explicit(&inbox->ring->lanes, memory_order_relaxed);
+	uint32_t taken = 0;
+
+	if (lanes > NOTIFY_LANES)
+		lanes = NOTIFY_LANES;
+	if (inbox->next_lane >= lanes)
+		inbox->next_lane = 0;
+	for (uint32_t i = 0; i < lanes && taken < n; i++) {
+		uint32_t lane = inbox->next_lane;
+
+		taken += notify_receive_lane(&inbox->ring->lane[lane], &inbox->positions[lane],
+					     tags + taken, n - taken);
+		inbox->next_lane = lane + 1 < lanes ? lane + 1 : 0;
 	}
 	return taken;
 }

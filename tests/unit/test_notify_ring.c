@@ -2,6 +2,7 @@
 #include "transport/notify_ring.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,9 +10,6 @@
 
 #define PRODUCERS    3
 #define PER_PRODUCER 20000u
-
-/* What this producer last saw of the ring's tail. */
-static _Thread_local uint32_t seen_tail;
 
 static struct notify_ring *new_ring(void)
 {
@@ -22,25 +20,25 @@ static struct notify_ring *new_ring(void)
 	return ring;
 }
 
-static void send(struct notify_ring *ring, uint32_t tag)
+static void send(struct notify_sender *sender, uint32_t tag)
 {
-	uint32_t position = 0;
-
-	assert_true(notify_claim(ring, &seen_tail, &position));
-	notify_publish(ring, position, tag);
+	assert_true(notify_room(sender));
+	notify_send(sender, tag);
 }
 
-/* Goal: tags come out once, in the order of claiming, over many laps of the ring. */
+/* Goal: tags come out once, in order, over many laps of a lane. */
 static void test_order_over_laps(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
+	struct notify_sender sender;
 	uint32_t tags[8], expected = 0;
 
 	(void)state;
+	notify_attach(&sender, ring, 0);
 	for (uint32_t round = 0; round < 5 * NOTIFY_SLOTS; round++) {
 		for (uint32_t i = 0; i < 5; i++)
-			send(ring, round * 5 + i);
+			send(&sender, round * 5 + i);
 		assert_int_equal(notify_receive(&inbox, tags, 3), 3);
 		assert_int_equal(notify_receive(&inbox, tags + 3, 5), 2);
 		for (uint32_t i = 0; i < 5; i++)
@@ -50,38 +48,45 @@ static void test_order_over_laps(void **state)
 	free(ring);
 }
 
-/* Goal: a full ring refuses the next claim until the reader has taken one. */
-static void test_full_ring_refuses(void **state)
+/* Goal: a full lane has no room until the reader has taken one; other lanes are not concerned. */
+static void test_full_lane_has_no_room(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
-	uint32_t position, tag;
+	struct notify_sender sender, other;
+	uint32_t tag;
 
 	(void)state;
+	notify_attach(&sender, ring, 0);
+	notify_attach(&other, ring, 5);
 	for (uint32_t i = 0; i < NOTIFY_SLOTS; i++)
-		send(ring, i);
-	assert_false(notify_claim(ring, &seen_tail, &position));
+		send(&sender, i);
+	assert_false(notify_room(&sender));
+	assert_true(notify_room(&other));
 	assert_int_equal(notify_receive(&inbox, &tag, 1), 1);
-	assert_true(notify_claim(ring, &seen_tail, &position));
-	assert_false(notify_claim(ring, &seen_tail, &position));
+	send(&sender, 7);
+	assert_false(notify_room(&sender));
 	free(ring);
 }
 
-/* Goal: a position that is claimed and not yet published holds back those behind it. */
-static void test_unpublished_holds_back(void **state)
+/* Goal: the next poller of an index goes on where the last one left its lane. */
+static void test_lane_changes_hands(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
-	uint32_t first = 0, tags[2];
+	struct notify_sender sender;
+	uint32_t tags[4];
 
 	(void)state;
-	assert_true(notify_claim(ring, &seen_tail, &first));
-	send(ring, 2);
-	assert_int_equal(notify_receive(&inbox, tags, 2), 0);
-	notify_publish(ring, first, 1);
-	assert_int_equal(notify_receive(&inbox, tags, 2), 2);
-	assert_int_equal(tags[0], 1);
-	assert_int_equal(tags[1], 2);
+	for (uint32_t owner = 0; owner < 3 * NOTIFY_SLOTS; owner++) {
+		notify_attach(&sender, ring, 2);
+		send(&sender, owner);
+		send(&sender, owner + 1);
+		notify_detach(&sender);
+		assert_int_equal(notify_receive(&inbox, tags, 4), 2);
+		assert_int_equal(tags[0], owner);
+		assert_int_equal(tags[1], owner + 1);
+	}
 	free(ring);
 }
 
@@ -90,15 +95,17 @@ static void test_positions_wrap(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	uint32_t start = UINT32_MAX - NOTIFY_SLOTS / 2;
-	struct notify_inbox inbox = {.ring = ring, .position = start};
+	struct notify_inbox inbox = {.ring = ring, .positions = {start}};
+	struct notify_sender sender;
 	uint32_t tag;
 
 	(void)state;
-	atomic_store(&ring->head, start);
-	atomic_store(&ring->tail, start);
+	ring->lane[0].saved_head = start;
+	atomic_store(&ring->lane[0].tail, start);
+	notify_attach(&sender, ring, 0);
 	for (uint32_t i = 0; i < 4 * NOTIFY_SLOTS; i++) {
 		assert_int_equal(notify_receive(&inbox, &tag, 1), 0);
-		send(ring, i);
+		send(&sender, i);
 		assert_int_equal(notify_receive(&inbox, &tag, 1), 1);
 		assert_int_equal(tag, i);
 	}
@@ -106,7 +113,7 @@ static void test_positions_wrap(void **state)
 }
 
 /* Goal: whatever a hostile client writes, a read ends and gives no more than was asked for. */
-static void test_hostile_ring_is_bounded(void **state)
+static void test_hostile_memory_is_bounded(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
@@ -116,54 +123,62 @@ static void test_hostile_ring_is_bounded(void **state)
 	memset(ring, 0xff, sizeof(*ring));
 	assert_int_equal(notify_receive(&inbox, tags, 4), 0);
 	for (uint32_t i = 0; i < NOTIFY_SLOTS; i++)
-		atomic_store(&ring->slots[i], notify_word(i, i));
+		atomic_store(&ring->lane[1].slots[i], notify_word(i, i));
 	assert_int_equal(notify_receive(&inbox, tags, 2 * NOTIFY_SLOTS), NOTIFY_SLOTS);
-	atomic_store(&ring->tail, 12345);
-	atomic_store(&ring->head, 54321);
+	atomic_store(&ring->lane[1].tail, 12345);
+	ring->lane[1].saved_head = 54321;
 	assert_int_equal(notify_receive(&inbox, tags, 4), 0);
-	assert_int_equal(inbox.position, NOTIFY_SLOTS);
+	assert_int_equal(inbox.positions[1], NOTIFY_SLOTS);
 	free(ring);
 }
 
+struct producer {
+	struct notify_ring *ring;
+	uint32_t index;
+	pthread_t thread;
+};
+
 static void *produce(void *arg)
 {
-	struct notify_ring *ring = arg;
-	static _Atomic uint32_t next_producer;
-	uint32_t producer = atomic_fetch_add(&next_producer, 1), position;
+	struct producer *producer = arg;
+	struct notify_sender sender;
 
+	notify_attach(&sender, producer->ring, producer->index);
 	for (uint32_t i = 0; i < PER_PRODUCER; i++) {
-		while (!notify_claim(ring, &seen_tail, &position))
+		while (!notify_room(&sender))
 			sched_yield();
-		notify_publish(ring, position, producer << 16 | i);
+		notify_send(&sender, producer->index << 16 | i);
 	}
 	return NULL;
 }
 
-/* Goal: several pollers of one client share the ring: all tags arrive once, each poller's in order.
- */
+/* Goal: of several pollers of one client all tags arrive once, each poller's in order. */
 static void test_many_producers(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
+	struct producer producers[PRODUCERS];
 	uint32_t next[PRODUCERS] = {0}, received = 0, tags[64];
-	pthread_t threads[PRODUCERS];
 
 	(void)state;
-	for (int i = 0; i < PRODUCERS; i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, produce, ring), 0);
+	for (uint32_t i = 0; i < PRODUCERS; i++) {
+		producers[i] = (struct producer){.ring = ring, .index = i};
+		assert_int_equal(pthread_create(&producers[i].thread, NULL, produce, &producers[i]), 0);
+	}
 	while (received < PRODUCERS * PER_PRODUCER) {
 		uint32_t n = notify_receive(&inbox, tags, 64);
 
 		for (uint32_t i = 0; i < n; i++) {
-			assert_in_range(tags[i] >> 16, 0, PRODUCERS - 1);
+			assert_true(tags[i] >> 16 < PRODUCERS);
 			assert_int_equal(tags[i] & 0xffff, next[tags[i] >> 16]++);
 		}
 		received += n;
 		if (n == 0)
 			sched_yield();
 	}
-	for (int i = 0; i < PRODUCERS; i++)
-		pthread_join(threads[i], NULL);
+	for (uint32_t i = 0; i < PRODUCERS; i++)
+		pthread_join(producers[i].thread, NULL);
+	assert_int_equal(notify_receive(&inbox, tags, 64), 0);
 	free(ring);
 }
 
@@ -171,10 +186,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order_over_laps),
-		cmocka_unit_test(test_full_ring_refuses),
-		cmocka_unit_test(test_unpublished_holds_back),
+		cmocka_unit_test(test_full_lane_has_no_room),
+		cmocka_unit_test(test_lane_changes_hands),
 		cmocka_unit_test(test_positions_wrap),
-		cmocka_unit_test(test_hostile_ring_is_bounded),
+		cmocka_unit_test(test_hostile_memory_is_bounded),
 		cmocka_unit_test(test_many_producers),
 	};
 

@@ -41,8 +41,7 @@ struct fake_flight {
 struct fake_path {
 	struct path path;
 	char *base;
-	struct notify_ring *ring;
-	uint32_t ring_tail; /* as last seen */
+	struct notify_sender notify; /* lane NULL without the right to write */
 	const struct clock *clock;
 	struct random random;
 	struct fake_behaviour behaviour;

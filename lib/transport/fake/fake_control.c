@@ -72,7 +72,8 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 	fake->path.transport = SLU_TRANSPORT_FAKE;
 	fake->path.remote = remote;
 	fake->base = view->base;
-	fake->ring = view->ring;
+	if (view->ring)
+		notify_attach(&fake->notify, view->ring, env->poller);
 	fake->clock = env->transport->clock;
 	fake->random.state = env->transport->seed + env->poller;
 	fake->behaviour = behaviour;
@@ -82,7 +83,11 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 
 static void fake_disconnect(struct path *path)
 {
-	free(path);
+	struct fake_path *fake = (struct fake_path *)path;
+
+	if (fake && fake->notify.lane)
+		notify_detach(&fake->notify);
+	free(fake);
 }
 
 static int fake_publish(const struct export *export, uint32_t rights, json_t *grant,

@@ -39,7 +39,6 @@ static int perform(struct fake_path *fake, const struct slu_op *op)
 {
 	char *local = op->region->addr + op->local_offset;
 	char *remote = fake->base + op->remote_offset;
-	uint32_t position = 0;
 
 	if (op->opcode == SLU_READ) {
 		memcpy(local, remote, op->length);
@@ -47,14 +46,13 @@ static int perform(struct fake_path *fake, const struct slu_op *op)
 		fake->path.stats.bytes_read += op->length;
 		return 0;
 	}
-	if (op->opcode == SLU_WRITE_NOTIFY && 
-	    !notify_claim(fake->ring, &fake->ring_tail, &position))
+	if (op->opcode == SLU_WRITE_NOTIFY && !notify_room(&fake->notify))
 		return -EAGAIN;
 	memcpy(remote, local, op->length);
 	fake->path.stats.writes++;
 	fake->path.stats.bytes_written += op->length;
 	if (op->opcode == SLU_WRITE_NOTIFY)
-		notify_publish(fake->ring, position, op->tag);
+		notify_send(&fake->notify, op->tag);
 	return 0;
 }
 

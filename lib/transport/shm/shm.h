@@ -23,8 +23,7 @@ struct shm_view {
 struct shm_path {
 	struct path path;
 	char *base;
-	struct notify_ring *ring;
-	uint32_t ring_tail; /* as last seen */
+	struct notify_sender notify; /* lane NULL without the right to write */
 	struct copy_tracker *tracker;
 };
 

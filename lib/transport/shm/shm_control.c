@@ -37,15 +37,20 @@ static int shm_connect(struct slu_remote *remote, const struct path_env *env, st
 					  .transport = SLU_TRANSPORT_SHM,
 					  .remote = remote},
 				 .base = view->base,
-				 .ring = view->ring,
 				 .tracker = env->tracker};
+	if (view->ring)
+		notify_attach(&shm->notify, view->ring, env->poller);
 	*path = &shm->path;
 	return 0;
 }
 
 static void shm_disconnect(struct path *path)
 {
-	free(path);
+	struct shm_path *shm = (struct shm_path *)path;
+
+	if (shm && shm->notify.lane)
+		notify_detach(&shm->notify);
+	free(shm);
 }
 
 static int ring_create(struct notify_ring **ring)
@@ -152,9 +157,9 @@ static int check_fd(int fd, uint64_t length)
 	return 0;
 }
 
-static void *map_fd(int fd, uint64_t length, int protection)
+static void *map_fd(int fd, uint64_t length, int protection, int flags)
 {
-	void *addr = mmap(NULL, length, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
+	void *addr = mmap(NULL, length, protection, MAP_SHARED | flags, fd, 0);
 
 	return addr == MAP_FAILED ? NULL : addr;
 }
@@ -176,12 +181,13 @@ static int map_view(struct shm_view *view, uint32_t rights, const int *fds)
 {
 	bool writes = rights & SLU_RIGHT_WRITE;
 
-	view->base = map_fd(fds[0], view->mapped_bytes, writes ? PROT_READ | PROT_WRITE : PROT_READ);
+	view->base = map_fd(fds[0], view->mapped_bytes, writes ? PROT_READ | PROT_WRITE : PROT_READ,
+			    MAP_POPULATE);
 	if (!view->base)
 		return fail(errno == EPERM || errno == EACCES ? -EACCES : -ENOMEM,
 			    "cannot map the segment: %s", strerror(errno));
 	if (writes) {
-		view->ring = map_fd(fds[1], RING_BYTES, PROT_READ | PROT_WRITE);
+		view->ring = map_fd(fds[1], RING_BYTES, PROT_READ | PROT_WRITE, 0);
 		if (!view->ring)
 			return fail(-ENOMEM, "cannot map the notification ring: %s",
 				    strerror(errno));
