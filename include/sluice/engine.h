@@ -24,9 +24,9 @@
 extern "C" {
 #endif
 
-#define SLU_POLLERS_MAX 128    /* poller threads and inline queues together */
+#define SLU_POLLERS_MAX      128 /* poller threads and inline queues together */
 #define SLU_ALLOWED_UIDS_MAX 16
-#define SLU_NAME_MAX 63        /* bytes of a segment's or an engine's name, without the NUL */
+#define SLU_NAME_MAX         63 /* bytes of a segment's or an engine's name, without the NUL */
 
 struct slu_engine;
 
@@ -39,19 +39,19 @@ enum slu_poll_mode {
 typedef uint64_t (*slu_clock_fn)(void *arg); /* nanoseconds, monotonic */
 
 struct slu_engine_options {
-	size_t size;               /* sizeof(struct slu_engine_options), set by the init function */
-	const char *name;          /* shown to peers and in logs; NULL = the program's name */
-	uint32_t pollers;          /* poller threads; 0 = inline queues only */
+	size_t size;      /* sizeof(struct slu_engine_options), set by the init function */
+	const char *name; /* shown to peers and in logs; NULL = the program's name */
+	uint32_t pollers; /* poller threads; 0 = inline queues only */
 	enum slu_poll_mode poll;
-	const char *cores;         /* CPU list for the pollers, "2,3" or "2-5"; NULL = chosen */
-	int node;                  /* NUMA node to prefer for the pollers; -1 = any */
-	const char *socket;        /* also listen on this Unix socket path; NULL = abstract names only */
+	const char *cores;  /* CPU list for the pollers, "2,3" or "2-5"; NULL = chosen */
+	int node;           /* NUMA node to prefer for the pollers; -1 = any */
+	const char *socket; /* also listen on this Unix socket path; NULL = abstract names only */
 	const uid_t *allowed_uids; /* users other than our own and root whom we serve and trust */
 	uint32_t allowed_uids_count;
-	slu_clock_fn clock;        /* NULL = CLOCK_MONOTONIC */
+	slu_clock_fn clock; /* NULL = CLOCK_MONOTONIC */
 	void *clock_arg;
-	uint64_t seed;             /* of every random choice; 0 = from the kernel */
-	const char *fake;          /* behaviour of the fake transport, see docs/fake.md; NULL = none */
+	uint64_t seed;    /* of every random choice; 0 = from the kernel */
+	const char *fake; /* behaviour of the fake transport, see docs/fake.md; NULL = none */
 };
 
 struct slu_poller_info {
@@ -72,10 +72,10 @@ struct slu_engine_info {
 	size_t size;
 	const char *name;
 	uint64_t incarnation;
-	uint32_t pollers;       /* poller threads */
-	bool eal_hugepages;     /* rings and pools are on hugepages */
-	const char *copy;       /* copy kernels in use, e.g. "memcpy, avx512 non-temporal" */
-	uint64_t llc_bytes;     /* last-level cache that copies are planned for */
+	uint32_t pollers;   /* poller threads */
+	bool eal_hugepages; /* rings and pools are on hugepages */
+	const char *copy;   /* copy kernels in use, e.g. "memcpy, avx512 non-temporal" */
+	uint64_t llc_bytes; /* last-level cache that copies are planned for */
 };
 
 /** Fill @p options with the defaults. Any thread. */

@@ -22,9 +22,9 @@ struct slu_region;
 struct slu_pool;
 
 enum slu_page {
-	SLU_PAGE_AUTO,     /* 2 MiB pages when enough are free, else ordinary ones, said in the log */
+	SLU_PAGE_AUTO, /* 2 MiB pages when enough are free, else ordinary ones, said in the log */
 	SLU_PAGE_ORDINARY,
-	SLU_PAGE_2M,       /* 2 MiB pages or -ENOMEM */
+	SLU_PAGE_2M, /* 2 MiB pages or -ENOMEM */
 };
 
 /** Called about four times a second while pages are touched, when that takes over a second. */

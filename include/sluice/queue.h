@@ -25,9 +25,9 @@
 extern "C" {
 #endif
 
-#define SLU_QUEUE_DEPTH_MAX 65536u       /* operations outstanding in one queue */
-#define SLU_LENGTH_MAX (UINT64_C(1) << 40) /* bytes of one operation */
-#define SLU_TIMEOUT_MAX_US 1800000000u   /* 30 minutes */
+#define SLU_QUEUE_DEPTH_MAX 65536u              /* operations outstanding in one queue */
+#define SLU_LENGTH_MAX      (UINT64_C(1) << 40) /* bytes of one operation */
+#define SLU_TIMEOUT_MAX_US  1800000000u         /* 30 minutes */
 
 struct slu_queue;
 
@@ -39,17 +39,17 @@ enum slu_opcode {
 
 /** One operation. Owned by the caller; slu_submit copies what it needs. */
 struct slu_op {
-	uint64_t user_data;        /* handed back in the completion */
+	uint64_t user_data; /* handed back in the completion */
 	struct slu_remote *remote;
-	uint64_t remote_offset;    /* bytes from the start of the segment */
+	uint64_t remote_offset; /* bytes from the start of the segment */
 	struct slu_region *region;
-	uint64_t local_offset;     /* bytes from the start of the region */
-	uint64_t length;           /* bytes, 0..SLU_LENGTH_MAX */
-	uint32_t tag;              /* SLU_WRITE_NOTIFY */
-	uint32_t timeout_us;       /* from submission; 0 = the queue's, at most SLU_TIMEOUT_MAX_US */
-	uint8_t opcode;            /* enum slu_opcode */
-	uint8_t reserved[3];       /* zero */
-	uint32_t engine;           /* zero; the engine's own while it has the operation */
+	uint64_t local_offset; /* bytes from the start of the region */
+	uint64_t length;       /* bytes, 0..SLU_LENGTH_MAX */
+	uint32_t tag;          /* SLU_WRITE_NOTIFY */
+	uint32_t timeout_us;   /* from submission; 0 = the queue's, at most SLU_TIMEOUT_MAX_US */
+	uint8_t opcode;        /* enum slu_opcode */
+	uint8_t reserved[3];   /* zero */
+	uint32_t engine;       /* zero; the engine's own while it has the operation */
 };
 
 /** One result. */
@@ -62,23 +62,23 @@ struct slu_completion {
 };
 
 /** slu_queue_options.poller beside the numbers of poller threads. */
-#define SLU_POLLER_ANY (-1)    /* a poller thread of the least queues; inline when there is none */
+#define SLU_POLLER_ANY    (-1) /* a poller thread of the least queues; inline when there is none */
 #define SLU_POLLER_INLINE (-2) /* the owner's thread runs the queue's own poller */
 
 struct slu_queue_options {
 	size_t size;
-	uint32_t depth;      /* operations accepted and not yet reaped; rounded up to a power of two */
-	int32_t poller;      /* SLU_POLLER_ANY, SLU_POLLER_INLINE or 0..pollers-1 */
+	uint32_t depth; /* operations accepted and not yet reaped; rounded up to a power of two */
+	int32_t poller; /* SLU_POLLER_ANY, SLU_POLLER_INLINE or 0..pollers-1 */
 	uint32_t timeout_us; /* of operations that name none; 0 = none */
 };
 
 struct slu_queue_info {
 	size_t size;
 	uint32_t depth;
-	int32_t poller;          /* index for slu_engine_get_poller */
+	int32_t poller; /* index for slu_engine_get_poller */
 	uint64_t accepted;
-	uint64_t completed;      /* reaped */
-	uint64_t full;           /* submits that were cut short by a full queue */
+	uint64_t completed; /* reaped */
+	uint64_t full;      /* submits that were cut short by a full queue */
 	uint64_t outstanding;
 };
 
@@ -93,7 +93,8 @@ SLU_API void slu_queue_options_init(struct slu_queue_options *options);
 SLU_API int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
 			   struct slu_queue **queue);
 
-/** Close it; outstanding operations are finished first, their completions are lost. Accepts NULL. */
+/** Close it; outstanding operations are finished first, their completions are lost. Accepts NULL.
+ */
 SLU_API void slu_queue_close(struct slu_queue *queue);
 
 /**

@@ -26,11 +26,11 @@
 extern "C" {
 #endif
 
-#define SLU_SEGMENTS_MAX 1024       /* exported by one engine */
-#define SLU_REMOTES_MAX 65536       /* opened by one engine */
-#define SLU_ADDRESS_MAX 107         /* bytes of a Unix socket path */
-#define SLU_REMOTE_NAME_MAX (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
-#define SLU_NOTIFICATIONS_MAX 256   /* undelivered, per remote and poller */
+#define SLU_SEGMENTS_MAX      1024  /* exported by one engine */
+#define SLU_REMOTES_MAX       65536 /* opened by one engine */
+#define SLU_ADDRESS_MAX       107   /* bytes of a Unix socket path */
+#define SLU_REMOTE_NAME_MAX   (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
+#define SLU_NOTIFICATIONS_MAX 256 /* undelivered, per remote and poller */
 
 struct slu_segment;
 struct slu_remote;
@@ -60,13 +60,13 @@ struct slu_segment_info {
 	const char *name;
 	uint64_t length_bytes;
 	uint32_t rights;
-	uint32_t clients;             /* connected now */
+	uint32_t clients; /* connected now */
 	uint64_t clients_total;
-	uint64_t clients_lost;        /* of them those that vanished without a goodbye */
-	uint64_t operations;          /* as reported by the clients, about once a second */
+	uint64_t clients_lost; /* of them those that vanished without a goodbye */
+	uint64_t operations;   /* as reported by the clients, about once a second */
 	uint64_t bytes_read;
 	uint64_t bytes_written;
-	uint64_t notifications;       /* handed out by slu_segment_poll */
+	uint64_t notifications; /* handed out by slu_segment_poll */
 };
 
 struct slu_remote_options {
@@ -80,16 +80,16 @@ struct slu_remote_options {
 struct slu_remote_info {
 	size_t size;
 	const char *name;
-	const char *target;            /* name of the target's engine */
+	const char *target; /* name of the target's engine */
 	enum slu_transport transport;
-	uint64_t incarnation;          /* of the target */
+	uint64_t incarnation; /* of the target */
 	uint64_t length_bytes;
 	uint32_t rights;
-	uint64_t page_bytes;           /* of the segment */
-	int node;                      /* of the segment; -1 unknown */
-	pid_t pid;                     /* of the target; 0 unknown */
-	int state;                     /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN */
-	uint64_t reads;                /* finished well */
+	uint64_t page_bytes; /* of the segment */
+	int node;            /* of the segment; -1 unknown */
+	pid_t pid;           /* of the target; 0 unknown */
+	int state;           /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN */
+	uint64_t reads;      /* finished well */
 	uint64_t writes;
 	uint64_t failed;
 	uint64_t bytes_read;

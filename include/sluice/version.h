@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * Version of the library. Before 1.0 a minor release may change the interface; the changelog says so.
+ * Version of the library. Before 1.0 a minor release may change the interface; the changelog says
+ * so.
  */
 #ifndef SLUICE_VERSION_H
 #define SLUICE_VERSION_H

@@ -24,16 +24,16 @@
 #define OPTION_NAME_MAX  48 /* bytes of a name */
 #define OPTION_SIZE_TEXT 32 /* room for option_format_size() */
 
-enum option_type {   /* the field in the program's struct */
-	OPTION_BOOL,   /* bool */
-	OPTION_U64,    /* uint64_t: decimal, or hexadecimal after 0x */
-	OPTION_INT,    /* int */
-	OPTION_SIZE,   /* uint64_t: bytes, suffix K, M, G, T of 1024 */
-	OPTION_RATE,   /* double: suffix k, M, G of 1000 */
-	OPTION_DOUBLE, /* double */
-	OPTION_STRING, /* const char *, the caller's text itself */
-	OPTION_ENUM,   /* int: index into option_spec.values */
-	OPTION_LIST,   /* struct option_list */
+enum option_type {                /* the field in the program's struct */
+		   OPTION_BOOL,   /* bool */
+		   OPTION_U64,    /* uint64_t: decimal, or hexadecimal after 0x */
+		   OPTION_INT,    /* int */
+		   OPTION_SIZE,   /* uint64_t: bytes, suffix K, M, G, T of 1024 */
+		   OPTION_RATE,   /* double: suffix k, M, G of 1000 */
+		   OPTION_DOUBLE, /* double */
+		   OPTION_STRING, /* const char *, the caller's text itself */
+		   OPTION_ENUM,   /* int: index into option_spec.values */
+		   OPTION_LIST,   /* struct option_list */
 };
 
 struct option_list {
@@ -43,9 +43,9 @@ struct option_list {
 
 /** One row of the table. Texts are static. */
 struct option_spec {
-	const char *section;       /* heading in --help of this and the following rows, or NULL */
-	const char *name;          /* as --help spells it */
-	char letter;               /* also -x, or 0 */
+	const char *section; /* heading in --help of this and the following rows, or NULL */
+	const char *name;    /* as --help spells it */
+	char letter;         /* also -x, or 0 */
 	enum option_type type;
 	size_t offset;             /* of the field in the program's struct */
 	const char *initial;       /* default, as it would be typed; NULL: the field stays zero */

@@ -108,13 +108,14 @@ static int parse_welcome(const json_t *message, struct client_grant *grant)
 	const char *name, *incarnation;
 	int version, pid;
 
-	if (json_unpack((json_t *)message, "{s:i, s:s, s:s, s:i}", "version", &version, "name", &name,
-			"incarnation", &incarnation, "pid", &pid) < 0 ||
+	if (json_unpack((json_t *)message, "{s:i, s:s, s:s, s:i}", "version", &version, "name",
+			&name, "incarnation", &incarnation, "pid", &pid) < 0 ||
 	    sscanf(incarnation, "%16" SCNx64, &grant->incarnation) != 1)
 		return fail(-EPROTO, "the target's welcome is incomplete");
 	if (version < MESSAGE_VERSION_LOW || version > MESSAGE_VERSION_HIGH)
-		return fail(-EPROTONOSUPPORT, "the target chose protocol version %d, we speak %d to %d",
-			    version, MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH);
+		return fail(-EPROTONOSUPPORT,
+			    "the target chose protocol version %d, we speak %d to %d", version,
+			    MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH);
 	strncpy(grant->target, name, SLU_NAME_MAX);
 	return 0;
 }
@@ -138,9 +139,9 @@ static int greet(struct client *client, const struct client_request *request, ui
 
 static json_t *transports_wanted(enum slu_transport transport)
 {
-	return json_pack("[s]", slu_transport_name(transport == SLU_TRANSPORT_AUTO
-							   ? SLU_TRANSPORT_SHM
-							   : transport));
+	return json_pack("[s]",
+			 slu_transport_name(transport == SLU_TRANSPORT_AUTO ? SLU_TRANSPORT_SHM
+									    : transport));
 }
 
 static int parse_opened(struct client_grant *grant)
@@ -190,11 +191,13 @@ static int connect_socket(struct client *client, const struct client_request *re
 		    request->address_length) == 0)
 		return 0;
 	if (errno == ECONNREFUSED || errno == ENOENT)
-		return fail(-ECONNREFUSED,
-			    "no target listens at %s: start one with sluice-target --segment %s=SIZE",
-			    request->described, request->segment);
+		return fail(
+			-ECONNREFUSED,
+			"no target listens at %s: start one with sluice-target --segment %s=SIZE",
+			request->described, request->segment);
 	if (errno == EAGAIN)
-		return fail(-ECONNREFUSED, "the target at %s is overrun with connections; try again",
+		return fail(-ECONNREFUSED,
+			    "the target at %s is overrun with connections; try again",
 			    request->described);
 	return fail(-errno, "cannot connect to %s: %s", request->described, strerror(errno));
 }

@@ -27,10 +27,11 @@ int credentials_check(int fd, const struct trust *trust, pid_t *pid)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
 		return fail(-errno, "cannot learn who the peer is: %s", strerror(errno));
 	if (!trusted(trust, peer.uid))
-		return fail(-EACCES,
-			    "user %u (process %d) is not allowed: only user %u, root and those named "
-			    "with --allow-user are",
-			    peer.uid, peer.pid, geteuid());
+		return fail(
+			-EACCES,
+			"user %u (process %d) is not allowed: only user %u, root and those named "
+			"with --allow-user are",
+			peer.uid, peer.pid, geteuid());
 	*pid = peer.pid;
 	return 0;
 }

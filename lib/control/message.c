@@ -87,6 +87,11 @@ static ssize_t receive(struct message_reader *reader, int fd, void *into, size_t
 	if (got < 0)
 		return errno == EAGAIN ? 0 : -errno;
 	keep_fds(reader, &header);
+	/* The kernel drops descriptors for which this process has no number left. */
+	if (reader->takes_fds && header.msg_flags & MSG_CTRUNC)
+		return fail(-EMFILE,
+			    "no room for the descriptors that the target passes: raise the limit "
+			    "with ulimit -n");
 	return got;
 }
 

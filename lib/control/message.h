@@ -8,10 +8,9 @@
  *   hello {versions:[low,high], name}        ->
  *                                            <-  welcome {version, name, incarnation, pid}
  *   open {segment, rights, transports:[..]}  ->
- *                                            <-  opened {transport, length, rights, page_bytes, node,
- *                                                        grant:{..}}  + descriptors
- *   moved {operations, bytes_read, bytes_written}  ->      about once a second, totals
- *   usage {}                                 ->
+ *                                            <-  opened {transport, length, rights, page_bytes,
+ * node, grant:{..}}  + descriptors moved {operations, bytes_read, bytes_written}  ->      about
+ * once a second, totals usage {}                                 ->
  *                                            <-  usage {cpu_ns}
  *                                            <-  closing {}         operations fail from now on
  *   bye {}                                   ->

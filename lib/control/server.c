@@ -23,7 +23,7 @@ static const struct timeval accept_pause = {.tv_usec = 100000};
 static const struct timeval handshake_time = {.tv_sec = SERVER_HANDSHAKE_SECONDS};
 
 enum session_state {
-	SESSION_NEW,    /* hello must come */
+	SESSION_NEW,     /* hello must come */
 	SESSION_GREETED, /* open must come */
 	SESSION_OPEN,
 };
@@ -96,12 +96,12 @@ static int on_hello(struct session *session, const json_t *message)
 					    MESSAGE_VERSION_HIGH));
 	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, options->incarnation);
 	session->state = SESSION_GREETED;
-	return message_write_new(session->fd,
-				 json_pack("{s:s, s:i, s:s, s:s, s:i}", "type", "welcome", "version",
-					   high < MESSAGE_VERSION_HIGH ? high : MESSAGE_VERSION_HIGH,
-					   "name", options->name, "incarnation", incarnation, "pid",
-					   (int)getpid()),
-				 NULL, 0);
+	return message_write_new(
+		session->fd,
+		json_pack("{s:s, s:i, s:s, s:s, s:i}", "type", "welcome", "version",
+			  high < MESSAGE_VERSION_HIGH ? high : MESSAGE_VERSION_HIGH, "name",
+			  options->name, "incarnation", incarnation, "pid", (int)getpid()),
+		NULL, 0);
 }
 
 static void close_granted(const int *fds, uint32_t close_mask)
@@ -120,14 +120,14 @@ static int on_open(struct session *session, const json_t *message)
 	json_t *transports, *opened;
 	int rights, count, rc;
 
-	if (json_unpack((json_t *)message, "{s:s, s:i, s:o}", "segment", &segment, "rights", &rights,
-			"transports", &transports) < 0)
+	if (json_unpack((json_t *)message, "{s:s, s:i, s:o}", "segment", &segment, "rights",
+			&rights, "transports", &transports) < 0)
 		return refuse(session, fail(-EPROTO, "open without segment, rights or transports"));
 	opened = json_pack("{s:s}", "type", "opened");
 	if (!opened)
 		return refuse(session, fail(-ENOMEM, "target is out of memory"));
-	count = options->callbacks->open(options->arg, segment, (uint32_t)rights, transports, opened,
-					 fds, &close_mask, &session->client);
+	count = options->callbacks->open(options->arg, segment, (uint32_t)rights, transports,
+					 opened, fds, &close_mask, &session->client);
 	if (count < 0) {
 		json_decref(opened);
 		return refuse(session, count);
@@ -155,9 +155,8 @@ static int on_usage(struct session *session)
 {
 	json_int_t cpu_ns = (json_int_t)clock_process_cpu_ns();
 
-	return message_write_new(session->fd,
-				 json_pack("{s:s, s:I}", "type", "usage", "cpu_ns", cpu_ns), NULL,
-				 0);
+	return message_write_new(
+		session->fd, json_pack("{s:s, s:I}", "type", "usage", "cpu_ns", cpu_ns), NULL, 0);
 }
 
 /* @return 0, or the session ends */
@@ -313,8 +312,10 @@ static int open_socket(struct listener *listener, const struct sockaddr_un *addr
 		return fail(-errno, "socket: %s", strerror(errno));
 	rc = bind_socket(listener->fd, address, length);
 	if (rc == -EADDRINUSE)
-		return fail(rc, "another target already listens at \"%.*s\": choose another name or "
-			    "stop that one", name_length, name);
+		return fail(rc,
+			    "another target already listens at \"%.*s\": choose another name or "
+			    "stop that one",
+			    name_length, name);
 	if (rc < 0)
 		return fail(rc, "cannot listen at \"%.*s\": %s", name_length, name, strerror(-rc));
 	if (address->sun_path[0]) {
@@ -350,7 +351,8 @@ static int add_listener(void *arg)
 	struct listener *listener = call->listener;
 	struct event_base *base = control_base(call->server->options.control);
 
-	listener->event = event_new(base, listener->fd, EV_READ | EV_PERSIST, on_connection, listener);
+	listener->event =
+		event_new(base, listener->fd, EV_READ | EV_PERSIST, on_connection, listener);
 	listener->resume = event_new(base, -1, 0, on_resume, listener);
 	if (!listener->event || !listener->resume || event_add(listener->event, NULL) < 0)
 		return -ENOMEM;

@@ -115,8 +115,8 @@ static int build(struct control_thread *thread)
 	thread->base = event_base_new();
 	if (!thread->base)
 		return fail(-ENOMEM, "cannot make an event loop");
-	thread->wake = event_new(thread->base, thread->eventfd, EV_READ | EV_PERSIST, run_call,
-				 thread);
+	thread->wake =
+		event_new(thread->base, thread->eventfd, EV_READ | EV_PERSIST, run_call, thread);
 	if (!thread->wake || event_add(thread->wake, NULL) < 0)
 		return fail(-ENOMEM, "out of memory");
 	return create(thread);

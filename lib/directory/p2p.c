@@ -26,7 +26,8 @@ int p2p_check_segment(const char *name)
 		if (!isalnum((unsigned char)*c) && !strchr("._-", *c))
 			return fail(-EINVAL,
 				    "segment name \"%.80s\": only letters, digits and . _ - are "
-				    "allowed", name);
+				    "allowed",
+				    name);
 	return 0;
 }
 

@@ -35,8 +35,8 @@ static int check_options(const struct slu_engine_options *options)
 	if (options->size != sizeof(*options))
 		return fail(-EINVAL, "engine options of another version: call the init function");
 	if (options->pollers > SLU_POLLERS_MAX / 2)
-		return fail(-EINVAL, "%u pollers asked for, at most %d are possible", options->pollers,
-			    SLU_POLLERS_MAX / 2);
+		return fail(-EINVAL, "%u pollers asked for, at most %d are possible",
+			    options->pollers, SLU_POLLERS_MAX / 2);
 	if (options->poll != SLU_POLL_ADAPTIVE && options->poll != SLU_POLL_BUSY)
 		return fail(-EINVAL, "unknown poll mode %d", options->poll);
 	if (options->allowed_uids_count > SLU_ALLOWED_UIDS_MAX)
@@ -77,7 +77,9 @@ static void take_clock(struct slu_engine *engine, const struct slu_engine_option
 {
 	bool tsc = clock_tsc_init(eal_tsc_hz());
 
-	engine->clock.now = options->clock ? options->clock : tsc ? clock_tsc_ns : clock_monotonic_ns;
+	engine->clock.now = options->clock ? options->clock
+			    : tsc          ? clock_tsc_ns
+					   : clock_monotonic_ns;
 	engine->clock.arg = options->clock_arg;
 }
 
@@ -93,8 +95,8 @@ static int choose_cores(struct slu_engine *engine, const struct slu_engine_optio
 	if (count < 0)
 		return count;
 	if ((uint32_t)count < options->pollers)
-		return fail(-EINVAL, "%u pollers but only %d cores in \"%s\"", options->pollers, count,
-			    options->cores);
+		return fail(-EINVAL, "%u pollers but only %d cores in \"%s\"", options->pollers,
+			    count, options->cores);
 	return 0;
 }
 
@@ -186,7 +188,8 @@ int slu_engine_open(const struct slu_engine_options *options, struct slu_engine 
 	if (rc < 0)
 		return rc;
 	if (!atomic_compare_exchange_strong(&engine_is_open, &open, true))
-		return fail(-EBUSY, "this process has an engine already: share it, or close it first");
+		return fail(-EBUSY,
+			    "this process has an engine already: share it, or close it first");
 	engine = calloc(1, sizeof(*engine));
 	if (!engine) {
 		atomic_store(&engine_is_open, false);
@@ -207,7 +210,7 @@ static int unlisten_segments(void *arg)
 	struct slu_engine *engine = arg;
 	struct slu_segment *segment;
 
-	LIST_FOREACH(segment, &engine->segments, link) {
+	LIST_FOREACH (segment, &engine->segments, link) {
 		server_unlisten(engine->server, segment->listener);
 		segment->listener = NULL;
 	}
@@ -293,7 +296,7 @@ static uint64_t bytes_of(const struct slu_engine *engine, const struct poller *p
 	const struct slu_remote *remote;
 	uint64_t bytes = poller->bytes;
 
-	LIST_FOREACH(remote, &engine->remotes, link) {
+	LIST_FOREACH (remote, &engine->remotes, link) {
 		const struct path *path = remote->paths[poller->index];
 
 		if (path)

@@ -44,7 +44,7 @@ struct slu_engine {
 	struct listener *socket;
 
 	pthread_mutex_t lock;
-	uint32_t poller_threads;                /* the first of the table */
+	uint32_t poller_threads;                 /* the first of the table */
 	struct poller *pollers[SLU_POLLERS_MAX]; /* by index; inline queues leave gaps */
 	uint32_t remote_count;
 	LIST_HEAD(, slu_region) regions;

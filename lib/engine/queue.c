@@ -31,8 +31,8 @@ static int check_options(const struct slu_engine *engine, const struct slu_queue
 		return fail(-EINVAL, "queue depth %u: 1 to %u are possible", options->depth,
 			    SLU_QUEUE_DEPTH_MAX);
 	if (options->timeout_us > SLU_TIMEOUT_MAX_US)
-		return fail(-EINVAL, "timeout of %u us: at most %u are possible", options->timeout_us,
-			    SLU_TIMEOUT_MAX_US);
+		return fail(-EINVAL, "timeout of %u us: at most %u are possible",
+			    options->timeout_us, SLU_TIMEOUT_MAX_US);
 	if (options->poller < SLU_POLLER_INLINE ||
 	    options->poller >= (int32_t)engine->poller_threads)
 		return fail(-EINVAL, "no poller %d: the engine has %u", options->poller,
@@ -56,7 +56,7 @@ static void disconnect_all(struct slu_engine *engine, struct poller *poller)
 {
 	struct slu_remote *remote;
 
-	LIST_FOREACH(remote, &engine->remotes, link)
+	LIST_FOREACH (remote, &engine->remotes, link)
 		remote_disconnect(remote, poller);
 }
 
@@ -76,7 +76,7 @@ static int open_inline_poller(struct slu_engine *engine, struct poller **out)
 	rc = poller_create(index, &engine->env, engine->llc_bytes, &poller);
 	if (rc < 0)
 		return rc;
-	LIST_FOREACH(remote, &engine->remotes, link) {
+	LIST_FOREACH (remote, &engine->remotes, link) {
 		rc = remote_connect(remote, poller);
 		if (rc < 0)
 			break;
@@ -194,7 +194,8 @@ static uint64_t deadline_ns(uint64_t timeout_us)
 {
 	uint64_t now = clock_monotonic_ns(NULL);
 
-	return timeout_us > (UINT64_MAX - now) / NS_PER_US ? UINT64_MAX : now + timeout_us * NS_PER_US;
+	return timeout_us > (UINT64_MAX - now) / NS_PER_US ? UINT64_MAX
+							   : now + timeout_us * NS_PER_US;
 }
 
 static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
@@ -274,7 +275,8 @@ int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us)
 int slu_queue_eventfd(struct slu_queue *queue)
 {
 	if (queue->is_inline)
-		return fail(-EOPNOTSUPP, "an inline queue has no eventfd: nobody would write to it");
+		return fail(-EOPNOTSUPP,
+			    "an inline queue has no eventfd: nobody would write to it");
 	return queue->eventfd;
 }
 

@@ -10,7 +10,8 @@
 
 static const struct slu_remote_options default_options = {.size = sizeof(struct slu_remote_options),
 							  .transport = SLU_TRANSPORT_AUTO,
-							  .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+							  .rights =
+								  SLU_RIGHT_READ | SLU_RIGHT_WRITE,
 							  .timeout_us = 5000000};
 
 void slu_remote_options_init(struct slu_remote_options *options)
@@ -94,7 +95,8 @@ static void on_totals(void *arg, struct client_totals *totals)
 
 static const struct client_callbacks callbacks = {.lost = on_lost, .totals = on_totals};
 
-static struct slu_remote *remote_create(struct slu_engine *engine, const char *name, uint32_t rights)
+static struct slu_remote *remote_create(struct slu_engine *engine, const char *name,
+					uint32_t rights)
 {
 	struct slu_remote *remote = aligned_alloc(64, (sizeof(*remote) + 63) / 64 * 64);
 
@@ -259,7 +261,8 @@ int slu_remote_open(struct slu_engine *engine, const char *name,
 	if (rc < 0)
 		return rc;
 	if (strlen(name) > SLU_REMOTE_NAME_MAX)
-		return fail(-EINVAL, "the name of a remote has at most %d bytes", SLU_REMOTE_NAME_MAX);
+		return fail(-EINVAL, "the name of a remote has at most %d bytes",
+			    SLU_REMOTE_NAME_MAX);
 	remote = remote_create(engine, name, options->rights);
 	if (!remote)
 		return fail(-ENOMEM, "out of memory");

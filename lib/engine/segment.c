@@ -26,12 +26,12 @@ static struct client_set *set_create(const struct slu_segment *segment)
 	struct client_set *set;
 	uint32_t count = 0;
 
-	LIST_FOREACH(client, &segment->clients, link)
+	LIST_FOREACH (client, &segment->clients, link)
 		count += client->inbox != NULL;
 	set = calloc(1, sizeof(*set) + count * sizeof(set->clients[0]));
 	if (!set)
 		return NULL;
-	LIST_FOREACH(client, &segment->clients, link)
+	LIST_FOREACH (client, &segment->clients, link)
 		if (client->inbox)
 			set->clients[set->count++] = client;
 	return set;
@@ -56,7 +56,8 @@ static int set_replace(struct slu_segment *segment)
 	return 0;
 }
 
-static uint32_t receive(const struct segment_client *client, struct slu_notification *out, uint32_t n)
+static uint32_t receive(const struct segment_client *client, struct slu_notification *out,
+			uint32_t n)
 {
 	uint32_t tags[POLL_BURST];
 	uint32_t taken = client->transport->memory->receive(client->inbox, tags,
@@ -89,7 +90,8 @@ int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, 
 
 	atomic_store_explicit(&segment->polling, true, memory_order_relaxed);
 	barrier_light();
-	taken = poll_set(segment, atomic_load_explicit(&segment->set, memory_order_acquire), out, n);
+	taken = poll_set(segment, atomic_load_explicit(&segment->set, memory_order_acquire), out,
+			 n);
 	atomic_store_explicit(&segment->polling, false, memory_order_release);
 	if (taken > 0 || !atomic_load_explicit(&segment->ever_polled, memory_order_relaxed)) {
 		atomic_store_explicit(&segment->ever_polled, true, memory_order_relaxed);
@@ -105,7 +107,7 @@ struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
 {
 	struct slu_segment *segment;
 
-	LIST_FOREACH(segment, &engine->segments, link)
+	LIST_FOREACH (segment, &engine->segments, link)
 		if (strcmp(segment->name, name) == 0)
 			return segment;
 	return NULL;
@@ -173,7 +175,8 @@ static bool linger(struct segment_client *client)
 
 	if (!client->inbox || !atomic_load(&segment->ever_polled))
 		return false;
-	client->linger = event_new(control_base(segment->engine->control), -1, 0, on_linger, client);
+	client->linger =
+		event_new(control_base(segment->engine->control), -1, 0, on_linger, client);
 	return client->linger && event_add(client->linger, &linger_time) == 0;
 }
 
@@ -194,7 +197,7 @@ static const struct transport *choose_transport(const json_t *names)
 	size_t i;
 	json_t *name;
 
-	json_array_foreach((json_t *)names, i, name) {
+	json_array_foreach ((json_t *)names, i, name) {
 		const char *text = json_string_value(name);
 		int id = text ? transport_parse(text) : -1;
 		const struct transport *transport =
@@ -212,8 +215,8 @@ static int describe(const struct slu_segment *segment, const struct transport *t
 	const struct export *export = &segment->export;
 	json_t *fields = json_pack("{s:s, s:I, s:I, s:I, s:i, s:O}", "transport",
 				   slu_transport_name(transport->id), "length",
-				   (json_int_t)export->length, "rights", (json_int_t)rights,
-				   "page_bytes", (json_int_t)export->region->page_bytes, "node",
+				   (json_int_t) export->length, "rights", (json_int_t)rights,
+				   "page_bytes", (json_int_t) export->region->page_bytes, "node",
 				   export->region->node, "grant", grant);
 	int rc = fields ? json_object_update(opened, fields) : -1;
 
@@ -229,7 +232,8 @@ static int admit(struct slu_segment *segment, const struct transport *transport,
 	int count = -ENOMEM;
 
 	if (grant)
-		count = segment_admit(segment, transport, rights, grant, fds, close_mask, &admitted);
+		count = segment_admit(segment, transport, rights, grant, fds, close_mask,
+				      &admitted);
 	if (count >= 0 && describe(segment, transport, rights, opened, grant) < 0) {
 		segment_leave(admitted, false);
 		for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
@@ -259,7 +263,8 @@ static int on_open(void *arg, const char *name, uint32_t rights, const json_t *t
 		return fail(-EACCES, "segment %s is %s", segment->name,
 			    segment->export.rights == SLU_RIGHT_READ ? "read-only" : "write-only");
 	if (!transport)
-		return fail(-EOPNOTSUPP, "target %s has none of the transports asked for: it has shm",
+		return fail(-EOPNOTSUPP,
+			    "target %s has none of the transports asked for: it has shm",
 			    engine->name);
 	return admit(segment, transport, rights, opened, fds, close_mask, client);
 }
@@ -303,8 +308,10 @@ static int check_export(const char *name, const struct slu_region *region, uint3
 	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
 		return fail(-EINVAL, "rights are a set of READ and WRITE");
 	if (!region->owned || region->arena.fd < 0)
-		return fail(-EINVAL, "segment %s: private and registered memory cannot be exported; "
-			    "use slu_region_alloc without private_memory", name);
+		return fail(-EINVAL,
+			    "segment %s: private and registered memory cannot be exported; "
+			    "use slu_region_alloc without private_memory",
+			    name);
 	return 0;
 }
 
@@ -364,8 +371,8 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 	if (!segment)
 		return fail(-ENOMEM, "out of memory");
 	memset(segment, 0, sizeof(*segment));
-	segment->export = (struct export){.region = region, .length = region->length,
-					  .rights = rights};
+	segment->export =
+		(struct export){.region = region, .length = region->length, .rights = rights};
 	strcpy(segment->name, name);
 	segment->engine = engine;
 	atomic_store(&segment->set, calloc(1, sizeof(struct client_set)));

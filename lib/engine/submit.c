@@ -78,7 +78,8 @@ static int enqueue(struct slu_queue *queue, const struct slu_op *ops, uint32_t n
 	rte_ring_enqueue_zc_elem_finish(queue->submissions, filled);
 	/* Pairs with barrier_heavy() where the poller announces that it will sleep. */
 	barrier_light();
-	if (__builtin_expect(atomic_load_explicit(&queue->poller->sleeping, memory_order_relaxed), 0))
+	if (__builtin_expect(atomic_load_explicit(&queue->poller->sleeping, memory_order_relaxed),
+			     0))
 		poller_wake(queue->poller);
 	return filled > 0 ? (int)filled : why_invalid(&ops[0]);
 }
@@ -106,7 +107,8 @@ int slu_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 		queue->full++;
 	if (wanted == 0)
 		return 0;
-	accepted = queue->is_inline ? start_inline(queue, ops, wanted) : enqueue(queue, ops, wanted);
+	accepted =
+		queue->is_inline ? start_inline(queue, ops, wanted) : enqueue(queue, ops, wanted);
 	if (accepted <= 0)
 		return accepted;
 	queue->outstanding += (uint32_t)accepted;

@@ -6,6 +6,8 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <rte_cycles.h>
 #include <rte_eal.h>
@@ -17,6 +19,9 @@
 
 /* Rings of a few queues fit into this many 2 MiB pages; with fewer free EAL would fail later. */
 #define HUGEPAGES_MIN 8
+
+/* What EAL, the control thread and a poller open before the first client. */
+#define DESCRIPTORS_MIN 24
 
 static bool started;
 static bool on_hugepages;
@@ -54,8 +59,9 @@ static int first_cpu(const cpu_set_t *allowed)
 static int start(const cpu_set_t *allowed)
 {
 	char lcores[32];
-	char *args[12] = {"sluice", "--no-pci", "--no-telemetry", "--iova-mode=va",
-			  "--log-level=warning", "--lcores", lcores};
+	char *args[12] = {
+		"sluice",   "--no-pci", "--no-telemetry", "--iova-mode=va", "--log-level=warning",
+		"--lcores", lcores};
 	int count = 7;
 
 	/* EAL counts to 128 CPUs, the machine may have more: lcore 0 on a CPU that we may use. */
@@ -69,7 +75,8 @@ static int start(const cpu_set_t *allowed)
 		args[count++] = "-m";
 		args[count++] = "64";
 		log_info("fewer than %d free 2 MiB pages: rings are on ordinary pages; reserve "
-			 "hugepages with: sysctl vm.nr_hugepages=512", HUGEPAGES_MIN);
+			 "hugepages with: sysctl vm.nr_hugepages=512",
+			 HUGEPAGES_MIN);
 	}
 	redirect_log();
 	if (rte_eal_init(count, args) < 0)
@@ -78,14 +85,33 @@ static int start(const cpu_set_t *allowed)
 	return 0;
 }
 
+/* EAL panics and libevent exits the process when they run out of descriptors: look before. */
+static int check_descriptors(void)
+{
+	int fds[DESCRIPTORS_MIN];
+	int open = 0;
+
+	while (open < DESCRIPTORS_MIN && (fds[open] = eventfd(0, EFD_CLOEXEC)) >= 0)
+		open++;
+	for (int i = 0; i < open; i++)
+		close(fds[i]);
+	return open < DESCRIPTORS_MIN
+		       ? fail(-EMFILE,
+			      "an engine needs %d file descriptors, %d are left: raise the "
+			      "limit with ulimit -n",
+			      DESCRIPTORS_MIN, open)
+		       : 0;
+}
+
 int eal_start(void)
 {
 	char name[16] = "";
 	cpu_set_t allowed;
 	int rc;
 
-	if (started)
-		return 0;
+	rc = check_descriptors();
+	if (rc < 0 || started)
+		return rc;
 	if (pthread_getaffinity_np(pthread_self(), sizeof(allowed), &allowed) != 0)
 		return fail(-EIO, "cannot read this thread's CPU affinity");
 	pthread_getname_np(pthread_self(), name, sizeof(name));

@@ -54,7 +54,8 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 	if (!private_memory) {
 		unsigned memfd_flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 
-		arena->fd = memfd_create("sluice", memfd_flags | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
+		arena->fd = memfd_create("sluice",
+					 memfd_flags | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
 		if (arena->fd < 0)
 			return fail(-errno, "memfd_create: %s", strerror(errno));
 		fchmod(arena->fd, S_IRUSR | S_IWUSR);
@@ -81,10 +82,11 @@ static int lock(const struct arena *arena)
 	if (mlock(arena->addr, arena->mapped_bytes) == 0)
 		return 0;
 	getrlimit(RLIMIT_MEMLOCK, &limit);
-	return fail(-ENOMEM,
-		    "memlock limit is %lu KiB, the region needs %lu KiB: raise it with ulimit -l, or "
-		    "use 2 MiB pages, which are never swapped",
-		    (unsigned long)limit.rlim_cur >> 10, arena->mapped_bytes >> 10);
+	return fail(
+		-ENOMEM,
+		"memlock limit is %lu KiB, the region needs %lu KiB: raise it with ulimit -l, or "
+		"use 2 MiB pages, which are never swapped",
+		(unsigned long)limit.rlim_cur >> 10, arena->mapped_bytes >> 10);
 }
 
 static int make(struct arena *arena, bool huge, uint64_t length_bytes,
@@ -104,7 +106,8 @@ static int make(struct arena *arena, bool huge, uint64_t length_bytes,
 	if (rc == 0)
 		rc = prefault(arena->addr, arena->mapped_bytes, options->progress,
 			      options->progress_arg);
-	if (rc == 0 && arena->fd >= 0 && fcntl(arena->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+	if (rc == 0 && arena->fd >= 0 &&
+	    fcntl(arena->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
 		rc = fail(-errno, "cannot seal a memfd: %s", strerror(errno));
 	if (rc < 0)
 		arena_destroy(arena);
@@ -119,19 +122,21 @@ int arena_create(uint64_t length_bytes, const struct slu_region_options *options
 	uint64_t huge_free = hugepages_free();
 
 	if (options->page == SLU_PAGE_2M && wanted > huge_free)
-		return fail(-ENOMEM,
-			    "%lu MiB need %lu pages of 2 MiB, %lu are free: reserve them with: sysctl "
-			    "vm.nr_hugepages=N, or allow ordinary pages",
-			    mib(length_bytes), wanted, huge_free);
+		return fail(
+			-ENOMEM,
+			"%lu MiB need %lu pages of 2 MiB, %lu are free: reserve them with: sysctl "
+			"vm.nr_hugepages=N, or allow ordinary pages",
+			mib(length_bytes), wanted, huge_free);
 	if (options->page == SLU_PAGE_2M)
 		return make(arena, true, length_bytes, options);
 	if (options->page == SLU_PAGE_AUTO && length_bytes >= HUGE_WORTHWHILE_BYTES) {
 		/* Others may take the pages between the look and the take: then go on below. */
 		if (wanted <= huge_free && make(arena, true, length_bytes, options) == 0)
 			return 0;
-		log_warning("%lu MiB on ordinary pages: %lu pages of 2 MiB are needed, %lu are free "
-			    "(sysctl vm.nr_hugepages=N)",
-			    mib(length_bytes), wanted, huge_free);
+		log_warning(
+			"%lu MiB on ordinary pages: %lu pages of 2 MiB are needed, %lu are free "
+			"(sysctl vm.nr_hugepages=N)",
+			mib(length_bytes), wanted, huge_free);
 	}
 	if (length_bytes > available)
 		return fail(-ENOMEM, "%lu MiB wanted, %lu MiB of memory are available",

@@ -19,7 +19,7 @@ struct arena {
 	void *addr;
 	uint64_t mapped_bytes; /* whole pages */
 	uint64_t page_bytes;
-	int fd;                /* -1 when private */
+	int fd; /* -1 when private */
 };
 
 /**

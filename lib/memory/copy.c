@@ -52,7 +52,7 @@ static void streamed_sse2(void *dst, const void *src, uint64_t length)
 }
 
 __attribute__((target("avx2"))) static void streamed_avx2(void *dst, const void *src,
-							   uint64_t length)
+							  uint64_t length)
 {
 	char *d = dst;
 	const char *s = src;
@@ -73,7 +73,7 @@ __attribute__((target("avx2"))) static void streamed_avx2(void *dst, const void 
 }
 
 __attribute__((target("avx512f"))) static void streamed_avx512(void *dst, const void *src,
-								uint64_t length)
+							       uint64_t length)
 {
 	char *d = dst;
 	const char *s = src;

@@ -15,10 +15,10 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define CHUNK_BYTES  (UINT64_C(64) << 20)
-#define THREADS_MAX  16
-#define QUIET_NS     NS_PER_SECOND
-#define PROGRESS_NS  (NS_PER_SECOND / 4)
+#define CHUNK_BYTES (UINT64_C(64) << 20)
+#define THREADS_MAX 16
+#define QUIET_NS    NS_PER_SECOND
+#define PROGRESS_NS (NS_PER_SECOND / 4)
 
 struct prefault {
 	char *addr;
@@ -31,7 +31,8 @@ struct prefault {
 	uint64_t progress_at;
 };
 
-/* MADV_POPULATE_WRITE fails where a plain touch would die of SIGBUS; kernels before 5.14 lack it. */
+/* MADV_POPULATE_WRITE fails where a plain touch would die of SIGBUS; kernels before 5.14 lack it.
+ */
 static int populate(char *addr, uint64_t length)
 {
 	while (madvise(addr, length, MADV_POPULATE_WRITE) < 0) {
@@ -110,7 +111,8 @@ int prefault(void *addr, uint64_t length_bytes, slu_progress_fn progress, void *
 	for (unsigned i = 0; i < started; i++)
 		pthread_join(threads[i], NULL);
 	if (atomic_load(&job.error))
-		return fail(-ENOMEM, "not enough memory on the node: %lu of %lu MiB could be touched",
+		return fail(-ENOMEM,
+			    "not enough memory on the node: %lu of %lu MiB could be touched",
 			    atomic_load(&job.done) >> 20, length_bytes >> 20);
 	return 0;
 }

@@ -9,7 +9,8 @@
 /**
  * Touch every page of a fresh mapping, with several threads when it is large.
  *
- * @param progress  called by this thread every quarter of a second once a second has passed; or NULL
+ * @param progress  called by this thread every quarter of a second once a second has passed; or
+ * NULL
  * @return          0; -ENOMEM the pages are not to be had (no SIGBUS)
  */
 int prefault(void *addr, uint64_t length_bytes, slu_progress_fn progress, void *progress_arg);

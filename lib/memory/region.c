@@ -22,7 +22,8 @@ static int check(uint64_t length_bytes, const struct slu_region_options *options
 	if (length_bytes == 0)
 		return fail(-EINVAL, "a region needs at least one byte");
 	if (length_bytes > UINT64_MAX / 2)
-		return fail(-ENOMEM, "a region of %lu bytes is larger than any memory", length_bytes);
+		return fail(-ENOMEM, "a region of %lu bytes is larger than any memory",
+			    length_bytes);
 	return 0;
 }
 

@@ -21,8 +21,8 @@ struct slu_region {
 
 	uint64_t page_bytes;
 	int node;
-	bool owned;         /* arena is ours, else the memory is the caller's */
-	uint32_t segments;  /* exported from it and not closed */
+	bool owned;        /* arena is ours, else the memory is the caller's */
+	uint32_t segments; /* exported from it and not closed */
 	struct arena arena;
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_region) link;

@@ -78,8 +78,8 @@ static void flight_settle(struct poller *poller, struct flight *flight)
 }
 
 /*
- * The next slice. A notification must not overtake its data: the slice that carries it goes when all
- * others are done. @return false: not now
+ * The next slice. A notification must not overtake its data: the slice that carries it goes when
+ * all others are done. @return false: not now
  */
 static bool next_slice(const struct flight *flight, uint64_t slice_bytes, struct slu_op *slice)
 {
@@ -156,7 +156,7 @@ static uint32_t gather(struct poller *poller, struct path *path, struct slu_op *
 	struct flight *flight;
 	uint32_t n = 0;
 
-	TAILQ_FOREACH(flight, &poller->pending, link) {
+	TAILQ_FOREACH (flight, &poller->pending, link) {
 		if (poller_path(poller, flight->op.remote) != path)
 			continue;
 		while (n < POLLER_BURST && next_slice(flight, path->slice_bytes, &slices[n]))
@@ -294,7 +294,7 @@ static bool any_in(const struct flight_list *list, const struct slu_remote *remo
 {
 	const struct flight *flight;
 
-	TAILQ_FOREACH(flight, list, link)
+	TAILQ_FOREACH (flight, list, link)
 		if (concerns(flight, remote, queue))
 			return true;
 	return false;

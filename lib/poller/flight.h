@@ -4,8 +4,8 @@
  * Flights: operations that a poller has taken and cannot finish at once, because they are long and
  * cut into slices, because the path is asynchronous, or because it is full for the moment.
  *
- * A flight is in one of two lists of its poller: pending (has bytes to post) or waiting (all posted,
- * completions to come). It ends once, in flight_finish().
+ * A flight is in one of two lists of its poller: pending (has bytes to post) or waiting (all
+ * posted, completions to come). It ends once, in flight_finish().
  */
 #ifndef POLLER_FLIGHT_H
 #define POLLER_FLIGHT_H
@@ -26,10 +26,10 @@ struct flight {
 	uint32_t posted;      /* slices that the transport has not reported */
 	int32_t status;       /* first failure of a slice */
 	uint8_t scope;
-	bool begun;           /* something was posted: tells an empty operation from a finished one */
-	bool notified;        /* the slice that notifies was posted */
-	bool retry;           /* canceled with its path: all of it goes again */
-	bool waiting;         /* which list */
+	bool begun;    /* something was posted: tells an empty operation from a finished one */
+	bool notified; /* the slice that notifies was posted */
+	bool retry;    /* canceled with its path: all of it goes again */
+	bool waiting;  /* which list */
 	TAILQ_ENTRY(flight) link;
 	struct flight *free_next;
 };

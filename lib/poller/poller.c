@@ -82,8 +82,8 @@ static uint64_t deadline_of(const struct slu_queue *queue, const struct slu_op *
 }
 
 /* Leading operations that go to the path of the first at once, none of them long or late. */
-static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops, uint32_t n,
-				 uint64_t slice_bytes, uint64_t now_us)
+static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops,
+				 uint32_t n, uint64_t slice_bytes, uint64_t now_us)
 {
 	const struct slu_remote *remote = ops->remote;
 	uint32_t max = n < POLLER_BURST ? n : POLLER_BURST;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pinned thread around poller_run_once(): calls from other threads, idling, sleeping, waking. */
+/* The pinned thread around poller_run_once(): calls from other threads, idling, sleeping, waking.
+ */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,7 +17,8 @@
 #include "numa/placement.h"
 #include "poller/poller.h"
 
-/* An adaptive poller spins so long after its last work; a sleep and a wake-up cost about as much. */
+/* An adaptive poller spins so long after its last work; a sleep and a wake-up cost about as much.
+ */
 #define SPIN_NS (50 * NS_PER_US)
 
 /* Between two looks at work that the transport finishes by itself. */
@@ -69,8 +71,8 @@ static bool has_submissions(const struct poller *poller)
 }
 
 /*
- * Sleep until somebody submits or calls. The heavy barrier pairs with the light one in slu_submit():
- * either we see its operations or it sees us sleeping. With flights left it is a nap.
+ * Sleep until somebody submits or calls. The heavy barrier pairs with the light one in
+ * slu_submit(): either we see its operations or it sees us sleeping. With flights left it is a nap.
  */
 static void sleep_until_woken(struct poller *poller)
 {
@@ -157,8 +159,10 @@ static int pin(struct poller *poller)
 	error = pthread_setaffinity_np(poller->thread, sizeof(core), &core);
 	snprintf(name, sizeof(name), "slu-poll-%u", poller->index);
 	pthread_setname_np(poller->thread, name);
-	return error ? fail(-error, "cannot pin a poller to core %d: %s (is it in this process's "
-			    "CPU set?)", poller->core, strerror(error))
+	return error ? fail(-error,
+			    "cannot pin a poller to core %d: %s (is it in this process's "
+			    "CPU set?)",
+			    poller->core, strerror(error))
 		     : 0;
 }
 

@@ -110,8 +110,8 @@ static inline uint32_t notify_receive_lane(struct notify_lane *lane, uint32_t *p
 
 	while (taken < n) {
 		uint32_t at = *position + taken;
-		uint64_t word = atomic_load_explicit(&lane->slots[at % NOTIFY_SLOTS],
-						     memory_order_acquire);
+		uint64_t word =
+			atomic_load_explicit(&lane->slots[at % NOTIFY_SLOTS], memory_order_acquire);
 
 		if (word >> 32 != at / NOTIFY_SLOTS + 1)
 			break;

@@ -7,7 +7,8 @@ static const char *const names[] = {"auto", "shm", "verbs", "tcp", "fake"};
 
 const char *slu_transport_name(enum slu_transport transport)
 {
-	return (unsigned)transport < sizeof(names) / sizeof(names[0]) ? names[transport] : "unknown";
+	return (unsigned)transport < sizeof(names) / sizeof(names[0]) ? names[transport]
+								      : "unknown";
 }
 
 int transport_parse(const char *name)

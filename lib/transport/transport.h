@@ -55,7 +55,8 @@ struct transport_capabilities {
 };
 
 /** A segment as it is exported; constant while a client uses it. */
-struct export {
+struct export
+{
 	struct slu_region *region;
 	uint64_t length;
 	uint32_t rights;
@@ -154,15 +155,15 @@ struct path {
 struct slu_remote {
 	uint64_t length;
 	_Atomic uint32_t permitted; /* bit per opcode; 0 once state is not 0 */
-	_Atomic int state;          /* 0 connected; -ECONNRESET, -ESHUTDOWN; set by the control thread */
+	_Atomic int state; /* 0 connected; -ECONNRESET, -ESHUTDOWN; set by the control thread */
 	const struct transport *transport;
-	void *view;                 /* what import made */
+	void *view; /* what import made */
 
 	uint32_t rights;
 	struct slu_engine *engine;
-	struct client *client;      /* its session; NULL in process */
+	struct client *client;        /* its session; NULL in process */
 	struct segment_client *local; /* its place at a segment of this process; else NULL */
-	struct path_stats retired;  /* of paths that were disconnected */
+	struct path_stats retired;    /* of paths that were disconnected */
 	char name[SLU_REMOTE_NAME_MAX + 1];
 	char target[SLU_NAME_MAX + 1];
 	uint64_t incarnation;

@@ -52,7 +52,8 @@ int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region 
 	       struct slu_segment **segments)
 {
 	const uint32_t both = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
-	int rc = export_one(engine, prefix, "big", RIG_SEGMENT_BYTES, both, &regions[0], &segments[0]);
+	int rc = export_one(engine, prefix, "big", RIG_SEGMENT_BYTES, both, &regions[0],
+			    &segments[0]);
 
 	if (rc == 0)
 		rc = export_one(engine, prefix, "ro", RIG_SMALL_BYTES, SLU_RIGHT_READ, &regions[1],

@@ -37,7 +37,8 @@ static uint8_t *local(uint64_t offset)
 
 #define GUARD 64u
 
-/* WRITE, see it at the target and nothing beside it; clear; READ, see it here and nothing beside. */
+/* WRITE, see it at the target and nothing beside it; clear; READ, see it here and nothing beside.
+ */
 static void round_trip(uint64_t remote_offset, uint64_t local_offset, uint64_t length,
 		       uint64_t generation)
 {
@@ -158,8 +159,8 @@ static void refuses_out_of_bounds(void **state)
 {
 	const uint64_t end = RIG_SEGMENT_BYTES;
 	struct slu_op ops[] = {
-		op_of(SLU_WRITE, end - 7, 0, 8),      op_of(SLU_READ, end - 7, 0, 8),
-		op_of(SLU_WRITE, end, 0, 1),          op_of(SLU_WRITE, 0, end - 7, 8),
+		op_of(SLU_WRITE, end - 7, 0, 8),       op_of(SLU_READ, end - 7, 0, 8),
+		op_of(SLU_WRITE, end, 0, 1),           op_of(SLU_WRITE, 0, end - 7, 8),
 		op_of(SLU_READ, UINT64_MAX - 3, 0, 8), op_of(SLU_READ, 0, UINT64_MAX - 3, 8),
 		op_of(SLU_READ, 0, 0, end + 1),
 	};
@@ -201,7 +202,8 @@ static void honours_read_only(void **state)
 	struct slu_op op;
 
 	(void)state;
-	assert_int_equal(rig_remote(&rig, "ro", SLU_RIGHT_READ | SLU_RIGHT_WRITE, &remote), -EACCES);
+	assert_int_equal(rig_remote(&rig, "ro", SLU_RIGHT_READ | SLU_RIGHT_WRITE, &remote),
+			 -EACCES);
 	assert_null(remote);
 	assert_int_equal(rig_remote(&rig, "ro", SLU_RIGHT_READ, &remote), 0);
 	op = op_of(SLU_WRITE, 0, 0, 8);
@@ -322,7 +324,8 @@ static void notifies_once_after_long_data(void **state)
 	assert_true(rig_target_holds(&rig, RIG_NOTIFY_STRIDE, length - RIG_NOTIFY_STRIDE, 8));
 }
 
-/* Goal: a target that takes no notifications holds its senders back until their deadline, no more. */
+/* Goal: a target that takes no notifications holds its senders back until their deadline, no more.
+ */
 static void holds_back_unread_notifications(void **state)
 {
 	struct slu_op op = op_of(SLU_WRITE_NOTIFY, 0, 0, RIG_NOTIFY_STRIDE);

@@ -57,8 +57,9 @@ static void world_open(struct world *world, const char *fake, uint64_t seed)
 	assert_int_equal(slu_engine_open(&options, &world->engine), 0);
 	assert_int_equal(slu_region_alloc(world->engine, BYTES, &region, &world->memory), 0);
 	assert_int_equal(slu_region_alloc(world->engine, BYTES, &region, &world->region), 0);
-	assert_int_equal(slu_segment_export(world->engine, "failures", world->memory, 3,
-					    &world->segment), 0);
+	assert_int_equal(
+		slu_segment_export(world->engine, "failures", world->memory, 3, &world->segment),
+		0);
 	assert_int_equal(slu_remote_open(world->engine, "failures", &remote, &world->remote), 0);
 	assert_int_equal(slu_queue_open(world->engine, &queue, &world->queue), 0);
 }
@@ -82,9 +83,13 @@ static void submit_all(struct world *world)
 	for (uint32_t i = 0; i <= BLOCKS; i++) {
 		uint64_t at = (uint64_t)i * BLOCK;
 		uint64_t length = i < BLOCKS ? BLOCK : LONG_BYTES;
-		struct slu_op op = {.remote = world->remote, .region = world->region,
-				    .remote_offset = at, .local_offset = at, .length = length,
-				    .opcode = SLU_WRITE, .user_data = i};
+		struct slu_op op = {.remote = world->remote,
+				    .region = world->region,
+				    .remote_offset = at,
+				    .local_offset = at,
+				    .length = length,
+				    .opcode = SLU_WRITE,
+				    .user_data = i};
 
 		pattern_fill(base + at, at, length, 3);
 		assert_int_equal(slu_submit(world->queue, &op, 1), 1);
@@ -174,8 +179,8 @@ static void survives_delay_and_reordering(void **state)
 }
 
 /*
- * Goal: what is lost ends at its deadline, what is not lost ends well: a neighbour's deadline flushes
- * the path but costs the others only a repetition.
+ * Goal: what is lost ends at its deadline, what is not lost ends well: a neighbour's deadline
+ * flushes the path but costs the others only a repetition.
  */
 static void survives_loss(void **state)
 {
@@ -245,8 +250,8 @@ static void closes_in_flight(void **state)
 /* Goal: a behaviour that is not understood is told, not guessed. */
 static void refuses_bad_behaviour(void **state)
 {
-	static const char *const bad[] = {"loss=2", "loss=x", "delay_us=5", "delay_us=9-1", "speed=1",
-					  "capacity=0", "die_after=", "loss=0.1;"};
+	static const char *const bad[] = {"loss=2",  "loss=x",     "delay_us=5", "delay_us=9-1",
+					  "speed=1", "capacity=0", "die_after=", "loss=0.1;"};
 	struct slu_engine_options options;
 	struct slu_engine *engine = NULL;
 

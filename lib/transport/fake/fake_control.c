@@ -12,7 +12,8 @@ static int parse_pair(const char *pair, struct fake_behaviour *behaviour)
 	unsigned long low, high;
 	int end = 0;
 
-	if (sscanf(pair, "delay_us=%lu-%lu%n", &low, &high, &end) == 2 && !pair[end] && low <= high) {
+	if (sscanf(pair, "delay_us=%lu-%lu%n", &low, &high, &end) == 2 && !pair[end] &&
+	    low <= high) {
 		behaviour->delay_min_ns = low * NS_PER_US;
 		behaviour->delay_max_ns = high * NS_PER_US;
 		return 0;
@@ -25,8 +26,10 @@ static int parse_pair(const char *pair, struct fake_behaviour *behaviour)
 	if (sscanf(pair, "capacity=%u%n", &behaviour->capacity, &end) == 1 && !pair[end] &&
 	    behaviour->capacity >= 1 && behaviour->capacity <= FAKE_CAPACITY_MAX)
 		return 0;
-	return fail(-EINVAL, "fake transport: \"%s\" is not understood (delay_us=LOW-HIGH, loss=0..1, "
-		    "die_after=COUNT, capacity=1..%u)", pair, FAKE_CAPACITY_MAX);
+	return fail(-EINVAL,
+		    "fake transport: \"%s\" is not understood (delay_us=LOW-HIGH, loss=0..1, "
+		    "die_after=COUNT, capacity=1..%u)",
+		    pair, FAKE_CAPACITY_MAX);
 }
 
 int fake_parse(const char *text, struct fake_behaviour *behaviour)

@@ -83,11 +83,11 @@ static uint32_t fake_poll(struct path *path, struct slu_completion *done, uint32
 		}
 		if (status == -EAGAIN)
 			status = -ECANCELED;
-		done[finished++] = (struct slu_completion){
-			.user_data = flight->op.user_data,
-			.status = status,
-			.scope = status == 0 ? SLU_SCOPE_NONE : SLU_SCOPE_PATH,
-			.transport = SLU_TRANSPORT_FAKE};
+		done[finished++] = (struct slu_completion){.user_data = flight->op.user_data,
+							   .status = status,
+							   .scope = status == 0 ? SLU_SCOPE_NONE
+										: SLU_SCOPE_PATH,
+							   .transport = SLU_TRANSPORT_FAKE};
 		path->stats.failed += status != 0;
 		*flight = fake->flights[--fake->count];
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Set-up of shared memory. The target passes the segment's memfd and, to clients that may write, a
- * notification ring; both are sealed against shrinking, which the client checks before it maps them.
+ * notification ring; both are sealed against shrinking, which the client checks before it maps
+ * them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,8 +21,8 @@
 
 static void shm_capabilities(struct transport_capabilities *capabilities)
 {
-	*capabilities = (struct transport_capabilities){.slice_bytes = SHM_SLICE_BYTES,
-							.immediate = true};
+	*capabilities =
+		(struct transport_capabilities){.slice_bytes = SHM_SLICE_BYTES, .immediate = true};
 }
 
 static int shm_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
@@ -120,9 +121,10 @@ static int publish_writable(const struct export *export, int fds[TRANSPORT_FDS_M
 }
 
 static int shm_publish(const struct export *export, uint32_t rights, json_t *grant,
-		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct notify_inbox **inbox)
+		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+		       struct notify_inbox **inbox)
 {
-	json_int_t mapped = (json_int_t)export->region->arena.mapped_bytes;
+	json_int_t mapped = (json_int_t) export->region->arena.mapped_bytes;
 
 	if (json_object_set_new(grant, "mapped_bytes", json_integer(mapped)) < 0)
 		return fail(-ENOMEM, "out of memory");
@@ -151,7 +153,8 @@ static int check_fd(int fd, uint64_t length)
 	int seals = fcntl(fd, F_GET_SEALS);
 
 	if (seals < 0 || !(seals & F_SEAL_SHRINK))
-		return fail(-EPROTO, "the target passed memory that is not sealed against shrinking");
+		return fail(-EPROTO,
+			    "the target passed memory that is not sealed against shrinking");
 	if (fstat(fd, &stat) < 0 || (uint64_t)stat.st_size < length)
 		return fail(-EPROTO, "the target passed less memory than it announced");
 	return 0;
