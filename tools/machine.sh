@@ -56,6 +56,7 @@ packages_install() {
 }
 
 hugepages_added=0
+HUGEPAGES_FILE=/proc/sys/vm/nr_hugepages
 
 hugepages_free() {
 	awk '$1 == "HugePages_Free:" { free = $2 } $1 == "HugePages_Rsvd:" { reserved = $2 }
@@ -63,31 +64,39 @@ hugepages_free() {
 }
 
 hugepages_resize() {
-	as_root sh -c "echo $1 > /proc/sys/vm/nr_hugepages" 2>/dev/null
+	as_root sh -c "echo $1 > $HUGEPAGES_FILE" 2>/dev/null
+}
+
+# A quarter of the available memory, in pages of 2 MiB: more would be missed elsewhere.
+hugepages_affordable() {
+	awk '$1 == "MemAvailable:" { print int($2 / 2048 / 4) }' /proc/meminfo
 }
 
 # Have that many free 2 MiB pages, reserving what lacks. Without the right to, it says so: everything
 # works on ordinary pages too, only slower. hugepages_restore gives back what was added.
 hugepages_reserve() {
-	local wanted=$1 total free
+	local wanted=$1 total free lacking affordable
 	if ! grep -q '^Hugepagesize: *2048 kB' /proc/meminfo; then
 		echo "no 2 MiB hugepages in this kernel: going on with ordinary pages"
 		return 0
 	fi
 	free=$(hugepages_free)
 	[ "$free" -lt "$wanted" ] || { echo "hugepages: $free of 2 MiB are free"; return 0; }
-	total=$(cat /proc/sys/vm/nr_hugepages)
-	if ! hugepages_resize $((total + wanted - free)); then
-		echo "hugepages: $free are free and more need root: going on with ordinary pages;" \
-			"to have them: echo $((total + wanted - free)) | sudo tee /proc/sys/vm/nr_hugepages"
+	affordable=$(hugepages_affordable)
+	lacking=$((wanted - free < affordable ? wanted - free : affordable))
+	total=$(cat $HUGEPAGES_FILE)
+	if ! hugepages_resize $((total + lacking)); then
+		echo "hugepages: $free are free, and this user or container may not reserve more:" \
+			"what finds none runs on ordinary pages; to reserve them:" \
+			"echo $((total + lacking)) | sudo tee $HUGEPAGES_FILE"
 		return 0
 	fi
-	hugepages_added=$(($(cat /proc/sys/vm/nr_hugepages) - total))
+	hugepages_added=$(($(cat $HUGEPAGES_FILE) - total))
 	echo "hugepages: $hugepages_added of 2 MiB reserved, $(hugepages_free) are free"
 }
 
 hugepages_restore() {
 	[ "$hugepages_added" -gt 0 ] || return 0
-	hugepages_resize $(($(cat /proc/sys/vm/nr_hugepages) - hugepages_added))
+	hugepages_resize $(($(cat $HUGEPAGES_FILE) - hugepages_added))
 	hugepages_added=0
 }
