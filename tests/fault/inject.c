@@ -88,19 +88,19 @@ WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, m
 WRAP(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags), -1,
      ECONNRESET)
 WRAP(int, pthread_create,
-     (pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg),
+     (pthread_t * thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg),
      (thread, attr, start, arg), EAGAIN, EAGAIN)
 
 /* The libraries below. */
 WRAP(struct event_base *, event_base_new, (void), (), NULL, ENOMEM)
 WRAP(struct event *, event_new,
-     (struct event_base *base, evutil_socket_t fd, short what, event_callback_fn fn, void *arg),
+     (struct event_base * base, evutil_socket_t fd, short what, event_callback_fn fn, void *arg),
      (base, fd, what, fn, arg), NULL, ENOMEM)
-WRAP(int, event_add, (struct event *event, const struct timeval *timeout), (event, timeout), -1,
+WRAP(int, event_add, (struct event * event, const struct timeval *timeout), (event, timeout), -1,
      ENOMEM)
 WRAP(json_t *, json_object, (void), (), NULL, ENOMEM)
 WRAP(json_t *, json_integer, (json_int_t value), (value), NULL, ENOMEM)
-WRAP(int, hwloc_topology_init, (hwloc_topology_t *topology), (topology), -1, ENOMEM)
+WRAP(int, hwloc_topology_init, (hwloc_topology_t * topology), (topology), -1, ENOMEM)
 WRAP(int, hwloc_topology_load, (hwloc_topology_t topology), (topology), -1, ENOMEM)
 WRAP(hwloc_bitmap_t, hwloc_bitmap_dup, (hwloc_const_bitmap_t bitmap), (bitmap), NULL, ENOMEM)
 WRAP(void *, rte_zmalloc_socket, (const char *type, size_t size, unsigned align, int socket),

@@ -163,7 +163,8 @@ static void test_many_producers(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < PRODUCERS; i++) {
 		producers[i] = (struct producer){.ring = ring, .index = i};
-		assert_int_equal(pthread_create(&producers[i].thread, NULL, produce, &producers[i]), 0);
+		assert_int_equal(pthread_create(&producers[i].thread, NULL, produce, &producers[i]),
+				 0);
 	}
 	while (received < PRODUCERS * PER_PRODUCER) {
 		uint32_t n = notify_receive(&inbox, tags, 64);
