@@ -13,6 +13,7 @@
 #include "shm.h"
 
 #define MESSAGE_BYTES 8
+#define SOURCE_OFFSET 4096 /* not on a line that the other writes, as in ucp_put_lat */
 #define BLOCKS        2000 /* short ones: a preempted one does not count */
 #define BLOCK_TRIPS   100
 #define WARM_UP_TRIPS 20000
@@ -64,7 +65,7 @@ static void player_open(struct player *player)
 		die("%s", slu_last_error());
 	player->op.opcode = SLU_WRITE_NOTIFY;
 	player->op.length = MESSAGE_BYTES;
-	player->op.local_offset = MESSAGE_BYTES; /* beside what the other writes at 0 */
+	player->op.local_offset = SOURCE_OFFSET;
 	meet(player);
 }
 

@@ -17,16 +17,16 @@
 #include <string.h>
 
 /** Below this the choice costs more than it saves: ordinary stores. */
-#define COPY_STREAM_MIN_BYTES 4096u
+#define COPY_STREAM_MIN_BYTES 1024u
 
 /** From here on "rep movsb" is worth its start-up. */
-#define COPY_STRING_MIN_BYTES 4096u
+#define COPY_STRING_MIN_BYTES 1024u
 
 /** Copies up to this size are expanded in line. */
 #define COPY_SMALL_BYTES 64u
 
 struct copy_entry {
-	uint32_t page; /* of the destination, 4 KiB, low bits */
+	uint32_t page; /* of the destination, low bits of its number */
 	uint32_t when; /* copy_tracker.now then */
 };
 
@@ -80,7 +80,7 @@ static inline void copy_fence(void)
 static inline bool copy_tracker_cached(struct copy_tracker *tracker, const void *dst,
 				       uint64_t length)
 {
-	uint32_t page = (uint32_t)((uintptr_t)dst >> 12);
+	uint32_t page = (uint32_t)((uintptr_t)dst >> (length >= 4096 ? 12 : 10));
 	uint32_t mixed = page + (page >> tracker->bits) * 0x9e3779b1u;
 	struct copy_entry *entry = &tracker->entries[mixed & ((1u << tracker->bits) - 1)];
 	bool cached = entry->page == page && tracker->now - entry->when < tracker->horizon;

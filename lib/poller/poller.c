@@ -81,25 +81,31 @@ static uint64_t deadline_of(const struct slu_queue *queue, const struct slu_op *
 	return now_us + timeout - (queue->is_inline ? 0 : age_us(op, now_us));
 }
 
-/* Leading operations that go to the path of the first at once, none of them long or late. */
+/*
+ * Leading operations that go to the path of the first at once: none of them long or late, and all
+ * together within @p left, which shrinks by them.
+ */
 static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops,
-				 uint32_t n, uint64_t slice_bytes, uint64_t now_us)
+				 uint32_t n, uint64_t slice_bytes, uint64_t now_us, uint64_t *left)
 {
 	const struct slu_remote *remote = ops->remote;
 	uint32_t max = n < POLLER_BURST ? n : POLLER_BURST;
+	uint64_t room = *left;
 	uint32_t run = 0;
 
 	while (run < max && ops[run].remote == remote && ops[run].length <= slice_bytes &&
-	       (queue->is_inline || !late(queue, &ops[run], now_us)))
-		run++;
+	       ops[run].length <= room && (queue->is_inline || !late(queue, &ops[run], now_us)))
+		room -= ops[run++].length;
+	*left = room;
 	return run;
 }
 
-/* @return operations dealt with: done, or one of them turned into a flight by back-pressure */
-static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, struct path *path,
-				const struct slu_op *ops, uint32_t n)
+/* @return operations finished; fewer than @p n is back-pressure */
+static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue,
+				struct slu_remote *remote, const struct slu_op *ops, uint32_t n)
 {
 	struct slu_completion done[POLLER_BURST];
+	struct path *path = poller_path(poller, remote);
 	uint32_t posted = path->fast->post(path, ops, n, done);
 
 	queue_complete(queue, done, posted);
@@ -112,28 +118,30 @@ static void start_flight(struct poller *poller, struct slu_queue *queue, const s
 	flight_start(poller, queue, op, deadline_of(queue, op, poller_now_us(poller)));
 }
 
-void poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
-		  uint32_t n)
+uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
+		      uint32_t n)
 {
 	uint64_t now_us = queue->is_inline ? 0 : poller_now_us(poller);
+	uint64_t left = queue->is_inline ? UINT64_MAX : TRANSPORT_SLICE_MAX_BYTES;
+	uint32_t dealt = 0;
 
-	while (n > 0) {
-		struct path *path = poller_path(poller, ops->remote);
-		uint32_t run = 0, taken = 0;
+	while (dealt < n) {
+		const struct slu_op *next = &ops[dealt];
+		const struct path *path = poller_path(poller, next->remote);
+		uint32_t run = 0, posted = 0;
 
-		if (path->immediate)
-			run = short_run(queue, ops, n, path->slice_bytes, now_us);
-		if (run > 0)
-			taken = post_run(poller, queue, path, ops, run);
-		if (taken == run && run > 0) {
-			ops += run;
-			n -= run;
-			continue;
+		if (path->immediate && next->length <= path->slice_bytes) {
+			if (next->length > left)
+				break; /* the other queues' turn */
+			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);
 		}
-		start_flight(poller, queue, &ops[taken]);
-		ops += taken + 1;
-		n -= taken + 1;
+		if (run > 0)
+			posted = post_run(poller, queue, next->remote, next, run);
+		dealt += posted;
+		if (run == 0 || posted < run)
+			start_flight(poller, queue, &ops[dealt++]);
 	}
+	return dealt;
 }
 
 static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
@@ -141,17 +149,18 @@ static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
 	struct rte_ring_zc_data zc;
 	uint32_t n = rte_ring_dequeue_zc_burst_elem_start(queue->submissions, sizeof(struct slu_op),
 							  POLLER_BURST, &zc, NULL);
+	uint32_t dealt;
 
 	if (n == 0)
 		return 0;
 	/* Lines of another core: fetch all at once rather than one after the other. */
 	for (uint32_t i = 0; i < zc.n1; i++)
 		rte_prefetch0((const struct slu_op *)zc.ptr1 + i);
-	poller_start(poller, queue, zc.ptr1, zc.n1);
-	if (zc.n1 < n)
-		poller_start(poller, queue, zc.ptr2, n - zc.n1);
-	rte_ring_dequeue_zc_elem_finish(queue->submissions, n);
-	return n;
+	dealt = poller_start(poller, queue, zc.ptr1, zc.n1);
+	if (dealt == zc.n1 && zc.n1 < n)
+		dealt += poller_start(poller, queue, zc.ptr2, n - zc.n1);
+	rte_ring_dequeue_zc_elem_finish(queue->submissions, dealt);
+	return dealt;
 }
 
 static uint32_t run_flights(struct poller *poller)

@@ -82,11 +82,14 @@ void poller_destroy(struct poller *poller);
 uint32_t poller_run_once(struct poller *poller);
 
 /**
- * Start @p n checked operations of @p queue: short ones on an immediate path are finished here,
+ * Start up to @p n checked operations of @p queue: short ones on an immediate path are finished here,
  * the others become flights.
+ *
+ * @return those dealt with: all, of an inline queue; of another, the first ones that together copy
+ *         no more than TRANSPORT_SLICE_MAX_BYTES, so that no queue keeps the poller for longer
  */
-void poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
-		  uint32_t n);
+uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
+		      uint32_t n);
 
 /** Poller's thread (or, inline, the owner): take the queue on, or finish its work and let it go. */
 int poller_attach(struct poller *poller, struct slu_queue *queue);

@@ -31,6 +31,9 @@
 
 #define TRANSPORT_FDS_MAX 4 /* passed with one published segment */
 
+/** What a polling core may copy before it looks around again: about 20 us from memory to memory. */
+#define TRANSPORT_SLICE_MAX_BYTES (UINT64_C(512) << 10)
+
 struct path;
 struct transport;
 struct notify_inbox;
@@ -50,7 +53,7 @@ struct path_env {
 };
 
 struct transport_capabilities {
-	uint64_t slice_bytes; /* longer operations are cut into slices of this length */
+	uint64_t slice_bytes; /* longer operations are cut; at most TRANSPORT_SLICE_MAX_BYTES */
 	bool immediate;       /* post finishes what it accepts; poll has nothing to say */
 };
 

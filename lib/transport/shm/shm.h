@@ -10,9 +10,6 @@
 #include "transport/notify_ring.h"
 #include "transport/transport.h"
 
-/* Long copies yield to other work after so many bytes: about 10 us. */
-#define SHM_SLICE_BYTES (UINT64_C(256) << 10)
-
 /** What a client has mapped. */
 struct shm_view {
 	char *base;

@@ -21,8 +21,8 @@
 
 static void shm_capabilities(struct transport_capabilities *capabilities)
 {
-	*capabilities =
-		(struct transport_capabilities){.slice_bytes = SHM_SLICE_BYTES, .immediate = true};
+	*capabilities = (struct transport_capabilities){.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
+							.immediate = true};
 }
 
 static int shm_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
@@ -33,7 +33,7 @@ static int shm_connect(struct slu_remote *remote, const struct path_env *env, st
 	if (!shm)
 		return fail(-ENOMEM, "out of memory");
 	*shm = (struct shm_path){.path = {.fast = &shm_fast,
-					  .slice_bytes = SHM_SLICE_BYTES,
+					  .slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
 					  .immediate = true,
 					  .transport = SLU_TRANSPORT_SHM,
 					  .remote = remote},

@@ -2,9 +2,6 @@
 /* The copying itself; runs on the polling core, for any number of small and sliced operations. */
 #include "transport/shm/shm.h"
 
-#define PREFETCH_LINES     8u
-#define PREFETCH_MIN_BYTES (2 * PREFETCH_LINES * 64u)
-
 /* @return true: non-temporal stores were used, a fence is due */
 static inline bool move(struct copy_tracker *tracker, void *dst, const void *src, uint64_t length)
 {
@@ -50,16 +47,6 @@ static bool write_notify(struct shm_path *shm, const struct slu_op *op)
 	return true;
 }
 
-/* The hardware fetches ahead within an operation, not from one to the next. */
-static inline void prefetch_source(const char *base, const struct slu_op *op)
-{
-	const char *from = op->opcode == SLU_READ ? base + op->remote_offset
-						  : op->region->addr + op->local_offset;
-
-	for (uint32_t line = 0; line < PREFETCH_LINES; line++)
-		__builtin_prefetch(from + line * 64);
-}
-
 static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n,
 			 struct slu_completion *done)
 {
@@ -79,8 +66,6 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 		char *remote = base + op->remote_offset;
 		uint64_t length = op->length;
 
-		if (length >= PREFETCH_MIN_BYTES && i + 1 < n)
-			prefetch_source(base, &ops[i + 1]);
 		if (op->opcode == SLU_READ) {
 			streamed |= move(tracker, local, remote, length);
 			bytes_read += length;
