@@ -89,16 +89,23 @@ static int wait_for_end(struct peer *peer)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+void peer_ask_to_stop(struct peer *peer)
+{
+	if (peer->to >= 0)
+		close(peer->to);
+	peer->to = -1;
+}
+
 int peer_stop(struct peer *peer)
 {
-	close(peer->to);
+	peer_ask_to_stop(peer);
 	return wait_for_end(peer);
 }
 
 void peer_kill(struct peer *peer)
 {
 	kill(peer->pid, SIGKILL);
-	close(peer->to);
+	peer_ask_to_stop(peer);
 	wait_for_end(peer);
 }
 

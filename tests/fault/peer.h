@@ -41,7 +41,10 @@ int peer_start(const char *role, const char *arg, struct peer *peer);
 /** Wait for one byte from the peer. @return it; -1 the peer has gone or @p timeout_ms passed */
 int peer_answer(struct peer *peer, int timeout_ms);
 
-/** End its input and wait for it. @return its exit code; 128 + signal that killed it */
+/** End its input, by which it is told to stop. */
+void peer_ask_to_stop(struct peer *peer);
+
+/** The same, and wait for it. @return its exit code; 128 + signal that killed it */
 int peer_stop(struct peer *peer);
 
 /** SIGKILL it and wait for it. */
