@@ -142,6 +142,9 @@ SLU_API int slu_queue_eventfd(struct slu_queue *queue);
 /**
  * Ask for one wake-up on the eventfd. Read the eventfd after it fired, reap, then arm again.
  *
+ * A wake-up can be left over from an earlier wait: then nothing is ready, and the queue has to be
+ * armed anew.
+ *
  * Thread: the queue's owner only.
  *
  * @return 0 armed; over 0: that many completions are ready already, not armed; -EOPNOTSUPP

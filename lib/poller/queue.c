@@ -95,14 +95,18 @@ void queue_destroy(struct slu_queue *queue)
 	free(queue);
 }
 
+/*
+ * The owner may have left its wait, or even begun another, since we looked: the exchange takes back
+ * only what we saw. At worst it is woken once for nothing, never left asleep.
+ */
 static void wake_owner(struct slu_queue *queue)
 {
 	uint32_t wanted = atomic_load_explicit(&queue->wanted, memory_order_relaxed);
 
 	if (wanted == 0 || queue_ready(queue) < wanted)
 		return;
-	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
-	eventfd_write(queue->eventfd, 1);
+	if (atomic_compare_exchange_strong(&queue->wanted, &wanted, 0))
+		eventfd_write(queue->eventfd, 1);
 }
 
 void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n)
