@@ -84,8 +84,10 @@ SLU_API void slu_engine_options_init(struct slu_engine_options *options);
 /**
  * Start the engine: DPDK's EAL in memory mode (once per process), pollers and the control thread.
  *
- * The calling thread keeps its CPU affinity. Any thread.
+ * The calling thread keeps its CPU affinity. Any thread. A process must not fork and use the engine
+ * in the child.
  *
+ * @param options  NULL for the defaults; likewise in every call that takes options
  * @return 0; -EBUSY this process has an engine; -EINVAL bad option (cores, socket, fake);
  *         -EADDRINUSE the socket is served by another process; -ENOMEM
  */

@@ -21,6 +21,8 @@
  *   -ECANCELED     given up because its queue or remote was closed
  *   -EBUSY         a second engine in one process, or something still in use
  *   -ENOMEM        out of memory, of hugepages, or over the memlock limit
+ *   -EMFILE        out of file descriptors
+ *   -EAGAIN        no further thread can be started
  */
 #ifndef SLUICE_ERROR_H
 #define SLUICE_ERROR_H

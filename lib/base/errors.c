@@ -28,6 +28,7 @@ static const struct {
 	{ENOSPC, "a limit of Sluice was reached"},
 	{ENOBUFS, "the pool is empty"},
 	{EMFILE, "too many open files"},
+	{EAGAIN, "a resource of the system is exhausted for now"},
 	{EINTR, "interrupted by a signal"},
 	{EIO, "the device or the system failed"},
 };

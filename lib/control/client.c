@@ -171,7 +171,7 @@ static int open_segment(struct client *client, const struct client_request *requ
 					     "transports", transports),
 				   NULL, 0);
 
-	if (rc < 0)
+	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET)
 		return fail(rc, "cannot talk to the target: %s", strerror(-rc));
 	rc = receive(client, "opened", until_ns, &grant->opened);
 	if (rc < 0)
@@ -368,7 +368,7 @@ int client_watch(struct client *client, struct control_thread *control,
 	client->control = control;
 	client->callbacks = callbacks;
 	client->arg = arg;
-	return control_call(control, start_watching, client);
+	return control_call(control, start_watching, client) < 0 ? fail(-ENOMEM, "out of memory") : 0;
 }
 
 static int end_watching(void *arg)
