@@ -38,10 +38,17 @@ static struct rte_mempool *mempool_create(uint32_t buffer_bytes, uint32_t count)
 {
 	static _Atomic uint32_t serial;
 	char name[RTE_MEMPOOL_NAMESIZE];
+	struct rte_mempool *mempool;
 
 	snprintf(name, sizeof(name), "slu_pool_%u", atomic_fetch_add(&serial, 1));
-	return rte_mempool_create_empty(name, count, buffer_bytes, 0, 0, SOCKET_ID_ANY,
-					RTE_MEMPOOL_F_NO_SPREAD | RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	mempool = rte_mempool_create_empty(name, count, buffer_bytes, 0, 0, SOCKET_ID_ANY,
+					   RTE_MEMPOOL_F_NO_SPREAD | RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	/* The default ring makes every thread spin for one that lost its CPU in the middle. */
+	if (mempool && rte_mempool_set_ops_byname(mempool, "ring_mt_rts", NULL) < 0) {
+		rte_mempool_free(mempool);
+		return NULL;
+	}
+	return mempool;
 }
 
 int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_bytes,
