@@ -56,6 +56,21 @@ static int first_cpu(const cpu_set_t *allowed)
 	return 0;
 }
 
+/* In memory mode nothing is put there, but EAL makes the folders all the same. */
+static void remove_runtime_folders(void)
+{
+	const char *folder = rte_eal_get_runtime_dir();
+	char parent[256];
+	char *slash;
+
+	snprintf(parent, sizeof(parent), "%s", folder);
+	slash = strrchr(parent, '/');
+	if (!slash || rmdir(folder) < 0)
+		return;
+	*slash = '\0';
+	rmdir(parent);
+}
+
 static int start(const cpu_set_t *allowed)
 {
 	char lcores[32];
@@ -82,6 +97,7 @@ static int start(const cpu_set_t *allowed)
 	if (rte_eal_init(count, args) < 0)
 		return fail(-EIO, "DPDK's EAL did not start: %s (a debug log says more)",
 			    rte_strerror(rte_errno));
+	remove_runtime_folders();
 	return 0;
 }
 
