@@ -3,12 +3,8 @@
 #include "transport/shm/shm.h"
 
 /* @return true: non-temporal stores were used, a fence is due */
-static inline bool move(struct copy_tracker *tracker, void *dst, const void *src, uint64_t length)
+static bool copy_long(struct copy_tracker *tracker, void *dst, const void *src, uint64_t length)
 {
-	if (length <= COPY_SMALL_BYTES) {
-		copy_small(dst, src, length);
-		return false;
-	}
 	if (length >= COPY_STREAM_MIN_BYTES && !copy_tracker_cached(tracker, dst, length)) {
 		copy_streamed(dst, src, length);
 		return true;
@@ -35,25 +31,11 @@ static uint32_t refuse(struct path *path, const struct slu_op *ops, uint32_t n,
 	return n;
 }
 
-/* With the lane full, nothing is written. */
-static bool write_notify(struct shm_path *shm, const struct slu_op *op)
-{
-	if (!notify_room(&shm->notify))
-		return false;
-	if (move(shm->tracker, shm->base + op->remote_offset, op->region->addr + op->local_offset,
-		 op->length))
-		copy_fence();
-	notify_send(&shm->notify, op->tag);
-	return true;
-}
-
 static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n,
 			 struct slu_completion *done)
 {
 	struct shm_path *shm = (struct shm_path *)path;
-	struct copy_tracker *tracker = shm->tracker;
-	char *base = shm->base;
-	uint64_t reads = 0, bytes_read = 0, bytes_written = 0;
+	uint64_t reads = 0, bytes_read = 0, bytes = 0;
 	bool streamed = false;
 	uint32_t i;
 	int state = atomic_load_explicit(&path->remote->state, memory_order_relaxed);
@@ -63,29 +45,33 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 	for (i = 0; i < n; i++) {
 		const struct slu_op *op = &ops[i];
 		char *local = op->region->addr + op->local_offset;
-		char *remote = base + op->remote_offset;
-		uint64_t length = op->length;
+		char *remote = shm->base + op->remote_offset;
+		bool read = op->opcode == SLU_READ;
+		bool notify = op->opcode == SLU_WRITE_NOTIFY;
 
-		if (op->opcode == SLU_READ) {
-			streamed |= move(tracker, local, remote, length);
-			bytes_read += length;
-			reads++;
-		} else if (op->opcode == SLU_WRITE) {
-			streamed |= move(tracker, remote, local, length);
-			bytes_written += length;
-		} else {
-			if (!write_notify(shm, op))
-				break;
-			bytes_written += length;
+		if (notify && !notify_room(&shm->notify))
+			break; /* before anything is written */
+		if (op->length <= COPY_SMALL_BYTES)
+			copy_small(read ? local : remote, read ? remote : local, op->length);
+		else
+			streamed |= copy_long(shm->tracker, read ? local : remote,
+					      read ? remote : local, op->length);
+		if (notify) {
+			if (streamed)
+				copy_fence();
+			notify_send(&shm->notify, op->tag);
 		}
 		complete(&done[i], op->user_data);
+		reads += read;
+		bytes += op->length;
+		bytes_read += read ? op->length : 0;
 	}
 	if (streamed)
 		copy_fence();
 	path->stats.reads += reads;
 	path->stats.writes += i - reads;
 	path->stats.bytes_read += bytes_read;
-	path->stats.bytes_written += bytes_written;
+	path->stats.bytes_written += bytes - bytes_read;
 	return i;
 }
 
