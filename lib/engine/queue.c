@@ -4,10 +4,9 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
-#include <rte_pause.h>
-
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/pause.h"
 #include "engine/engine_internal.h"
 
 /* Before it sleeps, a waiting owner looks again for so long: less than a sleep costs. */
@@ -205,7 +204,7 @@ static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 			continue;
 		if (clock_monotonic_ns(NULL) >= until)
 			break;
-		rte_pause();
+		poll_pause();
 	}
 	return (int)queue_ready(queue);
 }
@@ -217,7 +216,7 @@ static bool spin(struct slu_queue *queue, uint32_t wanted)
 	do {
 		if (queue_ready(queue) >= wanted)
 			return true;
-		rte_pause();
+		poll_pause();
 	} while (clock_monotonic_ns(NULL) < until);
 	return false;
 }
