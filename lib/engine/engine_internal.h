@@ -59,10 +59,10 @@ struct slu_engine {
 
 /** One client of a segment. */
 struct segment_client {
+	struct notify_inbox *inbox; /* NULL without the right to write */
+	uint32_t (*receive)(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n);
 	struct slu_segment *segment;
 	const struct transport *transport;
-	struct notify_inbox *inbox; /* NULL without the right to write */
-	uint32_t id;
 	bool gone; /* its session is over, notifications may be left */
 	uint64_t operations;
 	uint64_t bytes_read;

@@ -9,6 +9,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/pause.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
 
@@ -16,7 +17,6 @@
 static const struct timeval linger_time = {.tv_sec = 1};
 
 #define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
-#define POLL_BURST       32u
 
 /* ---- the set of clients, as slu_segment_poll() reads it ---- */
 
@@ -56,32 +56,29 @@ static int set_replace(struct slu_segment *segment)
 	return 0;
 }
 
-static uint32_t receive(const struct segment_client *client, struct slu_notification *out,
-			uint32_t n)
-{
-	uint32_t tags[POLL_BURST];
-	uint32_t taken = client->transport->memory->receive(client->inbox, tags,
-							    n < POLL_BURST ? n : POLL_BURST);
-
-	for (uint32_t i = 0; i < taken; i++)
-		out[i] = (struct slu_notification){.tag = tags[i], .client = client->id};
-	return taken;
-}
-
 /* Each client once, beginning where the last call ended, so that none starves. */
 static uint32_t poll_set(struct slu_segment *segment, const struct client_set *set,
 			 struct slu_notification *out, uint32_t n)
 {
 	uint32_t taken = 0;
 
-	if (segment->next_client >= set->count)
-		segment->next_client = 0;
 	for (uint32_t i = 0; i < set->count && taken < n; i++) {
-		taken += receive(set->clients[segment->next_client], out + taken, n - taken);
-		if (++segment->next_client == set->count)
+		struct segment_client *client;
+
+		if (segment->next_client >= set->count)
 			segment->next_client = 0;
+		client = set->clients[segment->next_client++];
+		taken += client->receive(client->inbox, out + taken, n - taken);
 	}
 	return taken;
+}
+
+/* One writer: a plain addition, that others may read. */
+static inline void count_notifications(struct slu_segment *segment, uint32_t n)
+{
+	uint64_t before = atomic_load_explicit(&segment->notifications, memory_order_relaxed);
+
+	atomic_store_explicit(&segment->notifications, before + n, memory_order_relaxed);
 }
 
 int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
@@ -93,11 +90,12 @@ int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, 
 	taken = poll_set(segment, atomic_load_explicit(&segment->set, memory_order_acquire), out,
 			 n);
 	atomic_store_explicit(&segment->polling, false, memory_order_release);
-	if (taken > 0 || !atomic_load_explicit(&segment->ever_polled, memory_order_relaxed)) {
+	if (taken == 0)
+		poll_pause();
+	else
+		count_notifications(segment, taken);
+	if (!atomic_load_explicit(&segment->ever_polled, memory_order_relaxed))
 		atomic_store_explicit(&segment->ever_polled, true, memory_order_relaxed);
-		atomic_store_explicit(&segment->notifications, segment->notifications + taken,
-				      memory_order_relaxed);
-	}
 	return (int)taken;
 }
 
@@ -143,15 +141,15 @@ int segment_admit(struct slu_segment *segment, const struct transport *transport
 
 	if (!client)
 		return fail(-ENOMEM, "out of memory");
-	count = transport->memory->publish(&segment->export, rights, grant, fds, close_mask,
-					   &client->inbox);
+	count = transport->memory->publish(&segment->export, rights, ++segment->engine->next_client,
+					   grant, fds, close_mask, &client->inbox);
 	if (count < 0) {
 		free(client);
 		return count;
 	}
 	client->segment = segment;
 	client->transport = transport;
-	client->id = ++segment->engine->next_client;
+	client->receive = transport->memory->receive;
 	LIST_INSERT_HEAD(&segment->clients, client, link);
 	if (client->inbox && set_replace(segment) < 0) {
 		LIST_REMOVE(client, link);

@@ -4,12 +4,13 @@
  * poller, or is started at once by the inline queue's own.
  */
 #include <errno.h>
-#include <string.h>
+#include <immintrin.h>
 
 #include <rte_prefetch.h>
 #include <rte_ring_elem.h>
 
 #include "base/barrier.h"
+#include "base/pause.h"
 #include "engine/engine_internal.h"
 
 static_assert(sizeof(struct slu_op) == 64, "one cache line per element of the submission ring");
@@ -62,8 +63,8 @@ static inline uint32_t fill(struct slu_op *into, const struct slu_op *ops, uint3
 }
 
 /*
- * The next batch's elements were last read by the poller: ask for the right to write them now, while
- * the caller does something else. PREFETCHW does nothing on a CPU that lacks it.
+ * The next batch's elements were last read by the poller: ask for the right to write them now,
+ * while the caller does something else. PREFETCHW does nothing on a CPU that lacks it.
  */
 static inline void prefetch_elements(const struct rte_ring *ring, const struct slu_op *next,
 				     uint32_t n)
@@ -141,6 +142,14 @@ static inline void prefetch_completions(const struct slu_completion *done, uint3
 		rte_prefetch0(done + i);
 }
 
+/* In the pieces in which they were stored: wider reads would wait for the store buffer (inline). */
+static inline void copy_completions(struct slu_completion *out, const struct slu_completion *done,
+				    uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		_mm_storeu_si128((__m128i *)&out[i], _mm_loadu_si128((const __m128i *)&done[i]));
+}
+
 static uint32_t take_completions(struct rte_ring *ring, struct slu_completion *out, uint32_t n)
 {
 	struct rte_ring_zc_data zc;
@@ -149,9 +158,9 @@ static uint32_t take_completions(struct rte_ring *ring, struct slu_completion *o
 	if (taken == 0)
 		return 0;
 	prefetch_completions(zc.ptr1, zc.n1);
-	memcpy(out, zc.ptr1, zc.n1 * sizeof(*out));
+	copy_completions(out, zc.ptr1, zc.n1);
 	if (zc.n1 < taken)
-		memcpy(out + zc.n1, zc.ptr2, (taken - zc.n1) * sizeof(*out));
+		copy_completions(out + zc.n1, zc.ptr2, taken - zc.n1);
 	rte_ring_dequeue_zc_elem_finish(ring, taken);
 	return taken;
 }
@@ -163,6 +172,8 @@ int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
 	if (queue->is_inline && queue->outstanding > queue_ready(queue))
 		poller_run_once(queue->poller);
 	taken = take_completions(queue->completions, out, n);
+	if (taken == 0 && !queue->is_inline)
+		poll_pause();
 	queue->outstanding -= taken;
 	return (int)taken;
 }

@@ -53,6 +53,7 @@ struct notify_sender {
 /** The target's end. Positions are its own count, never read back from the memory. */
 struct notify_inbox {
 	struct notify_ring *ring;
+	uint32_t client;    /* number of the client, for its notifications */
 	uint32_t next_lane; /* round robin */
 	uint32_t positions[SLU_POLLERS_MAX];
 };
@@ -103,43 +104,43 @@ static inline void notify_send(struct notify_sender *sender, uint32_t tag)
 	sender->head++;
 }
 
-static inline uint32_t notify_receive_lane(struct notify_lane *lane, uint32_t *position,
-					   uint32_t *tags, uint32_t n)
+static inline uint32_t notify_receive_lane(struct notify_inbox *inbox, uint32_t index,
+					   struct slu_notification *out, uint32_t n)
 {
+	struct notify_lane *lane = &inbox->ring->lane[index];
+	uint32_t position = inbox->positions[index];
 	uint32_t taken = 0;
 
 	while (taken < n) {
-		uint32_t at = *position + taken;
-		uint64_t word =
-			atomic_load_explicit(&lane->slots[at % NOTIFY_SLOTS], memory_order_acquire);
+		uint64_t word = atomic_load_explicit(&lane->slots[position % NOTIFY_SLOTS],
+						     memory_order_acquire);
 
-		if (word >> 32 != at / NOTIFY_SLOTS + 1)
+		if (word >> 32 != position / NOTIFY_SLOTS + 1)
 			break;
-		tags[taken++] = (uint32_t)word;
+		out[taken++] =
+			(struct slu_notification){.tag = (uint32_t)word, .client = inbox->client};
+		position++;
 	}
 	if (taken > 0) {
-		*position += taken;
-		atomic_store_explicit(&lane->tail, *position, memory_order_release);
+		inbox->positions[index] = position;
+		atomic_store_explicit(&lane->tail, position, memory_order_release);
 	}
 	return taken;
 }
 
-/** Take up to @p n tags, each lane in turn. */
-static inline uint32_t notify_receive(struct notify_inbox *inbox, uint32_t *tags, uint32_t n)
+/** Take up to @p n, each lane in turn. */
+static inline uint32_t notify_receive(struct notify_inbox *inbox, struct slu_notification *out,
+				      uint32_t n)
 {
 	uint32_t lanes = atomic_load_explicit(&inbox->ring->lanes, memory_order_relaxed);
 	uint32_t taken = 0;
 
 	if (lanes > NOTIFY_LANES)
 		lanes = NOTIFY_LANES;
-	if (inbox->next_lane >= lanes)
-		inbox->next_lane = 0;
 	for (uint32_t i = 0; i < lanes && taken < n; i++) {
-		uint32_t lane = inbox->next_lane;
-
-		taken += notify_receive_lane(&inbox->ring->lane[lane], &inbox->positions[lane],
-					     tags + taken, n - taken);
-		inbox->next_lane = lane + 1 < lanes ? lane + 1 : 0;
+		if (inbox->next_lane >= lanes)
+			inbox->next_lane = 0;
+		taken += notify_receive_lane(inbox, inbox->next_lane++, out + taken, n - taken);
 	}
 	return taken;
 }

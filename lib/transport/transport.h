@@ -77,19 +77,20 @@ struct transport_memory {
 	/**
 	 * Target: describe @p export to one client that was granted @p rights.
 	 *
+	 * @param client   its number, for its notifications
 	 * @param grant    JSON object that the client's import gets
 	 * @param fds      out: descriptors to pass along; the caller closes those in @p close_mask
 	 * @param inbox    out: where this client's notifications arrive; NULL without the right to
 	 *                 write
 	 * @return         number of fds; -ENOMEM, -EMFILE
 	 */
-	int (*publish)(const struct export *export, uint32_t rights, json_t *grant,
+	int (*publish)(const struct export *export, uint32_t rights, uint32_t client, json_t *grant,
 		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
 		       struct notify_inbox **inbox);
 	/** Target: the client has gone. Accepts NULL. */
 	void (*withdraw)(struct notify_inbox *inbox);
-	/** Target, hot: take the tags of up to @p n notifications of one client. */
-	uint32_t (*receive)(struct notify_inbox *inbox, uint32_t *tags, uint32_t n);
+	/** Target, hot: take up to @p n notifications of one client. */
+	uint32_t (*receive)(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n);
 	/**
 	 * Client: map what the target published. The fds stay the caller's.
 	 *

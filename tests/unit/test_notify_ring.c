@@ -30,9 +30,10 @@ static void send(struct notify_sender *sender, uint32_t tag)
 static void test_order_over_laps(void **state)
 {
 	struct notify_ring *ring = new_ring();
-	struct notify_inbox inbox = {.ring = ring};
+	struct notify_inbox inbox = {.ring = ring, .client = 77};
 	struct notify_sender sender;
-	uint32_t tags[8], expected = 0;
+	struct slu_notification tags[8];
+	uint32_t expected = 0;
 
 	(void)state;
 	notify_attach(&sender, ring, 0);
@@ -42,7 +43,8 @@ static void test_order_over_laps(void **state)
 		assert_int_equal(notify_receive(&inbox, tags, 3), 3);
 		assert_int_equal(notify_receive(&inbox, tags + 3, 5), 2);
 		for (uint32_t i = 0; i < 5; i++)
-			assert_int_equal(tags[i], expected++);
+			assert_int_equal(tags[i].tag, expected++);
+		assert_int_equal(tags[0].client, 77);
 	}
 	assert_int_equal(notify_receive(&inbox, tags, 8), 0);
 	free(ring);
@@ -54,7 +56,7 @@ static void test_full_lane_has_no_room(void **state)
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
 	struct notify_sender sender, other;
-	uint32_t tag;
+	struct slu_notification tag;
 
 	(void)state;
 	notify_attach(&sender, ring, 0);
@@ -75,7 +77,7 @@ static void test_lane_changes_hands(void **state)
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
 	struct notify_sender sender;
-	uint32_t tags[4];
+	struct slu_notification tags[4];
 
 	(void)state;
 	for (uint32_t owner = 0; owner < 3 * NOTIFY_SLOTS; owner++) {
@@ -84,8 +86,8 @@ static void test_lane_changes_hands(void **state)
 		send(&sender, owner + 1);
 		notify_detach(&sender);
 		assert_int_equal(notify_receive(&inbox, tags, 4), 2);
-		assert_int_equal(tags[0], owner);
-		assert_int_equal(tags[1], owner + 1);
+		assert_int_equal(tags[0].tag, owner);
+		assert_int_equal(tags[1].tag, owner + 1);
 	}
 	free(ring);
 }
@@ -97,7 +99,7 @@ static void test_positions_wrap(void **state)
 	uint32_t start = UINT32_MAX - NOTIFY_SLOTS / 2;
 	struct notify_inbox inbox = {.ring = ring, .positions = {start}};
 	struct notify_sender sender;
-	uint32_t tag;
+	struct slu_notification tag;
 
 	(void)state;
 	ring->lane[0].saved_head = start;
@@ -107,7 +109,7 @@ static void test_positions_wrap(void **state)
 		assert_int_equal(notify_receive(&inbox, &tag, 1), 0);
 		send(&sender, i);
 		assert_int_equal(notify_receive(&inbox, &tag, 1), 1);
-		assert_int_equal(tag, i);
+		assert_int_equal(tag.tag, i);
 	}
 	free(ring);
 }
@@ -117,7 +119,7 @@ static void test_hostile_memory_is_bounded(void **state)
 {
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
-	uint32_t tags[2 * SLU_NOTIFICATIONS_MAX];
+	struct slu_notification tags[2 * SLU_NOTIFICATIONS_MAX];
 
 	(void)state;
 	memset(ring, 0xff, sizeof(*ring));
@@ -158,7 +160,8 @@ static void test_many_producers(void **state)
 	struct notify_ring *ring = new_ring();
 	struct notify_inbox inbox = {.ring = ring};
 	struct producer producers[PRODUCERS];
-	uint32_t next[PRODUCERS] = {0}, received = 0, tags[64];
+	struct slu_notification tags[64];
+	uint32_t next[PRODUCERS] = {0}, received = 0;
 
 	(void)state;
 	for (uint32_t i = 0; i < PRODUCERS; i++) {
@@ -170,8 +173,8 @@ static void test_many_producers(void **state)
 		uint32_t n = notify_receive(&inbox, tags, 64);
 
 		for (uint32_t i = 0; i < n; i++) {
-			assert_true(tags[i] >> 16 < PRODUCERS);
-			assert_int_equal(tags[i] & 0xffff, next[tags[i] >> 16]++);
+			assert_true(tags[i].tag >> 16 < PRODUCERS);
+			assert_int_equal(tags[i].tag & 0xffff, next[tags[i].tag >> 16]++);
 		}
 		received += n;
 		if (n == 0)

@@ -93,8 +93,9 @@ static void fake_disconnect(struct path *path)
 	free(fake);
 }
 
-static int fake_publish(const struct export *export, uint32_t rights, json_t *grant,
-			int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct notify_inbox **out)
+static int fake_publish(const struct export *export, uint32_t rights, uint32_t client,
+			json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+			struct notify_inbox **out)
 {
 	struct notify_inbox *inbox;
 
@@ -115,6 +116,7 @@ static int fake_publish(const struct export *export, uint32_t rights, json_t *gr
 		return fail(-ENOMEM, "out of memory");
 	}
 	memset(inbox->ring, 0, sizeof(*inbox->ring));
+	inbox->client = client;
 	*out = inbox;
 	return 0;
 }
@@ -127,9 +129,9 @@ static void fake_withdraw(struct notify_inbox *inbox)
 	free(inbox);
 }
 
-static uint32_t fake_receive(struct notify_inbox *inbox, uint32_t *tags, uint32_t n)
+static uint32_t fake_receive(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n)
 {
-	return notify_receive(inbox, tags, n);
+	return notify_receive(inbox, out, n);
 }
 
 static int fake_import_local(const struct export *export, struct notify_inbox *inbox, void **out)

@@ -100,8 +100,9 @@ static int publish_read_only(const struct export *export, int fds[TRANSPORT_FDS_
 	return 1;
 }
 
-static int publish_writable(const struct export *export, int fds[TRANSPORT_FDS_MAX],
-			    uint32_t *close_mask, struct notify_inbox **out)
+static int publish_writable(const struct export *export, uint32_t client,
+			    int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+			    struct notify_inbox **out)
 {
 	struct notify_inbox *inbox = calloc(1, sizeof(*inbox));
 	int fd;
@@ -113,6 +114,7 @@ static int publish_writable(const struct export *export, int fds[TRANSPORT_FDS_M
 		free(inbox);
 		return fd;
 	}
+	inbox->client = client;
 	fds[0] = export->region->arena.fd;
 	fds[1] = fd;
 	*close_mask = 1u << 1;
@@ -120,7 +122,7 @@ static int publish_writable(const struct export *export, int fds[TRANSPORT_FDS_M
 	return 2;
 }
 
-static int shm_publish(const struct export *export, uint32_t rights, json_t *grant,
+static int shm_publish(const struct export *export, uint32_t rights, uint32_t client, json_t *grant,
 		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
 		       struct notify_inbox **inbox)
 {
@@ -129,7 +131,7 @@ static int shm_publish(const struct export *export, uint32_t rights, json_t *gra
 	if (json_object_set_new(grant, "mapped_bytes", json_integer(mapped)) < 0)
 		return fail(-ENOMEM, "out of memory");
 	if (rights & SLU_RIGHT_WRITE)
-		return publish_writable(export, fds, close_mask, inbox);
+		return publish_writable(export, client, fds, close_mask, inbox);
 	return publish_read_only(export, fds, close_mask, inbox);
 }
 
@@ -141,9 +143,9 @@ static void shm_withdraw(struct notify_inbox *inbox)
 	free(inbox);
 }
 
-static uint32_t shm_receive(struct notify_inbox *inbox, uint32_t *tags, uint32_t n)
+static uint32_t shm_receive(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n)
 {
-	return notify_receive(inbox, tags, n);
+	return notify_receive(inbox, out, n);
 }
 
 /* A file that its owner could shrink would kill us with SIGBUS. */

@@ -13,9 +13,17 @@ static bool copy_long(struct copy_tracker *tracker, void *dst, const void *src, 
 	return false;
 }
 
+/*
+ * One store of 16 bytes: the completion is read again at once, as a whole, and of several smaller
+ * stores the read would wait until they have all left the store buffer.
+ */
 static inline void complete(struct slu_completion *done, uint64_t user_data)
 {
-	*done = (struct slu_completion){.user_data = user_data, .transport = SLU_TRANSPORT_SHM};
+	const struct slu_completion good = {.transport = SLU_TRANSPORT_SHM};
+	__m128i whole = _mm_loadu_si128((const __m128i *)&good);
+
+	whole = _mm_or_si128(whole, _mm_cvtsi64_si128((long long)user_data));
+	_mm_storeu_si128((__m128i *)done, whole);
 }
 
 /* The target has gone; its memory is still mapped, but nobody's. */
