@@ -160,6 +160,7 @@ static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
 	if (dealt == zc.n1 && zc.n1 < n)
 		dealt += poller_start(poller, queue, zc.ptr2, n - zc.n1);
 	rte_ring_dequeue_zc_elem_finish(queue->submissions, dealt);
+	queue->taken += dealt;
 	return dealt;
 }
 
@@ -202,19 +203,24 @@ int poller_attach(struct poller *poller, struct slu_queue *queue)
 	return 0;
 }
 
-/* Turns until every operation that is in a ring now has been taken. */
+static bool all_taken(const struct poller *poller)
+{
+	for (uint32_t i = 0; i < poller->queue_count; i++)
+		if (poller->queues[i]->taken < poller->queues[i]->take_until)
+			return false;
+	return true;
+}
+
+/* Turns until every operation that is in a ring now has been taken; others may go on submitting. */
 static void take_all_submitted(struct poller *poller)
 {
-	uint32_t turns = 0;
-
 	for (uint32_t i = 0; i < poller->queue_count; i++) {
-		struct rte_ring *ring = poller->queues[i]->submissions;
-		uint32_t wanted = ring ? rte_ring_count(ring) / POLLER_BURST + 1 : 0;
+		struct slu_queue *queue = poller->queues[i];
 
-		if (wanted > turns)
-			turns = wanted;
+		if (!queue->is_inline)
+			queue->take_until = queue->taken + rte_ring_count(queue->submissions);
 	}
-	while (turns-- > 0)
+	while (!all_taken(poller))
 		poller_run_once(poller);
 }
 

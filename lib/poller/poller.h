@@ -82,8 +82,8 @@ void poller_destroy(struct poller *poller);
 uint32_t poller_run_once(struct poller *poller);
 
 /**
- * Start up to @p n checked operations of @p queue: short ones on an immediate path are finished here,
- * the others become flights.
+ * Start up to @p n checked operations of @p queue: short ones on an immediate path are finished
+ * here, the others become flights.
  *
  * @return those dealt with: all, of an inline queue; of another, the first ones that together copy
  *         no more than TRANSPORT_SLICE_MAX_BYTES, so that no queue keeps the poller for longer

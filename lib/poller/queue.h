@@ -48,6 +48,8 @@ struct slu_queue {
 	/* The poller's: an operation that cannot finish at once is kept in a flight. */
 	_Alignas(64) struct flight *free_flights;
 	struct flight *flights; /* depth of them */
+	uint64_t taken;         /* operations out of the submission ring so far */
+	uint64_t take_until;    /* what taken must reach before a drain is done */
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_queue) link;
 };

@@ -152,6 +152,28 @@ static void mixes_long_and_short(void **state)
 	assert_true(rig_target_holds(&rig, 0, at, 31));
 }
 
+#define CLOSING_OPS    100u
+#define CLOSING_LENGTH (UINT64_C(512) << 10)
+
+/* Goal: closing a queue finishes all that it accepted, however much that is. */
+static void closing_finishes_what_was_accepted(void **state)
+{
+	struct slu_queue *queue;
+	struct slu_op ops[CLOSING_OPS];
+	uint32_t accepted = 0;
+
+	(void)state;
+	rig_target_clear(&rig, 0, CLOSING_OPS * CLOSING_LENGTH);
+	pattern_fill(local(0), 0, CLOSING_OPS * CLOSING_LENGTH, 12);
+	for (uint32_t i = 0; i < CLOSING_OPS; i++)
+		ops[i] = op_of(SLU_WRITE, i * CLOSING_LENGTH, i * CLOSING_LENGTH, CLOSING_LENGTH);
+	assert_int_equal(slu_queue_open(rig.engine, NULL, &queue), 0);
+	while (accepted < CLOSING_OPS)
+		accepted += (uint32_t)slu_submit(queue, ops + accepted, CLOSING_OPS - accepted);
+	slu_queue_close(queue);
+	assert_true(rig_target_holds(&rig, 0, CLOSING_OPS * CLOSING_LENGTH, 12));
+}
+
 /* ---- limits and rights ---- */
 
 /* Goal: an operation outside region or segment is refused, and nothing of it is done. */
@@ -460,6 +482,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(reaches_both_ends),
 	cmocka_unit_test(completes_each_once),
 	cmocka_unit_test(mixes_long_and_short),
+	cmocka_unit_test(closing_finishes_what_was_accepted),
 	cmocka_unit_test(refuses_out_of_bounds),
 	cmocka_unit_test(refuses_malformed),
 	cmocka_unit_test(honours_read_only),
