@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#include <sluice/sluice.h>
+
+#include "tests/tap.h"
+
+static unsigned open_descriptors(void)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	assert_non_null(folder);
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
+}
+
+static struct slu_region *region_of(struct slu_engine *engine, uint64_t length)
+{
+	struct slu_region_options options;
+	struct slu_region *region;
+
+	slu_region_options_init(&options);
+	options.page = SLU_PAGE_ORDINARY;
+	assert_int_equal(slu_region_alloc(engine, length, &options, &region), 0);
+	return region;
+}
+
+/* Goal: a process has one engine; a second one is refused until the first is closed. */
+static void test_one_engine_per_process(void **state)
+{
+	struct slu_engine *first, *second = NULL;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &first), 0);
+	assert_int_equal(slu_engine_open(NULL, &second), -EBUSY);
+	assert_null(second);
+	assert_non_null(strstr(slu_last_error(), "engine already"));
+	slu_engine_close(first);
+	assert_int_equal(slu_engine_open(NULL, &second), 0);
+	slu_engine_close(second);
+}
+
+/* Goal: EAL pins the thread that starts it; the caller does not notice. */
+static void test_affinity_is_kept(void **state)
+{
+	struct slu_engine *engine;
+	cpu_set_t before, after;
+
+	(void)state;
+	assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	assert_int_equal(sched_getaffinity(0, sizeof(after), &after), 0);
+	assert_true(CPU_EQUAL(&before, &after));
+	slu_engine_close(engine);
+}
+
+/* Goal: options that cannot be met are refused, and the next engine can be opened. */
+static void test_bad_options(void **state)
+{
+	struct slu_engine_options options;
+	struct slu_engine *engine = NULL;
+
+	(void)state;
+	slu_engine_options_init(&options);
+	options.size = 3;
+	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
+	slu_engine_options_init(&options);
+	options.pollers = SLU_POLLERS_MAX;
+	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
+	slu_engine_options_init(&options);
+	options.pollers = 2;
+	options.cores = "0";
+	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
+	slu_engine_options_init(&options);
+	options.socket = "relative/path";
+	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
+	assert_null(engine);
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	slu_engine_close(engine);
+}
+
+/* Goal: one name, one segment, in one process too; private memory is no segment. */
+static void test_export_is_checked(void **state)
+{
+	struct slu_segment *segment, *other = NULL;
+	struct slu_region *region, *wrapped;
+	struct slu_engine *engine;
+	char memory[4096];
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	region = region_of(engine, 8192);
+	assert_int_equal(
+		slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, &other),
+			 -EADDRINUSE);
+	assert_int_equal(slu_segment_export(engine, "a/b", region, SLU_RIGHT_READ, &other),
+			 -EINVAL);
+	assert_int_equal(slu_segment_export(engine, "rights", region, 0, &other), -EINVAL);
+	assert_int_equal(slu_region_register(engine, memory, sizeof(memory), &wrapped), 0);
+	assert_int_equal(slu_segment_export(engine, "wrapped", wrapped, SLU_RIGHT_READ, &other),
+			 -EINVAL);
+	assert_null(other);
+	slu_segment_close(segment);
+	assert_int_equal(
+		slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, &segment), 0);
+	slu_engine_close(engine);
+}
+
+/* Goal: 1000 engines, each with everything opened, leave no descriptor behind. */
+static void test_thousand_engines_leave_nothing(void **state)
+{
+	struct slu_engine_options options;
+	unsigned before = 0;
+
+	(void)state;
+	slu_engine_options_init(&options);
+	options.pollers = 1;
+	for (int i = 0; i < 1000; i++) {
+		struct slu_remote_options fake;
+		struct slu_engine *engine;
+		struct slu_segment *segment;
+		struct slu_remote *remote;
+		struct slu_queue *queue;
+
+		slu_remote_options_init(&fake);
+		fake.transport = SLU_TRANSPORT_FAKE;
+		assert_int_equal(slu_engine_open(&options, &engine), 0);
+		assert_int_equal(slu_segment_export(engine, "unit-many", region_of(engine, 4096), 3,
+						    &segment),
+				 0);
+		assert_int_equal(slu_remote_open(engine, "unit-many", &fake, &remote), 0);
+		assert_int_equal(slu_queue_open(engine, NULL, &queue), 0);
+		slu_engine_close(engine);
+		if (i == 0) /* EAL, started once, keeps its own */
+			before = open_descriptors();
+	}
+	assert_int_equal(open_descriptors(), before);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_one_engine_per_process),
+		cmocka_unit_test(test_affinity_is_kept),
+		cmocka_unit_test(test_bad_options),
+		cmocka_unit_test(test_export_is_checked),
+		cmocka_unit_test(test_thousand_engines_leave_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
