@@ -29,7 +29,8 @@ class Bench:
     """Options of a run, and the programs run with them."""
 
     def __init__(self, arguments):
-        self.folder = os.path.join(os.path.abspath(os.path.join(ROOT, arguments.build)), "perf")
+        build = arguments.build or os.path.join(ROOT, "build")
+        self.folder = os.path.join(os.path.abspath(build), "perf")
         self.only = arguments.only
         self.rounds = arguments.rounds
         self.slice_ms = SLICE_MS_QUICK if arguments.quick else SLICE_MS
