@@ -35,6 +35,7 @@ struct copy_tracker {
 	uint32_t now;     /* 4 KiB units moved so far, read and written; wraps */
 	uint32_t horizon; /* a page written fewer units ago than this is taken for cached */
 	uint32_t bits;    /* of the table's index */
+	bool unfenced;    /* streamed stores may not be visible yet: copy_settle() before telling */
 	struct copy_entry entries[];
 };
 
@@ -50,7 +51,7 @@ struct copy_tracker *copy_tracker_create(uint64_t llc_bytes);
 /** Accepts NULL. */
 void copy_tracker_destroy(struct copy_tracker *tracker);
 
-/** Non-temporal copy; copy_fence() must follow before anyone is told. */
+/** Non-temporal copy; who calls it sets copy_tracker.unfenced. */
 extern void (*copy_streamed)(void *dst, const void *src, uint64_t length);
 
 /** Has the CPU a fast "rep movsb" (ERMS)? */
@@ -65,10 +66,18 @@ static inline void copy_cached(void *dst, const void *src, uint64_t length)
 		__asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(length) : : "memory");
 }
 
-/** Make streamed stores visible before every later store. */
-static inline void copy_fence(void)
+/**
+ * Before anyone is told: make streamed stores visible before every later store.
+ *
+ * Put off until then, because a fence waits for the memory: one per completed burst, none between
+ * the slices of a long operation.
+ */
+static inline void copy_settle(struct copy_tracker *tracker)
 {
-	_mm_sfence();
+	if (tracker->unfenced) {
+		_mm_sfence();
+		tracker->unfenced = false;
+	}
 }
 
 /**

@@ -45,6 +45,7 @@ static void flight_finish(struct poller *poller, struct flight *flight, int stat
 	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
 	flight_put(queue, flight);
 	poller->operations++;
+	copy_settle(poller->env.tracker);
 	queue_complete(queue, &done, 1);
 }
 

@@ -108,6 +108,7 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue,
 	struct path *path = poller_path(poller, remote);
 	uint32_t posted = path->fast->post(path, ops, n, done);
 
+	copy_settle(poller->env.tracker);
 	queue_complete(queue, done, posted);
 	poller->operations += posted;
 	return posted;

@@ -109,7 +109,8 @@ struct transport_fast {
 	/**
 	 * Start up to @p n operations, none longer than slice_bytes, all on the path's remote.
 	 *
-	 * An immediate transport writes one completion for each that it accepts to @p done.
+	 * An immediate transport writes one completion for each that it accepts to @p done; streamed
+	 * stores it may leave unfenced, the poller settles them before it tells anyone.
 	 *
 	 * @return accepted, in order; fewer than n is back-pressure: poll, then again
 	 */

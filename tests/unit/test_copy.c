@@ -19,7 +19,7 @@ static void assert_copied(void (*copy)(void *, const void *, uint64_t), uint64_t
 	memset(expected, 0x5a, sizeof(expected));
 	memcpy(expected + to, source + from, length);
 	copy(destination + to, source + from, length);
-	copy_fence();
+	_mm_sfence();
 	if (memcmp(destination, expected, sizeof(expected)) != 0)
 		fail_msg("%lu bytes from offset %lu to %lu differ, or their neighbours",
 			 (unsigned long)length, (unsigned long)from, (unsigned long)to);

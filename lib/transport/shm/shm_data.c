@@ -2,15 +2,14 @@
 /* The copying itself; runs on the polling core, for any number of small and sliced operations. */
 #include "transport/shm/shm.h"
 
-/* @return true: non-temporal stores were used, a fence is due */
-static bool copy_long(struct copy_tracker *tracker, void *dst, const void *src, uint64_t length)
+static void copy_long(struct copy_tracker *tracker, void *dst, const void *src, uint64_t length)
 {
 	if (length >= COPY_STREAM_MIN_BYTES && !copy_tracker_cached(tracker, dst, length)) {
 		copy_streamed(dst, src, length);
-		return true;
+		tracker->unfenced = true;
+	} else {
+		copy_cached(dst, src, length);
 	}
-	copy_cached(dst, src, length);
-	return false;
 }
 
 /*
@@ -44,7 +43,6 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 {
 	struct shm_path *shm = (struct shm_path *)path;
 	uint64_t reads = 0, bytes_read = 0, bytes = 0;
-	bool streamed = false;
 	uint32_t i;
 	int state = atomic_load_explicit(&path->remote->state, memory_order_relaxed);
 
@@ -62,11 +60,10 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 		if (op->length <= COPY_SMALL_BYTES)
 			copy_small(read ? local : remote, read ? remote : local, op->length);
 		else
-			streamed |= copy_long(shm->tracker, read ? local : remote,
-					      read ? remote : local, op->length);
+			copy_long(shm->tracker, read ? local : remote, read ? remote : local,
+				  op->length);
 		if (notify) {
-			if (streamed)
-				copy_fence();
+			copy_settle(shm->tracker);
 			notify_send(&shm->notify, op->tag);
 		}
 		complete(&done[i], op->user_data);
@@ -74,8 +71,6 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 		bytes += op->length;
 		bytes_read += read ? op->length : 0;
 	}
-	if (streamed)
-		copy_fence();
 	path->stats.reads += reads;
 	path->stats.writes += i - reads;
 	path->stats.bytes_read += bytes_read;
