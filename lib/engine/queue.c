@@ -4,9 +4,10 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include <rte_pause.h>
+
 #include "base/barrier.h"
 #include "base/log.h"
-#include "base/pause.h"
 #include "engine/engine_internal.h"
 
 /* Before it sleeps, a waiting owner looks again for so long: less than a sleep costs. */
@@ -204,7 +205,7 @@ static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 			continue;
 		if (clock_monotonic_ns(NULL) >= until)
 			break;
-		poll_pause();
+		rte_pause();
 	}
 	return (int)queue_ready(queue);
 }
@@ -216,7 +217,7 @@ static bool spin(struct slu_queue *queue, uint32_t wanted)
 	do {
 		if (queue_ready(queue) >= wanted)
 			return true;
-		poll_pause();
+		rte_pause();
 	} while (clock_monotonic_ns(NULL) < until);
 	return false;
 }

@@ -9,7 +9,6 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
-#include "base/pause.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
 
@@ -90,9 +89,7 @@ int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, 
 	taken = poll_set(segment, atomic_load_explicit(&segment->set, memory_order_acquire), out,
 			 n);
 	atomic_store_explicit(&segment->polling, false, memory_order_release);
-	if (taken == 0)
-		poll_pause();
-	else
+	if (taken > 0)
 		count_notifications(segment, taken);
 	if (!atomic_load_explicit(&segment->ever_polled, memory_order_relaxed))
 		atomic_store_explicit(&segment->ever_polled, true, memory_order_relaxed);

@@ -10,7 +10,6 @@
 #include <rte_ring_elem.h>
 
 #include "base/barrier.h"
-#include "base/pause.h"
 #include "engine/engine_internal.h"
 
 static_assert(sizeof(struct slu_op) == 64, "one cache line per element of the submission ring");
@@ -172,8 +171,6 @@ int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
 	if (queue->is_inline && queue->outstanding > queue_ready(queue))
 		poller_run_once(queue->poller);
 	taken = take_completions(queue->completions, out, n);
-	if (taken == 0 && !queue->is_inline)
-		poll_pause();
 	queue->outstanding -= taken;
 	return (int)taken;
 }

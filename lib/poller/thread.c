@@ -9,11 +9,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <rte_pause.h>
 #include <rte_ring.h>
 
 #include "base/barrier.h"
 #include "base/log.h"
-#include "base/pause.h"
 #include "numa/placement.h"
 #include "poller/poller.h"
 
@@ -103,7 +103,7 @@ static void run_adaptive(struct poller *poller)
 			idle_turns = 0;
 			continue;
 		}
-		poll_pause();
+		rte_pause();
 		if (++idle_turns % SPIN_TURNS)
 			continue;
 		if (idle_turns == SPIN_TURNS)
@@ -119,8 +119,7 @@ static void run_busy(struct poller *poller)
 {
 	while (!atomic_load_explicit(&poller->stopping, memory_order_relaxed)) {
 		answer_call(poller);
-		if (poller_run_once(poller) == 0)
-			poll_pause();
+		poller_run_once(poller);
 	}
 }
 
