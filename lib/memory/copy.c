@@ -16,6 +16,12 @@
 #define TABLE_BITS_MIN  10
 #define TABLE_BITS_MAX  17
 
+/*
+ * Wide steps begin a copy faster, narrow ones keep it going: on a Zen 5, 4 KiB in a random order
+ * run at 17 GB/s with AVX-512 and 12 with AVX2, 1 MiB at 33.0 and 34.0.
+ */
+#define NARROW_FROM_BYTES (32u << 10)
+
 static char description[48];
 
 /* Bytes before the first line boundary of @p dst, copied by ordinary stores. */
@@ -78,6 +84,10 @@ __attribute__((target("avx512f"))) static void streamed_avx512(void *dst, const 
 	char *d = dst;
 	const char *s = src;
 
+	if (length >= NARROW_FROM_BYTES) {
+		streamed_avx2(dst, src, length);
+		return;
+	}
 	length = align_head(&d, &s, length);
 	for (; length >= 4 * LINE; length -= 4 * LINE, d += 4 * LINE, s += 4 * LINE) {
 		__m512i a = _mm512_loadu_si512(s);
@@ -109,7 +119,7 @@ static const char *choose_streamed(void)
 {
 	if (__builtin_cpu_supports("avx512f")) {
 		copy_streamed = streamed_avx512;
-		return "avx512";
+		return "avx512 and avx2";
 	}
 	if (__builtin_cpu_supports("avx2")) {
 		copy_streamed = streamed_avx2;
