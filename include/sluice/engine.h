@@ -48,7 +48,7 @@ struct slu_engine_options {
 	const char *socket; /* also listen on this Unix socket path; NULL = abstract names only */
 	const uid_t *allowed_uids; /* users other than our own and root whom we serve and trust */
 	uint32_t allowed_uids_count;
-	slu_clock_fn clock; /* NULL = CLOCK_MONOTONIC */
+	slu_clock_fn clock; /* NULL = the time stamp counter, or CLOCK_MONOTONIC */
 	void *clock_arg;
 	uint64_t seed;    /* of every random choice; 0 = from the kernel */
 	const char *fake; /* behaviour of the fake transport, see docs/fake.md; NULL = none */
@@ -74,7 +74,7 @@ struct slu_engine_info {
 	uint64_t incarnation;
 	uint32_t pollers;   /* poller threads */
 	bool eal_hugepages; /* rings and pools are on hugepages */
-	const char *copy;   /* copy kernels in use, e.g. "memcpy, avx512 non-temporal" */
+	const char *copy;   /* copy kernels in use, e.g. "memcpy, avx2 non-temporal" */
 	uint64_t llc_bytes; /* last-level cache that copies are planned for */
 };
 
