@@ -155,8 +155,8 @@ static int check(struct config *config, const struct options *options)
 	if (options_given(options, "size") && !config->local_segment)
 		return fail(-EINVAL, "--size goes with --local_segment: write --segment NAME=SIZE "
 				     "otherwise");
-	if (config->socket && strlen(config->socket) > SLU_ADDRESS_MAX)
-		return fail(-EINVAL, "--socket: the path is longer than %d bytes", SLU_ADDRESS_MAX);
+	if (config->socket && strlen(config->socket) > SLU_SOCKET_PATH_MAX)
+		return fail(-EINVAL, "--socket: the path is longer than %d bytes", SLU_SOCKET_PATH_MAX);
 	rc = users_resolve(&config->allow_user, config->allowed_uids, SLU_ALLOWED_UIDS_MAX);
 	if (rc < 0)
 		return rc;

@@ -19,14 +19,16 @@
 
 #include <sluice/error.h>
 #include <sluice/export.h>
+#include <sluice/security.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#define SLU_POLLERS_MAX      128 /* poller threads and inline queues together */
-#define SLU_ALLOWED_UIDS_MAX 16
-#define SLU_NAME_MAX         63 /* bytes of a segment's or an engine's name, without the NUL */
+#define SLU_POLLERS_MAX         128 /* poller threads and inline queues together */
+#define SLU_ALLOWED_UIDS_MAX    16
+#define SLU_NAME_MAX            63 /* bytes of a segment's or an engine's name, without the NUL */
+#define SLU_TCP_CONNECTIONS_MAX 8
 
 struct slu_engine;
 
@@ -50,7 +52,15 @@ struct slu_engine_options {
 	uint32_t allowed_uids_count;
 	slu_clock_fn clock; /* NULL = the time stamp counter, or CLOCK_MONOTONIC */
 	void *clock_arg;
-	uint64_t seed;    /* of every random choice; 0 = from the kernel */
+	uint64_t seed; /* of every random choice; 0 = from the kernel */
+	const char
+		*listen; /* also serve over TCP: ADDRESS:PORT, port 0 = a free one; NULL = do not */
+	bool insecure;   /* TCP without TLS may leave this host */
+	bool tcp_plain;  /* with TLS sessions: data connections are authenticated, not encrypted */
+	uint32_t tcp_connections; /* data connections per poller and target; 0 = chosen */
+	struct slu_tls_options tls;
+	const struct slu_grant *grants; /* NULL = whoever is let in has the segments' own rights */
+	uint32_t grants_count;
 	const char *fake; /* behaviour of the fake transport, see docs/fake.md; NULL = none */
 };
 
@@ -72,10 +82,14 @@ struct slu_engine_info {
 	size_t size;
 	const char *name;
 	uint64_t incarnation;
-	uint32_t pollers;   /* poller threads */
-	bool eal_hugepages; /* rings and pools are on hugepages */
-	const char *copy;   /* copy kernels in use, e.g. "memcpy, avx2 non-temporal" */
-	uint64_t llc_bytes; /* last-level cache that copies are planned for */
+	uint32_t pollers;     /* poller threads */
+	bool eal_hugepages;   /* rings and pools are on hugepages */
+	const char *copy;     /* copy kernels in use, e.g. "memcpy, avx2 non-temporal" */
+	uint64_t llc_bytes;   /* last-level cache that copies are planned for */
+	const char *listen;   /* TCP address served, with the port that was chosen; NULL = none */
+	bool tls;             /* TCP is authenticated and encrypted */
+	uint32_t connections; /* control connections of clients, now */
+	uint32_t sessions;    /* on them */
 };
 
 /** Fill @p options with the defaults. Any thread. */
@@ -88,8 +102,10 @@ SLU_API void slu_engine_options_init(struct slu_engine_options *options);
  * in the child.
  *
  * @param options  NULL for the defaults; likewise in every call that takes options
- * @return 0; -EBUSY this process has an engine; -EINVAL bad option (cores, socket, fake);
- *         -EADDRINUSE the socket is served by another process; -ENOMEM
+ * @return 0; -EBUSY this process has an engine; -EINVAL bad option (cores, socket, fake, listen,
+ *         tls); -EADDRINUSE the socket or port is served by another process; -EADDRNOTAVAIL not an
+ *         address of this host; -EPERM listening beyond loopback needs TLS, or insecure;
+ *         -EKEYEXPIRED, -EKEYREJECTED, -ENOKEY credentials that cannot be used; -ENOMEM
  */
 SLU_API int slu_engine_open(const struct slu_engine_options *options, struct slu_engine **engine);
 
@@ -107,6 +123,23 @@ SLU_API void slu_engine_close(struct slu_engine *engine);
  * @return clients still connected after at most @p timeout_us
  */
 SLU_API int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us);
+
+/**
+ * Replace the grants. Sessions that have a right which is not granted any more end within a second
+ * with -EKEYREVOKED. Any thread.
+ *
+ * @return 0; -EINVAL a bad identity, segment or right, nothing was changed; -ENOMEM
+ */
+SLU_API int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *grants,
+				  uint32_t count);
+
+/**
+ * Read the files of slu_engine_options.tls again: keys and certificates may have changed. Sessions
+ * whose identity has lost its key end as with slu_engine_set_grants(). Any thread.
+ *
+ * @return 0; as slu_engine_open(), the old credentials stay in force
+ */
+SLU_API int slu_engine_reload_tls(struct slu_engine *engine);
 
 /** Set @p info.size before. Any thread. @return 0; -EINVAL */
 SLU_API int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info);

@@ -9,9 +9,16 @@
  *   -EINVAL        malformed argument or operation
  *   -ERANGE        an operation reaches outside its region or its segment
  *   -EACCES        the right (read, write) was not granted, or the peer's user is not allowed
+ *   -EPERM         TCP without TLS would leave this host, or one end uses TLS and the other not
+ *   -ENOKEY        the target does not know our identity, or the peer shows none
+ *   -EKEYREJECTED  the key or certificate is not the one the peer expects
+ *   -EKEYEXPIRED   a certificate has expired
+ *   -EKEYREVOKED   a right that the session had is no longer granted
  *   -ENOENT        no such segment at that target
  *   -ECONNREFUSED  no target listens at that address
- *   -EADDRINUSE    another target has that segment name or socket
+ *   -EHOSTUNREACH  there is no way to that address
+ *   -EADDRNOTAVAIL the host name is not known, or the address is not one of this host
+ *   -EADDRINUSE    another target has that segment name, socket or port
  *   -EPROTO        the peer sent what the protocol forbids
  *   -EPROTONOSUPPORT  the peer speaks no protocol version that we speak
  *   -EOPNOTSUPP    the transport asked for cannot do it here

@@ -35,9 +35,17 @@ enum slu_opcode {
 	SLU_READ,         /* segment to region */
 	SLU_WRITE,        /* region to segment */
 	SLU_WRITE_NOTIFY, /* the same, then tell the segment's owner slu_op.tag */
+	SLU_CALL,         /* send a request to the segment's owner and take its answer */
 };
 
-/** One operation. Owned by the caller; slu_submit copies what it needs. */
+/**
+ * One operation. Owned by the caller; slu_submit copies what it needs.
+ *
+ * SLU_CALL sends the @p length bytes at @p local_offset, 0..SLU_MESSAGE_MAX, and puts the answer at
+ * @p remote_offset, which for a call counts from the start of the same region, into the @p tag
+ * bytes there. A longer answer fails with -EMSGSIZE. The calls of one remote that the owner has not
+ * answered are bounded: others wait, in order, until they may go or are late.
+ */
 struct slu_op {
 	uint64_t user_data; /* handed back in the completion */
 	struct slu_remote *remote;
@@ -45,7 +53,7 @@ struct slu_op {
 	struct slu_region *region;
 	uint64_t local_offset; /* bytes from the start of the region */
 	uint64_t length;       /* bytes, 0..SLU_LENGTH_MAX */
-	uint32_t tag;          /* SLU_WRITE_NOTIFY */
+	uint32_t tag;          /* SLU_WRITE_NOTIFY: the tag; SLU_CALL: room for the answer, bytes */
 	uint32_t timeout_us;   /* from submission; 0 = the queue's, at most SLU_TIMEOUT_MAX_US */
 	uint8_t opcode;        /* enum slu_opcode */
 	uint8_t reserved[3];   /* zero */
@@ -55,10 +63,10 @@ struct slu_op {
 /** One result. */
 struct slu_completion {
 	uint64_t user_data;
-	int32_t status;    /* 0 or a negative errno, see error.h */
-	uint8_t scope;     /* enum slu_scope of the failure, SLU_SCOPE_NONE when well */
+	int32_t status; /* 0 or a negative errno, see error.h; SLU_CALL: what the owner answered */
+	uint8_t scope;  /* enum slu_scope of the failure, SLU_SCOPE_NONE when well */
 	uint8_t transport; /* enum slu_transport that moved the bytes */
-	uint16_t reserved;
+	uint16_t length;   /* SLU_CALL: bytes of the answer */
 };
 
 /** slu_queue_options.poller beside the numbers of poller threads. */

@@ -5,10 +5,15 @@
  *
  * The name of a remote is SEGMENT or SEGMENT@ADDRESS. Without an address the segment is looked up
  * on this host (abstract Unix socket "sluice/SEGMENT"). An address that starts with '/' is the path
- * of a target's Unix socket, for containers that share nothing else.
+ * of a target's Unix socket, for containers that share nothing else; HOST:PORT or [IPV6]:PORT is a
+ * target's TCP address.
  *
- * A target and its initiators trust processes of their own user, of root, and of the users in
- * slu_engine_options.allowed_uids; anybody else is refused, by either side.
+ * Over Unix sockets a target and its initiators trust processes of their own user, of root, and of
+ * the users in slu_engine_options.allowed_uids; anybody else is refused, by either side. Over TCP
+ * the credentials in slu_engine_options.tls count.
+ *
+ * With the transport AUTO the path is chosen when the remote is opened, and stays: shared memory
+ * when both ends are on one host and share a Unix socket, else RDMA, else TCP.
  */
 #ifndef SLUICE_SEGMENT_H
 #define SLUICE_SEGMENT_H
@@ -28,9 +33,13 @@ extern "C" {
 
 #define SLU_SEGMENTS_MAX      1024  /* exported by one engine */
 #define SLU_REMOTES_MAX       65536 /* opened by one engine */
-#define SLU_ADDRESS_MAX       107   /* bytes of a Unix socket path */
+#define SLU_SOCKET_PATH_MAX   107   /* bytes of a Unix socket path */
+#define SLU_ADDRESS_MAX       261   /* bytes of an address: a host name, a colon and a port */
 #define SLU_REMOTE_NAME_MAX   (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
-#define SLU_NOTIFICATIONS_MAX 256 /* undelivered, per remote and poller */
+#define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote and poller */
+#define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
+#define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
+#define SLU_CANDIDATES_MAX    3    /* shm, verbs, tcp */
 
 struct slu_segment;
 struct slu_remote;
@@ -55,6 +64,14 @@ struct slu_notification {
 	uint32_t client; /* which client of the segment: unique among the present ones */
 };
 
+/** A request of a client (SLU_CALL). */
+struct slu_message {
+	uint64_t id;      /* for slu_segment_answer */
+	uint32_t client;  /* as in slu_notification */
+	uint32_t length;  /* bytes, 0..SLU_MESSAGE_MAX */
+	const void *data; /* a private copy, valid until it is answered */
+};
+
 struct slu_segment_info {
 	size_t size;
 	const char *name;
@@ -76,6 +93,18 @@ struct slu_remote_options {
 	uint64_t timeout_us;          /* of the whole handshake */
 };
 
+/** A way to a segment that was considered when its remote was opened. */
+struct slu_candidate {
+	enum slu_transport transport;
+	bool chosen;
+	bool usable;               /* it would have worked, had it been chosen */
+	uint64_t latency_ns;       /* of a small operation: an order of magnitude for planning, not
+				      measured */
+	uint64_t bytes_per_second; /* of one poller, likewise; 0 = unknown */
+	char reason[256]; /* why it was chosen, or why not and what would change that; one sentence
+			   */
+};
+
 /** The path that operations on a remote take. Texts live as long as the remote. */
 struct slu_remote_info {
 	size_t size;
@@ -85,11 +114,15 @@ struct slu_remote_info {
 	uint64_t incarnation; /* of the target */
 	uint64_t length_bytes;
 	uint32_t rights;
-	uint64_t page_bytes; /* of the segment */
-	int node;            /* of the segment; -1 unknown */
-	pid_t pid;           /* of the target; 0 unknown */
-	int state;           /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN */
-	uint64_t reads;      /* finished well */
+	uint64_t page_bytes;  /* of the segment */
+	int node;             /* of the segment; -1 unknown */
+	pid_t pid;            /* of the target; 0 unknown */
+	int state;            /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN, -EKEYREVOKED */
+	const char *identity; /* what the target knows us as */
+	const char *address;  /* of the control connection: "unix:..." or "tcp:HOST:PORT" */
+	bool encrypted;       /* the bytes of operations are, on their way */
+	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp */
+	uint64_t reads;       /* finished well */
 	uint64_t writes;
 	uint64_t failed;
 	uint64_t bytes_read;
@@ -134,6 +167,40 @@ SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment
  */
 SLU_API int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n);
 
+/**
+ * The segment's eventfd, for an event loop: readable after slu_segment_arm() when a notification or
+ * a request came. Owned by the segment. @return it; -EMFILE
+ */
+SLU_API int slu_segment_eventfd(struct slu_segment *segment);
+
+/**
+ * Ask for one wake-up on the eventfd. Read the eventfd after it fired, poll and receive until there
+ * is nothing, then arm again. A wake-up may come for nothing. Thread: the one that polls.
+ *
+ * @return 0 armed; 1 something is there already, not armed
+ */
+SLU_API int slu_segment_arm(struct slu_segment *segment);
+
+/**
+ * Take up to @p n requests. Those taken must be answered: at most SLU_MESSAGES_MAX can be open.
+ *
+ * Hot: neither blocks nor allocates nor enters the kernel. Thread: the one that polls.
+ *
+ * @return 0..n
+ */
+SLU_API int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n);
+
+/**
+ * Answer a request; its data is gone afterwards. A client that has left is no error. Thread: the
+ * one that polls.
+ *
+ * @param status  0 or a negative errno, for slu_completion.status
+ * @param length  bytes at @p data, 0..SLU_MESSAGE_MAX; none are sent when @p status is not 0
+ * @return 0; -EINVAL too long, or not a request that is open
+ */
+SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message,
+			       int status, const void *data, uint32_t length);
+
 /** Fill @p options with the defaults: any transport, both rights, 5 seconds. */
 SLU_API void slu_remote_options_init(struct slu_remote_options *options);
 
@@ -141,9 +208,10 @@ SLU_API void slu_remote_options_init(struct slu_remote_options *options);
  * Connect to a segment.
  *
  * @param name  SEGMENT or SEGMENT@ADDRESS
- * @return 0; -EINVAL bad name; -ECONNREFUSED nobody listens there; -ENOENT the target has no such
- *         segment; -EACCES right or user refused; -EOPNOTSUPP the transport asked for is not to be
- *         had; -ETIMEDOUT; -EPROTO, -EPROTONOSUPPORT; -EMFILE, -ENOMEM, -ENOSPC
+ * @return 0; -EINVAL bad name; -ECONNREFUSED nobody listens there; -EHOSTUNREACH, -EADDRNOTAVAIL
+ *         the address; -ENOENT the target has no such segment; -EACCES right or user refused;
+ *         -EPERM, -ENOKEY, -EKEYREJECTED, -EKEYEXPIRED, see error.h; -EOPNOTSUPP the transport
+ * asked for is not to be had; -ETIMEDOUT; -EPROTO, -EPROTONOSUPPORT; -EMFILE, -ENOMEM, -ENOSPC
  */
 SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
 			    const struct slu_remote_options *options, struct slu_remote **remote);
@@ -158,6 +226,24 @@ SLU_API void slu_remote_close(struct slu_remote *remote);
 
 /** Set @p info.size before. Any thread. @return 0; -EINVAL */
 SLU_API int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info);
+
+/**
+ * What was considered when it was opened, in the order of preference. Any thread.
+ *
+ * @return candidates written, 0..@p n
+ */
+SLU_API int slu_remote_get_candidates(struct slu_remote *remote, struct slu_candidate *out,
+				      uint32_t n);
+
+/**
+ * Would it open, and by which path? As slu_remote_open(), but nothing stays open; a candidate is
+ * also written when none can be used, with the reason.
+ *
+ * @return candidates written, 0..@p n; as slu_remote_open() where not even a session came about
+ */
+SLU_API int slu_remote_explain(struct slu_engine *engine, const char *name,
+			       const struct slu_remote_options *options, struct slu_candidate *out,
+			       uint32_t n);
 
 /** Bytes in the segment; constant while the remote is open. Any thread. */
 SLU_API uint64_t slu_remote_length(const struct slu_remote *remote);

@@ -17,6 +17,7 @@
 #include <sluice/error.h>
 #include <sluice/memory.h>
 #include <sluice/queue.h>
+#include <sluice/security.h>
 #include <sluice/segment.h>
 #include <sluice/version.h>
 

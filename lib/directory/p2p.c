@@ -12,7 +12,7 @@
 
 #define ABSTRACT_PREFIX "sluice/"
 
-static_assert(SLU_ADDRESS_MAX == sizeof(((struct sockaddr_un *)0)->sun_path) - 1,
+static_assert(SLU_SOCKET_PATH_MAX == sizeof(((struct sockaddr_un *)0)->sun_path) - 1,
 	      "a path and its NUL fill sun_path");
 
 int p2p_check_segment(const char *name)
@@ -47,9 +47,9 @@ int p2p_path_address(const char *path, struct sockaddr_un *address, socklen_t *l
 {
 	if (path[0] != '/')
 		return fail(-EINVAL, "socket path \"%.80s\" is not absolute", path);
-	if (strlen(path) > SLU_ADDRESS_MAX)
+	if (strlen(path) > SLU_SOCKET_PATH_MAX)
 		return fail(-EINVAL, "socket path of %zu bytes, at most %d are possible",
-			    strlen(path), SLU_ADDRESS_MAX);
+			    strlen(path), SLU_SOCKET_PATH_MAX);
 	memset(address, 0, sizeof(*address));
 	address->sun_family = AF_UNIX;
 	strcpy(address->sun_path, path);

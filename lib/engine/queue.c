@@ -13,6 +13,9 @@
 /* Before it sleeps, a waiting owner looks again for so long: less than a sleep costs. */
 #define SPIN_NS (5 * NS_PER_US)
 
+/* The owner of an inline queue looks for so long before it sleeps until something comes. */
+#define INLINE_SPIN_NS (50 * NS_PER_US)
+
 static const struct slu_queue_options default_options = {.size = sizeof(struct slu_queue_options),
 							 .depth = 1024,
 							 .poller = SLU_POLLER_ANY,
@@ -200,12 +203,24 @@ static uint64_t deadline_ns(uint64_t timeout_us)
 
 static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 {
+	uint64_t idle_since = 0;
+
 	while (queue_ready(queue) < wanted) {
-		if (poller_run_once(queue->poller) > 0)
+		uint64_t now;
+
+		if (poller_run_once(queue->poller) > 0) {
+			idle_since = 0;
 			continue;
-		if (clock_monotonic_ns(NULL) >= until)
+		}
+		now = clock_monotonic_ns(NULL);
+		if (now >= until)
 			break;
-		rte_pause();
+		if (idle_since == 0)
+			idle_since = now;
+		if (now - idle_since >= INLINE_SPIN_NS)
+			poller_sleep(queue->poller, -1, until - now);
+		else
+			rte_pause();
 	}
 	return (int)queue_ready(queue);
 }

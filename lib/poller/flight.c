@@ -24,6 +24,7 @@ void flight_start(struct poller *poller, struct slu_queue *queue, const struct s
 	flight->posted = 0;
 	flight->status = 0;
 	flight->scope = SLU_SCOPE_NONE;
+	flight->answer_length = 0;
 	flight->begun = false;
 	flight->notified = false;
 	flight->retry = false;
@@ -39,7 +40,8 @@ static void flight_finish(struct poller *poller, struct flight *flight, int stat
 		.user_data = flight->op.user_data,
 		.status = status,
 		.scope = (uint8_t)scope,
-		.transport = poller_path(poller, flight->op.remote)->transport,
+		.transport = poller_path(poller, &flight->op)->transport,
+		.length = flight->answer_length,
 	};
 
 	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
@@ -69,6 +71,7 @@ static void flight_settle(struct poller *poller, struct flight *flight)
 	} else if (flight->retry) {
 		flight->retry = false;
 		flight->begun = false;
+		flight->notified = false;
 		flight->next = 0;
 		move_to(poller, flight, false);
 	} else if (all_posted(flight)) {
@@ -123,8 +126,10 @@ static void slice_done(struct poller *poller, const struct slu_completion *done)
 	struct flight *flight = (struct flight *)(uintptr_t)done->user_data;
 
 	flight->posted--;
-	if (done->status == -ECANCELED && flight->status == 0 && !flight->notified)
-		flight->retry = true; /* a neighbour's deadline ended the path, not ours */
+	flight->answer_length = done->length;
+	if (flight->status == 0 &&
+	    (done->status == -EAGAIN || (done->status == -ECANCELED && !flight->notified)))
+		flight->retry = true; /* a neighbour's deadline ended the path, or no room */
 	else if (done->status < 0 && flight->status == 0) {
 		flight->status = done->status;
 		flight->scope = done->scope;
@@ -158,7 +163,7 @@ static uint32_t gather(struct poller *poller, struct path *path, struct slu_op *
 	uint32_t n = 0;
 
 	TAILQ_FOREACH (flight, &poller->pending, link) {
-		if (poller_path(poller, flight->op.remote) != path)
+		if (poller_path(poller, &flight->op) != path)
 			continue;
 		while (n < POLLER_BURST && next_slice(flight, path->slice_bytes, &slices[n]))
 			slice_posted(flight, &slices[n++]);
@@ -192,7 +197,7 @@ uint32_t flights_post(struct poller *poller)
 
 	if (!flight)
 		return 0;
-	path = poller_path(poller, flight->op.remote);
+	path = poller_path(poller, &flight->op);
 	if (path->immediate)
 		return post_immediate(poller, flight, path);
 	posted = post_burst(poller, path);
@@ -231,7 +236,7 @@ uint32_t flights_poll(struct poller *poller)
 /* What is posted may still be touched: its path is flushed and the end comes by poll. */
 static void flight_fail(struct poller *poller, struct flight *flight, int status)
 {
-	struct path *path = poller_path(poller, flight->op.remote);
+	struct path *path = poller_path(poller, &flight->op);
 
 	if (flight->status == 0) {
 		flight->status = status;

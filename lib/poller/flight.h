@@ -26,6 +26,7 @@ struct flight {
 	uint32_t posted;      /* slices that the transport has not reported */
 	int32_t status;       /* first failure of a slice */
 	uint8_t scope;
+	uint16_t answer_length; /* SLU_CALL */
 	bool begun;    /* something was posted: tells an empty operation from a finished one */
 	bool notified; /* the slice that notifies was posted */
 	bool retry;    /* canceled with its path: all of it goes again */

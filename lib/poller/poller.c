@@ -2,8 +2,11 @@
 #include "poller/poller.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include <rte_prefetch.h>
 #include <rte_ring_elem.h>
@@ -12,6 +15,9 @@
 
 /* Deadlines are kept to a millisecond. */
 #define EXPIRE_EVERY_US 1000u
+
+/* Between two looks at work that nothing wakes us for. */
+#define NAP_NS (50 * NS_PER_US)
 
 /* At close, work that makes no progress is given up after so long. */
 #define DRAIN_US 1000000u
@@ -26,10 +32,14 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	memset(poller, 0, sizeof(*poller));
 	poller->queues = calloc(POLLER_QUEUES_MAX, sizeof(poller->queues[0]));
 	poller->env.tracker = copy_tracker_create(llc_bytes);
-	if (!poller->queues || !poller->env.tracker) {
+	poller->env.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (!poller->queues || !poller->env.tracker || poller->env.epoll_fd < 0) {
+		int rc = poller->env.epoll_fd < 0 ? -errno : -ENOMEM;
+
 		poller_destroy(poller);
-		return fail(-ENOMEM, "out of memory");
+		return fail(rc, "cannot make a poller: %s", strerror(-rc));
 	}
+	poller->env.turn = &poller->loops;
 	poller->index = index;
 	poller->env.transport = env;
 	poller->env.poller = index;
@@ -40,6 +50,7 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	TAILQ_INIT(&poller->pending);
 	TAILQ_INIT(&poller->waiting);
 	LIST_INIT(&poller->busy);
+	LIST_INIT(&poller->services);
 	*out = poller;
 	return 0;
 }
@@ -48,6 +59,8 @@ void poller_destroy(struct poller *poller)
 {
 	if (!poller)
 		return;
+	if (poller->env.epoll_fd >= 0)
+		close(poller->env.epoll_fd);
 	copy_tracker_destroy(poller->env.tracker);
 	free(poller->queues);
 	free(poller);
@@ -93,19 +106,19 @@ static inline uint32_t short_run(const struct slu_queue *queue, const struct slu
 	uint64_t room = *left;
 	uint32_t run = 0;
 
-	while (run < max && ops[run].remote == remote && ops[run].length <= slice_bytes &&
-	       ops[run].length <= room && (queue->is_inline || !late(queue, &ops[run], now_us)))
+	while (run < max && ops[run].remote == remote && ops[run].opcode != SLU_CALL &&
+	       ops[run].length <= slice_bytes && ops[run].length <= room &&
+	       (queue->is_inline || !late(queue, &ops[run], now_us)))
 		room -= ops[run++].length;
 	*left = room;
 	return run;
 }
 
 /* @return operations finished; fewer than @p n is back-pressure */
-static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue,
-				struct slu_remote *remote, const struct slu_op *ops, uint32_t n)
+static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, struct path *path,
+				const struct slu_op *ops, uint32_t n)
 {
 	struct slu_completion done[POLLER_BURST];
-	struct path *path = poller_path(poller, remote);
 	uint32_t posted = path->fast->post(path, ops, n, done);
 
 	copy_settle(poller->env.tracker);
@@ -128,7 +141,7 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 
 	while (dealt < n) {
 		const struct slu_op *next = &ops[dealt];
-		const struct path *path = poller_path(poller, next->remote);
+		struct path *path = poller_path(poller, next);
 		uint32_t run = 0, posted = 0;
 
 		if (path->immediate && next->length <= path->slice_bytes) {
@@ -137,7 +150,7 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);
 		}
 		if (run > 0)
-			posted = post_run(poller, queue, next->remote, next, run);
+			posted = post_run(poller, queue, path, next, run);
 		dealt += posted;
 		if (run == 0 || posted < run)
 			start_flight(poller, queue, &ops[dealt++]);
@@ -184,6 +197,7 @@ static bool has_flights(const struct poller *poller)
 
 uint32_t poller_run_once(struct poller *poller)
 {
+	struct poller_service *service;
 	uint32_t work = 0;
 
 	for (uint32_t i = 0; i < poller->queue_count; i++)
@@ -191,9 +205,49 @@ uint32_t poller_run_once(struct poller *poller)
 			work += take_submissions(poller, poller->queues[i]);
 	if (has_flights(poller))
 		work += run_flights(poller);
+	LIST_FOREACH (service, &poller->services, link)
+		work += service->run(service);
 	poller->loops++;
 	poller->idle_loops += work == 0;
 	return work;
+}
+
+void poller_serve(struct poller *poller, struct poller_service *service)
+{
+	LIST_INSERT_HEAD(&poller->services, service, link);
+}
+
+void poller_unserve(struct poller_service *service)
+{
+	LIST_REMOVE(service, link);
+}
+
+/* How long may nobody look after the flights? */
+static uint64_t nap_ns(const struct poller *poller, uint64_t timeout_ns)
+{
+	const struct path *path;
+	uint64_t longest = EXPIRE_EVERY_US * NS_PER_US;
+
+	if (!has_flights(poller))
+		return timeout_ns;
+	if (!TAILQ_EMPTY(&poller->pending))
+		longest = NAP_NS;
+	LIST_FOREACH (path, &poller->busy, busy)
+		if (!path->wakes)
+			longest = NAP_NS;
+	return longest < timeout_ns ? longest : timeout_ns;
+}
+
+bool poller_sleep(struct poller *poller, int eventfd, uint64_t timeout_ns)
+{
+	uint64_t nap = nap_ns(poller, timeout_ns);
+	struct timespec limit = {.tv_sec = (time_t)(nap / NS_PER_SECOND),
+				 .tv_nsec = (long)(nap % NS_PER_SECOND)};
+	struct pollfd fds[] = {{.fd = poller->env.epoll_fd, .events = POLLIN},
+			       {.fd = eventfd, .events = POLLIN}};
+
+	poller->sleeps++;
+	return ppoll(fds, 2, nap == UINT64_MAX ? NULL : &limit, NULL) > 0;
 }
 
 int poller_attach(struct poller *poller, struct slu_queue *queue)

@@ -24,6 +24,15 @@
 /** Something for the poller's thread to do between two turns. */
 typedef void (*poller_fn)(struct poller *poller, void *arg);
 
+/** What a poller thread does for others beside its queues: the target's side of a transport. */
+struct poller_service {
+	/** One turn. @return how much was done; 0: idle */
+	uint32_t (*run)(struct poller_service *service);
+	/** Is there work that epoll_fd does not tell of? Asked before the poller sleeps. */
+	bool (*pending)(struct poller_service *service);
+	LIST_ENTRY(poller_service) link;
+};
+
 struct poller {
 	/* The poller's own. */
 	uint32_t index;
@@ -32,7 +41,8 @@ struct poller {
 	struct flight_list pending;
 	struct flight_list waiting;
 	LIST_HEAD(, path) busy; /* asynchronous paths with something posted */
-	uint64_t expire_at_us;  /* next look for deadlines */
+	LIST_HEAD(, poller_service) services;
+	uint64_t expire_at_us; /* next look for deadlines */
 	struct path_env env;
 	const struct clock *clock;
 	uint64_t loops;
@@ -65,10 +75,12 @@ static inline uint64_t poller_now_us(const struct poller *poller)
 	return clock_now_ns(poller->clock) / NS_PER_US;
 }
 
-/** Its path to @p remote. */
-static inline struct path *poller_path(const struct poller *poller, const struct slu_remote *remote)
+/** Its path for @p op. */
+static inline struct path *poller_path(const struct poller *poller, const struct slu_op *op)
 {
-	return remote->paths[poller->index];
+	struct path *path = op->remote->paths[poller->index];
+
+	return __builtin_expect(op->opcode == SLU_CALL, 0) ? path->calls : path;
 }
 
 /** @return 0; -ENOMEM */
@@ -94,6 +106,18 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 /** Poller's thread (or, inline, the owner): take the queue on, or finish its work and let it go. */
 int poller_attach(struct poller *poller, struct slu_queue *queue);
 void poller_detach(struct poller *poller, struct slu_queue *queue);
+
+/** Poller's thread: serve from now on, or no longer. */
+void poller_serve(struct poller *poller, struct poller_service *service);
+void poller_unserve(struct poller_service *service);
+
+/**
+ * The poller's thread, or the owner of an inline queue: sleep until a descriptor in epoll_fd or
+ * @p eventfd (-1: none) is ready, or for as long as the flights allow.
+ *
+ * @return was something ready?
+ */
+bool poller_sleep(struct poller *poller, int eventfd, uint64_t timeout_ns);
 
 /** Poller's thread (or, inline, the owner): finish what it has of @p remote. */
 void poller_drain(struct poller *poller, struct slu_remote *remote);

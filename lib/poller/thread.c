@@ -2,7 +2,6 @@
 /* The pinned thread around poller_run_once(): calls from other threads, idling, sleeping, waking.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,9 +19,6 @@
 /* An adaptive poller spins so long after its last work; a sleep and a wake-up cost about as much.
  */
 #define SPIN_NS (50 * NS_PER_US)
-
-/* Between two looks at work that the transport finishes by itself. */
-#define NAP_NS (50 * NS_PER_US)
 
 /* Idle turns between two looks at the clock. */
 #define SPIN_TURNS 32u
@@ -62,8 +58,14 @@ void poller_wake(struct poller *poller)
 	eventfd_write(poller->eventfd, 1);
 }
 
-static bool has_submissions(const struct poller *poller)
+/* Work that no descriptor tells of. */
+static bool has_work(const struct poller *poller)
 {
+	struct poller_service *service;
+
+	LIST_FOREACH (service, &poller->services, link)
+		if (service->pending(service))
+			return true;
 	for (uint32_t i = 0; i < poller->queue_count; i++)
 		if (!rte_ring_empty(poller->queues[i]->submissions))
 			return true;
@@ -72,23 +74,17 @@ static bool has_submissions(const struct poller *poller)
 
 /*
  * Sleep until somebody submits or calls. The heavy barrier pairs with the light one in
- * slu_submit(): either we see its operations or it sees us sleeping. With flights left it is a nap.
+ * slu_submit(): either we see its operations or it sees us sleeping.
  */
 static void sleep_until_woken(struct poller *poller)
 {
-	bool flights = !TAILQ_EMPTY(&poller->pending) || !TAILQ_EMPTY(&poller->waiting);
-	struct timespec nap = {.tv_nsec = NAP_NS};
-	struct pollfd wake = {.fd = poller->eventfd, .events = POLLIN};
 	eventfd_t count;
 
 	atomic_store_explicit(&poller->sleeping, true, memory_order_relaxed);
 	barrier_heavy();
-	if (!has_submissions(poller) && !atomic_load(&poller->call) &&
-	    !atomic_load(&poller->stopping)) {
-		poller->sleeps++;
-		if (ppoll(&wake, 1, flights ? &nap : NULL, NULL) > 0)
-			eventfd_read(poller->eventfd, &count);
-	}
+	if (!has_work(poller) && !atomic_load(&poller->call) && !atomic_load(&poller->stopping) &&
+	    poller_sleep(poller, poller->eventfd, UINT64_MAX))
+		eventfd_read(poller->eventfd, &count);
 	atomic_store_explicit(&poller->sleeping, false, memory_order_relaxed);
 }
 

@@ -37,6 +37,8 @@
 struct path;
 struct transport;
 struct notify_inbox;
+struct inbox;
+struct stream;
 
 /** What a transport may use of its surroundings; belongs to the engine. */
 struct transport_env {
@@ -49,12 +51,32 @@ struct transport_env {
 struct path_env {
 	const struct transport_env *transport;
 	struct copy_tracker *tracker;
-	uint32_t poller; /* index */
+	const uint64_t *turn; /* counts the poller's turns */
+	uint32_t poller;      /* index */
+	int epoll_fd;         /* descriptors whose readiness ends the poller's sleep */
+};
+
+/**
+ * The far end of a client's control connection, as a transport sees it. All remotes that were
+ * opened through one connection share it, and so share the transport's data connections.
+ */
+struct transport_peer {
+	/**
+	 * Open one more data connection, authenticated; blocks.
+	 *
+	 * @param stream  out: the caller's, non-blocking
+	 * @return        0; as slu_remote_open()
+	 */
+	int (*dial)(struct transport_peer *peer, struct stream *stream);
+	bool encrypted;               /* data connections are */
+	void *links[SLU_POLLERS_MAX]; /* the transport's own, by poller; engine->opening guards */
 };
 
 struct transport_capabilities {
 	uint64_t slice_bytes; /* longer operations are cut; at most TRANSPORT_SLICE_MAX_BYTES */
 	bool immediate;       /* post finishes what it accepts; poll has nothing to say */
+	uint64_t latency_ns;  /* of a small operation, an order of magnitude */
+	uint64_t bytes_per_second; /* of one poller, likewise */
 };
 
 /** A segment as it is exported; constant while a client uses it. */
@@ -63,6 +85,7 @@ struct export
 	struct slu_region *region;
 	uint64_t length;
 	uint32_t rights;
+	struct inbox *inbox; /* where pollers of this engine leave what came in for its owner */
 };
 
 struct transport_control {
@@ -109,14 +132,19 @@ struct transport_fast {
 	/**
 	 * Start up to @p n operations, none longer than slice_bytes, all on the path's remote.
 	 *
-	 * An immediate transport writes one completion for each that it accepts to @p done; streamed
-	 * stores it may leave unfenced, the poller settles them before it tells anyone.
+	 * An immediate transport writes one completion for each that it accepts to @p done;
+	 * streamed stores it may leave unfenced, the poller settles them before it tells anyone.
 	 *
 	 * @return accepted, in order; fewer than n is back-pressure: poll, then again
 	 */
 	uint32_t (*post)(struct path *path, const struct slu_op *ops, uint32_t n,
 			 struct slu_completion *done);
-	/** Take up to @p n completions. NULL on an immediate transport. */
+	/**
+	 * Take up to @p n completions. NULL on an immediate transport.
+	 *
+	 * The status -EAGAIN says that the operation did not take place and can be posted again:
+	 * the target had no room for it.
+	 */
 	uint32_t (*poll)(struct path *path, struct slu_completion *done, uint32_t n);
 	/**
 	 * End everything that was posted: after this no memory of it is touched any more, and poll
@@ -146,8 +174,10 @@ struct path {
 	const struct transport_fast *fast;
 	uint64_t slice_bytes;
 	bool immediate;
-	uint8_t transport; /* enum slu_transport */
-	uint32_t posted;   /* not yet reported by poll */
+	bool wakes;         /* what comes ends the poller's sleep by epoll_fd: no need to look */
+	uint8_t transport;  /* enum slu_transport */
+	uint32_t posted;    /* not yet reported by poll */
+	struct path *calls; /* carries SLU_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct path_stats stats;
 	LIST_ENTRY(path) busy; /* paths with something posted, of one poller */
@@ -167,6 +197,7 @@ struct slu_remote {
 	uint32_t rights;
 	struct slu_engine *engine;
 	struct client *client;        /* its session; NULL in process */
+	struct transport_peer *peer;  /* of its connection; NULL in process */
 	struct segment_client *local; /* its place at a segment of this process; else NULL */
 	struct path_stats retired;    /* of paths that were disconnected */
 	char name[SLU_REMOTE_NAME_MAX + 1];

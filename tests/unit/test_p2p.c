@@ -48,8 +48,8 @@ static void test_limits(void **state)
 {
 	char *longest = repeated('n', SLU_NAME_MAX, ""),
 	     *longer = repeated('n', SLU_NAME_MAX + 1, "");
-	char *path = repeated('/', SLU_ADDRESS_MAX, ""),
-	     *long_path = repeated('/', SLU_ADDRESS_MAX + 1, "");
+	char *path = repeated('/', SLU_SOCKET_PATH_MAX, ""),
+	     *long_path = repeated('/', SLU_SOCKET_PATH_MAX + 1, "");
 	char text[512];
 	struct p2p_name name;
 

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * A connected, non-blocking byte stream: a Unix or TCP socket, plain or under TLS. The same calls
+ * whichever it is; with TLS the kernel does the encryption where it can.
+ *
+ * A stream has one user at a time; it may be handed from one thread to another between calls.
+ */
+#ifndef NET_STREAM_H
+#define NET_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+typedef struct ssl_st SSL;
+
+struct stream {
+	int fd;           /* -1: closed */
+	SSL *ssl;         /* NULL: plain */
+	bool wants_write; /* TLS: the last call stopped because the socket is full, whatever it was
+			   */
+};
+
+/**
+ * Read what is there into @p iov, front to back.
+ *
+ * @return bytes, over 0; 0 nothing is there now; -ECONNRESET end of stream, or the peer reset it;
+ *         -EPROTO what came is not TLS; -errno
+ */
+ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt);
+
+/**
+ * Write as much as the socket takes. Under TLS, what was begun must be offered again, at the same
+ * front, when 0 or less than all was returned.
+ *
+ * @return bytes, 0: full, ask for EPOLLOUT; -ECONNRESET, -EPIPE; -errno
+ */
+ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt);
+
+/** Bytes that TLS has already read off the socket: epoll does not know of them. */
+bool stream_pending(const struct stream *stream);
+
+/** "plain", "TLS 1.3", "TLS 1.3 in the kernel". Static. */
+const char *stream_describe(const struct stream *stream);
+
+/** Say goodbye as TLS wants it, close. Accepts a closed one. Does not block. */
+void stream_close(struct stream *stream);
+
+#endif
