@@ -79,7 +79,7 @@ static void *trip_run(void *arg)
 {
 	struct trip *trip = arg;
 
-	trip->p50_ns = samples_p50_ns(trip->slice_ns, trip_once, trip);
+	trip->p50_ns = samples_p50_ns(trip->slice_ns, SAMPLES_BLOCK, trip_once, trip);
 	return NULL;
 }
 

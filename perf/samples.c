@@ -9,18 +9,18 @@
 #define SAMPLES_MAX     65536
 #define SAMPLES_WARM_UP 1000
 
-static double sample_ns(void (*once)(void *arg), void *arg)
+static double sample_ns(unsigned block, void (*once)(void *arg), void *arg)
 {
 	uint64_t start = ticks();
 
-	for (unsigned i = 0; i < SAMPLES_BLOCK; i++) {
+	for (unsigned i = 0; i < block; i++) {
 		once(arg);
 		__builtin_ia32_lfence();
 	}
-	return (double)(ticks() - start) * tick_ns() / SAMPLES_BLOCK;
+	return (double)(ticks() - start) * tick_ns() / block;
 }
 
-double samples_p50_ns(uint64_t slice_ns, void (*once)(void *arg), void *arg)
+double samples_p50_ns(uint64_t slice_ns, unsigned block, void (*once)(void *arg), void *arg)
 {
 	double *samples = malloc(SAMPLES_MAX * sizeof(*samples));
 	uint64_t start_ns;
@@ -30,10 +30,10 @@ double samples_p50_ns(uint64_t slice_ns, void (*once)(void *arg), void *arg)
 	if (!samples)
 		die("out of memory");
 	for (unsigned i = 0; i < SAMPLES_WARM_UP; i++)
-		sample_ns(once, arg);
+		sample_ns(block, once, arg);
 	start_ns = clock_monotonic_ns(NULL);
 	while (count < SAMPLES_MAX && clock_monotonic_ns(NULL) - start_ns < slice_ns)
-		samples[count++] = sample_ns(once, arg);
+		samples[count++] = sample_ns(block, once, arg);
 	p50 = median(samples, count);
 	free(samples);
 	return p50;

@@ -84,7 +84,7 @@ static void *timed_run(void *arg)
 {
 	struct timed *timed = arg;
 
-	timed->p50_ns = samples_p50_ns(timed->slice_ns, timed->once, timed->arg);
+	timed->p50_ns = samples_p50_ns(timed->slice_ns, SAMPLES_BLOCK, timed->once, timed->arg);
 	return NULL;
 }
 
