@@ -22,7 +22,7 @@ static const char *const transports[] = {"auto", "shm", "verbs", "tcp", "fake", 
 
 #define FIELD(name) offsetof(struct config, name)
 
-static const struct option_spec specs[] = {
+const struct option_spec config_specs[] = {
 	{"Where", "remote_segment", 0, OPTION_STRING, FIELD(remote_segment),
 	 .argument = "NAME[@PATH]",
 	 .help = "segment to read and write, on this host or at that Unix socket; required"},
@@ -95,12 +95,26 @@ static const struct option_spec specs[] = {
 	 .help = "write the report there as JSON; - for standard output"},
 	{NULL, "progress", 0, OPTION_BOOL, FIELD(progress),
 	 .help = "a live line on stderr: rate and p99 so far (default on a terminal)"},
-	{NULL, "verbose", 'v', OPTION_BOOL, FIELD(verbose), "false", .help = "log what happens"},
-	{NULL, "version", 'V', OPTION_BOOL, FIELD(version), "false", .help = "print it and exit"},
-	{NULL, "help", 'h', OPTION_BOOL, FIELD(help), "false", .help = "print this and exit"},
+	COMMAND_FLAGS(struct config, flags),
 };
 
-#define SPECS_COUNT (sizeof(specs) / sizeof(specs[0]))
+const uint32_t config_specs_count = sizeof(config_specs) / sizeof(config_specs[0]);
+
+const char config_usage[] =
+	"Usage: sluice-initiator --remote_segment NAME [options]\n"
+	"\n"
+	"Reads and writes the memory of a sluice-target and reports how fast that went. "
+	"Writing\n"
+	"workloads overwrite the segment. '-' and '_' in names of flags are the same; a "
+	"switch\n"
+	"is turned off by --no-NAME or --NAME=false.\n";
+
+const char config_notes[] =
+	"\n"
+	"Exit codes: 0 done, and verified where asked; 1 failed, interrupted or wrong data;\n"
+	"            2 wrong command line.\n"
+	"Example:    sluice-initiator --remote_segment ram0 --workload mix "
+	"--integrity_check\n";
 
 static int check_directory(const struct config *config)
 {
@@ -174,44 +188,15 @@ static int check(struct config *config)
 	return 0;
 }
 
-int config_parse(struct config *config, int argc, char *const *argv)
+int config_check(void *values, const struct options *options)
 {
-	struct options options;
-	int rc;
+	struct config *config = values;
 
-	*config = (struct config){0};
-	options_init(&options, specs, SPECS_COUNT, config);
-	rc = options_parse(&options, argc, argv);
-	if (rc || config->help || config->version)
-		return rc;
-	if (config->sweep && options_given(&options, "size"))
+	if (config->sweep && options_given(options, "size"))
 		return fail(-EINVAL, "--sweep chooses the sizes: leave --size out");
-	if (!options_given(&options, "progress"))
+	if (!options_given(options, "progress"))
 		config->progress = isatty(STDERR_FILENO);
 	return check(config);
-}
-
-void config_print_help(FILE *out)
-{
-	struct config config = {0};
-	struct options options;
-
-	options_init(&options, specs, SPECS_COUNT, &config);
-	fputs("Usage: sluice-initiator --remote_segment NAME [options]\n"
-	      "\n"
-	      "Reads and writes the memory of a sluice-target and reports how fast that went. "
-	      "Writing\n"
-	      "workloads overwrite the segment. '-' and '_' in names of flags are the same; a "
-	      "switch\n"
-	      "is turned off by --no-NAME or --NAME=false.\n",
-	      out);
-	options_print_help(&options, out);
-	fputs("\n"
-	      "Exit codes: 0 done, and verified where asked; 1 failed, interrupted or wrong data;\n"
-	      "            2 wrong command line.\n"
-	      "Example:    sluice-initiator --remote_segment ram0 --workload mix "
-	      "--integrity_check\n",
-	      out);
 }
 
 const char *config_workload_name(const struct config *config)

@@ -8,11 +8,11 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include <sluice/sluice.h>
 
 #include "base/options.h"
+#include "common/command.h"
 #include "initiator/units.h"
 
 #define THREADS_MAX 1024
@@ -46,7 +46,7 @@ struct config {
 	double warmup;
 	uint64_t repeat;
 	bool sweep;
-	int access; /* enum access_order */
+	int access;  /* enum access_order */
 	double rate; /* requests per second of all threads; 0 = as fast as they complete */
 	uint64_t seed;
 	uint64_t deadline_ms; /* 0 = the queue's default */
@@ -65,23 +65,25 @@ struct config {
 	uint64_t report_precision;
 	const char *json;
 	bool progress;
-	bool verbose;
-	bool help;
-	bool version;
+	struct command_flags flags;
 
 	uid_t allowed_uids[SLU_ALLOWED_UIDS_MAX];
 	uint32_t allowed_uids_count;
 };
 
-/**
- * Read and check the command line. With --help or --version nothing else is checked.
- *
- * @param config  kept by reference to @p argv
- * @return        0; -EINVAL and others of options_parse(): a usage error, see slu_last_error()
- */
-int config_parse(struct config *config, int argc, char *const *argv);
+/** The table of flags, and --help's text. */
+extern const struct option_spec config_specs[];
+extern const uint32_t config_specs_count;
+extern const char config_usage[];
+extern const char config_notes[];
 
-void config_print_help(FILE *out);
+/**
+ * Check what was read and fill the fields that follow from it.
+ *
+ * @param config   a struct config
+ * @return         0; -EINVAL, -ENOENT, -E2BIG: a usage error, see slu_last_error()
+ */
+int config_check(void *config, const struct options *options);
 
 /** "read", "write", "mix"; "sequential", "random". */
 const char *config_workload_name(const struct config *config);

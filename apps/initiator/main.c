@@ -3,7 +3,8 @@
  * @file
  * sluice-initiator: reads and writes a target's memory, and reports how fast and how well it went.
  *
- * main -> config_parse -> setup_connect -> make_rows -> setup_workers -> run_row (each) -> report
+ * main -> command_main -> run -> setup_connect -> make_rows -> setup_workers -> run_row (each) ->
+ * report
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,9 +14,9 @@
 #include <sluice/sluice.h>
 
 #include "base/log.h"
+#include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
-#include "common/stdio.h"
 #include "gpu/gpu.h"
 #include "initiator/config.h"
 #include "initiator/progress.h"
@@ -230,24 +231,26 @@ static int initiate(const struct config *config, int argc, char **argv)
 	return code;
 }
 
+static int run(const void *values, int argc, char **argv)
+{
+	const struct config *config = values;
+
+	return skip_vram(config) ? exit_usage() : initiate(config, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
-	struct config config;
-	int code = EXIT_DONE;
+	static struct config config;
+	const struct command command = {
+		.name = "sluice-initiator",
+		.specs = config_specs,
+		.specs_count = config_specs_count,
+		.flags_offset = offsetof(struct config, flags),
+		.usage = config_usage,
+		.notes = config_notes,
+		.check = config_check,
+		.run = run,
+	};
 
-	stdio_guard();
-	if (config_parse(&config, argc, argv))
-		return exit_usage();
-	if (config.verbose)
-		slu_log_set(SLU_LOG_INFO, NULL, NULL);
-	if (config.help)
-		config_print_help(stdout);
-	else if (config.version)
-		printf("sluice-initiator %s\n", slu_version());
-	else if (skip_vram(&config))
-		code = exit_usage();
-	else
-		code = initiate(&config, argc, argv);
-	stdio_finish();
-	return code;
+	return command_main(&command, &config, argc, argv);
 }

@@ -12,7 +12,7 @@ static const char *const polls[] = {"adaptive", "busy", NULL}; /* enum slu_poll_
 
 #define FIELD(name) offsetof(struct config, name)
 
-static const struct option_spec specs[] = {
+const struct option_spec config_specs[] = {
 	{"Memory to serve", "segment", 0, OPTION_LIST, FIELD(segment_texts),
 	 .argument = "NAME=SIZE[@NODE]",
 	 .help = "a segment of that size, bound to that NUMA node; may be given several times"},
@@ -41,12 +41,24 @@ static const struct option_spec specs[] = {
 	 .help = "CPUs for the pollers, such as 2,3 or 4-7; chosen when not given"},
 	{"Output", "json", 0, OPTION_STRING, FIELD(json), .argument = "FILE",
 	 .help = "write the final report there as JSON; - for standard output"},
-	{NULL, "verbose", 'v', OPTION_BOOL, FIELD(verbose), "false", .help = "log what happens"},
-	{NULL, "version", 'V', OPTION_BOOL, FIELD(version), "false", .help = "print it and exit"},
-	{NULL, "help", 'h', OPTION_BOOL, FIELD(help), "false", .help = "print this and exit"},
+	COMMAND_FLAGS(struct config, flags),
 };
 
-#define SPECS_COUNT (sizeof(specs) / sizeof(specs[0]))
+const uint32_t config_specs_count = sizeof(config_specs) / sizeof(config_specs[0]);
+
+const char config_usage[] =
+	"Usage: sluice-target --segment NAME=SIZE[@NODE] [options]\n"
+	"\n"
+	"Exposes memory under names, so that initiators on this host read and write it "
+	"one-sided.\n"
+	"Serves until SIGINT or SIGTERM, then reports what was moved. '-' and '_' in names "
+	"of\n"
+	"flags are the same; a switch is turned off by --no-NAME or --NAME=false.\n";
+
+const char config_notes[] =
+	"\n"
+	"Exit codes: 0 served and ended by a signal, 1 failed, 2 wrong command line.\n"
+	"Example:    sluice-target --segment ram0=4G\n";
 
 static int check_name(const char *where, const char *name, size_t len)
 {
@@ -146,8 +158,9 @@ static int collect_segments(struct config *config)
 	return 0;
 }
 
-static int check(struct config *config, const struct options *options)
+int config_check(void *values, const struct options *options)
 {
+	struct config *config = values;
 	int rc = collect_segments(config);
 
 	if (rc)
@@ -156,44 +169,11 @@ static int check(struct config *config, const struct options *options)
 		return fail(-EINVAL, "--size goes with --local_segment: write --segment NAME=SIZE "
 				     "otherwise");
 	if (config->socket && strlen(config->socket) > SLU_SOCKET_PATH_MAX)
-		return fail(-EINVAL, "--socket: the path is longer than %d bytes", SLU_SOCKET_PATH_MAX);
+		return fail(-EINVAL, "--socket: the path is longer than %d bytes",
+			    SLU_SOCKET_PATH_MAX);
 	rc = users_resolve(&config->allow_user, config->allowed_uids, SLU_ALLOWED_UIDS_MAX);
 	if (rc < 0)
 		return rc;
 	config->allowed_uids_count = (uint32_t)rc;
 	return 0;
-}
-
-int config_parse(struct config *config, int argc, char *const *argv)
-{
-	struct options options;
-	int rc;
-
-	*config = (struct config){0};
-	options_init(&options, specs, SPECS_COUNT, config);
-	rc = options_parse(&options, argc, argv);
-	if (rc || config->help || config->version)
-		return rc;
-	return check(config, &options);
-}
-
-void config_print_help(FILE *out)
-{
-	struct config config = {0};
-	struct options options;
-
-	options_init(&options, specs, SPECS_COUNT, &config);
-	fputs("Usage: sluice-target --segment NAME=SIZE[@NODE] [options]\n"
-	      "\n"
-	      "Exposes memory under names, so that initiators on this host read and write it "
-	      "one-sided.\n"
-	      "Serves until SIGINT or SIGTERM, then reports what was moved. '-' and '_' in names "
-	      "of\n"
-	      "flags are the same; a switch is turned off by --no-NAME or --NAME=false.\n",
-	      out);
-	options_print_help(&options, out);
-	fputs("\n"
-	      "Exit codes: 0 served and ended by a signal, 1 failed, 2 wrong command line.\n"
-	      "Example:    sluice-target --segment ram0=4G\n",
-	      out);
 }

@@ -8,11 +8,11 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include <sluice/sluice.h>
 
 #include "base/options.h"
+#include "common/command.h"
 
 #define TARGET_SEGMENTS_MAX (OPTION_LIST_MAX + 1) /* --segment each, and --local_segment */
 
@@ -37,9 +37,7 @@ struct config {
 	int poll; /* enum slu_poll_mode */
 	const char *cores;
 	const char *json;
-	bool verbose;
-	bool help;
-	bool version;
+	struct command_flags flags;
 
 	struct segment_config segments[TARGET_SEGMENTS_MAX]; /* from the texts above */
 	uint32_t segments_count;
@@ -47,14 +45,18 @@ struct config {
 	uint32_t allowed_uids_count;
 };
 
-/**
- * Read the command line. With --help or --version nothing else is checked.
- *
- * @param config  kept by reference to @p argv
- * @return        0; -EINVAL and others of options_parse(): a usage error, see slu_last_error()
- */
-int config_parse(struct config *config, int argc, char *const *argv);
+/** The table of flags, and --help's text. */
+extern const struct option_spec config_specs[];
+extern const uint32_t config_specs_count;
+extern const char config_usage[];
+extern const char config_notes[];
 
-void config_print_help(FILE *out);
+/**
+ * Check what was read and fill the fields that follow from it.
+ *
+ * @param config   a struct config
+ * @return         0; -EINVAL, -ENOENT, -E2BIG: a usage error, see slu_last_error()
+ */
+int config_check(void *config, const struct options *options);
 
 #endif

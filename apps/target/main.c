@@ -10,9 +10,9 @@
 #include <sluice/sluice.h>
 
 #include "base/clock.h"
+#include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
-#include "common/stdio.h"
 #include "target/announce.h"
 #include "target/config.h"
 #include "target/report.h"
@@ -35,12 +35,15 @@ static int finish(const struct serving *serving, const struct config *config, ui
 	return config->json ? report_write_json(serving, config, &outcome) : 0;
 }
 
-static int serve(const struct config *config)
+static int serve(const void *values, int argc, char **argv)
 {
+	const struct config *config = values;
 	struct serving serving = {0};
 	uint64_t began_ns;
 	int rc = interrupt_init();
 
+	(void)argc;
+	(void)argv;
 	if (!rc)
 		rc = serving_open(&serving, config);
 	if (!rc) {
@@ -57,20 +60,17 @@ static int serve(const struct config *config)
 
 int main(int argc, char **argv)
 {
-	struct config config;
-	int code = EXIT_DONE;
+	static struct config config;
+	const struct command command = {
+		.name = "sluice-target",
+		.specs = config_specs,
+		.specs_count = config_specs_count,
+		.flags_offset = offsetof(struct config, flags),
+		.usage = config_usage,
+		.notes = config_notes,
+		.check = config_check,
+		.run = serve,
+	};
 
-	stdio_guard();
-	if (config_parse(&config, argc, argv))
-		return exit_usage();
-	if (config.verbose)
-		slu_log_set(SLU_LOG_INFO, NULL, NULL);
-	if (config.help)
-		config_print_help(stdout);
-	else if (config.version)
-		printf("sluice-target %s\n", slu_version());
-	else
-		code = serve(&config);
-	stdio_finish();
-	return code;
+	return command_main(&command, &config, argc, argv);
 }
