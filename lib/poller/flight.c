@@ -233,17 +233,23 @@ uint32_t flights_poll(struct poller *poller)
 	return n;
 }
 
-/* What is posted may still be touched: its path is flushed and the end comes by poll. */
+/* What is posted may still be touched: the transport lets go of it, and the end comes by poll. */
+static void take_back(struct path *path, struct flight *flight)
+{
+	if (path->fast->cancel)
+		path->fast->cancel(path, (uintptr_t)flight);
+	else
+		path->fast->flush(path);
+}
+
 static void flight_fail(struct poller *poller, struct flight *flight, int status)
 {
-	struct path *path = poller_path(poller, &flight->op);
-
 	if (flight->status == 0) {
 		flight->status = status;
 		flight->scope = SLU_SCOPE_OPERATION;
 	}
 	if (flight->posted > 0)
-		path->fast->flush(path);
+		take_back(poller_path(poller, &flight->op), flight);
 	flight_settle(poller, flight);
 }
 

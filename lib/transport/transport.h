@@ -86,6 +86,7 @@ struct export
 	uint64_t length;
 	uint32_t rights;
 	struct inbox *inbox; /* where pollers of this engine leave what came in for its owner */
+	int eventfd;         /* of its owner, who arms it in shared memory and in the inbox */
 };
 
 struct transport_control {
@@ -151,6 +152,12 @@ struct transport_fast {
 	 * reports what had not finished with -ECANCELED. NULL on an immediate transport.
 	 */
 	void (*flush)(struct path *path);
+	/**
+	 * End one operation that was posted, as flush does, and leave the others alone. NULL: flush
+	 * is used, and its neighbours are posted again. A path that carries calls must have it: a
+	 * call that was sent must not be sent twice.
+	 */
+	void (*cancel)(struct path *path, uint64_t user_data);
 };
 
 struct transport {
