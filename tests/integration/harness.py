@@ -131,9 +131,9 @@ def run(args, **options):
 QUICK = ["--duration", "0.2", "--warmup", "0", "--threads", "2", "--no-use_vram"]
 
 
-def initiator(*args, quick=True, **options):
-    """Run an initiator to its end; later flags win over those of QUICK."""
-    return run([INITIATOR, *(QUICK if quick else []), *args], **options)
+def initiator(*args, quick=True, prefix=(), **options):
+    """Run an initiator to its end; later flags win over those of QUICK. prefix: what runs it."""
+    return run([*prefix, INITIATOR, *(QUICK if quick else []), *args], **options)
 
 
 def report_of(*args, code=0, **options):
@@ -205,11 +205,11 @@ class Process:
 
 
 class Target(Process):
-    """A sluice-target that is ready; .name is its only segment."""
+    """A sluice-target that is ready; .name is its only segment. prefix: what runs it."""
 
-    def __init__(self, *args, size="64M", name=None, **options):
+    def __init__(self, *args, size="64M", name=None, prefix=(), **options):
         self.name = name or unique()
-        super().__init__(TARGET, "--segment", f"{self.name}={size}", *args, **options)
+        super().__init__(*prefix, TARGET, "--segment", f"{self.name}={size}", *args, **options)
         try:
             self.wait_for(r"^ready: .*$")
         except BaseException:
