@@ -184,6 +184,7 @@ struct path {
 	bool wakes;         /* what comes ends the poller's sleep by epoll_fd: no need to look */
 	uint8_t transport;  /* enum slu_transport */
 	uint32_t posted;    /* not yet reported by poll */
+	uint32_t connections; /* that it shares with other paths; tcp */
 	struct path *calls; /* carries SLU_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct path_stats stats;
