@@ -61,31 +61,52 @@ static size_t distance(const char *a, const char *b, size_t b_len)
 	return row[b_len];
 }
 
+/* Keep @p word as the best one so far if it takes fewer edits than *least. */
+static void consider(const char *word, const char *text, size_t len, size_t *least,
+		     const char **found)
+{
+	size_t edits = distance(word, text, len);
+
+	if (edits < *least) {
+		*least = edits;
+		*found = word;
+	}
+}
+
 static const char *nearest(const struct options *options, const char *name, size_t len)
 {
 	size_t least = len / 3 + 2;
 	const char *found = NULL;
 
-	if (len > OPTION_NAME_MAX)
-		return NULL;
-	for (uint32_t i = 0; i < options->count; i++) {
-		size_t edits = distance(options->specs[i].name, name, len);
+	for (uint32_t i = 0; i < options->count && len <= OPTION_NAME_MAX; i++)
+		consider(options->specs[i].name, name, len, &least, &found);
+	return found;
+}
 
-		if (edits < least) {
-			least = edits;
-			found = options->specs[i].name;
-		}
-	}
+const char *options_nearest(const struct options *options, const char *name)
+{
+	return nearest(options, name, strlen(name));
+}
+
+const char *option_nearest_word(const char *const *words, const char *text)
+{
+	size_t len = strlen(text), least = len / 3 + 2;
+	const char *found = NULL;
+
+	for (; *words && len <= OPTION_NAME_MAX; words++)
+		consider(*words, text, len, &least, &found);
 	return found;
 }
 
 static int fail_unknown(const struct options *options, const char *name, size_t len,
 			const char *where)
 {
+	const char *dashes = options->now.source == OPTION_FROM_COMMAND_LINE ? "--" : "";
 	const char *near = nearest(options, name, len);
 
 	if (near)
-		return fail(-ENOENT, "unknown option " SHOWN ": did you mean --%s?", where, near);
+		return fail(-ENOENT, "unknown option " SHOWN ": did you mean %s%s?", where, dashes,
+			    near);
 	return fail(-ENOENT, "unknown option " SHOWN ": --help lists them all", where);
 }
 
@@ -262,6 +283,7 @@ static void join_values(const char *const *values, const char *separator, char *
 static int set_enum(struct options *options, const struct option_spec *spec, const char *value,
 		    const char *where)
 {
+	const char *near = option_nearest_word(spec->values, value);
 	char words[256];
 
 	for (int i = 0; spec->values[i]; i++) {
@@ -271,16 +293,21 @@ static int set_enum(struct options *options, const struct option_spec *spec, con
 		}
 	}
 	join_values(spec->values, ", ", words, sizeof(words));
-	return fail(-EINVAL, "%s: \"" SHOWN "\" is none of: %s", where, value, words);
+	return fail(-EINVAL, "%s: \"" SHOWN "\" is none of: %s%s%s%s", where, value, words,
+		    near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
 static int set_list(struct options *options, const struct option_spec *spec, const char *value,
 		    const char *where)
 {
+	const struct option_origin *origin = &options->origins[spec - options->specs];
 	struct option_list *list = field(options, spec);
 
+	if (origin->source != options->now.source)
+		list->count = 0;
 	if (list->count == OPTION_LIST_MAX)
 		return fail(-E2BIG, "%s: given more than %d times", where, OPTION_LIST_MAX);
+	list->lines[list->count] = options->now.line;
 	list->items[list->count++] = value;
 	return 0;
 }
@@ -316,10 +343,13 @@ static int set(struct options *options, const struct option_spec *spec, const ch
 static int set_given(struct options *options, const struct option_spec *spec, const char *value,
 		     const char *where)
 {
-	int rc = set(options, spec, value, where);
+	int rc;
 
+	if (spec->flag_only && options->now.source != OPTION_FROM_COMMAND_LINE)
+		return fail(-EINVAL, "%s: give it on the command line, as --%s", where, spec->name);
+	rc = set(options, spec, value, where);
 	if (!rc)
-		options->given |= UINT64_C(1) << (spec - options->specs);
+		options->origins[spec - options->specs] = options->now;
 	return rc;
 }
 
@@ -333,6 +363,12 @@ void options_init(struct options *options, const struct option_spec *specs, uint
 		if (specs[i].initial && set(options, &specs[i], specs[i].initial, specs[i].name))
 			abort();
 	}
+	options_source(options, OPTION_FROM_COMMAND_LINE, 0);
+}
+
+void options_source(struct options *options, enum option_source source, uint32_t line)
+{
+	options->now = (struct option_origin){source, line};
 }
 
 int options_set(struct options *options, const char *name, const char *value, const char *where)
@@ -408,6 +444,7 @@ int options_parse(struct options *options, int argc, char *const *argv)
 {
 	int used;
 
+	options_source(options, OPTION_FROM_COMMAND_LINE, 0);
 	for (int i = 1; i < argc; i += used) {
 		const char *next = i + 1 < argc ? argv[i + 1] : NULL;
 		int rc;
@@ -432,5 +469,10 @@ bool options_given(const struct options *options, const char *name)
 	const struct option_spec *spec = find(options, name, strlen(name));
 
 	assert(spec);
-	return spec && options->given >> (spec - options->specs) & 1;
+	return spec && options->origins[spec - options->specs].source != OPTION_FROM_DEFAULT;
+}
+
+const struct option_spec *options_find(const struct options *options, const char *name)
+{
+	return find(options, name, strlen(name));
 }

@@ -9,7 +9,9 @@
  * except for OPTION_LIST, which collects.
  *
  * Nothing here exits or prints by itself: errors are returned, their text by slu_last_error().
- * Order of calls: options_init, then options_set and options_parse in the order of precedence.
+ * Order of calls: options_init, then for each source, weakest first, options_source and
+ * options_set; at last options_parse. Each value remembers where it came from; a list from a
+ * stronger source takes the place of a weaker one's.
  */
 #ifndef BASE_OPTIONS_H
 #define BASE_OPTIONS_H
@@ -39,6 +41,20 @@ enum option_type {                /* the field in the program's struct */
 struct option_list {
 	uint32_t count;
 	const char *items[OPTION_LIST_MAX];
+	uint32_t lines[OPTION_LIST_MAX]; /* of the file that the item came from, or 0 */
+};
+
+/** Where a value came from, weakest first. */
+enum option_source {
+	OPTION_FROM_DEFAULT,
+	OPTION_FROM_FILE,
+	OPTION_FROM_ENVIRONMENT,
+	OPTION_FROM_COMMAND_LINE,
+};
+
+struct option_origin {
+	enum option_source source;
+	uint32_t line; /* of a file, or 0 */
 };
 
 /** One row of the table. Texts are static. */
@@ -54,13 +70,15 @@ struct option_spec {
 	const char *const *values; /* OPTION_ENUM: NULL-terminated words */
 	const char *argument;      /* what --help calls the value; NULL for booleans and words */
 	const char *help;
+	bool flag_only; /* on the command line and nowhere else */
 };
 
 struct options {
 	const struct option_spec *specs;
 	uint32_t count;
-	void *values;   /* the program's struct */
-	uint64_t given; /* bit i: specs[i] was set by options_set() or options_parse() */
+	void *values;             /* the program's struct */
+	struct option_origin now; /* of what options_set() sets */
+	struct option_origin origins[OPTIONS_MAX];
 };
 
 /**
@@ -72,14 +90,17 @@ struct options {
 void options_init(struct options *options, const struct option_spec *specs, uint32_t count,
 		  void *values);
 
+/** Say where the following options_set() take their values from: @p line of a file, or 0. */
+void options_source(struct options *options, enum option_source source, uint32_t line);
+
 /**
  * Set one option from text.
  *
  * @param name   as in the table, in either spelling
  * @param value  kept by reference for OPTION_STRING and OPTION_LIST
  * @param where  what messages start with, such as "--size" or "sluice.conf:3: size"
- * @return       0; -ENOENT no such option; -EINVAL not a value of it; -ERANGE outside its limits;
- *               -E2BIG over OPTION_LIST_MAX values
+ * @return       0; -ENOENT no such option; -EINVAL not a value of it, or only a flag; -ERANGE
+ *               outside its limits; -E2BIG over OPTION_LIST_MAX values
  */
 int options_set(struct options *options, const char *name, const char *value, const char *where);
 
@@ -90,11 +111,27 @@ int options_set(struct options *options, const char *name, const char *value, co
  */
 int options_parse(struct options *options, int argc, char *const *argv);
 
-/** Was @p name (in either spelling, in the table) set by options_set() or options_parse()? */
+/** Was @p name (in either spelling, in the table) set by anything but its default? */
 bool options_given(const struct options *options, const char *name);
 
 /** Write the options by section, with their defaults. */
 void options_print_help(const struct options *options, FILE *out);
+
+/** The option that @p name, in either spelling, stands for, or else NULL. */
+const struct option_spec *options_find(const struct options *options, const char *name);
+
+/** The option whose name looks most like @p name, or NULL when none does. */
+const char *options_nearest(const struct options *options, const char *name);
+
+/** The one of @p words (NULL-terminated) that looks most like @p text, or NULL. */
+const char *option_nearest_word(const char *const *words, const char *text);
+
+/** How many values options_print_value() has: of a list its items, of a text that is unset 0. */
+uint32_t options_value_count(const struct options *options, const struct option_spec *spec);
+
+/** Write a value as options_set() reads it. @param item  0..options_value_count()-1 */
+void options_print_value(const struct options *options, const struct option_spec *spec,
+			 uint32_t item, FILE *out);
 
 /**
  * Read a number of bytes: digits and an optional K, M, G or T (of 1024), also written KiB, MiB, ...

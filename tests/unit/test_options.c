@@ -42,7 +42,8 @@ static const struct option_spec specs[] = {
 	{"Output", "json", 'j', OPTION_STRING, FIELD(json), NULL, .argument = "FILE", .help = "f"},
 	{NULL, "local_segment", 0, OPTION_LIST, FIELD(segments), NULL, .argument = "N",
 	 .help = "s"},
-	{NULL, "help", 'h', OPTION_BOOL, FIELD(help), "false", .help = "this text"},
+	{NULL, "help", 'h', OPTION_BOOL, FIELD(help), "false", .help = "this text",
+	 .flag_only = true},
 };
 
 static struct values values;
@@ -290,6 +291,90 @@ static void test_help_is_complete_and_narrow(void **state)
 	free(text);
 }
 
+/* Goal: a stronger source replaces a weaker one's value, a list as a whole; origins are kept. */
+static void test_sources(void **state)
+{
+	(void)state;
+	options_source(&options, OPTION_FROM_FILE, 3);
+	assert_int_equal(options_set(&options, "batch", "5", "f:3: batch"), 0);
+	options_source(&options, OPTION_FROM_FILE, 4);
+	assert_int_equal(options_set(&options, "local_segment", "a", "f:4"), 0);
+	options_source(&options, OPTION_FROM_FILE, 6);
+	assert_int_equal(options_set(&options, "local_segment", "b", "f:6"), 0);
+	assert_int_equal(values.segments.count, 2);
+	assert_int_equal(values.segments.lines[1], 6);
+	options_source(&options, OPTION_FROM_ENVIRONMENT, 0);
+	assert_int_equal(options_set(&options, "batch", "6", "X_BATCH"), 0);
+	assert_int_equal(PARSE("--local-segment", "c"), 0);
+	assert_int_equal(values.batch, 6);
+	assert_int_equal(values.segments.count, 1);
+	assert_string_equal(values.segments.items[0], "c");
+	assert_int_equal(options.origins[2].source, OPTION_FROM_ENVIRONMENT);
+	assert_int_equal(options.origins[10].source, OPTION_FROM_COMMAND_LINE);
+	assert_int_equal(options.origins[3].source, OPTION_FROM_DEFAULT);
+}
+
+/* Goal: some options are flags only, and a file is told so. */
+static void test_flag_only(void **state)
+{
+	(void)state;
+	options_source(&options, OPTION_FROM_FILE, 1);
+	assert_error(options_set(&options, "help", "true", "f:1: help"), -EINVAL,
+		     "f:1: help: give");
+	assert_false(values.help);
+}
+
+/* Goal: what looks like a word or an option is suggested, what looks like none is not. */
+static void test_nearest(void **state)
+{
+	(void)state;
+	assert_string_equal(option_nearest_word(workloads, "wrte"), "write");
+	assert_null(option_nearest_word(workloads, "pigeon"));
+	assert_string_equal(options_nearest(&options, "bach"), "batch");
+	assert_null(options_nearest(&options, "elephant"));
+	assert_error(PARSE("--workload", "raed"), -EINVAL, "did you mean read?");
+	options_source(&options, OPTION_FROM_FILE, 1);
+	assert_error(options_set(&options, "bach", "1", "f:1: bach"), -ENOENT, "mean batch?");
+}
+
+static void assert_prints(const char *name, const char *expected)
+{
+	const struct option_spec *spec = options_find(&options, name);
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	assert_non_null(spec);
+	assert_non_null(out);
+	options_print_value(&options, spec, options_value_count(&options, spec) - 1, out);
+	fclose(out);
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+/* Goal: every type is written as it is read; a text that is not set has no value. */
+static void test_values_print(void **state)
+{
+	(void)state;
+	assert_int_equal(options_value_count(&options, options_find(&options, "json")), 0);
+	assert_int_equal(options_value_count(&options, options_find(&options, "local_segment")), 0);
+	assert_int_equal(PARSE("--size", "3M", "--rate", "1.1", "--seed", "0xff", "--node", "-1",
+			       "--json", "a b", "--local_segment", "x", "--local-segment", "y",
+			       "--duration", "2.5", "--workload", "mix"),
+			 0);
+	assert_prints("size", "3M");
+	assert_prints("rate", "1.1");
+	assert_prints("seed", "255");
+	assert_prints("node", "-1");
+	assert_prints("json", "a b");
+	assert_prints("local-segment", "y");
+	assert_prints("duration", "2.5");
+	assert_prints("workload", "mix");
+	assert_prints("progress", "true");
+	values.duration = 1.0 / 3;
+	assert_prints("duration", "0.33333333333333331");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -308,6 +393,10 @@ int main(void)
 		cmocka_unit_test_setup(test_other_sources, reset),
 		cmocka_unit_test_setup(test_long_input_is_bounded, reset),
 		cmocka_unit_test_setup(test_help_is_complete_and_narrow, reset),
+		cmocka_unit_test_setup(test_sources, reset),
+		cmocka_unit_test_setup(test_flag_only, reset),
+		cmocka_unit_test_setup(test_nearest, reset),
+		cmocka_unit_test_setup(test_values_print, reset),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
