@@ -104,12 +104,18 @@ static bool next_slice(const struct flight *flight, uint64_t slice_bytes, struct
 	return true;
 }
 
+/* The segment's owner would see it twice. */
+static bool must_not_repeat(const struct slu_op *slice)
+{
+	return slice->opcode == SLU_WRITE_NOTIFY || slice->opcode == SLU_CALL;
+}
+
 static void slice_posted(struct flight *flight, const struct slu_op *slice)
 {
 	flight->begun = true;
 	flight->next += slice->length;
 	flight->posted++;
-	flight->notified |= slice->opcode == SLU_WRITE_NOTIFY;
+	flight->notified |= must_not_repeat(slice);
 }
 
 static void slice_refused(struct flight *flight, const struct slu_op *slice)
@@ -117,7 +123,7 @@ static void slice_refused(struct flight *flight, const struct slu_op *slice)
 	flight->next -= slice->length;
 	flight->posted--;
 	flight->begun = flight->next > 0;
-	if (slice->opcode == SLU_WRITE_NOTIFY)
+	if (must_not_repeat(slice))
 		flight->notified = false;
 }
 

@@ -28,7 +28,7 @@ struct flight {
 	uint8_t scope;
 	uint16_t answer_length; /* SLU_CALL */
 	bool begun;    /* something was posted: tells an empty operation from a finished one */
-	bool notified; /* the slice that notifies was posted */
+	bool notified; /* the slice that notifies, or the call, was posted */
 	bool retry;    /* canceled with its path: all of it goes again */
 	bool waiting;  /* which list */
 	TAILQ_ENTRY(flight) link;

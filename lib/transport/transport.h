@@ -153,9 +153,9 @@ struct transport_fast {
 	 */
 	void (*flush)(struct path *path);
 	/**
-	 * End one operation that was posted, as flush does, and leave the others alone. NULL: flush
-	 * is used, and its neighbours are posted again. A path that carries calls must have it: a
-	 * call that was sent must not be sent twice.
+	 * End what was posted with @p user_data, as flush does, and leave the others alone. NULL:
+	 * flush is used, and its neighbours are posted again; all but calls, which the owner must
+	 * not see twice: they fail. So a path that carries calls should have it.
 	 */
 	void (*cancel)(struct path *path, uint64_t user_data);
 };

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A lane is four rings between one poller and the owner, each with one producer and one consumer.
+ * Messages lie in slots: the poller fills a free one and hands over its number, the owner answers
+ * in the same slot and hands the number back, so nothing is copied in between. A ring of numbers
+ * has as many places as there are slots and is never full.
+ */
+#include "transport/inbox.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "base/barrier.h"
+#include "base/log.h"
+
+static_assert((INBOX_NOTIFICATIONS & (INBOX_NOTIFICATIONS - 1)) == 0, "a power of two");
+static_assert((INBOX_CALLS & (INBOX_CALLS - 1)) == 0, "a power of two");
+
+struct inbox_slot {
+	uint64_t cookie;
+	uint32_t client;
+	int32_t status;
+	uint32_t length;
+	_Alignas(64) uint8_t data[SLU_MESSAGE_MAX];
+};
+
+/* Positions of one ring; the release of each pairs with the acquire of the other side. */
+struct inbox_ring {
+	_Alignas(64) _Atomic uint32_t head; /* producer */
+	_Alignas(64) _Atomic uint32_t tail; /* consumer */
+};
+
+struct inbox_lane {
+	_Atomic(struct inbox *) inbox; /* whoever asks for the lane stores the same */
+	struct inbox_ring notified;
+	struct inbox_ring called;
+	struct inbox_ring answered;
+	struct slu_notification notifications[INBOX_NOTIFICATIONS];
+	uint8_t calls[INBOX_CALLS];
+	uint8_t answers[INBOX_CALLS];
+
+	/* The poller's: slots given back, the last is used first, and how many were ever used. */
+	_Alignas(64) uint32_t free_count;
+	uint32_t touched;
+	uint8_t free_slots[INBOX_CALLS];
+
+	struct inbox_slot slots[INBOX_CALLS];
+};
+
+struct inbox {
+	uint32_t lane_count;
+	int eventfd;
+	size_t mapped_bytes;
+	_Atomic uint32_t lanes_used;
+	_Alignas(64) _Atomic bool armed; /* owner sets, whoever wakes it clears */
+	_Alignas(64) struct inbox_lane lanes[];
+};
+
+int inbox_create(uint32_t lanes, int eventfd, struct inbox **out)
+{
+	size_t bytes = sizeof(struct inbox) + lanes * sizeof(struct inbox_lane);
+	struct inbox *inbox = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (inbox == MAP_FAILED)
+		return fail(-ENOMEM, "a segment's inbox of %zu bytes: %s", bytes, strerror(errno));
+	inbox->lane_count = lanes;
+	inbox->eventfd = eventfd;
+	inbox->mapped_bytes = bytes;
+	*out = inbox;
+	return 0;
+}
+
+void inbox_destroy(struct inbox *inbox)
+{
+	if (inbox)
+		munmap(inbox, inbox->mapped_bytes);
+}
+
+struct inbox_lane *inbox_lane(struct inbox *inbox, uint32_t poller)
+{
+	uint32_t used;
+
+	if (!inbox || poller >= inbox->lane_count)
+		return NULL;
+	used = atomic_load(&inbox->lanes_used);
+	while (used <= poller &&
+	       !atomic_compare_exchange_weak(&inbox->lanes_used, &used, poller + 1))
+		;
+	atomic_store_explicit(&inbox->lanes[poller].inbox, inbox, memory_order_relaxed);
+	return &inbox->lanes[poller];
+}
+
+/* ---- rings ---- */
+
+static bool ring_has_room(const struct inbox_ring *ring, uint32_t size)
+{
+	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+
+	return head - atomic_load_explicit(&ring->tail, memory_order_acquire) < size;
+}
+
+static bool ring_has_some(const struct inbox_ring *ring)
+{
+	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+
+	return atomic_load_explicit(&ring->head, memory_order_acquire) != tail;
+}
+
+static uint32_t ring_next_in(const struct inbox_ring *ring, uint32_t size)
+{
+	return atomic_load_explicit(&ring->head, memory_order_relaxed) % size;
+}
+
+static uint32_t ring_next_out(const struct inbox_ring *ring, uint32_t size)
+{
+	return atomic_load_explicit(&ring->tail, memory_order_relaxed) % size;
+}
+
+/* The only writer of the position: no need of an atomic addition. */
+static void ring_advance(_Atomic uint32_t *position)
+{
+	uint32_t before = atomic_load_explicit(position, memory_order_relaxed);
+
+	atomic_store_explicit(position, before + 1, memory_order_release);
+}
+
+/* ---- the lane's poller ---- */
+
+/* The light barrier pairs with the heavy one after inbox_arm(): the owner sees what came, or we see
+ * that it wants to be woken. */
+static void wake_owner(const struct inbox_lane *lane)
+{
+	struct inbox *inbox = atomic_load_explicit(&lane->inbox, memory_order_relaxed);
+
+	barrier_light();
+	if (atomic_load_explicit(&inbox->armed, memory_order_relaxed) &&
+	    atomic_exchange(&inbox->armed, false))
+		eventfd_write(inbox->eventfd, 1);
+}
+
+bool inbox_notify_room(struct inbox_lane *lane)
+{
+	return ring_has_room(&lane->notified, INBOX_NOTIFICATIONS);
+}
+
+bool inbox_notify(struct inbox_lane *lane, uint32_t client, uint32_t tag)
+{
+	if (!inbox_notify_room(lane))
+		return false;
+	lane->notifications[ring_next_in(&lane->notified, INBOX_NOTIFICATIONS)] =
+		(struct slu_notification){.tag = tag, .client = client};
+	ring_advance(&lane->notified.head);
+	wake_owner(lane);
+	return true;
+}
+
+static bool take_slot(struct inbox_lane *lane, uint8_t *index)
+{
+	if (lane->free_count > 0)
+		*index = lane->free_slots[--lane->free_count];
+	else if (lane->touched < INBOX_CALLS)
+		*index = (uint8_t)lane->touched++;
+	else
+		return false;
+	return true;
+}
+
+bool inbox_call(struct inbox_lane *lane, uint32_t client, uint64_t cookie, const void *data,
+		uint32_t length)
+{
+	struct inbox_slot *slot;
+	uint8_t index;
+
+	if (!take_slot(lane, &index))
+		return false;
+	slot = &lane->slots[index];
+	slot->cookie = cookie;
+	slot->client = client;
+	slot->length = length;
+	if (length > 0)
+		memcpy(slot->data, data, length);
+	lane->calls[ring_next_in(&lane->called, INBOX_CALLS)] = index;
+	ring_advance(&lane->called.head);
+	wake_owner(lane);
+	return true;
+}
+
+bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer)
+{
+	const struct inbox_slot *slot;
+
+	if (!ring_has_some(&lane->answered))
+		return false;
+	slot = &lane->slots[lane->answers[ring_next_out(&lane->answered, INBOX_CALLS)]];
+	*answer = (struct inbox_answer){.cookie = slot->cookie,
+					.status = slot->status,
+					.length = slot->length,
+					.data = slot->data};
+	return true;
+}
+
+void inbox_answer_done(struct inbox_lane *lane)
+{
+	uint32_t place = ring_next_out(&lane->answered, INBOX_CALLS);
+
+	lane->free_slots[lane->free_count++] = lane->answers[place];
+	ring_advance(&lane->answered.tail);
+}
+
+bool inbox_answers_pending(const struct inbox_lane *lane)
+{
+	return ring_has_some(&lane->answered);
+}
+
+/* ---- the segment's owner ---- */
+
+uint32_t inbox_lanes(const struct inbox *inbox)
+{
+	return inbox ? atomic_load_explicit(&inbox->lanes_used, memory_order_acquire) : 0;
+}
+
+uint32_t inbox_poll(struct inbox *inbox, uint32_t index, struct slu_notification *out, uint32_t n)
+{
+	struct inbox_lane *lane = &inbox->lanes[index];
+	uint32_t taken = 0;
+
+	while (taken < n && ring_has_some(&lane->notified)) {
+		out[taken++] =
+			lane->notifications[ring_next_out(&lane->notified, INBOX_NOTIFICATIONS)];
+		ring_advance(&lane->notified.tail);
+	}
+	return taken;
+}
+
+bool inbox_receive(struct inbox *inbox, uint32_t index, struct inbox_request *request)
+{
+	struct inbox_lane *lane = &inbox->lanes[index];
+	const struct inbox_slot *slot;
+	uint8_t number;
+
+	if (!ring_has_some(&lane->called))
+		return false;
+	number = lane->calls[ring_next_out(&lane->called, INBOX_CALLS)];
+	ring_advance(&lane->called.tail);
+	slot = &lane->slots[number];
+	*request = (struct inbox_request){
+		.slot = number, .client = slot->client, .length = slot->length, .data = slot->data};
+	return true;
+}
+
+void inbox_reply(struct inbox *inbox, uint32_t index, uint32_t number, int32_t status,
+		 const void *data, uint32_t length)
+{
+	struct inbox_lane *lane = &inbox->lanes[index];
+	struct inbox_slot *slot = &lane->slots[number];
+
+	slot->status = status;
+	slot->length = length;
+	if (length > 0)
+		memmove(slot->data, data, length); /* an owner may answer out of the request */
+	lane->answers[ring_next_in(&lane->answered, INBOX_CALLS)] = (uint8_t)number;
+	ring_advance(&lane->answered.head);
+}
+
+bool inbox_pending(const struct inbox *inbox, bool calls)
+{
+	for (uint32_t i = 0; i < inbox_lanes(inbox); i++)
+		if (ring_has_some(&inbox->lanes[i].notified) ||
+		    (calls && ring_has_some(&inbox->lanes[i].called)))
+			return true;
+	return false;
+}
+
+void inbox_arm(struct inbox *inbox)
+{
+	atomic_store_explicit(&inbox->armed, true, memory_order_relaxed);
+}
+
+void inbox_disarm(struct inbox *inbox)
+{
+	atomic_store_explicit(&inbox->armed, false, memory_order_relaxed);
+}

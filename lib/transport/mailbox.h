@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Calls through shared memory: requests of one client to a segment's owner, and the answers. Like
+ * the notification ring it has a lane for each poller of the client, and like there what the other
+ * side wrote is input.
+ *
+ *   line 0              lanes in use: raised by the client, read by the target
+ *   lane[poller]
+ *     line 0            saved position and open slots (client, between two owners of the lane)
+ *     line 1..2         request words (client): lap << 32 | slot << 16 | length
+ *     slots             answer word (target) and the message, SLU_MESSAGE_MAX bytes
+ *
+ * A request is written into a free slot, then announced by a request word, whose lap tells it from
+ * older ones as in notify_ring.h. The target copies it out before anyone looks at it, and answers
+ * later, in any order, in the same slot: message first, then the answer word, which the client had
+ * zeroed. The client keeps to itself which slots are free; the one of a call that was given up is
+ * free only when its late answer has come.
+ *
+ * A hostile client can only send nonsense, a hostile target only answer it.
+ */
+#ifndef TRANSPORT_MAILBOX_H
+#define TRANSPORT_MAILBOX_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <sluice/segment.h>
+
+#define MAILBOX_SLOTS ((uint32_t)SLU_CALLS_MAX)
+#define MAILBOX_LANES ((uint32_t)SLU_POLLERS_MAX)
+
+struct mailbox_slot {
+	_Alignas(64) _Atomic uint64_t answer;
+	uint8_t data[SLU_MESSAGE_MAX];
+};
+
+struct mailbox_lane {
+	_Alignas(64) uint32_t saved_position;
+	uint32_t saved_open;
+	_Alignas(64) _Atomic uint64_t requests[SLU_CALLS_MAX];
+	struct mailbox_slot slots[SLU_CALLS_MAX];
+};
+
+struct mailbox {
+	_Alignas(64) _Atomic uint32_t lanes;
+	struct mailbox_lane lane[SLU_POLLERS_MAX];
+};
+
+static_assert(sizeof(struct mailbox_slot) == 64 + SLU_MESSAGE_MAX, "shared layout");
+static_assert(sizeof(struct mailbox_lane) ==
+		      64 + 8 * SLU_CALLS_MAX + SLU_CALLS_MAX * sizeof(struct mailbox_slot),
+	      "shared layout");
+static_assert((SLU_CALLS_MAX & (SLU_CALLS_MAX - 1)) == 0 && SLU_CALLS_MAX <= 32,
+	      "a power of two, and a bit each in saved_open");
+
+/** One poller's end of its lane. */
+struct mailbox_sender {
+	struct mailbox *box;
+	struct mailbox_lane *lane; /* NULL until it is used: most remotes never see a call */
+	uint32_t index;            /* of the lane */
+	uint32_t position;         /* next request */
+	uint32_t open;             /* slots with the target, a bit each */
+};
+
+/** The target's end. Positions are its own count, never read back from the memory. */
+struct mailbox_receiver {
+	struct mailbox *box;
+	uint32_t next_lane; /* round robin */
+	uint32_t positions[SLU_POLLERS_MAX];
+};
+
+/** A request as the target takes it; not yet copied, so not to be believed. */
+struct mailbox_request {
+	uint32_t lane;
+	uint32_t slot;
+	uint32_t length;     /* 0..SLU_MESSAGE_MAX */
+	const uint8_t *data; /* the client can still change it */
+};
+
+struct mailbox_answer {
+	int32_t status;  /* 0 or a negative errno that an owner may give, else -EPROTO */
+	uint32_t length; /* 0..SLU_MESSAGE_MAX */
+};
+
+/** May an owner answer with @p status? Not with those that mean to a poller: post it again. */
+bool mailbox_status_allowed(int status);
+
+/* ---- the client's poller ---- */
+
+/** Lane @p index will be used; nothing is touched yet. Control path. */
+void mailbox_attach(struct mailbox_sender *sender, struct mailbox *box, uint32_t index);
+
+/** Leave the lane to the next poller of that index. Control path. */
+void mailbox_detach(struct mailbox_sender *sender);
+
+/**
+ * Send a request. @p busy: slots that the caller still keeps for other reasons.
+ *
+ * @return the slot; -1: none is free
+ */
+int mailbox_send(struct mailbox_sender *sender, uint32_t busy, const void *data, uint32_t length);
+
+/**
+ * Has the request in @p slot been answered? Then its slot is free, but its message stays readable
+ * until the next mailbox_send().
+ */
+bool mailbox_answered(struct mailbox_sender *sender, uint32_t slot, struct mailbox_answer *answer);
+
+/** The message in @p slot. */
+static inline const uint8_t *mailbox_data(const struct mailbox_sender *sender, uint32_t slot)
+{
+	return sender->lane->slots[slot].data;
+}
+
+/* ---- the segment's owner ---- */
+
+/** Take the next request, each lane in turn. @return false: none */
+bool mailbox_receive(struct mailbox_receiver *receiver, struct mailbox_request *request);
+
+/** Is there a request? */
+bool mailbox_pending(const struct mailbox_receiver *receiver);
+
+/** @p status allowed and @p length in range, or 0 with a status */
+void mailbox_reply(struct mailbox_receiver *receiver, uint32_t lane, uint32_t slot, int32_t status,
+		   const void *data, uint32_t length);
+
+#endif
