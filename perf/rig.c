@@ -1,18 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rig.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define PSK_BYTES      32
+#define PSK_PATH_BYTES 32
 
 static const uint64_t lengths[RIG_MEMORIES] = {
 	[RIG_CACHED] = 4 * MIB,
 	[RIG_STREAMING] = GIB,
 };
 
-static void open_engine(struct rig *rig, uint32_t pollers, enum slu_poll_mode poll)
+/* A key of this run; both ends read it when they start, then it is gone. */
+static void write_psk_file(char path[PSK_PATH_BYTES])
+{
+	unsigned char key[PSK_BYTES];
+	int fd;
+
+	snprintf(path, PSK_PATH_BYTES, "/tmp/sluice-perf-XXXXXX");
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0 || getrandom(key, sizeof(key), 0) != sizeof(key))
+		die("%s: %s", path, strerror(errno));
+	dprintf(fd, "perf:");
+	for (unsigned i = 0; i < PSK_BYTES; i++)
+		dprintf(fd, "%02x", key[i]);
+	dprintf(fd, "\n");
+	close(fd);
+}
+
+static void open_engine(struct rig *rig, const struct rig_options *wanted, const char *psk_file)
 {
 	struct slu_engine_options options = {.size = sizeof(options)};
+	uint32_t pollers = wanted->pollers;
 	char cores[32];
 
 	slu_engine_options_init(&options);
@@ -22,8 +48,10 @@ static void open_engine(struct rig *rig, uint32_t pollers, enum slu_poll_mode po
 		snprintf(cores, sizeof(cores), "%d,%d", rig->bench->cores[0], rig->bench->cores[1]);
 	options.name = "perf";
 	options.pollers = pollers;
-	options.poll = poll;
+	options.poll = wanted->poll;
 	options.cores = pollers ? cores : NULL;
+	options.tcp_connections = wanted->connections;
+	options.tls.psk_file = psk_file;
 	if (slu_engine_open(&options, &rig->engine) != 0)
 		die("%s", slu_last_error());
 }
@@ -38,17 +66,20 @@ static void say_page_size(uint64_t page_bytes)
 
 static void open_pair(struct rig *rig, struct rig_pair *pair, const struct target_segment *segment)
 {
+	char name[SLU_REMOTE_NAME_MAX + 1];
+	bool tcp = rig->target.address[0] != '\0';
 	struct slu_region_options region_options = {.size = sizeof(region_options)};
 	struct slu_remote_options remote_options = {.size = sizeof(remote_options)};
 	struct slu_region_info info = {.size = sizeof(info)};
 
 	slu_region_options_init(&region_options);
 	slu_remote_options_init(&remote_options);
-	remote_options.transport = SLU_TRANSPORT_SHM;
+	remote_options.transport = tcp ? SLU_TRANSPORT_TCP : SLU_TRANSPORT_SHM;
+	snprintf(name, sizeof(name), "%s%s%s", segment->name, tcp ? "@" : "", rig->target.address);
 	pair->length = segment->length;
 	if (slu_region_alloc(rig->engine, segment->length, &region_options, &pair->region) != 0 ||
 	    slu_region_get_info(pair->region, &info) != 0 ||
-	    slu_remote_open(rig->engine, segment->name, &remote_options, &pair->remote) != 0)
+	    slu_remote_open(rig->engine, name, &remote_options, &pair->remote) != 0)
 		die("%s", slu_last_error());
 	pair->local = slu_region_addr(pair->region);
 	pair->mapped = target_map(&rig->target, segment);
@@ -56,17 +87,24 @@ static void open_pair(struct rig *rig, struct rig_pair *pair, const struct targe
 	say_page_size(info.page_bytes);
 }
 
-void rig_open(struct rig *rig, const struct bench *bench, uint32_t pollers, enum slu_poll_mode poll,
-	      bool streaming)
+void rig_open(struct rig *rig, const struct bench *bench, const struct rig_options *options)
 {
 	struct target_segment segments[RIG_MEMORIES];
-	unsigned count = streaming ? RIG_MEMORIES : RIG_STREAMING;
+	unsigned count = options->streaming ? RIG_MEMORIES : RIG_STREAMING;
+	struct target_tcp tcp = {.listen = options->tcp, .core = bench->cores[1]};
+	char psk_file[PSK_PATH_BYTES];
 
 	*rig = (struct rig){.bench = bench};
 	for (unsigned i = 0; i < count; i++)
 		segments[i] = (struct target_segment){.length = lengths[i]};
-	target_start(&rig->target, segments, count);
-	open_engine(rig, pollers, poll);
+	if (options->tls) {
+		write_psk_file(psk_file);
+		tcp.psk_file = psk_file;
+	}
+	target_start(&rig->target, segments, count, &tcp);
+	open_engine(rig, options, tcp.psk_file);
+	if (options->tls)
+		unlink(psk_file);
 	for (unsigned i = 0; i < count; i++)
 		open_pair(rig, &rig->pairs[i], &segments[i]);
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * What a row of the shm suite runs on: a target, an engine, and pairs of a local region and a
- * remote segment.
+ * What a row runs on: a target, an engine, and pairs of a local region and a remote segment.
  */
 #ifndef PERF_RIG_H
 #define PERF_RIG_H
@@ -35,14 +34,17 @@ struct rig {
 	struct rig_pair pairs[RIG_MEMORIES];
 };
 
-/**
- * Start a target and an engine, and connect them.
- *
- * @param pollers    0; 1: on the second core; 2: one on each core
- * @param streaming  the streaming pair is wanted; else it stays empty
- */
-void rig_open(struct rig *rig, const struct bench *bench, uint32_t pollers, enum slu_poll_mode poll,
-	      bool streaming);
+struct rig_options {
+	uint32_t pollers; /* 0; 1: on the second core; 2: one on each core */
+	enum slu_poll_mode poll;
+	bool streaming; /* the streaming pair is wanted; else it stays empty */
+	bool tcp;       /* over TCP, the target's poller on the second core; else shared memory */
+	bool tls;       /* and encrypted */
+	uint32_t connections; /* as slu_engine_options.tcp_connections */
+};
+
+/** Start a target and an engine, and connect them. */
+void rig_open(struct rig *rig, const struct bench *bench, const struct rig_options *options);
 
 void rig_close(struct rig *rig);
 

@@ -114,7 +114,10 @@ static void run_group(const struct bench *bench, enum shm_group group)
 	}
 	if (!any)
 		return;
-	rig_open(&rig, bench, groups[group].pollers, groups[group].poll, streaming);
+	rig_open(&rig, bench,
+		 &(struct rig_options){.pollers = groups[group].pollers,
+				       .poll = groups[group].poll,
+				       .streaming = streaming});
 	for (size_t i = 0; i < ROWS; i++)
 		if (wanted(bench, &rows[i], group))
 			rows[i].run(&rig, &rows[i]);

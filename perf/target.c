@@ -34,20 +34,40 @@ static void export_segment(struct slu_engine *engine, const struct target_segmen
 		die("target: %s", slu_last_error());
 }
 
-static void serve(const struct target_segment *segments, unsigned count, int ready, int hold)
+/* @return its address, or an empty text */
+static const char *open_engine(const struct target_tcp *tcp, struct slu_engine **engine)
 {
+	static struct slu_engine_info info = {.size = sizeof(info)};
 	struct slu_engine_options options = {.size = sizeof(options)};
-	struct slu_engine *engine;
-	char byte = 0;
+	char core[16];
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	slu_engine_options_init(&options);
 	options.name = "perf-target";
-	if (slu_engine_open(&options, &engine) != 0)
+	if (tcp->listen) {
+		snprintf(core, sizeof(core), "%d", tcp->core);
+		options.listen = "127.0.0.1:0";
+		options.pollers = 1;
+		options.poll = SLU_POLL_BUSY;
+		options.cores = core;
+		options.tls.psk_file = tcp->psk_file;
+	}
+	if (slu_engine_open(&options, engine) != 0 || slu_engine_get_info(*engine, &info) != 0)
 		die("target: %s", slu_last_error());
+	return info.listen ? info.listen : "";
+}
+
+static void serve(const struct target_segment *segments, unsigned count,
+		  const struct target_tcp *tcp, int ready, int hold)
+{
+	char address[TARGET_ADDRESS_BYTES] = "";
+	struct slu_engine *engine;
+	char byte;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	snprintf(address, sizeof(address), "%s", open_engine(tcp, &engine));
 	for (unsigned i = 0; i < count; i++)
 		export_segment(engine, &segments[i]);
-	if (write(ready, &byte, 1) != 1)
+	if (write(ready, address, sizeof(address)) != sizeof(address))
 		die("target: %s", strerror(errno));
 	while (read(hold, &byte, 1) < 0 && errno == EINTR)
 		;
@@ -55,10 +75,10 @@ static void serve(const struct target_segment *segments, unsigned count, int rea
 	exit(0);
 }
 
-void target_start(struct target *target, struct target_segment *segments, unsigned count)
+void target_start(struct target *target, struct target_segment *segments, unsigned count,
+		  const struct target_tcp *tcp)
 {
 	int ready[2], hold[2];
-	char byte;
 
 	for (unsigned i = 0; i < count; i++)
 		snprintf(segments[i].name, TARGET_NAME_BYTES, "perf.%d.%u", (int)getpid(), i);
@@ -70,14 +90,28 @@ void target_start(struct target *target, struct target_segment *segments, unsign
 	if (target->pid == 0) {
 		close(ready[0]);
 		close(hold[1]);
-		serve(segments, count, ready[1], hold[0]);
+		serve(segments, count, tcp, ready[1], hold[0]);
 	}
 	close(ready[1]);
 	close(hold[0]);
-	if (read(ready[0], &byte, 1) != 1)
+	if (read(ready[0], target->address, sizeof(target->address)) != sizeof(target->address))
 		die("the target did not start");
 	close(ready[0]);
 	target->hold = hold[1];
+}
+
+void target_pause(const struct target *target)
+{
+	int status;
+
+	if (kill(target->pid, SIGSTOP) != 0 ||
+	    waitpid(target->pid, &status, WUNTRACED) != target->pid || !WIFSTOPPED(status))
+		die("the target did not pause");
+}
+
+void target_resume(const struct target *target)
+{
+	kill(target->pid, SIGCONT);
 }
 
 void target_stop(struct target *target)

@@ -10,23 +10,40 @@
 #ifndef PERF_TARGET_H
 #define PERF_TARGET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#define TARGET_NAME_BYTES 64
+#define TARGET_NAME_BYTES    64
+#define TARGET_ADDRESS_BYTES 64
 
 struct target_segment {
 	char name[TARGET_NAME_BYTES]; /* set by target_start(): unique to this process */
 	uint64_t length;              /* bytes, a multiple of 2 MiB */
 };
 
+/** How it serves TCP; all zero: it does not. */
+struct target_tcp {
+	bool listen;          /* on 127.0.0.1, with one busy poller */
+	int core;             /* of that poller */
+	const char *psk_file; /* NULL = without TLS */
+};
+
 struct target {
 	pid_t pid;
-	int hold; /* a pipe: when this end closes, the target leaves */
+	int hold;                           /* a pipe: when this end closes, the target leaves */
+	char address[TARGET_ADDRESS_BYTES]; /* where it serves TCP; else empty */
 };
 
 /** Start it and wait until all @p count segments are exported. Dies when that fails. */
-void target_start(struct target *target, struct target_segment *segments, unsigned count);
+void target_start(struct target *target, struct target_segment *segments, unsigned count,
+		  const struct target_tcp *tcp);
+
+/** Stop its threads where they are: its cores are free for something else. */
+void target_pause(const struct target *target);
+
+/** Let it go on. */
+void target_resume(const struct target *target);
 
 /** Tell it to leave and wait until it has. */
 void target_stop(struct target *target);

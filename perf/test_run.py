@@ -12,9 +12,9 @@ from unittest import mock
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from harness import hugepages, report, ucx  # noqa: E402
+from harness import compare, hugepages, iperf3, ports, report, ucx  # noqa: E402
 from harness.programs import Failure  # noqa: E402
-from suites import shm  # noqa: E402
+from suites import SUITES  # noqa: E402
 
 UCX_OUTPUT = """\
 [1700000000.000000] [host:1 :0]        perftest.c:900  UCX  WARN  CPU affinity is not set
@@ -39,12 +39,12 @@ class Ucx(unittest.TestCase):
                 ucx.parse(output)
 
     def test_listening_port_is_seen(self):
-        with ucx.socket.socket() as server:
+        with ports.socket.socket() as server:
             server.bind(("127.0.0.1", 0))
             port = server.getsockname()[1]
-            self.assertFalse(ucx.listening(port))
+            self.assertFalse(ports.listening(port))
             server.listen()
-            self.assertTrue(ucx.listening(port))
+            self.assertTrue(ports.listening(port))
 
 
 class Rows(unittest.TestCase):
@@ -61,7 +61,7 @@ class Rows(unittest.TestCase):
 
     def test_columns_become_rounds(self):
         line = {"sluice": [1, 2], "reference": [3, 4], "ratio": [5, 6], "core_to_core_ns": [7, 8]}
-        self.assertEqual(shm.rounds_of(line)[1],
+        self.assertEqual(compare.rounds_of(line)[1],
                          {"sluice": 2, "reference": 4, "ratio": 6, "core_to_core_ns": 8})
 
     def test_foot_counts_each_row_once(self):
@@ -88,12 +88,14 @@ class Rows(unittest.TestCase):
 class Comparisons(unittest.TestCase):
     """Goal: a round in which the cores moved is measured again, and not for ever."""
 
+    def sides(self, unit, sluice, reference):
+        return compare.Sides("row", unit, 1.0, "other", sluice, reference)
+
     def compare(self, probes):
         bench = mock.Mock(rounds=3, pairs=1)
         bench.core_to_core_ns.side_effect = probes
-        with mock.patch.object(shm, "measure_sluice", return_value=2.0) as sluice, \
-                mock.patch.object(shm, "measure_ucx", return_value=1.0):
-            row = shm.compare(bench, shm.COMPARISONS[0])
+        sluice = mock.Mock(return_value=2.0)
+        row = compare.compare(bench, self.sides("M/s", sluice, lambda: 1.0))
         return row, sluice.call_count
 
     def test_still_cores(self):
@@ -105,20 +107,44 @@ class Comparisons(unittest.TestCase):
         self.assertEqual((row.core_to_core_ns, measured), (200.0, 4))
 
     def test_restless_cores(self):
-        probes = [50.0] + [200.0, 50.0] * (3 * shm.ATTEMPTS_MAX // 2)
-        self.assertEqual(self.compare(probes)[1], 3 * shm.ATTEMPTS_MAX)
+        probes = [50.0] + [200.0, 50.0] * (3 * compare.ATTEMPTS_MAX // 2)
+        self.assertEqual(self.compare(probes)[1], 3 * compare.ATTEMPTS_MAX)
 
     def test_latency_ratio_is_turned_round(self):
-        notify = shm.COMPARISONS[-1]
-        with mock.patch.object(shm, "measure_sluice", return_value=50.0), \
-                mock.patch.object(shm, "measure_ucx", return_value=100.0):
-            self.assertEqual(shm.measure_pair(None, notify, True)["ratio"], 2.0)
+        for unit in ("ns", "us"):
+            sides = self.sides(unit, lambda: 50.0, lambda: 100.0)
+            self.assertEqual(compare.measure_pair(sides, True)["ratio"], 2.0)
 
     def test_round_is_the_median_of_its_pairs(self):
-        with mock.patch.object(shm, "measure_sluice", side_effect=[1.0, 9.0, 2.0]), \
-                mock.patch.object(shm, "measure_ucx", return_value=1.0):
-            each = shm.measure_round(mock.Mock(pairs=3), shm.COMPARISONS[0])
-            self.assertEqual(each["ratio"], 2.0)
+        sides = self.sides("M/s", mock.Mock(side_effect=[1.0, 9.0, 2.0]), lambda: 1.0)
+        each = compare.measure_round(mock.Mock(pairs=3), sides)
+        self.assertEqual(each["ratio"], 2.0)
+
+
+def intervals(*gigabytes):
+    return json.dumps({"intervals": [{"sum": {"seconds": 0.5, "bytes": each * 1e9}}
+                                     for each in gigabytes]})
+
+
+class Iperf3(unittest.TestCase):
+    """Goal: a failed iperf3 must not pass for a figure, nor its warm-up for its rate."""
+
+    def test_warm_up_is_left_out(self):
+        self.assertEqual(iperf3.parse(intervals(0, 0, 0, 1, 2)), 3.0)
+
+    def test_no_result_is_a_failure(self):
+        for output in ("", "{", '{"error": "unable to connect"}', intervals(1, 1, 1)):
+            with self.assertRaises(Failure):
+                iperf3.parse(output)
+
+    def test_the_faster_way_is_the_reference(self):
+        for slow, fast in (iperf3.ways(2), reversed(iperf3.ways(2))):
+            with mock.patch.object(iperf3, "rate", side_effect=lambda _, way, *__, fast=fast:
+                                   2.0 if way == fast else 1.0):
+                self.assertEqual(iperf3.fastest(["0", "1"], 2, 65536, False), fast)
+
+    def test_one_stream_has_one_way(self):
+        self.assertEqual(iperf3.fastest(["0", "1"], 1, 65536, False), iperf3.Way(1, 1))
 
 
 class Hugepages(unittest.TestCase):

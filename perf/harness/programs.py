@@ -6,6 +6,7 @@ import platform
 import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PROGRAMS = ("limits", "shm", "sockets", "tcp")
 PROGRAM_TIMEOUT_S = 1800
 SLICE_MS = 20
 SLICE_MS_QUICK = 5
@@ -50,7 +51,7 @@ class Bench:
     def build(self):
         """Call meson and ninja if the programs are not there."""
         build = os.path.dirname(self.folder)
-        if self.has("limits") and self.has("shm"):
+        if all(self.has(program) for program in PROGRAMS):
             return
         if os.path.exists(os.path.join(build, "build.ninja")):
             self._call(["meson", "configure", build, "-Dperf=true"])  # ./demo.sh leaves it out

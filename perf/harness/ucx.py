@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ucx_perftest, as a user would run it over shared memory on one host."""
+"""ucx_perftest, as a user would run it on one host, over shared memory or TCP."""
 import os
 import shutil
-import socket
 import subprocess
-import time
 
+from . import ports
 from .programs import Failure
 
 TIMEOUT_S = 60
-ENVIRONMENT = {"UCX_TLS": "posix,self"}
+SHARED_MEMORY = {"UCX_TLS": "posix,self"}
+TCP = {"UCX_TLS": "tcp", "UCX_NET_DEVICES": "lo"}
 COLUMNS = 8  # iterations; usec: percentile, average, overall; MB/s twice; messages/s twice
 
 
@@ -29,36 +29,10 @@ def parse(output):
     raise Failure(f"ucx_perftest printed no result:\n{output}")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
-def listening(port):
-    """Does anybody listen on that TCP port? Asked of the kernel: a connection would be taken."""
-    wanted = f":{port:04X}"
-    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with open(path, encoding="ascii") as table:
-            for line in table:
-                words = line.split()
-                if words[1].endswith(wanted) and words[3] == "0A":
-                    return True
-    return False
-
-
-def wait_listening(server, port):
-    end = time.monotonic() + TIMEOUT_S
-    while not listening(port):
-        if server.poll() is not None or time.monotonic() > end:
-            raise Failure("the ucx_perftest server did not start")
-        time.sleep(0.01)
-
-
-def perftest(cores, test, size, iterations):
+def perftest(cores, test, size, iterations, transport=SHARED_MEMORY):
     """Run one test; give back its p50 in microseconds and messages a second."""
-    environment = {**os.environ, **ENVIRONMENT}
-    port = str(free_port())
+    environment = {**os.environ, **transport}
+    port = str(ports.free_port())
     server_command = ["taskset", "-c", cores[0], "ucx_perftest", "-p", port]
     client_command = ["taskset", "-c", cores[1], "ucx_perftest", "127.0.0.1", "-p", port, "-t",
                       test, "-s", str(size), "-n", str(iterations), "-w",
@@ -66,7 +40,7 @@ def perftest(cores, test, size, iterations):
     with subprocess.Popen(server_command, env=environment, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as server:
         try:
-            wait_listening(server, int(port))
+            ports.wait_listening(server, int(port), "ucx_perftest")
             client = subprocess.run(client_command, env=environment, capture_output=True, text=True,
                                     timeout=TIMEOUT_S, check=False)
             if client.returncode != 0:

@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sluice's shm path against the limits of the machine, and against UCX over shared memory."""
 import dataclasses
-import fnmatch
-import statistics
 
-from harness import report, ucx
+from harness import compare, report, ucx
 
 HUGEPAGES = 1024 + 64  # 1 GiB at either end; small buffers, rings and pools of two processes
 
 GROUPS = ("inline", "poller", "pollers", "busy")
 
 SAMPLE_SLICE_MS = 100
-ATTEMPTS_MAX = 8
-MOVED = 1.6  # as in perf/probe.c
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -70,10 +66,6 @@ COMPARISONS = (
 )
 
 
-def wanted(bench, name):
-    return not bench.only or fnmatch.fnmatchcase(name, f"*{bench.only}*")
-
-
 def missing(bench, comparison):
     """Why the reference of a comparison cannot be run, or None."""
     if comparison.iterations:
@@ -96,51 +88,18 @@ def measure_sluice(bench, comparison):
     return bench.value("shm", comparison.group, only=comparison.sample, slice_ms=SAMPLE_SLICE_MS)
 
 
-def measure_pair(bench, comparison, sluice_first):
-    if sluice_first:
-        sluice, reference = measure_sluice(bench, comparison), measure_ucx(bench, comparison)
-    else:
-        reference, sluice = measure_ucx(bench, comparison), measure_sluice(bench, comparison)
-    ratio = reference / sluice if comparison.unit == "ns" else sluice / reference
-    return {"sluice": sluice, "reference": reference, "ratio": ratio}
-
-
-def measure_round(bench, comparison):
-    """A few pairs, in which the two sides change places; the median of each figure."""
-    pairs = [measure_pair(bench, comparison, index % 2 == 0) for index in range(bench.pairs)]
-    return {key: statistics.median(pair[key] for pair in pairs) for key in pairs[0]}
-
-
-def compare(bench, comparison):
-    """The rounds of a comparison; one in which the cores moved is repeated."""
-    before = bench.core_to_core_ns()
-    rounds = []
-    for _ in range(bench.rounds):
-        for _ in range(ATTEMPTS_MAX):
-            each = measure_round(bench, comparison)
-            after = each["core_to_core_ns"] = bench.core_to_core_ns()
-            moved = max(before, after) > min(before, after) * MOVED
-            before = after
-            if not moved:
-                break
-        rounds.append(each)
-    return report.row_of_rounds(comparison.name, comparison.unit, rounds,
-                                comparison.reference_name, comparison.floor)
-
-
-def rounds_of(line):
-    """A line of the shm program, turned from columns to rounds."""
-    columns = ("sluice", "reference", "ratio", "core_to_core_ns")
-    return [dict(zip(columns, values)) for values in zip(*(line[column] for column in columns))]
+def sides_of(bench, comparison):
+    return compare.Sides(comparison.name, comparison.unit, comparison.floor,
+                         comparison.reference_name, lambda: measure_sluice(bench, comparison),
+                         lambda: measure_ucx(bench, comparison))
 
 
 def rows(bench):
     for group in GROUPS:
-        for line in bench.lines("shm", group):
-            yield report.row_of_rounds(line["name"], line["unit"], rounds_of(line),
-                                       line["reference_name"], line["floor"], line.get("note", ""))
+        yield from compare.rows_of(bench, "shm", group)
     for comparison in COMPARISONS:
-        if not wanted(bench, comparison.name):
+        if not compare.wanted(bench, comparison.name):
             continue
         reason = missing(bench, comparison)
-        yield report.row_skipped(comparison.name, reason) if reason else compare(bench, comparison)
+        yield report.row_skipped(comparison.name, reason) if reason else \
+            compare.compare(bench, sides_of(bench, comparison))

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sluice's tcp path over the loopback interface, against iperf3, UCX over TCP and plain sockets."""
+from harness import compare, iperf3, report, ucx
+
+HUGEPAGES = 1024 + 64  # 1 GiB at either end; small buffers, rings and pools of two processes
+
+SAMPLE_SLICE_MS = 500
+KIB = 1024
+MIB = 1024 * KIB
+
+SIZES = (("1M", MIB, 1.0), ("64K", 64 * KIB, 0.9))  # with the floor
+UCX_TESTS = ((8, 2_000_000), (64, 1_500_000))       # bytes, iterations
+UCX_FLOOR = 2.0
+STREAMING = ("write", "read")
+ENCRYPTED = (("write 1M", "write 1M, 1 stream", "GB/s"), ("read 1M", "read 1M, 1 stream", "GB/s"),
+             ("write 8B", "write 8B", "M/s"))
+
+
+def sample(bench, name):
+    return lambda: bench.value("tcp", "sample", only=name, slice_ms=SAMPLE_SLICE_MS)
+
+
+def beside_iperf3(bench, name, streams, size, reads, floor):
+    reason = iperf3.missing()
+    if reason:
+        return report.row_skipped(name, reason)
+    way = iperf3.fastest(bench.cores, streams, size, reads)
+    return compare.compare(bench, compare.Sides(
+        name, "GB/s", floor, way.name, sample(bench, name),
+        lambda: iperf3.rate(bench.cores, way, size, reads)))
+
+
+def beside_ucx(bench, size, iterations):
+    name = f"write {size}B rate"
+    reason = ucx.missing()
+    if reason:
+        return report.row_skipped(name, reason)
+    return compare.compare(bench, compare.Sides(
+        name, "M/s", UCX_FLOOR, "ucx_perftest ucp_put_bw, tcp", sample(bench, f"write {size}B"),
+        lambda: ucx.perftest(bench.cores, "ucp_put_bw", size, iterations, ucx.TCP)[1] / 1e6))
+
+
+def candidates(bench):
+    """Name and function of each row that is measured from here."""
+    for verb in ("write", "read"):
+        for text, size, floor in SIZES:
+            for streams in (1, 2):
+                name = f"{verb} {text}, {streams} stream{'s' if streams > 1 else ''}"
+                yield name, lambda n=name, v=verb, z=size, f=floor, s=streams: beside_iperf3(
+                    bench, n, s, z, v == "read", f)
+    for verb in STREAMING:
+        name = f"{verb} 1M streaming, 1 stream"
+        yield name, lambda n=name, v=verb: beside_iperf3(bench, n, 1, MIB, v == "read", None)
+    for size, iterations in UCX_TESTS:
+        yield f"write {size}B rate", lambda z=size, i=iterations: beside_ucx(bench, z, i)
+    for name, plain, unit in ENCRYPTED:
+        yield f"{name}, TLS", lambda n=name, p=plain, u=unit: compare.compare(bench, compare.Sides(
+            f"{n}, TLS", u, None, "Sluice without TLS", sample(bench, f"{n}, TLS"),
+            sample(bench, p)))
+
+
+def rows(bench):
+    yield from compare.rows_of(bench, "tcp", "trips")
+    for name, row in candidates(bench):
+        if compare.wanted(bench, name):
+            yield row()
+    for line in bench.lines("sockets", []):
+        yield report.row_of_limit(line["name"], line["unit"], line["reference"],
+                                  line["reference_name"], line["core_to_core_ns"],
+                                  line.get("note", ""))
