@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/stream.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <openssl/err.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "net/net_internal.h"
+
+/* What TLS puts into one record; more is cut, less costs as much to seal. */
+#define RECORD_BYTES 16384u
+
+/* ---- plain ---- */
+
+static ssize_t plain_error(void)
+{
+	if (errno == EAGAIN || errno == EINTR)
+		return 0;
+	if (errno == ECONNRESET)
+		return -ECONNRESET; /* frequent, and no text is needed */
+	return -errno;
+}
+
+static ssize_t plain_read(int fd, const struct iovec *iov, int iovcnt)
+{
+	struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
+				.msg_iovlen = (size_t)iovcnt};
+	ssize_t got;
+
+	do
+		got = recvmsg(fd, &header, MSG_DONTWAIT);
+	while (got < 0 && errno == EINTR);
+	if (got == 0)
+		return -ECONNRESET;
+	return got < 0 ? plain_error() : got;
+}
+
+static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
+{
+	const struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
+				      .msg_iovlen = (size_t)iovcnt};
+	ssize_t sent;
+
+	do
+		sent = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? plain_error() : sent;
+}
+
+/* ---- TLS ---- */
+
+/* Stops short of all only where the socket is empty, or at an error that the next call repeats. */
+static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovcnt)
+{
+	ssize_t total = 0;
+
+	for (int i = 0; i < iovcnt; i++) {
+		size_t done = 0;
+
+		while (done < iov[i].iov_len) {
+			size_t left = iov[i].iov_len - done;
+			int rc;
+
+			ERR_clear_error();
+			rc = SSL_read(stream->ssl, (char *)iov[i].iov_base + done,
+				      left > INT_MAX ? INT_MAX : (int)left);
+			if (rc <= 0) {
+				rc = tls_explain(stream->ssl, rc, &stream->wants_write);
+				return total > 0 ? total : rc;
+			}
+			done += (size_t)rc;
+			total += rc;
+		}
+	}
+	return total;
+}
+
+/*
+ * Sixty small pieces would be sixty records: they are put together. What is put together depends on
+ * the front of @p iov alone, so that a record that was begun is offered again as it was.
+ */
+static size_t gather(const struct iovec *iov, int iovcnt, size_t skip, char *record)
+{
+	size_t have = 0;
+
+	for (int i = 0; i < iovcnt && have < RECORD_BYTES; i++) {
+		size_t length = iov[i].iov_len - skip;
+
+		if (length > RECORD_BYTES - have)
+			length = RECORD_BYTES - have;
+		memcpy(record + have, (char *)iov[i].iov_base + skip, length);
+		have += length;
+		skip = 0;
+	}
+	return have;
+}
+
+static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iovcnt)
+{
+	char record[RECORD_BYTES];
+	ssize_t total = 0;
+	size_t skip = 0;
+
+	while (iovcnt > 0) {
+		const char *front = (const char *)iov->iov_base + skip;
+		size_t length = iov->iov_len - skip;
+		int rc;
+
+		if (length == 0) {
+			iov++;
+			iovcnt--;
+			skip = 0;
+			continue;
+		}
+		if (length < RECORD_BYTES && iovcnt > 1) {
+			length = gather(iov, iovcnt, skip, record);
+			front = record;
+		}
+		ERR_clear_error();
+		rc = SSL_write(stream->ssl, front, length > INT_MAX ? INT_MAX : (int)length);
+		if (rc <= 0) {
+			rc = tls_explain(stream->ssl, rc, &stream->wants_write);
+			return total > 0 ? total : rc;
+		}
+		total += rc;
+		for (skip += (size_t)rc; iovcnt > 0 && skip >= iov->iov_len; iovcnt--)
+			skip -= iov++->iov_len;
+	}
+	return total;
+}
+
+/* ---- either ---- */
+
+ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt)
+{
+	stream->wants_write = false;
+	return stream->ssl ? tls_read(stream, iov, iovcnt) : plain_read(stream->fd, iov, iovcnt);
+}
+
+ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt)
+{
+	stream->wants_write = false;
+	return stream->ssl ? tls_write(stream, iov, iovcnt) : plain_write(stream->fd, iov, iovcnt);
+}
+
+bool stream_pending(const struct stream *stream)
+{
+	return stream->ssl && SSL_pending(stream->ssl) > 0;
+}
+
+const char *stream_describe(const struct stream *stream)
+{
+	if (!stream->ssl)
+		return "plain";
+	return BIO_get_ktls_send(SSL_get_wbio(stream->ssl)) ? "TLS 1.3 in the kernel" : "TLS 1.3";
+}
+
+void stream_close(struct stream *stream)
+{
+	if (stream->ssl) {
+		ERR_clear_error();
+		if (SSL_is_init_finished(stream->ssl))
+			SSL_shutdown(stream->ssl);
+		tls_peer_free(tls_peer(stream->ssl));
+		SSL_free(stream->ssl);
+		ERR_clear_error();
+	}
+	if (stream->fd >= 0)
+		close(stream->fd);
+	*stream = (struct stream){.fd = -1};
+}
+
+/* ---- the BIO ---- */
+
+/* Of openssl/bio.h's internals: the next write is a control record, which the kernel must tag. */
+#define KTLS_CONTROL_RECORD 0x1000
+
+static BIO_METHOD *bio_method;
+
+/*
+ * OpenSSL writes control records to the kernel's TLS with a plain sendmsg, whose SIGPIPE is kept
+ * from the application the hard way; such a record is rare.
+ */
+static int write_control_record(BIO *bio, const char *bytes, int length)
+{
+	const struct timespec none = {0};
+	sigset_t pipe, pending, before;
+	int rc;
+
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	rc = BIO_meth_get_write(BIO_s_socket())(bio, bytes, length);
+	if (!sigismember(&pending, SIGPIPE))
+		while (sigtimedwait(&pipe, NULL, &none) < 0 && errno == EINTR)
+			;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return rc;
+}
+
+static int bio_write(BIO *bio, const char *bytes, int length)
+{
+	ssize_t sent;
+	int fd = -1;
+
+	if (BIO_test_flags(bio, KTLS_CONTROL_RECORD))
+		return write_control_record(bio, bytes, length);
+	BIO_get_fd(bio, &fd);
+	BIO_clear_retry_flags(bio);
+	sent = send(fd, bytes, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+		BIO_set_retry_write(bio);
+	return (int)sent;
+}
+
+/* OpenSSL's own socket BIO but for writing. */
+static void make_bio_method(void)
+{
+	const BIO_METHOD *socket = BIO_s_socket();
+	BIO_METHOD *method =
+		BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK | BIO_TYPE_DESCRIPTOR,
+			     "socket without SIGPIPE");
+
+	if (!method)
+		return;
+	BIO_meth_set_read(method, BIO_meth_get_read(socket));
+	BIO_meth_set_write(method, bio_write);
+	BIO_meth_set_puts(method, BIO_meth_get_puts(socket));
+	BIO_meth_set_ctrl(method, BIO_meth_get_ctrl(socket));
+	BIO_meth_set_create(method, BIO_meth_get_create(socket));
+	BIO_meth_set_destroy(method, BIO_meth_get_destroy(socket));
+	bio_method = method;
+}
+
+BIO *stream_bio(int fd)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	BIO *bio;
+
+	pthread_once(&once, make_bio_method);
+	bio = bio_method ? BIO_new(bio_method) : NULL;
+	if (bio)
+		BIO_set_fd(bio, fd, BIO_NOCLOSE);
+	return bio;
+}

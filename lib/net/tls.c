@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Contexts: what was read from files of keys and certificates. Connections: tls_handshake.c */
+#include "net/tls.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "net/net_internal.h"
+
+/* With a pre-shared key only those of SHA-256 count: its key is bound to that hash. */
+#define CIPHERS                                                                                    \
+	"TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:"                                     \
+	"TLS_AES_256_GCM_SHA384"
+
+static bool given(const char *text)
+{
+	return text && *text;
+}
+
+bool tls_wanted(const struct slu_tls_options *options)
+{
+	return given(options->psk_file) || given(options->cert_file);
+}
+
+static int check_options(const struct slu_tls_options *options)
+{
+	bool cert = given(options->cert_file), key = given(options->key_file),
+	     ca = given(options->ca_file);
+
+	if ((cert || key || ca) && !(cert && key && ca))
+		return fail(-EINVAL,
+			    "a certificate, its key and the authority's certificate go together: "
+			    "the %s is missing",
+			    !cert  ? "certificate"
+			    : !key ? "key"
+				   : "authority (CA)");
+	if (!cert && !given(options->psk_file))
+		return fail(-EINVAL, "TLS needs a key file or a certificate");
+	if (given(options->identity) && !given(options->psk_file))
+		return fail(-EINVAL, "an identity is one of a key file: give that as well");
+	return 0;
+}
+
+/* ---- certificates ---- */
+
+/* OpenSSL's own words for the latest failure. */
+static const char *reason(void)
+{
+	const char *text = ERR_reason_error_string(ERR_peek_last_error());
+
+	return text ? text : "unknown cause";
+}
+
+/* Is it there, and may we? OpenSSL's words for that are of no help. */
+static int check_file(const char *path, mode_t forbidden)
+{
+	FILE *file = fopen(path, "re");
+	struct stat stat;
+	int rc;
+
+	if (!file)
+		return fail(-errno, "cannot open %s: %s", path, strerror(errno));
+	rc = fstat(fileno(file), &stat) < 0 ? -errno : 0;
+	fclose(file);
+	if (rc < 0)
+		return fail(rc, "cannot look at %s: %s", path, strerror(-rc));
+	if (S_ISREG(stat.st_mode) && stat.st_mode & forbidden)
+		return fail(-EPERM, "the private key %s can be read by everybody: chmod 600 %s",
+			    path, path);
+	return 0;
+}
+
+static int check_expiry(SSL_CTX *ctx, const char *path)
+{
+	const ASN1_TIME *end = X509_get0_notAfter(SSL_CTX_get0_certificate(ctx));
+	char date[64] = "an unknown date";
+	BIO *text;
+
+	if (X509_cmp_current_time(end) > 0)
+		return 0;
+	text = BIO_new(BIO_s_mem());
+	if (text && ASN1_TIME_print(text, end) == 1) {
+		int length = BIO_read(text, date, sizeof(date) - 1);
+
+		date[length > 0 ? length : 0] = '\0';
+	}
+	BIO_free(text);
+	return fail(-EKEYEXPIRED, "the certificate %s has expired on %s: renew it", path, date);
+}
+
+static int use_certificate(SSL_CTX *ctx, const struct slu_tls_options *files)
+{
+	int rc = check_file(files->cert_file, 0);
+
+	if (rc == 0)
+		rc = check_file(files->key_file, 07);
+	if (rc == 0)
+		rc = check_file(files->ca_file, 0);
+	if (rc < 0)
+		return rc;
+	ERR_clear_error();
+	if (SSL_CTX_use_certificate_chain_file(ctx, files->cert_file) != 1)
+		return fail(-EINVAL, "%s is no certificate in PEM: %s", files->cert_file, reason());
+	if (SSL_CTX_use_PrivateKey_file(ctx, files->key_file, SSL_FILETYPE_PEM) != 1) {
+		if (ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH ||
+		    ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_TYPE_MISMATCH)
+			return fail(-EKEYREJECTED, "the key %s is not that of the certificate %s",
+				    files->key_file, files->cert_file);
+		return fail(-EINVAL, "%s is no private key in PEM, or one with a passphrase: %s",
+			    files->key_file, reason());
+	}
+	if (SSL_CTX_load_verify_file(ctx, files->ca_file) != 1)
+		return fail(-EINVAL, "%s holds no certificate in PEM: %s", files->ca_file,
+			    reason());
+	SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(files->ca_file));
+	return check_expiry(ctx, files->cert_file);
+}
+
+/* ---- contexts ---- */
+
+static int keys_index = -1;
+
+static void free_keys(void *parent, void *table, CRYPTO_EX_DATA *data, int index, long argl,
+		      void *argp)
+{
+	(void)parent;
+	(void)data;
+	(void)index;
+	(void)argl;
+	(void)argp;
+	psk_table_free(table);
+}
+
+static void make_index(void)
+{
+	keys_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, free_keys);
+}
+
+struct psk_table *tls_keys(const SSL_CTX *ctx)
+{
+	return SSL_CTX_get_ex_data(ctx, keys_index);
+}
+
+static int use_psk_file(SSL_CTX *ctx, enum tls_role role, const struct slu_tls_options *files)
+{
+	struct psk_table *table;
+	const struct psk *chosen;
+	int rc = psk_table_read(files->psk_file, &table);
+
+	if (rc < 0)
+		return rc;
+	if (SSL_CTX_set_ex_data(ctx, keys_index, table) != 1) {
+		psk_table_free(table);
+		return fail(-ENOMEM, "out of memory");
+	}
+	table->chosen = table->first;
+	if (role == TLS_CLIENT && given(files->identity)) {
+		chosen = psk_find(table, files->identity);
+		if (!chosen)
+			return fail(-ENOKEY, "%s has no key of identity \"%.80s\"", files->psk_file,
+				    files->identity);
+		table->chosen = (uint32_t)(chosen - table->keys);
+	}
+	tls_use_keys(ctx, role);
+	return 0;
+}
+
+static int configure(SSL_CTX *ctx, enum tls_role role, const struct slu_tls_options *files)
+{
+	int rc = 0;
+
+	SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
+	SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION);
+	SSL_CTX_set_ciphersuites(ctx, CIPHERS);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_ENABLE_KTLS |
+					 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_COMPRESSION);
+	SSL_CTX_set_num_tickets(ctx, 0);
+	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+				      SSL_MODE_RELEASE_BUFFERS);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	if (given(files->cert_file))
+		rc = use_certificate(ctx, files);
+	if (rc == 0 && given(files->psk_file))
+		rc = use_psk_file(ctx, role, files);
+	return rc;
+}
+
+static int make_context(enum tls_role role, const struct slu_tls_options *files, SSL_CTX **out)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	SSL_CTX *ctx;
+	int rc;
+
+	pthread_once(&once, make_index);
+	ctx = SSL_CTX_new(role == TLS_SERVER ? TLS_server_method() : TLS_client_method());
+	if (!ctx)
+		return fail(-ENOMEM, "cannot make a TLS context: %s", reason());
+	rc = configure(ctx, role, files);
+	ERR_clear_error();
+	if (rc < 0) {
+		SSL_CTX_free(ctx);
+		return rc;
+	}
+	*out = ctx;
+	return 0;
+}
+
+/* @return false: out of memory */
+static bool copy_text(const char **to, const char *from)
+{
+	*to = given(from) ? strdup(from) : NULL;
+	return *to || !given(from);
+}
+
+static bool copy_files(struct slu_tls_options *to, const struct slu_tls_options *from)
+{
+	return copy_text(&to->psk_file, from->psk_file) &&
+	       copy_text(&to->identity, from->identity) &&
+	       copy_text(&to->cert_file, from->cert_file) &&
+	       copy_text(&to->key_file, from->key_file) && copy_text(&to->ca_file, from->ca_file) &&
+	       copy_text(&to->name, from->name);
+}
+
+int tls_open(enum tls_role role, const struct slu_tls_options *options, struct tls **out)
+{
+	int rc = check_options(options);
+	struct tls *tls;
+
+	if (rc < 0)
+		return rc;
+	tls = calloc(1, sizeof(*tls));
+	if (!tls)
+		return fail(-ENOMEM, "out of memory");
+	pthread_mutex_init(&tls->lock, NULL);
+	tls->role = role;
+	tls->has_certificate = given(options->cert_file);
+	rc = copy_files(&tls->files, options) ? make_context(role, options, &tls->ctx)
+					      : fail(-ENOMEM, "out of memory");
+	if (rc < 0) {
+		tls_close(tls);
+		return rc;
+	}
+	*out = tls;
+	return 0;
+}
+
+void tls_close(struct tls *tls)
+{
+	if (!tls)
+		return;
+	SSL_CTX_free(tls->ctx); /* lives on while connections use it */
+	free((char *)(uintptr_t)tls->files.psk_file);
+	free((char *)(uintptr_t)tls->files.identity);
+	free((char *)(uintptr_t)tls->files.cert_file);
+	free((char *)(uintptr_t)tls->files.key_file);
+	free((char *)(uintptr_t)tls->files.ca_file);
+	free((char *)(uintptr_t)tls->files.name);
+	pthread_mutex_destroy(&tls->lock);
+	free(tls);
+}
+
+int tls_reload(struct tls *tls)
+{
+	SSL_CTX *fresh, *old;
+	int rc = make_context(tls->role, &tls->files, &fresh);
+
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&tls->lock);
+	old = tls->ctx;
+	tls->ctx = fresh;
+	pthread_mutex_unlock(&tls->lock);
+	SSL_CTX_free(old);
+	return 0;
+}
