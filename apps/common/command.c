@@ -2,48 +2,80 @@
 #include "common/command.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include <sluice/sluice.h>
 
 #include "common/exit.h"
+#include "common/settings.h"
 #include "common/stdio.h"
 
-static void print_help(const struct command *command, const struct options *options)
+static void print_help(const struct settings *settings)
 {
-	fputs(command->usage, stdout);
-	options_print_help(options, stdout);
-	fputs(command->notes, stdout);
+	fputs(settings->command->usage, stdout);
+	options_print_help(&settings->options, stdout);
+	fputs(settings->command->notes, stdout);
 }
 
-static int run(const struct command *command, void *config, int argc, char **argv)
+/* The subcommand that the arguments name, which they are rid of then; else the nameless one. */
+static const struct subcommand *take_subcommand(struct settings *settings)
 {
-	struct command_flags *flags = (void *)((char *)config + command->flags_offset);
-	struct options options;
-	int rc;
+	const struct command *command = settings->command;
 
-	options_init(&options, command->specs, command->specs_count, config);
-	rc = options_parse(&options, argc, argv);
-	if (!rc && !flags->help && !flags->version)
-		rc = command->check(config, &options);
+	for (uint32_t i = 1; i < command->subcommands_count && settings->argc > 1; i++) {
+		if (!strcmp(settings->argv[1], command->subcommands[i].name)) {
+			settings->argc--;
+			settings->argv++;
+			return &command->subcommands[i];
+		}
+	}
+	return &command->subcommands[0];
+}
+
+static int print_config(const struct settings *settings)
+{
+	int rc = settings_print(settings, stdout);
+
+	if (rc)
+		exit_explain(rc);
+	return rc ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int run(struct settings *settings)
+{
+	const struct subcommand *subcommand = take_subcommand(settings);
+	const struct command_flags *flags;
+	int rc = settings_read(settings);
+	int code = EXIT_DONE;
+
 	if (rc)
 		return exit_usage();
+	flags = settings_flags(settings);
 	if (flags->verbose)
 		slu_log_set(SLU_LOG_INFO, NULL, NULL);
 	if (flags->help)
-		print_help(command, &options);
+		print_help(settings);
 	else if (flags->version)
-		printf("%s %s\n", command->name, slu_version());
-	else
-		return command->run(config, argc, argv);
-	return EXIT_DONE;
+		printf("%s %s\n", settings->command->name, slu_version());
+	if (flags->help || flags->version)
+		return EXIT_DONE;
+	/* Also what is incomplete is printed, for whoever looks for the reason. */
+	rc = subcommand->check(settings->config, &settings->options);
+	if (flags->print_config)
+		code = print_config(settings);
+	if (rc)
+		return exit_usage();
+	return flags->print_config ? code : subcommand->run(settings);
 }
 
-int command_main(const struct command *command, void *config, int argc, char **argv)
+int command_main(const struct command *command, int argc, char **argv)
 {
+	struct settings settings = {.command = command, .argc = argc, .argv = argv};
 	int code;
 
 	stdio_guard();
-	code = run(command, config, argc, argv);
+	code = run(&settings);
+	settings_fini(&settings);
 	stdio_finish();
 	return code;
 }

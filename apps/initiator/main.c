@@ -17,6 +17,7 @@
 #include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
+#include "common/settings.h"
 #include "gpu/gpu.h"
 #include "initiator/config.h"
 #include "initiator/progress.h"
@@ -231,26 +232,30 @@ static int initiate(const struct config *config, int argc, char **argv)
 	return code;
 }
 
-static int run(const void *values, int argc, char **argv)
+static int run(const struct settings *settings)
 {
-	const struct config *config = values;
+	const struct config *config = settings->config;
 
-	return skip_vram(config) ? exit_usage() : initiate(config, argc, argv);
+	return skip_vram(config) ? exit_usage() : initiate(config, settings->argc, settings->argv);
 }
 
 int main(int argc, char **argv)
 {
-	static struct config config;
+	static const struct subcommand subcommands[] = {
+		{NULL, config_check, run},
+	};
 	const struct command command = {
 		.name = "sluice-initiator",
+		.section = "initiator",
 		.specs = config_specs,
 		.specs_count = config_specs_count,
+		.config_size = sizeof(struct config),
 		.flags_offset = offsetof(struct config, flags),
 		.usage = config_usage,
 		.notes = config_notes,
-		.check = config_check,
-		.run = run,
+		.subcommands = subcommands,
+		.subcommands_count = sizeof(subcommands) / sizeof(subcommands[0]),
 	};
 
-	return command_main(&command, &config, argc, argv);
+	return command_main(&command, argc, argv);
 }

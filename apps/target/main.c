@@ -13,6 +13,7 @@
 #include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
+#include "common/settings.h"
 #include "target/announce.h"
 #include "target/config.h"
 #include "target/report.h"
@@ -35,15 +36,13 @@ static int finish(const struct serving *serving, const struct config *config, ui
 	return config->json ? report_write_json(serving, config, &outcome) : 0;
 }
 
-static int serve(const void *values, int argc, char **argv)
+static int serve(const struct settings *settings)
 {
-	const struct config *config = values;
+	const struct config *config = settings->config;
 	struct serving serving = {0};
 	uint64_t began_ns;
 	int rc = interrupt_init();
 
-	(void)argc;
-	(void)argv;
 	if (!rc)
 		rc = serving_open(&serving, config);
 	if (!rc) {
@@ -60,17 +59,21 @@ static int serve(const void *values, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static struct config config;
+	static const struct subcommand subcommands[] = {
+		{NULL, config_check, serve},
+	};
 	const struct command command = {
 		.name = "sluice-target",
+		.section = "target",
 		.specs = config_specs,
 		.specs_count = config_specs_count,
+		.config_size = sizeof(struct config),
 		.flags_offset = offsetof(struct config, flags),
 		.usage = config_usage,
 		.notes = config_notes,
-		.check = config_check,
-		.run = serve,
+		.subcommands = subcommands,
+		.subcommands_count = sizeof(subcommands) / sizeof(subcommands[0]),
 	};
 
-	return command_main(&command, &config, argc, argv);
+	return command_main(&command, argc, argv);
 }

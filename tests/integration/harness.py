@@ -23,6 +23,12 @@ HANG_SECONDS = int(os.environ.get("SLUICE_HANG_SECONDS", "120"))
 SANITIZED = os.environ.get("SLUICE_SANITIZED") == "1"
 NOBODY = 65534
 
+# What the machine or the user has configured is not what is tested.
+for variable in [name for name in os.environ
+                 if name.startswith(("SLUICE_TARGET_", "SLUICE_INITIATOR_"))]:
+    del os.environ[variable]
+os.environ["SLUICE_CONFIG"] = ""
+
 TARGET = INITIATOR = None
 _cases = []
 _names = itertools.count()

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Who may do what: the [identity NAME] sections of a configuration file.
+ */
+#ifndef COMMON_GRANTS_H
+#define COMMON_GRANTS_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include <sluice/sluice.h>
+
+struct grants {
+	struct slu_grant *items; /* for slu_engine_options.grants; texts are the file's */
+	uint32_t *lines;         /* where each of them stands */
+	uint32_t count;
+};
+
+/** Is @p identity one that a file can name? @return 0; -EINVAL, @p where begins the message */
+int grants_check_identity(const char *identity, const char *where);
+
+/**
+ * Add the line "SEGMENT = RIGHTS" of an identity.
+ *
+ * @param identity, segment  must outlive @p grants
+ * @param rights             "read,write", "read", "write" or "none"
+ * @param where              what messages start with
+ * @return                   0; -EINVAL; -E2BIG over SLU_GRANTS_MAX; -ENOMEM
+ */
+int grants_add(struct grants *grants, const char *identity, const char *segment, const char *rights,
+	       uint32_t line, const char *where);
+
+/** Is nothing granted twice? @param path  of the file, for the message. @return 0; -EINVAL; -ENOMEM
+ */
+int grants_check_unique(const struct grants *grants, const char *path);
+
+/** "read,write", "none", ... */
+const char *grants_rights_name(uint32_t rights);
+
+/** Write to the log what @p after grants that @p before did not, and the other way round. */
+void grants_log_changes(const struct grants *before, const struct grants *after);
+
+void grants_fini(struct grants *grants);
+
+#endif
