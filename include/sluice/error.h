@@ -25,6 +25,7 @@
  *   -ECONNRESET    the peer died
  *   -ESHUTDOWN     the peer, or this engine, is closing
  *   -ETIMEDOUT     the deadline passed
+ *   -EMSGSIZE      the answer to a call is longer than the room for it
  *   -ECANCELED     given up because its queue or remote was closed
  *   -EBUSY         a second engine in one process, or something still in use
  *   -ENOMEM        out of memory, of hugepages, or over the memlock limit

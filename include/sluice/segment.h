@@ -142,7 +142,7 @@ struct slu_usage {
  * @param rights  most that any client may have; without SLU_RIGHT_WRITE the memory is sealed, so
  *                that no other process can ever map it writable
  * @return 0; -EINVAL bad name or rights, or a region that cannot be exported; -EADDRINUSE the name
- *         is taken on this host; -ENOSPC over SLU_SEGMENTS_MAX; -ENOMEM
+ *         is taken on this host; -ENOSPC over SLU_SEGMENTS_MAX; -EMFILE, -ENOMEM
  */
 SLU_API int slu_segment_export(struct slu_engine *engine, const char *name,
 			       struct slu_region *region, uint32_t rights,
@@ -170,15 +170,17 @@ SLU_API int slu_segment_poll(struct slu_segment *segment, struct slu_notificatio
 
 /**
  * The segment's eventfd, for an event loop: readable after slu_segment_arm() when a notification or
- * a request came. Owned by the segment. @return it; -EMFILE
+ * a request came. Owned by the segment, and non-blocking: a read may find nothing.
  */
 SLU_API int slu_segment_eventfd(struct slu_segment *segment);
 
 /**
  * Ask for one wake-up on the eventfd. Read the eventfd after it fired, poll and receive until there
- * is nothing, then arm again. A wake-up may come for nothing. Thread: the one that polls.
+ * is nothing, then arm again. A wake-up may come for nothing. While SLU_MESSAGES_MAX requests are
+ * open, further ones do not count: receive again after answering. Thread: the one that polls.
  *
- * @return 0 armed; 1 something is there already, not armed
+ * @return 0 armed; 1 something is there already, not armed; -EPERM the process was forbidden
+ *         membarrier(2) after the engine was opened: only polling is left
  */
 SLU_API int slu_segment_arm(struct slu_segment *segment);
 
@@ -195,9 +197,10 @@ SLU_API int slu_segment_receive(struct slu_segment *segment, struct slu_message 
  * Answer a request; its data is gone afterwards. A client that has left is no error. Thread: the
  * one that polls.
  *
- * @param status  0 or a negative errno, for slu_completion.status
+ * @param status  0 or a negative errno, for slu_completion.status; not -EAGAIN or -ECANCELED, which
+ *                mean something else there
  * @param length  bytes at @p data, 0..SLU_MESSAGE_MAX; none are sent when @p status is not 0
- * @return 0; -EINVAL too long, or not a request that is open
+ * @return 0; -EINVAL a status or length that cannot be, or not a request that is open
  */
 SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message,
 			       int status, const void *data, uint32_t length);

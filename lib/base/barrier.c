@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/barrier.h"
 
+#include <errno.h>
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 bool barrier_is_asymmetric;
+bool barrier_reaches_us;
+bool barrier_reaches_others;
 
 static int membarrier(int command)
 {
@@ -15,6 +18,8 @@ static int membarrier(int command)
 void barrier_init(void)
 {
 	barrier_is_asymmetric = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+	barrier_reaches_us = membarrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) == 0;
+	barrier_reaches_others = membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;
 }
 
 void barrier_heavy(void)
@@ -23,4 +28,12 @@ void barrier_heavy(void)
 		membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 	else
 		atomic_thread_fence(memory_order_seq_cst);
+}
+
+int barrier_heavy_shared(void)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+	if (barrier_reaches_others && membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) < 0)
+		return -errno;
+	return 0;
 }

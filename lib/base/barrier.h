@@ -7,6 +7,10 @@
  * The hot thread puts barrier_light() between its store and its load, the rare one barrier_heavy()
  * (membarrier(2), private expedited). Where the kernel or a seccomp filter refuses membarrier, both
  * are full fences.
+ *
+ * Between processes the same with the global expedited command, which reaches the processes that
+ * have registered for it. Each side can be refused it for itself: the hot side goes without a fence
+ * only if it has registered and the rare side has said that it can issue the command.
  */
 #ifndef BASE_BARRIER_H
 #define BASE_BARRIER_H
@@ -15,6 +19,8 @@
 #include <stdbool.h>
 
 extern bool barrier_is_asymmetric;
+extern bool barrier_reaches_us;     /* we have registered for what others issue */
+extern bool barrier_reaches_others; /* we can issue it */
 
 /** Once per process, before the first thread uses the barriers. */
 void barrier_init(void);
@@ -28,5 +34,20 @@ static inline void barrier_light(void)
 }
 
 void barrier_heavy(void);
+
+/**
+ * Hot side, towards another process. @p fence: false only if barrier_reaches_us here and
+ * barrier_reaches_others there
+ */
+static inline void barrier_light_shared(bool fence)
+{
+	if (fence)
+		atomic_thread_fence(memory_order_seq_cst);
+	else
+		atomic_signal_fence(memory_order_seq_cst);
+}
+
+/** Rare side, towards other processes. @return 0; -EPERM the command was taken away since */
+int barrier_heavy_shared(void);
 
 #endif

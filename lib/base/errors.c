@@ -22,6 +22,7 @@ static const struct {
 	{ECONNRESET, "the peer died"},
 	{ESHUTDOWN, "the peer or the engine is closing"},
 	{ETIMEDOUT, "the deadline passed"},
+	{EMSGSIZE, "the answer to a call is longer than the room for it"},
 	{ECANCELED, "given up because its queue or remote was closed"},
 	{EBUSY, "in use, or a second engine in one process"},
 	{ENOMEM, "out of memory, of hugepages or over the memlock limit"},

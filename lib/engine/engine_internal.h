@@ -27,6 +27,8 @@
 #include "numa/topology.h"
 #include "poller/poller.h"
 #include "poller/queue.h"
+#include "transport/client_area.h"
+#include "transport/inbox.h"
 #include "transport/transport.h"
 
 struct slu_engine {
@@ -59,8 +61,8 @@ struct slu_engine {
 
 /** One client of a segment. */
 struct segment_client {
-	struct notify_inbox *inbox; /* NULL without the right to write */
-	uint32_t (*receive)(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n);
+	struct client_inbox *inbox; /* NULL: it comes through the export's inbox */
+	uint32_t number;
 	struct slu_segment *segment;
 	const struct transport *transport;
 	bool gone; /* its session is over, notifications may be left */
@@ -71,10 +73,31 @@ struct segment_client {
 	LIST_ENTRY(segment_client) link;
 };
 
-/** What slu_segment_poll() goes through; replaced as a whole, never changed. */
+/**
+ * What slu_segment_poll() goes through: clients with an inbox of their own, the highest number
+ * first. Replaced as a whole, never changed.
+ */
 struct client_set {
 	uint32_t count;
 	struct segment_client *clients[];
+};
+
+/** A request that was handed out, by its index; its private copy, if it has one, by the same. */
+struct open_request {
+	uint32_t generation; /* high half of slu_message.id, odd while it is open */
+	uint32_t client;
+	uint32_t lane;
+	uint32_t slot;
+	bool shared; /* the client has an inbox of its own; else it came through the export's */
+};
+
+/** Requests of one segment that were received and are not answered. */
+struct requests {
+	uint8_t (*copies)[SLU_MESSAGE_MAX];
+	uint32_t free_count;
+	uint32_t touched; /* copies that were ever used */
+	uint16_t free[SLU_MESSAGES_MAX];
+	struct open_request open[SLU_MESSAGES_MAX];
 };
 
 struct slu_segment {
@@ -93,12 +116,17 @@ struct slu_segment {
 	_Atomic uint64_t bytes_read;
 	_Atomic uint64_t bytes_written;
 
-	/* slu_segment_poll(). */
+	/* The polling thread. */
 	_Alignas(64) _Atomic bool polling;
 	_Atomic bool ever_polled;
+	_Atomic bool armed; /* as last asked for: new clients begin so */
 	_Atomic(struct client_set *) set;
+	struct inbox *inbox;  /* the export's; NULL without poller threads */
 	uint32_t next_client; /* round robin */
+	uint32_t next_caller;
+	uint32_t next_lane;
 	_Atomic uint64_t notifications;
+	struct requests *requests;
 };
 
 /** Control plane callbacks of the engine's segments. */
@@ -118,6 +146,12 @@ int segment_admit(struct slu_segment *segment, const struct transport *transport
 
 /** Control thread: the client's session is over. */
 void segment_leave(struct segment_client *client, bool lost);
+
+/** Memory for the requests of a segment; touched as they come. @return NULL: out of memory */
+struct requests *requests_create(void);
+
+/** Accepts NULL. */
+void requests_destroy(struct requests *requests);
 
 /** Connect @p remote for @p poller. Under lock. @return 0; as transport_control.connect */
 int remote_connect(struct slu_remote *remote, struct poller *poller);

@@ -179,7 +179,8 @@ static int open_local(void *arg)
 			   &remote->local);
 	if (rc < 0)
 		return rc;
-	rc = memory->import_local(&segment->export, remote->local->inbox, &remote->view);
+	rc = memory->import_local(&segment->export, remote->rights, remote->local->inbox,
+				  &remote->view);
 	if (rc < 0)
 		return rc;
 	remote->transport = call->transport;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exported segments, their clients, and the notifications that clients send. */
+/* Exported segments and their clients; what clients send is taken in receive.c. */
 #include <errno.h>
 #include <event2/event.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/barrier.h"
@@ -17,7 +18,7 @@ static const struct timeval linger_time = {.tv_sec = 1};
 
 #define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
 
-/* ---- the set of clients, as slu_segment_poll() reads it ---- */
+/* ---- the set of clients, as the polling thread reads it ---- */
 
 static struct client_set *set_create(const struct slu_segment *segment)
 {
@@ -38,7 +39,7 @@ static struct client_set *set_create(const struct slu_segment *segment)
 
 /*
  * Publish a new set and wait until nobody reads the old one. The heavy barrier pairs with the light
- * one in slu_segment_poll(): either it reads the new set or we see it polling.
+ * one in begin_polling(): either it reads the new set or we see it polling.
  */
 static int set_replace(struct slu_segment *segment)
 {
@@ -53,47 +54,6 @@ static int set_replace(struct slu_segment *segment)
 		sched_yield();
 	free(old);
 	return 0;
-}
-
-/* Each client once, beginning where the last call ended, so that none starves. */
-static uint32_t poll_set(struct slu_segment *segment, const struct client_set *set,
-			 struct slu_notification *out, uint32_t n)
-{
-	uint32_t taken = 0;
-
-	for (uint32_t i = 0; i < set->count && taken < n; i++) {
-		struct segment_client *client;
-
-		if (segment->next_client >= set->count)
-			segment->next_client = 0;
-		client = set->clients[segment->next_client++];
-		taken += client->receive(client->inbox, out + taken, n - taken);
-	}
-	return taken;
-}
-
-/* One writer: a plain addition, that others may read. */
-static inline void count_notifications(struct slu_segment *segment, uint32_t n)
-{
-	uint64_t before = atomic_load_explicit(&segment->notifications, memory_order_relaxed);
-
-	atomic_store_explicit(&segment->notifications, before + n, memory_order_relaxed);
-}
-
-int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
-{
-	uint32_t taken;
-
-	atomic_store_explicit(&segment->polling, true, memory_order_relaxed);
-	barrier_light();
-	taken = poll_set(segment, atomic_load_explicit(&segment->set, memory_order_acquire), out,
-			 n);
-	atomic_store_explicit(&segment->polling, false, memory_order_release);
-	if (taken > 0)
-		count_notifications(segment, taken);
-	if (!atomic_load_explicit(&segment->ever_polled, memory_order_relaxed))
-		atomic_store_explicit(&segment->ever_polled, true, memory_order_relaxed);
-	return (int)taken;
 }
 
 /* ---- clients: control thread ---- */
@@ -138,15 +98,15 @@ int segment_admit(struct slu_segment *segment, const struct transport *transport
 
 	if (!client)
 		return fail(-ENOMEM, "out of memory");
-	count = transport->memory->publish(&segment->export, rights, ++segment->engine->next_client,
-					   grant, fds, close_mask, &client->inbox);
+	client->number = ++segment->engine->next_client;
+	count = transport->memory->publish(&segment->export, rights, client->number, grant, fds,
+					   close_mask, &client->inbox);
 	if (count < 0) {
 		free(client);
 		return count;
 	}
 	client->segment = segment;
 	client->transport = transport;
-	client->receive = transport->memory->receive;
 	LIST_INSERT_HEAD(&segment->clients, client, link);
 	if (client->inbox && set_replace(segment) < 0) {
 		LIST_REMOVE(client, link);
@@ -157,6 +117,10 @@ int segment_admit(struct slu_segment *segment, const struct transport *transport
 				close(fds[i]);
 		return -ENOMEM;
 	}
+	/* slu_segment_arm() goes through the set that it finds: this one, or we see what it left.
+	 */
+	if (client->inbox && atomic_load(&segment->armed))
+		atomic_store(&client->inbox->area->armed, 1);
 	atomic_fetch_add(&segment->present, 1);
 	atomic_fetch_add(&segment->clients_total, 1);
 	*out = client;
@@ -312,6 +276,10 @@ static int check_export(const char *name, const struct slu_region *region, uint3
 
 static void segment_destroy(struct slu_segment *segment)
 {
+	inbox_destroy(segment->inbox);
+	requests_destroy(segment->requests);
+	if (segment->export.eventfd >= 0)
+		close(segment->export.eventfd);
 	free(atomic_load(&segment->set));
 	free(segment);
 }
@@ -352,6 +320,29 @@ static int publish(struct slu_segment *segment)
 	return rc;
 }
 
+/* What the polling thread works with. @return 0; -ENOMEM, -EMFILE */
+static int prepare_polling(struct slu_segment *segment)
+{
+	uint32_t pollers = segment->engine->poller_threads;
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	segment->export.eventfd = fd;
+	if (fd < 0)
+		return fail(-errno, "eventfd: %s", strerror(errno));
+	atomic_store(&segment->set, calloc(1, sizeof(struct client_set)));
+	segment->requests = requests_create();
+	if (!atomic_load(&segment->set) || !segment->requests)
+		return fail(-ENOMEM, "out of memory");
+	if (pollers > 0) {
+		int rc = inbox_create(pollers, fd, &segment->inbox);
+
+		if (rc < 0)
+			return rc;
+	}
+	segment->export.inbox = segment->inbox;
+	return 0;
+}
+
 int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,
 		       uint32_t rights, struct slu_segment **out)
 {
@@ -370,10 +361,10 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 		(struct export){.region = region, .length = region->length, .rights = rights};
 	strcpy(segment->name, name);
 	segment->engine = engine;
-	atomic_store(&segment->set, calloc(1, sizeof(struct client_set)));
-	if (!atomic_load(&segment->set)) {
-		free(segment);
-		return fail(-ENOMEM, "out of memory");
+	rc = prepare_polling(segment);
+	if (rc < 0) {
+		segment_destroy(segment);
+		return rc;
 	}
 	rc = publish(segment);
 	if (rc < 0)

@@ -25,7 +25,18 @@ static inline bool permitted(const struct slu_remote *remote, uint8_t opcode)
 	return atomic_load_explicit(&remote->permitted, memory_order_relaxed) >> opcode & 1;
 }
 
-static inline bool valid(const struct slu_op *op)
+/* Both ends of a call lie in the region: the request, and at remote_offset room for the answer. */
+static bool valid_call(const struct slu_op *op)
+{
+	return op->remote && op->region && op->opcode == SLU_CALL &&
+	       permitted(op->remote, SLU_CALL) && op->length <= SLU_MESSAGE_MAX &&
+	       op->tag <= SLU_MESSAGE_MAX &&
+	       inside(op->remote_offset, op->tag, op->region->length) &&
+	       inside(op->local_offset, op->length, op->region->length) &&
+	       op->timeout_us <= SLU_TIMEOUT_MAX_US;
+}
+
+static inline bool valid_copy(const struct slu_op *op)
 {
 	return op->remote && op->region && op->opcode <= SLU_WRITE_NOTIFY &&
 	       permitted(op->remote, op->opcode) &&
@@ -34,13 +45,20 @@ static inline bool valid(const struct slu_op *op)
 	       op->timeout_us <= SLU_TIMEOUT_MAX_US;
 }
 
+static inline bool valid(const struct slu_op *op)
+{
+	return valid_copy(op) || valid_call(op);
+}
+
 /* Why valid() said no. */
 static int why_invalid(const struct slu_op *op)
 {
 	int state;
 
-	if (!op->remote || !op->region || op->opcode > SLU_WRITE_NOTIFY ||
+	if (!op->remote || !op->region || op->opcode > SLU_CALL ||
 	    op->timeout_us > SLU_TIMEOUT_MAX_US || op->length > SLU_LENGTH_MAX)
+		return -EINVAL;
+	if (op->opcode == SLU_CALL && (op->length > SLU_MESSAGE_MAX || op->tag > SLU_MESSAGE_MAX))
 		return -EINVAL;
 	state = atomic_load_explicit(&op->remote->state, memory_order_acquire);
 	if (state != 0)

@@ -145,4 +145,20 @@ static inline uint32_t notify_receive(struct notify_inbox *inbox, struct slu_not
 	return taken;
 }
 
+/** Is there something to take? */
+static inline bool notify_pending(const struct notify_inbox *inbox)
+{
+	uint32_t lanes = atomic_load_explicit(&inbox->ring->lanes, memory_order_relaxed);
+
+	for (uint32_t i = 0; i < lanes && i < NOTIFY_LANES; i++) {
+		uint32_t position = inbox->positions[i];
+		uint64_t word = atomic_load_explicit(
+			&inbox->ring->lane[i].slots[position % NOTIFY_SLOTS], memory_order_acquire);
+
+		if (word >> 32 == position / NOTIFY_SLOTS + 1)
+			return true;
+	}
+	return false;
+}
+
 #endif

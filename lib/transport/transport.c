@@ -24,6 +24,8 @@ const struct transport *transport_find(enum slu_transport id)
 	switch (id) {
 	case SLU_TRANSPORT_SHM:
 		return &shm_transport;
+	case SLU_TRANSPORT_TCP:
+		return &tcp_transport;
 	case SLU_TRANSPORT_FAKE:
 		return &fake_transport;
 	default:
@@ -39,6 +41,8 @@ uint32_t transport_permitted(uint32_t rights)
 		opcodes |= 1u << SLU_READ;
 	if (rights & SLU_RIGHT_WRITE)
 		opcodes |= 1u << SLU_WRITE | 1u << SLU_WRITE_NOTIFY;
+	if (opcodes)
+		opcodes |= 1u << SLU_CALL;
 	return opcodes;
 }
 

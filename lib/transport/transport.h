@@ -36,15 +36,18 @@
 
 struct path;
 struct transport;
-struct notify_inbox;
+struct client_inbox;
 struct inbox;
 struct stream;
+struct tcp_server;
 
 /** What a transport may use of its surroundings; belongs to the engine. */
 struct transport_env {
 	const struct clock *clock;
 	uint64_t seed;
-	const char *fake; /* behaviour of the fake transport, or NULL */
+	const char *fake;              /* behaviour of the fake transport, or NULL */
+	uint32_t tcp_connections;      /* for bulk, of one link */
+	struct tcp_server *tcp_server; /* what we serve over TCP; NULL: nothing */
 };
 
 /** What one polling core lends to its paths. */
@@ -101,20 +104,29 @@ struct transport_memory {
 	/**
 	 * Target: describe @p export to one client that was granted @p rights.
 	 *
-	 * @param client   its number, for its notifications
+	 * @param client   its number, for its notifications and calls
 	 * @param grant    JSON object that the client's import gets
 	 * @param fds      out: descriptors to pass along; the caller closes those in @p close_mask
-	 * @param inbox    out: where this client's notifications arrive; NULL without the right to
-	 *                 write
+	 * @param inbox    out: where this client leaves what is for the owner (client_area.h); NULL
+	 *                 on a transport whose pollers leave it in the export's inbox
 	 * @return         number of fds; -ENOMEM, -EMFILE
 	 */
 	int (*publish)(const struct export *export, uint32_t rights, uint32_t client, json_t *grant,
 		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-		       struct notify_inbox **inbox);
+		       struct client_inbox **inbox);
 	/** Target: the client has gone. Accepts NULL. */
-	void (*withdraw)(struct notify_inbox *inbox);
-	/** Target, hot: take up to @p n notifications of one client. */
-	uint32_t (*receive)(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n);
+	void (*withdraw)(struct client_inbox *inbox);
+	/**
+	 * Target, in place of publish where our own pollers carry out what clients ask for.
+	 *
+	 * @param connection  the control connection that the client belongs to
+	 * @param granted     out: for revoke
+	 * @return            0; -ENOMEM, -ENOSPC
+	 */
+	int (*grant)(const struct transport_env *env, const struct export *export, uint32_t rights,
+		     uint32_t client, uint64_t connection, json_t *grant, void **granted);
+	/** Target: requests fail with @p reason from now on. Accepts NULL. */
+	void (*revoke)(const struct transport_env *env, void *granted, int reason);
 	/**
 	 * Client: map what the target published. The fds stay the caller's.
 	 *
@@ -124,7 +136,8 @@ struct transport_memory {
 	int (*import)(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
 		      uint32_t fd_count, void **view);
 	/** Client and target in one process; NULL on transports that connect processes. */
-	int (*import_local)(const struct export *export, struct notify_inbox *inbox, void **view);
+	int (*import_local)(const struct export *export, uint32_t rights,
+			    struct client_inbox *inbox, void **view);
 	/** Accepts NULL. */
 	void (*release)(void *view);
 };
@@ -158,6 +171,9 @@ struct transport_fast {
 	 * not see twice: they fail. So a path that carries calls should have it.
 	 */
 	void (*cancel)(struct path *path, uint64_t user_data);
+	/** The poller is about to sleep: let epoll_fd tell of what the path waits for. May be NULL.
+	 */
+	void (*sleep)(struct path *path);
 };
 
 struct transport {
@@ -181,11 +197,11 @@ struct path {
 	const struct transport_fast *fast;
 	uint64_t slice_bytes;
 	bool immediate;
-	bool wakes;         /* what comes ends the poller's sleep by epoll_fd: no need to look */
-	uint8_t transport;  /* enum slu_transport */
-	uint32_t posted;    /* not yet reported by poll */
+	bool wakes;           /* what comes ends the poller's sleep by epoll_fd: no need to look */
+	uint8_t transport;    /* enum slu_transport */
+	uint32_t posted;      /* not yet reported by poll */
 	uint32_t connections; /* that it shares with other paths; tcp */
-	struct path *calls; /* carries SLU_CALL; the path itself, or one of its own */
+	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct path_stats stats;
 	LIST_ENTRY(path) busy; /* paths with something posted, of one poller */
@@ -218,6 +234,15 @@ struct slu_remote {
 	struct path *paths[SLU_POLLERS_MAX]; /* by poller index */
 };
 
+/** What a poller thread does for a transport beside its queues: the target's side of it. */
+struct transport_service {
+	/** One turn. @return how much was done; 0: idle */
+	uint32_t (*run)(struct transport_service *service);
+	/** Is there work that no descriptor tells of? Asked before the poller sleeps. */
+	bool (*pending)(struct transport_service *service);
+	LIST_ENTRY(transport_service) link;
+};
+
 /** Mark it unusable, once: operations on it fail with @p error from now on. Any thread. */
 void remote_fail(struct slu_remote *remote, int error);
 
@@ -231,6 +256,7 @@ int transport_parse(const char *name);
 uint32_t transport_permitted(uint32_t rights);
 
 extern const struct transport shm_transport;
+extern const struct transport tcp_transport;
 extern const struct transport fake_transport;
 
 #endif

@@ -9,11 +9,14 @@
  *   loss=CHANCE         an operation never finishes by itself (default 0)
  *   die_after=COUNT     the target dies after so many operations (default: never)
  *   capacity=COUNT      operations in flight per path, 1..1024 (default 256)
+ *
+ * Calls are neither delayed nor lost: an owner that answers late or never does the same.
  */
 #ifndef TRANSPORT_FAKE_H
 #define TRANSPORT_FAKE_H
 
-#include "transport/notify_ring.h"
+#include "transport/calls.h"
+#include "transport/client_area.h"
 #include "transport/transport.h"
 
 #define FAKE_CAPACITY_MAX 1024u
@@ -30,7 +33,8 @@ struct fake_behaviour {
 /** In place of a mapping: the segment itself. */
 struct fake_view {
 	char *base;
-	struct notify_ring *ring; /* NULL without the right to write */
+	struct client_waker waker; /* and the area */
+	bool writes;               /* the right to */
 };
 
 struct fake_flight {
@@ -42,6 +46,8 @@ struct fake_path {
 	struct path path;
 	char *base;
 	struct notify_sender notify; /* lane NULL without the right to write */
+	const struct client_waker *waker;
+	struct calls_path calls;
 	const struct clock *clock;
 	struct random random;
 	struct fake_behaviour behaviour;

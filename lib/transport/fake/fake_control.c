@@ -75,8 +75,10 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 	fake->path.transport = SLU_TRANSPORT_FAKE;
 	fake->path.remote = remote;
 	fake->base = view->base;
-	if (view->ring)
-		notify_attach(&fake->notify, view->ring, env->poller);
+	fake->waker = &view->waker;
+	if (view->writes)
+		notify_attach(&fake->notify, &view->waker.area->notifications, env->poller);
+	calls_init(&fake->calls, &fake->path, &view->waker, env->poller);
 	fake->clock = env->transport->clock;
 	fake->random.state = env->transport->seed + env->poller;
 	fake->behaviour = behaviour;
@@ -88,60 +90,47 @@ static void fake_disconnect(struct path *path)
 {
 	struct fake_path *fake = (struct fake_path *)path;
 
-	if (fake && fake->notify.lane)
+	if (!fake)
+		return;
+	if (fake->notify.lane)
 		notify_detach(&fake->notify);
+	calls_fini(&fake->calls);
 	free(fake);
 }
 
 static int fake_publish(const struct export *export, uint32_t rights, uint32_t client,
 			json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-			struct notify_inbox **out)
+			struct client_inbox **out)
 {
-	struct notify_inbox *inbox;
+	struct client_area *area;
+	int rc = client_area_create_private(&area);
 
 	(void)export;
+	(void)rights;
 	(void)grant;
 	(void)fds;
+	if (rc < 0)
+		return rc;
+	*out = client_inbox_create(area, client);
+	if (!*out) {
+		client_area_unmap(area);
+		return fail(-ENOMEM, "out of memory");
+	}
 	*close_mask = 0;
-	if (!(rights & SLU_RIGHT_WRITE)) {
-		*out = NULL;
-		return 0;
-	}
-	inbox = calloc(1, sizeof(*inbox));
-	if (!inbox)
-		return fail(-ENOMEM, "out of memory");
-	inbox->ring = aligned_alloc(64, sizeof(*inbox->ring));
-	if (!inbox->ring) {
-		free(inbox);
-		return fail(-ENOMEM, "out of memory");
-	}
-	memset(inbox->ring, 0, sizeof(*inbox->ring));
-	inbox->client = client;
-	*out = inbox;
 	return 0;
 }
 
-static void fake_withdraw(struct notify_inbox *inbox)
-{
-	if (!inbox)
-		return;
-	free(inbox->ring);
-	free(inbox);
-}
-
-static uint32_t fake_receive(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n)
-{
-	return notify_receive(inbox, out, n);
-}
-
-static int fake_import_local(const struct export *export, struct notify_inbox *inbox, void **out)
+static int fake_import_local(const struct export *export, uint32_t rights,
+			     struct client_inbox *inbox, void **out)
 {
 	struct fake_view *view = calloc(1, sizeof(*view));
 
 	if (!view)
 		return fail(-ENOMEM, "out of memory");
 	view->base = export->region->addr;
-	view->ring = inbox ? inbox->ring : NULL;
+	view->waker = (struct client_waker){
+		.area = inbox->area, .eventfd = export->eventfd, .fence = !barrier_is_asymmetric};
+	view->writes = rights & SLU_RIGHT_WRITE;
 	*out = view;
 	return 0;
 }
@@ -154,8 +143,7 @@ static const struct transport_control fake_control = {
 
 static const struct transport_memory fake_memory = {
 	.publish = fake_publish,
-	.withdraw = fake_withdraw,
-	.receive = fake_receive,
+	.withdraw = client_inbox_destroy,
 	.import_local = fake_import_local,
 	.release = free,
 };

@@ -51,8 +51,10 @@ static int perform(struct fake_path *fake, const struct slu_op *op)
 	memcpy(remote, local, op->length);
 	fake->path.stats.writes++;
 	fake->path.stats.bytes_written += op->length;
-	if (op->opcode == SLU_WRITE_NOTIFY)
+	if (op->opcode == SLU_WRITE_NOTIFY) {
 		notify_send(&fake->notify, op->tag);
+		client_stored(fake->waker);
+	}
 	return 0;
 }
 

@@ -7,14 +7,16 @@
 #ifndef TRANSPORT_SHM_H
 #define TRANSPORT_SHM_H
 
-#include "transport/notify_ring.h"
+#include "transport/calls.h"
+#include "transport/client_area.h"
 #include "transport/transport.h"
 
 /** What a client has mapped. */
 struct shm_view {
 	char *base;
 	uint64_t mapped_bytes;
-	struct notify_ring *ring; /* NULL without the right to write */
+	struct client_waker waker; /* and the area */
+	bool writes;               /* the right to */
 };
 
 struct shm_path {
@@ -22,6 +24,8 @@ struct shm_path {
 	char *base;
 	struct notify_sender notify; /* lane NULL without the right to write */
 	struct copy_tracker *tracker;
+	const struct client_waker *waker;
+	struct calls_path calls;
 };
 
 extern const struct transport_fast shm_fast;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Set-up of shared memory. The target passes the segment's memfd and, to clients that may write, a
- * notification ring; both are sealed against shrinking, which the client checks before it maps
- * them.
+ * Set-up of shared memory. The target passes the segment's memfd, an area for notifications and
+ * calls, and its eventfd. Both memories are sealed against shrinking, which the client checks
+ * before it maps them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "transport/shm/shm.h"
 
-#define RING_BYTES ((sizeof(struct notify_ring) + 4095) / 4096 * 4096)
+enum { FD_SEGMENT, FD_AREA, FD_EVENT, FD_COUNT };
 
 static void shm_capabilities(struct transport_capabilities *capabilities)
 {
@@ -38,9 +38,11 @@ static int shm_connect(struct slu_remote *remote, const struct path_env *env, st
 					  .transport = SLU_TRANSPORT_SHM,
 					  .remote = remote},
 				 .base = view->base,
-				 .tracker = env->tracker};
-	if (view->ring)
-		notify_attach(&shm->notify, view->ring, env->poller);
+				 .tracker = env->tracker,
+				 .waker = &view->waker};
+	if (view->writes)
+		notify_attach(&shm->notify, &view->waker.area->notifications, env->poller);
+	calls_init(&shm->calls, &shm->path, &view->waker, env->poller);
 	*path = &shm->path;
 	return 0;
 }
@@ -49,27 +51,12 @@ static void shm_disconnect(struct path *path)
 {
 	struct shm_path *shm = (struct shm_path *)path;
 
-	if (shm && shm->notify.lane)
+	if (!shm)
+		return;
+	if (shm->notify.lane)
 		notify_detach(&shm->notify);
+	calls_fini(&shm->calls);
 	free(shm);
-}
-
-static int ring_create(struct notify_ring **ring)
-{
-	int fd = memfd_create("sluice-notify", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	void *addr = MAP_FAILED;
-
-	if (fd < 0)
-		return fail(-errno, "memfd_create: %s", strerror(errno));
-	if (ftruncate(fd, RING_BYTES) == 0 &&
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-		addr = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (addr == MAP_FAILED) {
-		close(fd);
-		return fail(-ENOMEM, "a notification ring: %s", strerror(errno));
-	}
-	*ring = addr;
-	return fd;
 }
 
 /*
@@ -87,65 +74,54 @@ static int reopen_read_only(int fd)
 			    : reopened;
 }
 
-static int publish_read_only(const struct export *export, int fds[TRANSPORT_FDS_MAX],
-			     uint32_t *close_mask, struct notify_inbox **inbox)
+static int describe(const struct export *export, json_t *grant)
 {
-	int fd = reopen_read_only(export->region->arena.fd);
+	json_int_t mapped = (json_int_t) export->region->arena.mapped_bytes;
+
+	if (json_object_set_new(grant, "mapped_bytes", json_integer(mapped)) < 0 ||
+	    json_object_set_new(grant, "barrier", json_boolean(barrier_reaches_others)) < 0)
+		return fail(-ENOMEM, "out of memory");
+	return 0;
+}
+
+static int publish_area(uint32_t client, struct client_inbox **out)
+{
+	struct client_area *area;
+	int fd = client_area_create(&area);
 
 	if (fd < 0)
 		return fd;
-	fds[0] = fd;
-	*close_mask = 1u << 0;
-	*inbox = NULL;
-	return 1;
-}
-
-static int publish_writable(const struct export *export, uint32_t client,
-			    int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-			    struct notify_inbox **out)
-{
-	struct notify_inbox *inbox = calloc(1, sizeof(*inbox));
-	int fd;
-
-	if (!inbox)
-		return fail(-ENOMEM, "out of memory");
-	fd = ring_create(&inbox->ring);
-	if (fd < 0) {
-		free(inbox);
+	*out = client_inbox_create(area, client);
+	if (*out)
 		return fd;
-	}
-	inbox->client = client;
-	fds[0] = export->region->arena.fd;
-	fds[1] = fd;
-	*close_mask = 1u << 1;
-	*out = inbox;
-	return 2;
+	client_area_unmap(area);
+	close(fd);
+	return fail(-ENOMEM, "out of memory");
 }
 
 static int shm_publish(const struct export *export, uint32_t rights, uint32_t client, json_t *grant,
 		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-		       struct notify_inbox **inbox)
+		       struct client_inbox **inbox)
 {
-	json_int_t mapped = (json_int_t) export->region->arena.mapped_bytes;
+	bool writes = rights & SLU_RIGHT_WRITE;
+	int rc = describe(export, grant);
 
-	if (json_object_set_new(grant, "mapped_bytes", json_integer(mapped)) < 0)
-		return fail(-ENOMEM, "out of memory");
-	if (rights & SLU_RIGHT_WRITE)
-		return publish_writable(export, client, fds, close_mask, inbox);
-	return publish_read_only(export, fds, close_mask, inbox);
-}
-
-static void shm_withdraw(struct notify_inbox *inbox)
-{
-	if (!inbox)
-		return;
-	munmap(inbox->ring, RING_BYTES);
-	free(inbox);
-}
-
-static uint32_t shm_receive(struct notify_inbox *inbox, struct slu_notification *out, uint32_t n)
-{
-	return notify_receive(inbox, out, n);
+	if (rc < 0)
+		return rc;
+	fds[FD_SEGMENT] = export->region->arena.fd;
+	fds[FD_EVENT] = export->eventfd;
+	if (!writes)
+		fds[FD_SEGMENT] = reopen_read_only(export->region->arena.fd);
+	if (fds[FD_SEGMENT] < 0)
+		return fds[FD_SEGMENT];
+	fds[FD_AREA] = publish_area(client, inbox);
+	if (fds[FD_AREA] < 0) {
+		if (!writes)
+			close(fds[FD_SEGMENT]);
+		return fds[FD_AREA];
+	}
+	*close_mask = 1u << FD_AREA | (writes ? 0 : 1u << FD_SEGMENT);
+	return FD_COUNT;
 }
 
 /* A file that its owner could shrink would kill us with SIGBUS. */
@@ -159,6 +135,28 @@ static int check_fd(int fd, uint64_t length)
 			    "the target passed memory that is not sealed against shrinking");
 	if (fstat(fd, &stat) < 0 || (uint64_t)stat.st_size < length)
 		return fail(-EPROTO, "the target passed less memory than it announced");
+	return 0;
+}
+
+/*
+ * A poller will write to it: what could block for good, or do anything else, is refused. The name
+ * is the kernel's and no file can have it, since those begin with a slash.
+ */
+static int check_eventfd(int fd)
+{
+	static const char expected[] = "anon_inode:[eventfd]";
+	char path[32], name[64];
+	ssize_t length;
+	int flags = fcntl(fd, F_GETFL);
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	length = readlink(path, name, sizeof(name));
+	if (length < 0)
+		return fail(-errno, "cannot read %s: %s (is /proc mounted?)", path,
+			    strerror(errno));
+	if ((size_t)length != sizeof(expected) - 1 || memcmp(name, expected, (size_t)length) != 0 ||
+	    flags < 0 || !(flags & O_NONBLOCK))
+		return fail(-EPROTO, "the target passed something else than its eventfd");
 	return 0;
 }
 
@@ -177,49 +175,59 @@ static void shm_release(void *arg)
 		return;
 	if (view->base)
 		munmap(view->base, view->mapped_bytes);
-	if (view->ring)
-		munmap(view->ring, RING_BYTES);
+	client_area_unmap(view->waker.area);
+	if (view->waker.eventfd >= 0)
+		close(view->waker.eventfd);
 	free(view);
 }
 
-static int map_view(struct shm_view *view, uint32_t rights, const int *fds)
+static int map_view(struct shm_view *view, const int *fds)
 {
-	bool writes = rights & SLU_RIGHT_WRITE;
-
-	view->base = map_fd(fds[0], view->mapped_bytes, writes ? PROT_READ | PROT_WRITE : PROT_READ,
-			    MAP_POPULATE);
+	view->base = map_fd(fds[FD_SEGMENT], view->mapped_bytes,
+			    view->writes ? PROT_READ | PROT_WRITE : PROT_READ, MAP_POPULATE);
 	if (!view->base)
 		return fail(errno == EPERM || errno == EACCES ? -EACCES : -ENOMEM,
 			    "cannot map the segment: %s", strerror(errno));
-	if (writes) {
-		view->ring = map_fd(fds[1], RING_BYTES, PROT_READ | PROT_WRITE, 0);
-		if (!view->ring)
-			return fail(-ENOMEM, "cannot map the notification ring: %s",
-				    strerror(errno));
-	}
+	view->waker.area = map_fd(fds[FD_AREA], CLIENT_AREA_BYTES, PROT_READ | PROT_WRITE, 0);
+	if (!view->waker.area)
+		return fail(-ENOMEM, "cannot map the memory for notifications: %s",
+			    strerror(errno));
+	view->waker.eventfd = fcntl(fds[FD_EVENT], F_DUPFD_CLOEXEC, 0);
+	if (view->waker.eventfd < 0)
+		return fail(-errno, "cannot keep the target's eventfd: %s (raise ulimit -n)",
+			    strerror(errno));
 	return 0;
+}
+
+static int check_fds(uint64_t mapped, const int *fds)
+{
+	int rc = check_fd(fds[FD_SEGMENT], mapped);
+
+	if (rc == 0)
+		rc = check_fd(fds[FD_AREA], CLIENT_AREA_BYTES);
+	return rc == 0 ? check_eventfd(fds[FD_EVENT]) : rc;
 }
 
 static int shm_import(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
 		      uint32_t fd_count, void **out)
 {
 	json_int_t mapped = json_integer_value(json_object_get(grant, "mapped_bytes"));
-	uint32_t wanted = rights & SLU_RIGHT_WRITE ? 2 : 1;
+	bool reached = json_is_true(json_object_get(grant, "barrier")) && barrier_reaches_us;
 	struct shm_view *view;
 	int rc;
 
-	if (fd_count != wanted || mapped <= 0 || (uint64_t)mapped < length)
+	if (fd_count != FD_COUNT || mapped <= 0 || (uint64_t)mapped < length)
 		return fail(-EPROTO, "the target's description of the segment is inconsistent");
-	rc = check_fd(fds[0], (uint64_t)mapped);
-	if (rc == 0 && wanted == 2)
-		rc = check_fd(fds[1], RING_BYTES);
+	rc = check_fds((uint64_t)mapped, fds);
 	if (rc < 0)
 		return rc;
 	view = calloc(1, sizeof(*view));
 	if (!view)
 		return fail(-ENOMEM, "out of memory");
 	view->mapped_bytes = (uint64_t)mapped;
-	rc = map_view(view, rights, fds);
+	view->writes = rights & SLU_RIGHT_WRITE;
+	view->waker = (struct client_waker){.eventfd = -1, .fence = !reached};
+	rc = map_view(view, fds);
 	if (rc < 0) {
 		shm_release(view);
 		return rc;
@@ -236,8 +244,7 @@ static const struct transport_control shm_control = {
 
 static const struct transport_memory shm_memory = {
 	.publish = shm_publish,
-	.withdraw = shm_withdraw,
-	.receive = shm_receive,
+	.withdraw = client_inbox_destroy,
 	.import = shm_import,
 	.release = shm_release,
 };

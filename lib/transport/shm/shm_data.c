@@ -43,6 +43,7 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 {
 	struct shm_path *shm = (struct shm_path *)path;
 	uint64_t reads = 0, bytes_read = 0, bytes = 0;
+	bool notified = false;
 	uint32_t i;
 	int state = atomic_load_explicit(&path->remote->state, memory_order_relaxed);
 
@@ -65,12 +66,15 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 		if (notify) {
 			copy_settle(shm->tracker);
 			notify_send(&shm->notify, op->tag);
+			notified = true;
 		}
 		complete(&done[i], op->user_data);
 		reads += read;
 		bytes += op->length;
 		bytes_read += read ? op->length : 0;
 	}
+	if (notified)
+		client_stored(shm->waker);
 	path->stats.reads += reads;
 	path->stats.writes += i - reads;
 	path->stats.bytes_read += bytes_read;

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What one client shares with the owner of a segment beside the segment itself, where both reach
+ * the same memory: notifications, calls, and the word by which the owner asks to be woken. Made by
+ * the target, used by shm and, within one process, by fake. Pages are touched only as lanes are
+ * used.
+ *
+ * Waking: the owner sets armed and looks once more; a client that has stored something reads armed,
+ * and whoever takes it back to 0 writes the owner's eventfd. The barriers between the store and the
+ * load of each (barrier_light_shared() here, barrier_heavy_shared() in slu_segment_arm()) see to it
+ * that one sees the other.
+ *
+ * The eventfd is the target's own and shared with its clients. A client in bad faith can write it
+ * for nothing, or read it and so take a wake-up away; a target in bad faith could, after we have
+ * looked, make it block its writers. Either is a process of our user, of root or of a user that was
+ * let in by name, and could do worse.
+ */
+#ifndef TRANSPORT_CLIENT_AREA_H
+#define TRANSPORT_CLIENT_AREA_H
+
+#include <sys/eventfd.h>
+
+#include "base/barrier.h"
+#include "transport/mailbox.h"
+#include "transport/notify_ring.h"
+
+struct client_area {
+	_Alignas(64) _Atomic uint32_t armed; /* owner sets, client clears */
+	struct notify_ring notifications;
+	struct mailbox calls;
+};
+
+static_assert(sizeof(struct client_area) ==
+		      64 + sizeof(struct notify_ring) + sizeof(struct mailbox),
+	      "shared layout");
+
+#define CLIENT_AREA_BYTES ((sizeof(struct client_area) + 4095) / 4096 * 4096)
+
+/** The owner's end. */
+struct client_inbox {
+	struct client_area *area;
+	struct notify_inbox notifications;
+	struct mailbox_receiver calls;
+};
+
+/** A poller's way to wake the owner. */
+struct client_waker {
+	struct client_area *area;
+	int eventfd; /* not owned */
+	bool fence;  /* the owner's heavy barrier does not reach us */
+};
+
+/** @return the fd of sealed memory, mapped at @p area; -EMFILE, -ENOMEM */
+int client_area_create(struct client_area **area);
+
+/** Memory of this process only. @return 0; -ENOMEM */
+int client_area_create_private(struct client_area **area);
+
+/** Accepts NULL. */
+void client_area_unmap(struct client_area *area);
+
+/** @return NULL: out of memory; @p area is then still the caller's */
+struct client_inbox *client_inbox_create(struct client_area *area, uint32_t client);
+
+/** And the area. Accepts NULL. */
+void client_inbox_destroy(struct client_inbox *inbox);
+
+/** Out of line: enters the kernel. */
+void client_wake_owner(const struct client_waker *waker);
+
+/** After something was stored for the owner: wake it if it has asked. */
+static inline void client_stored(const struct client_waker *waker)
+{
+	barrier_light_shared(waker->fence);
+	if (__builtin_expect(atomic_load_explicit(&waker->area->armed, memory_order_relaxed) != 0,
+			     0))
+		client_wake_owner(waker);
+}
+
+#endif
