@@ -197,7 +197,7 @@ static bool has_flights(const struct poller *poller)
 
 uint32_t poller_run_once(struct poller *poller)
 {
-	struct poller_service *service;
+	struct transport_service *service;
 	uint32_t work = 0;
 
 	for (uint32_t i = 0; i < poller->queue_count; i++)
@@ -212,12 +212,12 @@ uint32_t poller_run_once(struct poller *poller)
 	return work;
 }
 
-void poller_serve(struct poller *poller, struct poller_service *service)
+void poller_serve(struct poller *poller, struct transport_service *service)
 {
 	LIST_INSERT_HEAD(&poller->services, service, link);
 }
 
-void poller_unserve(struct poller_service *service)
+void poller_unserve(struct transport_service *service)
 {
 	LIST_REMOVE(service, link);
 }
@@ -225,16 +225,19 @@ void poller_unserve(struct poller_service *service)
 /* How long may nobody look after the flights? */
 static uint64_t nap_ns(const struct poller *poller, uint64_t timeout_ns)
 {
-	const struct path *path;
+	struct path *path;
 	uint64_t longest = EXPIRE_EVERY_US * NS_PER_US;
 
 	if (!has_flights(poller))
 		return timeout_ns;
 	if (!TAILQ_EMPTY(&poller->pending))
 		longest = NAP_NS;
-	LIST_FOREACH (path, &poller->busy, busy)
+	LIST_FOREACH (path, &poller->busy, busy) {
 		if (!path->wakes)
 			longest = NAP_NS;
+		if (path->fast->sleep)
+			path->fast->sleep(path);
+	}
 	return longest < timeout_ns ? longest : timeout_ns;
 }
 

@@ -24,15 +24,6 @@
 /** Something for the poller's thread to do between two turns. */
 typedef void (*poller_fn)(struct poller *poller, void *arg);
 
-/** What a poller thread does for others beside its queues: the target's side of a transport. */
-struct poller_service {
-	/** One turn. @return how much was done; 0: idle */
-	uint32_t (*run)(struct poller_service *service);
-	/** Is there work that epoll_fd does not tell of? Asked before the poller sleeps. */
-	bool (*pending)(struct poller_service *service);
-	LIST_ENTRY(poller_service) link;
-};
-
 struct poller {
 	/* The poller's own. */
 	uint32_t index;
@@ -41,7 +32,7 @@ struct poller {
 	struct flight_list pending;
 	struct flight_list waiting;
 	LIST_HEAD(, path) busy; /* asynchronous paths with something posted */
-	LIST_HEAD(, poller_service) services;
+	LIST_HEAD(, transport_service) services;
 	uint64_t expire_at_us; /* next look for deadlines */
 	struct path_env env;
 	const struct clock *clock;
@@ -108,8 +99,8 @@ int poller_attach(struct poller *poller, struct slu_queue *queue);
 void poller_detach(struct poller *poller, struct slu_queue *queue);
 
 /** Poller's thread: serve from now on, or no longer. */
-void poller_serve(struct poller *poller, struct poller_service *service);
-void poller_unserve(struct poller_service *service);
+void poller_serve(struct poller *poller, struct transport_service *service);
+void poller_unserve(struct transport_service *service);
 
 /**
  * The poller's thread, or the owner of an inline queue: sleep until a descriptor in epoll_fd or

@@ -61,7 +61,7 @@ void poller_wake(struct poller *poller)
 /* Work that no descriptor tells of. */
 static bool has_work(const struct poller *poller)
 {
-	struct poller_service *service;
+	struct transport_service *service;
 
 	LIST_FOREACH (service, &poller->services, link)
 		if (service->pending(service))

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/tcp/channel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+/* What is read beyond a large body: the next head, and a few small frames. */
+#define READ_AHEAD_MIN 512u
+
+struct channel_copy {
+	struct channel_copy *next;
+	char bytes[];
+};
+
+int channel_open(struct channel *channel, const struct stream *stream)
+{
+	*channel = (struct channel){.stream = {.fd = -1}, .read_ahead = CHANNEL_BUFFER_BYTES};
+	channel->buffer = malloc(CHANNEL_BUFFER_BYTES);
+	channel->staging = malloc(CHANNEL_BUFFER_BYTES);
+	channel->pieces = calloc(CHANNEL_PIECES, sizeof(channel->pieces[0]));
+	if (!channel->buffer || !channel->staging || !channel->pieces) {
+		channel_close(channel);
+		return fail(-ENOMEM, "out of memory");
+	}
+	channel->stream = *stream;
+	return 0;
+}
+
+static void free_copies(struct channel *channel)
+{
+	while (channel->copies) {
+		struct channel_copy *copy = channel->copies;
+
+		channel->copies = copy->next;
+		free(copy);
+	}
+}
+
+void channel_close(struct channel *channel)
+{
+	if (channel->stream.fd >= 0)
+		stream_close(&channel->stream);
+	channel->stream.fd = -1;
+	free_copies(channel);
+	free(channel->buffer);
+	free(channel->staging);
+	free(channel->pieces);
+	channel->buffer = channel->staging = NULL;
+	channel->pieces = NULL;
+}
+
+/* ---- receiving ---- */
+
+/* Room at the end of the buffer: what is left in it, part of a head, moves to the front. */
+static void make_room(struct channel *channel)
+{
+	if (channel->begin == channel->end) {
+		channel->begin = channel->end = 0;
+	} else if (channel->end + READ_AHEAD_MIN > CHANNEL_BUFFER_BYTES) {
+		memmove(channel->buffer, channel->buffer + channel->begin,
+			channel->end - channel->begin);
+		channel->end -= channel->begin;
+		channel->begin = 0;
+	}
+}
+
+/* A body that goes nowhere is read over the free part of the buffer, again and again. */
+static ssize_t receive_nowhere(struct channel *channel)
+{
+	uint32_t free_bytes = CHANNEL_BUFFER_BYTES - channel->end;
+	uint32_t wanted = channel->body_left < free_bytes ? channel->body_left : free_bytes;
+	struct iovec iov = {channel->buffer + channel->end, wanted};
+	ssize_t got = stream_read(&channel->stream, &iov, 1);
+
+	channel->drained = got < (ssize_t)wanted;
+	if (got > 0)
+		channel->body_left -= (uint32_t)got;
+	return got;
+}
+
+static void received(struct channel *channel, uint32_t got)
+{
+	uint32_t body = got < channel->body_left ? got : channel->body_left;
+
+	channel->body += body;
+	channel->body_left -= body;
+	channel->end += got - body;
+}
+
+ssize_t channel_receive(struct channel *channel)
+{
+	struct iovec iov[2];
+	uint32_t ahead, wanted = channel->body_left;
+	int count = 0;
+	ssize_t got;
+
+	make_room(channel);
+	if (channel->body_left > 0 && !channel->body)
+		return receive_nowhere(channel);
+	if (channel->body_left > 0)
+		iov[count++] = (struct iovec){channel->body, channel->body_left};
+	ahead = CHANNEL_BUFFER_BYTES - channel->end;
+	if (ahead > channel->read_ahead)
+		ahead = channel->read_ahead;
+	iov[count++] = (struct iovec){channel->buffer + channel->end, ahead};
+	wanted += ahead;
+	got = stream_read(&channel->stream, iov, count);
+	channel->drained = got < (ssize_t)wanted;
+	if (got > 0)
+		received(channel, (uint32_t)got);
+	return got;
+}
+
+const void *channel_peek(struct channel *channel, uint32_t n)
+{
+	return channel->end - channel->begin >= n ? channel->buffer + channel->begin : NULL;
+}
+
+/* Large bodies are to be read in place, so little is read ahead of them; small ones in bulk. */
+static void adapt_read_ahead(struct channel *channel, uint32_t length)
+{
+	if (length > CHANNEL_STAGE_BYTES)
+		channel->read_ahead = READ_AHEAD_MIN;
+	else if (channel->read_ahead < CHANNEL_BUFFER_BYTES)
+		channel->read_ahead *= 2;
+}
+
+bool channel_body(struct channel *channel, void *into, uint32_t length)
+{
+	uint32_t have = channel->end - channel->begin;
+	uint32_t taken = have < length ? have : length;
+
+	adapt_read_ahead(channel, length);
+	if (into)
+		memcpy(into, channel->buffer + channel->begin, taken);
+	channel->begin += taken;
+	channel->body = into ? (char *)into + taken : NULL;
+	channel->body_left = length - taken;
+	return channel->body_left == 0;
+}
+
+/* ---- sending ---- */
+
+void *channel_stage(struct channel *channel, uint32_t n)
+{
+	char *at = channel->staging + channel->staged;
+	struct iovec *last = channel_unsent(channel) ? &channel->pieces[channel->count - 1] : NULL;
+
+	channel->staged += n;
+	if (last && (char *)last->iov_base + last->iov_len == at)
+		last->iov_len += n;
+	else
+		channel->pieces[channel->count++] = (struct iovec){at, n};
+	return at;
+}
+
+void channel_refer(struct channel *channel, const void *data, uint32_t n)
+{
+	channel->pieces[channel->count++] = (struct iovec){(void *)data, n};
+}
+
+static void sent(struct channel *channel, size_t n)
+{
+	while (n > 0) {
+		struct iovec *piece = &channel->pieces[channel->first];
+		size_t part = n < piece->iov_len ? n : piece->iov_len;
+
+		piece->iov_base = (char *)piece->iov_base + part;
+		piece->iov_len -= part;
+		n -= part;
+		if (piece->iov_len == 0)
+			channel->first++;
+	}
+}
+
+int channel_send(struct channel *channel)
+{
+	while (channel_unsent(channel)) {
+		ssize_t n = stream_write(&channel->stream, channel->pieces + channel->first,
+					 (int)(channel->count - channel->first));
+
+		if (n <= 0)
+			return (int)n;
+		sent(channel, (size_t)n);
+	}
+	channel->first = channel->count = channel->staged = 0;
+	if (channel->copies)
+		free_copies(channel);
+	return 0;
+}
+
+/* Memory that goes when all is sent. */
+static char *take_aside(struct channel *channel, size_t n)
+{
+	struct channel_copy *copy = malloc(sizeof(*copy) + n);
+
+	if (!copy)
+		return NULL;
+	copy->next = channel->copies;
+	channel->copies = copy;
+	return copy->bytes;
+}
+
+void *channel_stage_aside(struct channel *channel, uint32_t n)
+{
+	char *at;
+
+	if (channel_room(channel, n, 1))
+		return channel_stage(channel, n);
+	at = channel_room(channel, 0, 1) ? take_aside(channel, n) : NULL;
+	if (at)
+		channel_refer(channel, at, n);
+	return at;
+}
+
+static int privatize(struct channel *channel, struct iovec *piece)
+{
+	char *at = take_aside(channel, piece->iov_len);
+
+	if (!at)
+		return fail(-ENOMEM, "out of memory");
+	memcpy(at, piece->iov_base, piece->iov_len);
+	piece->iov_base = at;
+	return 0;
+}
+
+int channel_privatize(struct channel *channel, const char *begin, const char *end)
+{
+	int rc = 0;
+
+	for (uint32_t i = channel->first; rc == 0 && i < channel->count; i++) {
+		const char *at = channel->pieces[i].iov_base;
+
+		if (at >= begin && at < end)
+			rc = privatize(channel, &channel->pieces[i]);
+	}
+	return rc;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * A data connection's two directions. Received are frames: a head that is parsed where it was read,
+ * and a body that goes straight to where it belongs. Sent is a queue of pieces: heads and small
+ * bodies are staged side by side, large bodies are referred to where they lie; all leaves in as few
+ * system calls as the socket permits.
+ *
+ * One thread at a time. After channel_open() only channel_privatize() and channel_stage_aside()
+ * allocate.
+ */
+#ifndef TCP_CHANNEL_H
+#define TCP_CHANNEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "net/stream.h"
+
+#define CHANNEL_BUFFER_BYTES 65536u
+#define CHANNEL_PIECES       256u
+
+/** A body up to this is copied beside its head: cheaper than a piece of its own. */
+#define CHANNEL_STAGE_BYTES 2048u
+
+struct channel {
+	struct stream stream;
+
+	/* Receiving: buffer[begin..end) is read and not consumed. */
+	char *buffer;
+	uint32_t begin;
+	uint32_t end;
+	uint32_t read_ahead; /* how much to read beyond a body: little while bodies are large */
+	uint32_t body_left;
+	char *body;   /* where its next byte goes; NULL: nowhere */
+	bool drained; /* the last read emptied the socket */
+
+	/* Sending. */
+	char *staging;
+	uint32_t staged;
+	uint32_t first; /* piece to send next */
+	uint32_t count; /* pieces so far, sent ones included */
+	struct iovec *pieces;
+	struct channel_copy *copies; /* what channel_privatize() took aside */
+};
+
+/** Take over @p stream. @return 0; -ENOMEM, the stream stays the caller's */
+int channel_open(struct channel *channel, const struct stream *stream);
+
+/** Close the stream and free everything. Accepts a zeroed one. */
+void channel_close(struct channel *channel);
+
+/** One read. @return bytes; 0 nothing there; negative: the connection is over */
+ssize_t channel_receive(struct channel *channel);
+
+/** The next @p n bytes, or NULL while fewer were read. @p n is at most CHANNEL_BUFFER_BYTES / 2. */
+const void *channel_peek(struct channel *channel, uint32_t n);
+
+/** They have been dealt with. */
+static inline void channel_consume(struct channel *channel, uint32_t n)
+{
+	channel->begin += n;
+}
+
+/**
+ * The next @p length bytes are a body and go to @p into (NULL: nowhere).
+ *
+ * @return true: all of it is there; else it arrives by channel_receive() until body_left is 0
+ */
+bool channel_body(struct channel *channel, void *into, uint32_t length);
+
+/** Is there room for @p heads staged bytes and @p pieces more pieces? */
+static inline bool channel_room(const struct channel *channel, uint32_t heads, uint32_t pieces)
+{
+	return channel->staged + heads <= CHANNEL_BUFFER_BYTES &&
+	       channel->count + pieces <= CHANNEL_PIECES;
+}
+
+/** @p n bytes to fill and send; there is room, for one piece as well. */
+void *channel_stage(struct channel *channel, uint32_t n);
+
+/** As channel_stage(), with memory of its own when the staging is full. @return NULL: no room */
+void *channel_stage_aside(struct channel *channel, uint32_t n);
+
+/** Send @p n bytes at @p data, which must stay until they have gone; there is room for a piece. */
+void channel_refer(struct channel *channel, const void *data, uint32_t n);
+
+/** Anything left to send? */
+static inline bool channel_unsent(const struct channel *channel)
+{
+	return channel->first < channel->count;
+}
+
+/** Send what the socket takes. @return 0; negative: the connection is over */
+int channel_send(struct channel *channel);
+
+/**
+ * What is left to send must not be read from [begin, end) any more: it is copied aside.
+ *
+ * @return 0; -ENOMEM
+ */
+int channel_privatize(struct channel *channel, const char *begin, const char *end);
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The client's side of tcp. A link joins one poller with one target: a few data connections, shared
+ * by the paths to all segments of that target. The first connection carries small operations and
+ * calls, so that bulk never stands before them; the others carry bulk in turn.
+ */
+#ifndef TCP_TCP_H
+#define TCP_TCP_H
+
+#include <sys/queue.h>
+
+#include "transport/tcp/channel.h"
+#include "transport/tcp/wire.h"
+#include "transport/transport.h"
+
+#define TCP_SLICE_BYTES (UINT64_C(256) << 10)
+#define TCP_SMALL_BYTES 16384u /* longer operations go by the bulk connections */
+#define TCP_WINDOW      512u   /* requests of one connection that were not responded to */
+#define TCP_CALLS       64u    /* calls of one link that were not answered */
+
+struct tcp_path;
+
+/** A request on its way, or a call that waits for its answer. */
+struct tcp_request {
+	uint64_t user_data;
+	struct tcp_path *path;
+	struct tcp_end *end;
+	char *local;     /* source or destination; NULL: nobody wants it any more */
+	uint32_t length; /* bytes of the operation; of a call the room for its answer */
+	int32_t status;
+	uint32_t slot; /* of a call, and of the request that announces it */
+	uint16_t answer_length;
+	uint8_t opcode;
+	bool announces; /* a call, which is in slots; nobody waits for this one */
+	bool settled;   /* its completion is in path->ready, or was handed out */
+	bool handed;    /* the poller has it */
+	bool answered;  /* the target has spoken: nothing more will come */
+	STAILQ_ENTRY(tcp_request) link;
+};
+
+/** Our end of one data connection. */
+struct tcp_end {
+	struct channel channel;
+	struct tcp_link *owner;
+	uint32_t head;     /* sequence of the next request */
+	uint32_t expected; /* of the next response */
+	uint32_t tail;     /* oldest that is still in use */
+	uint32_t calls;    /* open ones */
+	uint32_t next_slot;
+	struct tcp_request *receiving; /* whose body arrives */
+	bool registered;               /* with the poller's epoll_fd */
+	struct tcp_request window[TCP_WINDOW];
+	struct tcp_request slots[TCP_CALLS]; /* slot % TCP_CALLS */
+};
+
+struct tcp_link {
+	uint32_t users;
+	uint32_t count;      /* of ends */
+	uint32_t next;       /* bulk end */
+	int error;           /* 0, or why it is dead */
+	uint64_t turn;       /* of the poller, when it was last driven */
+	const uint64_t *now; /* the poller's turn */
+	int epoll_fd;
+	struct tcp_end *ends[1 + SLU_TCP_CONNECTIONS_MAX];
+};
+
+STAILQ_HEAD(tcp_ready, tcp_request);
+
+struct tcp_path {
+	struct path path;
+	struct tcp_link *link;
+	struct tcp_ready ready; /* settled, not handed out */
+	uint32_t poller;
+	uint32_t handle;
+	uint32_t generation;
+};
+
+/** What import makes. */
+struct tcp_view {
+	uint32_t handle;
+	uint32_t generation;
+};
+
+extern const struct transport_fast tcp_fast;
+
+/** End everything with @p error; its connections are closed. */
+void tcp_link_fail(struct tcp_link *link, int error);
+
+#endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Set-up of tcp: what a grant says, links of data connections, paths over them. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/log.h"
+#include "transport/tcp/tcp.h"
+#include "transport/tcp/tcp_serve.h"
+
+static void tcp_capabilities(struct transport_capabilities *capabilities)
+{
+	*capabilities = (struct transport_capabilities){.slice_bytes = TCP_SLICE_BYTES,
+							.latency_ns = 20000,
+							.bytes_per_second = UINT64_C(3000000000)};
+}
+
+/* ---- links ---- */
+
+static void link_destroy(struct tcp_link *link)
+{
+	for (uint32_t i = 0; i < link->count; i++) {
+		channel_close(&link->ends[i]->channel);
+		free(link->ends[i]);
+	}
+	free(link);
+}
+
+static int add_end(struct tcp_link *link, struct transport_peer *peer)
+{
+	struct tcp_end *end = calloc(1, sizeof(*end));
+	struct stream stream;
+	int rc;
+
+	if (!end)
+		return fail(-ENOMEM, "out of memory");
+	rc = peer->dial(peer, &stream);
+	if (rc == 0) {
+		rc = channel_open(&end->channel, &stream);
+		if (rc < 0)
+			stream_close(&stream);
+	}
+	if (rc < 0) {
+		free(end);
+		return rc;
+	}
+	end->owner = link;
+	link->ends[link->count++] = end;
+	return 0;
+}
+
+static int link_create(struct transport_peer *peer, const struct path_env *env,
+		       struct tcp_link **out)
+{
+	uint32_t bulk = env->transport->tcp_connections;
+	struct tcp_link *link = calloc(1, sizeof(*link));
+	int rc = 0;
+
+	if (!link)
+		return fail(-ENOMEM, "out of memory");
+	link->now = env->turn;
+	link->turn = UINT64_MAX;
+	link->epoll_fd = env->epoll_fd;
+	for (uint32_t i = 0; rc == 0 && i < 1 + bulk; i++)
+		rc = add_end(link, peer);
+	if (rc < 0) {
+		link_destroy(link);
+		return rc;
+	}
+	*out = link;
+	return 0;
+}
+
+/* The poller's link to that target: made by its first path, gone with its last. */
+static int link_get(struct transport_peer *peer, const struct path_env *env, struct tcp_link **out)
+{
+	struct tcp_link *link = peer->links[env->poller];
+	int rc = 0;
+
+	if (!link || link->error)
+		rc = link_create(peer, env, &link);
+	if (rc < 0)
+		return rc;
+	peer->links[env->poller] = link;
+	link->users++;
+	*out = link;
+	return 0;
+}
+
+static void link_put(struct tcp_link *link, struct transport_peer *peer, uint32_t poller)
+{
+	if (--link->users > 0)
+		return;
+	if (peer->links[poller] == link)
+		peer->links[poller] = NULL;
+	link_destroy(link);
+}
+
+/* ---- paths ---- */
+
+static int tcp_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
+{
+	const struct tcp_view *view = remote->view;
+	struct tcp_path *tcp = calloc(1, sizeof(*tcp));
+	int rc;
+
+	if (!tcp)
+		return fail(-ENOMEM, "out of memory");
+	rc = link_get(remote->peer, env, &tcp->link);
+	if (rc < 0) {
+		free(tcp);
+		return rc;
+	}
+	tcp->path = (struct path){.fast = &tcp_fast,
+				  .slice_bytes = TCP_SLICE_BYTES,
+				  .wakes = true,
+				  .transport = SLU_TRANSPORT_TCP,
+				  .connections = tcp->link->count,
+				  .remote = remote};
+	tcp->path.calls = &tcp->path;
+	tcp->handle = view->handle;
+	tcp->generation = view->generation;
+	tcp->poller = env->poller;
+	STAILQ_INIT(&tcp->ready);
+	*path = &tcp->path;
+	return 0;
+}
+
+static void tcp_disconnect(struct path *path)
+{
+	struct tcp_path *tcp = (struct tcp_path *)path;
+
+	if (!tcp)
+		return;
+	link_put(tcp->link, path->remote->peer, tcp->poller);
+	free(tcp);
+}
+
+static int tcp_import(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
+		      uint32_t fd_count, void **out)
+{
+	struct tcp_view *view;
+	json_int_t handle, generation;
+
+	(void)length;
+	(void)rights;
+	(void)fds;
+	if (json_unpack((json_t *)grant, "{s:I, s:I}", "handle", &handle, "generation",
+			&generation) < 0 ||
+	    fd_count > 0 || handle < 0 || handle > UINT32_MAX || generation < 0 ||
+	    generation > UINT32_MAX)
+		return fail(-EPROTO, "the target's description of the segment is inconsistent");
+	view = malloc(sizeof(*view));
+	if (!view)
+		return fail(-ENOMEM, "out of memory");
+	*view = (struct tcp_view){.handle = (uint32_t)handle, .generation = (uint32_t)generation};
+	*out = view;
+	return 0;
+}
+
+static int tcp_grant(const struct transport_env *env, const struct export *export, uint32_t rights,
+		     uint32_t client, uint64_t connection, json_t *grant, void **granted)
+{
+	struct tcp_grant *made;
+	int rc =
+		tcp_server_grant(env->tcp_server, export, rights, client, connection, grant, &made);
+
+	if (rc == 0)
+		*granted = made;
+	return rc;
+}
+
+static void tcp_revoke(const struct transport_env *env, void *granted, int reason)
+{
+	tcp_server_revoke(env->tcp_server, granted, reason);
+}
+
+static const struct transport_control tcp_control = {
+	.capabilities = tcp_capabilities,
+	.connect = tcp_connect,
+	.disconnect = tcp_disconnect,
+};
+
+static const struct transport_memory tcp_memory = {
+	.grant = tcp_grant,
+	.revoke = tcp_revoke,
+	.import = tcp_import,
+	.release = free,
+};
+
+const struct transport tcp_transport = {
+	.id = SLU_TRANSPORT_TCP,
+	.control = &tcp_control,
+	.memory = &tcp_memory,
+	.fast = &tcp_fast,
+};

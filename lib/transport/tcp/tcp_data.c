@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The client's hot side: requests out, responses in. */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/log.h"
+#include "transport/tcp/tcp.h"
+
+/* Read no more than this of one connection per turn. */
+#define TURN_BYTES (UINT64_C(1) << 20)
+
+/* ---- the life of a request ---- */
+
+static void release(struct tcp_request *request)
+{
+	struct tcp_end *end = request->end;
+
+	if (!request->announces && request->opcode == SLU_CALL) {
+		request->path = NULL;
+		end->calls--;
+		return;
+	}
+	while (end->tail != end->head) {
+		const struct tcp_request *oldest = &end->window[end->tail % TCP_WINDOW];
+
+		if (!oldest->handed || !oldest->answered)
+			break;
+		end->tail++;
+	}
+}
+
+static void settle(struct tcp_request *request, int status)
+{
+	if (request->settled)
+		return;
+	request->settled = true;
+	request->status = status;
+	STAILQ_INSERT_TAIL(&request->path->ready, request, link);
+}
+
+/* The target has had its last word on it. */
+static void answered(struct tcp_request *request, int status)
+{
+	request->answered = true;
+	settle(request, status);
+	if (request->handed)
+		release(request);
+}
+
+static struct tcp_request *open_slot(struct tcp_end *end, uint32_t slot)
+{
+	struct tcp_request *request = &end->slots[slot % TCP_CALLS];
+
+	return request->path && request->slot == slot && !request->answered ? request : NULL;
+}
+
+/* The announcement of a call: what follows is the answer, or the call has failed. */
+static void call_announced(struct tcp_request *announcement, int status)
+{
+	struct tcp_request *call = open_slot(announcement->end, announcement->slot);
+
+	announcement->answered = true;
+	release(announcement);
+	if (status < 0 && call)
+		answered(call, status);
+}
+
+static void fail_end(struct tcp_end *end, int error)
+{
+	for (uint32_t i = end->expected; i != end->head; i++) {
+		struct tcp_request *request = &end->window[i % TCP_WINDOW];
+
+		if (request->announces)
+			call_announced(request, error);
+		else
+			answered(request, error);
+	}
+	end->expected = end->head;
+	for (uint32_t i = 0; i < TCP_CALLS; i++)
+		if (end->slots[i].path && !end->slots[i].answered)
+			answered(&end->slots[i], error);
+	end->receiving = NULL;
+	channel_close(&end->channel);
+}
+
+void tcp_link_fail(struct tcp_link *link, int error)
+{
+	if (link->error)
+		return;
+	link->error = error;
+	for (uint32_t i = 0; i < link->count; i++)
+		fail_end(link->ends[i], error);
+}
+
+/* ---- posting ---- */
+
+static struct tcp_end *choose_end(struct tcp_link *link, const struct slu_op *op)
+{
+	if (op->length <= TCP_SMALL_BYTES)
+		return link->ends[0];
+	if (++link->next >= link->count)
+		link->next = 1;
+	return link->ends[link->next];
+}
+
+static const uint8_t wire_types[] = {
+	[SLU_READ] = WIRE_READ,
+	[SLU_WRITE] = WIRE_WRITE,
+	[SLU_WRITE_NOTIFY] = WIRE_NOTIFY,
+	[SLU_CALL] = WIRE_CALL,
+};
+
+/* A free slot for a call, or NULL. Its number tells it from earlier users of the same place. */
+static struct tcp_request *take_slot(struct tcp_end *end)
+{
+	if (end->calls == TCP_CALLS)
+		return NULL;
+	while (end->slots[end->next_slot % TCP_CALLS].path)
+		end->next_slot++;
+	end->calls++;
+	end->slots[end->next_slot % TCP_CALLS].slot = end->next_slot;
+	return &end->slots[end->next_slot++ % TCP_CALLS];
+}
+
+static struct tcp_request *make_request(struct tcp_path *tcp, struct tcp_end *end,
+					const struct slu_op *op)
+{
+	struct tcp_request *request = &end->window[end->head % TCP_WINDOW];
+	struct tcp_request made = {.user_data = op->user_data,
+				   .path = tcp,
+				   .end = end,
+				   .local = op->region->addr + op->local_offset,
+				   .length = (uint32_t)op->length,
+				   .opcode = op->opcode};
+
+	if (op->opcode == SLU_CALL) {
+		struct tcp_request *call = take_slot(end);
+		uint32_t slot;
+
+		if (!call)
+			return NULL;
+		slot = call->slot;
+		*call = made;
+		call->slot = slot;
+		call->local = op->region->addr + op->remote_offset;
+		call->length = op->tag;
+		made = (struct tcp_request){.end = end,
+					    .announces = true,
+					    .slot = slot,
+					    .settled = true,
+					    .handed = true};
+	}
+	*request = made;
+	return request;
+}
+
+/* The bytes of a call are always taken along: it may be given up before they are sent. */
+static uint32_t stage_limit(const struct slu_op *op)
+{
+	return op->opcode == SLU_CALL ? SLU_MESSAGE_MAX : CHANNEL_STAGE_BYTES;
+}
+
+static void send_request(struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op,
+			 const struct tcp_request *request)
+{
+	bool has_body = op->opcode != SLU_READ && op->length > 0;
+	bool staged = has_body && op->length <= stage_limit(op);
+	const char *body = op->region->addr + op->local_offset;
+	char *at = channel_stage(&end->channel, (uint32_t)sizeof(struct wire_request) +
+							(staged ? (uint32_t)op->length : 0));
+	struct wire_request head = {.type = wire_types[op->opcode],
+				    .length = (uint32_t)op->length,
+				    .handle = tcp->handle,
+				    .generation = tcp->generation,
+				    .offset = op->opcode == SLU_CALL ? 0 : op->remote_offset,
+				    .tag = op->opcode == SLU_CALL ? request->slot : op->tag,
+				    .sequence = end->head};
+
+	memcpy(at, &head, sizeof(head));
+	if (staged)
+		memcpy(at + sizeof(head), body, op->length);
+	else if (has_body)
+		channel_refer(&end->channel, body, (uint32_t)op->length);
+}
+
+static bool post_one(struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op, int error)
+{
+	struct tcp_request *request;
+
+	if (end->head - end->tail == TCP_WINDOW)
+		return false;
+	if (!error && !channel_room(&end->channel,
+				    (uint32_t)sizeof(struct wire_request) + stage_limit(op), 2))
+		return false;
+	request = make_request(tcp, end, op);
+	if (!request)
+		return false;
+	if (!error)
+		send_request(tcp, end, op, request);
+	end->head++;
+	if (!error)
+		return true;
+	end->expected = end->head;
+	if (op->opcode == SLU_CALL)
+		call_announced(request, error);
+	else
+		answered(request, error);
+	return true;
+}
+
+/* A dead link takes its remotes with it; what is posted then fails at once. */
+static int why_dead(struct tcp_path *tcp)
+{
+	if (tcp->link->error)
+		remote_fail(tcp->path.remote, tcp->link->error);
+	return atomic_load_explicit(&tcp->path.remote->state, memory_order_relaxed);
+}
+
+static void send_all(struct tcp_link *link)
+{
+	for (uint32_t i = 0; i < link->count; i++) {
+		int rc = 0;
+
+		if (channel_unsent(&link->ends[i]->channel))
+			rc = channel_send(&link->ends[i]->channel);
+		if (rc < 0) {
+			tcp_link_fail(link, -ECONNRESET);
+			return;
+		}
+	}
+}
+
+static uint32_t tcp_post(struct path *path, const struct slu_op *ops, uint32_t n,
+			 struct slu_completion *done)
+{
+	struct tcp_path *tcp = (struct tcp_path *)path;
+	int error = why_dead(tcp);
+	uint32_t i = 0;
+
+	(void)done;
+	if (error && !tcp->link->error)
+		error = 0; /* the link lives: let the target say what it refuses */
+	while (i < n && post_one(tcp, choose_end(tcp->link, &ops[i]), &ops[i], error))
+		i++;
+	if (!error)
+		send_all(tcp->link);
+	return i;
+}
+
+/* ---- responses ---- */
+
+static int strange(const char *what)
+{
+	return fail(-EPROTO, "the target broke the data protocol: %s", what);
+}
+
+static int on_done(struct tcp_end *end, const struct wire_response *response)
+{
+	uint32_t count = response->status ? 1 : response->length;
+
+	if (count > end->head - end->expected || response->sequence != end->expected + count - 1)
+		return strange("it acknowledged what was not asked");
+	for (uint32_t i = 0; i < count; i++) {
+		struct tcp_request *request = &end->window[end->expected++ % TCP_WINDOW];
+
+		if (request->announces)
+			call_announced(request, response->status);
+		else if (request->opcode == SLU_READ && response->status == 0 &&
+			 request->length > 0)
+			return strange("a read without its data");
+		else
+			answered(request, response->status);
+	}
+	return 0;
+}
+
+static void body_arrived(struct tcp_end *end)
+{
+	struct tcp_request *request = end->receiving;
+
+	end->receiving = NULL;
+	if (request)
+		answered(request, request->opcode == SLU_CALL ? request->status : 0);
+}
+
+static int on_data(struct tcp_end *end, const struct wire_response *response)
+{
+	struct tcp_request *request = &end->window[end->expected % TCP_WINDOW];
+
+	if (end->expected == end->head || response->sequence != end->expected ||
+	    request->opcode != SLU_READ || response->length != request->length || response->status)
+		return strange("data that was not asked for");
+	end->expected++;
+	end->receiving = request;
+	if (channel_body(&end->channel, request->local, response->length))
+		body_arrived(end);
+	return 0;
+}
+
+/* An answer that comes too late, or is too long for its room, is read and thrown away. */
+static int on_answer(struct tcp_end *end, const struct wire_response *response)
+{
+	struct tcp_request *call = open_slot(end, response->sequence);
+	bool fits = call && response->length <= call->length;
+
+	if (response->length > SLU_MESSAGE_MAX || response->status > 0)
+		return strange("an answer that cannot be");
+	end->receiving = call;
+	if (call) {
+		call->status = fits ? response->status : -EMSGSIZE;
+		call->answer_length = fits ? (uint16_t)response->length : 0;
+	}
+	if (channel_body(&end->channel, fits ? call->local : NULL, response->length))
+		body_arrived(end);
+	return 0;
+}
+
+static int on_response(struct tcp_end *end, const struct wire_response *response)
+{
+	switch (response->type) {
+	case WIRE_DONE:
+		return on_done(end, response);
+	case WIRE_DATA:
+		return on_data(end, response);
+	case WIRE_ANSWER:
+		return on_answer(end, response);
+	default:
+		return strange("an unknown response");
+	}
+}
+
+/* @return 1 one was dealt with; 0 more must be read; -EPROTO */
+static int next_response(struct tcp_end *end)
+{
+	const struct wire_response *at;
+	struct wire_response response;
+
+	if (end->receiving) {
+		if (end->channel.body_left > 0)
+			return 0;
+		body_arrived(end);
+		return 1;
+	}
+	if (end->channel.body_left > 0)
+		return 0;
+	at = channel_peek(&end->channel, sizeof(response));
+	if (!at)
+		return 0;
+	memcpy(&response, at, sizeof(response));
+	channel_consume(&end->channel, sizeof(response));
+	return on_response(end, &response) < 0 ? -EPROTO : 1;
+}
+
+static int drive_end(struct tcp_end *end)
+{
+	uint64_t bytes = 0;
+	int rc;
+
+	do {
+		ssize_t got = channel_receive(&end->channel);
+
+		if (got <= 0)
+			return (int)got;
+		bytes += (uint64_t)got;
+		while ((rc = next_response(end)) > 0)
+			;
+		if (rc < 0)
+			return rc;
+	} while (!end->channel.drained && bytes < TURN_BYTES);
+	return 0;
+}
+
+static bool in_use(const struct tcp_end *end)
+{
+	return end->tail != end->head || end->calls > 0;
+}
+
+static void drive(struct tcp_link *link)
+{
+	link->turn = *link->now;
+	if (link->error)
+		return;
+	send_all(link);
+	for (uint32_t i = 0; !link->error && i < link->count; i++) {
+		int rc = in_use(link->ends[i]) ? drive_end(link->ends[i]) : 0;
+
+		if (rc == -EPROTO)
+			log_error("a data connection ends: %s", slu_last_error());
+		if (rc < 0)
+			tcp_link_fail(link, -ECONNRESET);
+	}
+}
+
+static void count(struct path_stats *stats, const struct tcp_request *request)
+{
+	stats->failed += request->status != 0;
+	if (request->status != 0 || request->opcode == SLU_CALL)
+		return;
+	if (request->opcode == SLU_READ) {
+		stats->reads++;
+		stats->bytes_read += request->length;
+	} else {
+		stats->writes++;
+		stats->bytes_written += request->length;
+	}
+}
+
+static enum slu_scope scope_of(const struct tcp_path *tcp, int status)
+{
+	if (status == 0)
+		return SLU_SCOPE_NONE;
+	return tcp->link->error ? SLU_SCOPE_PATH : SLU_SCOPE_OPERATION;
+}
+
+static uint32_t tcp_poll(struct path *path, struct slu_completion *done, uint32_t n)
+{
+	struct tcp_path *tcp = (struct tcp_path *)path;
+	struct tcp_request *request;
+	uint32_t taken = 0;
+
+	if (tcp->link->turn != *tcp->link->now)
+		drive(tcp->link);
+	while (taken < n && (request = STAILQ_FIRST(&tcp->ready))) {
+		STAILQ_REMOVE_HEAD(&tcp->ready, link);
+		done[taken++] =
+			(struct slu_completion){.user_data = request->user_data,
+						.status = request->status,
+						.scope = (uint8_t)scope_of(tcp, request->status),
+						.transport = SLU_TRANSPORT_TCP,
+						.length = request->answer_length};
+		count(&path->stats, request);
+		request->handed = true;
+		if (request->answered)
+			release(request);
+	}
+	return taken;
+}
+
+/* ---- giving up ---- */
+
+/*
+ * What of it is still to be sent is copied aside, what arrives for it goes nowhere.
+ *
+ * @return -ENOMEM: there is no room aside, the link has to end
+ */
+static int give_up(struct tcp_request *request)
+{
+	struct channel *channel = &request->end->channel;
+	int rc = 0;
+
+	if (request->settled)
+		return 0;
+	if (request->opcode != SLU_READ)
+		rc = channel_privatize(channel, request->local, request->local + request->length);
+	if (request->end->receiving == request)
+		channel->body = NULL;
+	request->local = NULL;
+	settle(request, -ECANCELED);
+	return rc;
+}
+
+/* Its slot is closed: a late answer finds nobody. The request itself has left, or is staged. */
+static void give_up_call(struct tcp_request *call)
+{
+	if (call->settled)
+		return;
+	if (call->end->receiving == call) {
+		call->end->receiving = NULL;
+		call->end->channel.body = NULL;
+	}
+	call->answered = true;
+	settle(call, -ECANCELED);
+}
+
+static bool concerns(const struct tcp_request *request, const struct tcp_path *tcp,
+		     const uint64_t *user_data)
+{
+	return request->path == tcp && (!user_data || request->user_data == *user_data);
+}
+
+/* All that @p tcp has on this connection, or the one operation with that user_data. */
+static int give_up_on(struct tcp_end *end, const struct tcp_path *tcp, const uint64_t *user_data)
+{
+	int rc = 0;
+
+	for (uint32_t i = end->tail; rc == 0 && i != end->head; i++)
+		if (concerns(&end->window[i % TCP_WINDOW], tcp, user_data))
+			rc = give_up(&end->window[i % TCP_WINDOW]);
+	for (uint32_t i = 0; i < TCP_CALLS; i++)
+		if (concerns(&end->slots[i], tcp, user_data))
+			give_up_call(&end->slots[i]);
+	return rc;
+}
+
+static void give_up_everywhere(struct path *path, const uint64_t *user_data)
+{
+	struct tcp_path *tcp = (struct tcp_path *)path;
+	struct tcp_link *link = tcp->link;
+
+	for (uint32_t i = 0; i < link->count && !link->error; i++)
+		if (give_up_on(link->ends[i], tcp, user_data) < 0)
+			tcp_link_fail(link, -ENOMEM);
+}
+
+static void tcp_flush(struct path *path)
+{
+	give_up_everywhere(path, NULL);
+}
+
+static void tcp_cancel(struct path *path, uint64_t user_data)
+{
+	give_up_everywhere(path, &user_data);
+}
+
+static void tcp_sleep(struct path *path)
+{
+	struct tcp_link *link = ((struct tcp_path *)path)->link;
+
+	for (uint32_t i = 0; i < link->count && !link->error; i++) {
+		struct tcp_end *end = link->ends[i];
+		struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
+
+		if (channel_unsent(&end->channel) || end->channel.stream.wants_write)
+			event.events |= EPOLLOUT;
+		epoll_ctl(link->epoll_fd, end->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+			  end->channel.stream.fd, &event);
+		end->registered = true;
+	}
+}
+
+const struct transport_fast tcp_fast = {
+	.post = tcp_post,
+	.poll = tcp_poll,
+	.flush = tcp_flush,
+	.cancel = tcp_cancel,
+	.sleep = tcp_sleep,
+};

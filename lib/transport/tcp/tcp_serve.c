@@ -1,0 +1,828 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/tcp/tcp_serve.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "transport/inbox.h"
+#include "transport/tcp/channel.h"
+#include "transport/tcp/wire.h"
+
+#define GRANTS_MAX      (1u << 20)
+#define CONNECTIONS_MAX 65536u /* of one poller */
+
+/* One turn for one connection. */
+#define TURN_BYTES (UINT64_C(1) << 20)
+
+/* A connection is looked at in every turn until it was silent for so many, shared by those active.
+ */
+#define SILENT_TURNS 4096u
+
+/* While some are active, the others are looked for every so many turns. */
+#define LOOK_EVERY 8u
+
+/* Room for what one request can lead to: DONE for those before it, its own head, a small body. */
+#define RESPONSE_BYTES ((uint32_t)sizeof(struct wire_response) * 2 + CHANNEL_STAGE_BYTES)
+
+/* And in pieces; those for the answers that a client can wait for stay free for them. */
+#define RESPONSE_PIECES (3 + INBOX_CALLS)
+
+struct tcp_grant {
+	const struct export *export;
+	uint64_t connection;
+	uint32_t rights;
+	uint32_t client;
+	uint32_t handle;
+};
+
+/* The control thread writes, the pollers read. */
+struct slot {
+	_Atomic(struct tcp_grant *) grant; /* NULL: none, for this reason */
+	_Atomic uint32_t generation;
+	_Atomic int32_t reason;
+};
+
+struct connection {
+	struct channel channel;
+	uint64_t owner; /* control connection */
+	uint32_t cookie;
+	uint32_t silent; /* turns */
+	bool active;
+	bool failed;
+	uint32_t events; /* that epoll_fd looks for */
+
+	uint32_t sequence; /* of the next request */
+	uint32_t done;     /* carried out, not yet responded to */
+
+	/* The request whose body is on its way. */
+	bool receiving;
+	struct wire_request request;
+	struct tcp_grant *grant; /* NULL: refused with status */
+	int status;
+	char *message; /* body of a call */
+
+	LIST_ENTRY(connection) link;
+	LIST_ENTRY(connection) active_link;
+};
+
+/* A lane with calls that were not answered. */
+struct open_lane {
+	struct inbox_lane *lane;
+	uint32_t calls;
+};
+
+struct tcp_service {
+	struct transport_service base;
+	struct tcp_server *server;
+	uint32_t poller;
+	int epoll_fd;
+	uint32_t count;
+	uint32_t active_count;
+	uint32_t turn;
+	uint32_t next_cookie;
+	LIST_HEAD(, connection) connections;
+	LIST_HEAD(, connection) active;
+	struct connection **by_cookie; /* cookie % CONNECTIONS_MAX */
+	uint32_t lanes_count;
+	struct open_lane lanes[SLU_SEGMENTS_MAX];
+};
+
+struct tcp_server {
+	uint32_t pollers;
+	uint32_t next_poller;
+	tcp_on_poller on_poller;
+	void *arg;
+	struct slot *slots; /* GRANTS_MAX, touched as far as used */
+	uint32_t used;      /* slots so far */
+	uint32_t free_count;
+	uint32_t free_room;
+	uint32_t *free_slots;
+	struct tcp_service *services[SLU_POLLERS_MAX];
+};
+
+/* ---- responses ---- */
+
+static void respond(struct connection *connection, uint8_t type, int status, uint32_t length,
+		    uint32_t sequence)
+{
+	struct wire_response response = {
+		.type = type, .status = (int16_t)status, .length = length, .sequence = sequence};
+
+	memcpy(channel_stage(&connection->channel, sizeof(response)), &response, sizeof(response));
+}
+
+/* Those carried out so far, in one response. */
+static void respond_done(struct connection *connection)
+{
+	if (connection->done == 0)
+		return;
+	respond(connection, WIRE_DONE, 0, connection->done, connection->sequence - 1);
+	connection->done = 0;
+}
+
+/* The request at hand is over. */
+static void finish(struct connection *connection, int status)
+{
+	if (status < 0) {
+		respond_done(connection);
+		respond(connection, WIRE_DONE, status, 1, connection->sequence);
+	} else {
+		connection->done++;
+	}
+	connection->sequence++;
+}
+
+static void respond_data(struct connection *connection, const char *data, uint32_t length)
+{
+	struct channel *channel = &connection->channel;
+
+	respond_done(connection);
+	respond(connection, WIRE_DATA, 0, length, connection->sequence++);
+	if (length <= CHANNEL_STAGE_BYTES)
+		memcpy(channel_stage(channel, length), data, length);
+	else
+		channel_refer(channel, data, length);
+}
+
+/* ---- requests ---- */
+
+static int hostile(struct connection *connection, const char *what)
+{
+	log_warning("a data connection is closed: its client sent %s", what);
+	connection->failed = true;
+	return -EPROTO;
+}
+
+static int check_form(struct connection *connection, const struct wire_request *request)
+{
+	uint32_t limit =
+		request->type == WIRE_CALL ? SLU_MESSAGE_MAX : (uint32_t)TRANSPORT_SLICE_MAX_BYTES;
+
+	if (request->type < WIRE_READ || request->type > WIRE_CALL)
+		return hostile(connection, "an unknown request");
+	if (request->length > limit)
+		return hostile(connection, "a request that is too long");
+	if (request->sequence != connection->sequence)
+		return hostile(connection, "a request out of sequence");
+	return 0;
+}
+
+/* A handle is worth something only on the connections of the client that it was given to. */
+static int find_grant(const struct tcp_server *server, const struct connection *connection,
+		      const struct wire_request *request, struct tcp_grant **out)
+{
+	struct slot *slot;
+	struct tcp_grant *grant;
+
+	if (request->handle >= GRANTS_MAX)
+		return -EACCES;
+	slot = &server->slots[request->handle];
+	if (atomic_load_explicit(&slot->generation, memory_order_relaxed) != request->generation)
+		return -EKEYREVOKED;
+	/* Pairs with the release in tcp_server_grant(). */
+	grant = atomic_load_explicit(&slot->grant, memory_order_acquire);
+	if (!grant)
+		return atomic_load_explicit(&slot->reason, memory_order_relaxed);
+	if (grant->connection != connection->owner)
+		return -EACCES;
+	*out = grant;
+	return 0;
+}
+
+static int check_right(const struct tcp_grant *grant, const struct wire_request *request)
+{
+	uint32_t needed = request->type == WIRE_READ   ? SLU_RIGHT_READ
+			  : request->type == WIRE_CALL ? 0
+						       : SLU_RIGHT_WRITE;
+	uint64_t length = grant->export->length;
+
+	if (request->type == WIRE_CALL)
+		return grant->rights ? 0 : -EACCES;
+	if (!(grant->rights & needed))
+		return -EACCES;
+	if (request->length > length || request->offset > length - request->length)
+		return -ERANGE;
+	return 0;
+}
+
+static struct inbox_lane *lane_of(const struct tcp_service *service, const struct tcp_grant *grant)
+{
+	return inbox_lane(grant->export->inbox, service->poller);
+}
+
+static int deliver_notification(struct tcp_service *service, const struct connection *connection)
+{
+	const struct tcp_grant *grant = connection->grant;
+
+	return inbox_notify(lane_of(service, grant), grant->client, connection->request.tag)
+		       ? 0
+		       : -EAGAIN;
+}
+
+static void lane_opened(struct tcp_service *service, struct inbox_lane *lane)
+{
+	uint32_t i = 0;
+
+	while (i < service->lanes_count && service->lanes[i].lane != lane)
+		i++;
+	if (i == service->lanes_count)
+		service->lanes[service->lanes_count++] = (struct open_lane){.lane = lane};
+	service->lanes[i].calls++;
+}
+
+static int deliver_call(struct tcp_service *service, const struct connection *connection)
+{
+	const struct tcp_grant *grant = connection->grant;
+	struct inbox_lane *lane = lane_of(service, grant);
+	uint64_t cookie = (uint64_t)connection->cookie << 32 | connection->request.tag;
+
+	if (service->lanes_count == SLU_SEGMENTS_MAX ||
+	    !inbox_call(lane, grant->client, cookie, connection->message,
+			connection->request.length))
+		return -EAGAIN;
+	lane_opened(service, lane);
+	return 0;
+}
+
+static void body_arrived(struct tcp_service *service, struct connection *connection)
+{
+	int status = connection->status;
+
+	connection->receiving = false;
+	if (status == 0 && connection->request.type == WIRE_NOTIFY)
+		status = deliver_notification(service, connection);
+	else if (status == 0 && connection->request.type == WIRE_CALL)
+		status = deliver_call(service, connection);
+	connection->grant = NULL;
+	finish(connection, status);
+}
+
+/* Where the body goes; NULL: nowhere. */
+static char *destination(struct connection *connection)
+{
+	if (connection->status < 0)
+		return NULL;
+	if (connection->request.type != WIRE_CALL)
+		return connection->grant->export->region->addr + connection->request.offset;
+	if (!connection->message)
+		connection->message = malloc(SLU_MESSAGE_MAX);
+	if (!connection->message)
+		connection->status = -ENOMEM;
+	return connection->message;
+}
+
+static void begin(struct tcp_service *service, struct connection *connection)
+{
+	const struct wire_request *request = &connection->request;
+	struct tcp_grant *grant = NULL;
+	int status = find_grant(service->server, connection, request, &grant);
+
+	if (status == 0)
+		status = check_right(grant, request);
+	if (status == 0 && request->type == WIRE_NOTIFY &&
+	    !inbox_notify_room(lane_of(service, grant)))
+		status = -EAGAIN;
+	if (request->type == WIRE_READ) {
+		if (status < 0 || request->length == 0)
+			finish(connection, status);
+		else
+			respond_data(connection, grant->export->region->addr + request->offset,
+				     request->length);
+		return;
+	}
+	connection->grant = grant;
+	connection->status = status;
+	connection->receiving = true;
+	if (channel_body(&connection->channel, destination(connection), request->length))
+		body_arrived(service, connection);
+}
+
+/* @return was there something to do? */
+static bool step(struct tcp_service *service, struct connection *connection)
+{
+	struct channel *channel = &connection->channel;
+	const void *head;
+
+	if (!channel_room(channel, RESPONSE_BYTES, RESPONSE_PIECES))
+		return false;
+	if (connection->receiving) {
+		if (channel->body_left > 0)
+			return false;
+		body_arrived(service, connection);
+		return true;
+	}
+	head = channel_peek(channel, sizeof(connection->request));
+	if (!head)
+		return false;
+	memcpy(&connection->request, head, sizeof(connection->request));
+	if (check_form(connection, &connection->request) < 0)
+		return false;
+	channel_consume(channel, sizeof(connection->request));
+	begin(service, connection);
+	return true;
+}
+
+/* ---- a connection's turn ---- */
+
+static void activate(struct tcp_service *service, struct connection *connection)
+{
+	connection->silent = 0;
+	if (connection->active)
+		return;
+	connection->active = true;
+	service->active_count++;
+	LIST_INSERT_HEAD(&service->active, connection, active_link);
+}
+
+static void deactivate(struct tcp_service *service, struct connection *connection)
+{
+	if (!connection->active)
+		return;
+	connection->active = false;
+	service->active_count--;
+	LIST_REMOVE(connection, active_link);
+}
+
+static void drop(struct tcp_service *service, struct connection *connection)
+{
+	deactivate(service, connection);
+	LIST_REMOVE(connection, link);
+	service->count--;
+	service->by_cookie[connection->cookie % CONNECTIONS_MAX] = NULL;
+	epoll_ctl(service->epoll_fd, EPOLL_CTL_DEL, connection->channel.stream.fd, NULL);
+	channel_close(&connection->channel);
+	free(connection->message);
+	free(connection);
+}
+
+/* Reads and carries out, until nothing is there, the responses back up, or others wait. */
+static uint32_t take_requests(struct tcp_service *service, struct connection *connection)
+{
+	struct channel *channel = &connection->channel;
+	uint64_t bytes = 0;
+	uint32_t work = 0;
+	ssize_t got;
+
+	for (;;) {
+		while (step(service, connection))
+			work++;
+		if (connection->failed || !channel_room(channel, RESPONSE_BYTES, RESPONSE_PIECES) ||
+		    (bytes > 0 && channel->drained) || bytes >= TURN_BYTES)
+			return work;
+		got = channel_receive(channel);
+		if (got <= 0) {
+			connection->failed |= got < 0;
+			return work;
+		}
+		bytes += (uint64_t)got;
+		work++;
+	}
+}
+
+static uint32_t serve(struct tcp_service *service, struct connection *connection)
+{
+	struct channel *channel = &connection->channel;
+	uint32_t work;
+
+	if (channel_unsent(channel) && channel_send(channel) < 0)
+		connection->failed = true;
+	work = connection->failed ? 1 : take_requests(service, connection);
+	if (!connection->failed) {
+		respond_done(connection);
+		if (channel_unsent(channel) && channel_send(channel) < 0)
+			connection->failed = true;
+	}
+	if (work > 0)
+		connection->silent = 0;
+	else
+		connection->silent++;
+	if (connection->failed)
+		drop(service, connection);
+	return work;
+}
+
+/* ---- answers of the segments' owners ---- */
+
+/* A client that takes no more answers in than it has asked for always leaves room for them. */
+static void send_answer(struct tcp_service *service, const struct inbox_answer *answer)
+{
+	uint32_t cookie = (uint32_t)(answer->cookie >> 32);
+	struct connection *connection = service->by_cookie[cookie % CONNECTIONS_MAX];
+	struct wire_response head = {.type = WIRE_ANSWER,
+				     .status = (int16_t)answer->status,
+				     .length = answer->length,
+				     .sequence = (uint32_t)answer->cookie};
+	char *at;
+
+	if (!connection || connection->cookie != cookie)
+		return; /* its client has left */
+	at = channel_stage_aside(&connection->channel, (uint32_t)sizeof(head) + answer->length);
+	if (!at) {
+		connection->failed = true;
+	} else {
+		memcpy(at, &head, sizeof(head));
+		if (answer->length > 0)
+			memcpy(at + sizeof(head), answer->data, answer->length);
+	}
+	activate(service, connection);
+}
+
+static uint32_t take_answers(struct tcp_service *service)
+{
+	struct inbox_answer answer;
+	uint32_t work = 0;
+
+	for (uint32_t i = 0; i < service->lanes_count;) {
+		struct open_lane *open = &service->lanes[i];
+
+		while (open->calls > 0 && inbox_answer(open->lane, &answer)) {
+			send_answer(service, &answer);
+			inbox_answer_done(open->lane);
+			open->calls--;
+			work++;
+		}
+		if (open->calls > 0)
+			i++;
+		else
+			*open = service->lanes[--service->lanes_count];
+	}
+	return work;
+}
+
+/* ---- the service ---- */
+
+static uint32_t look_for_more(struct tcp_service *service)
+{
+	struct epoll_event events[64];
+	int n = epoll_wait(service->epoll_fd, events, 64, 0);
+
+	for (int i = 0; i < n; i++)
+		activate(service, events[i].data.ptr);
+	return n > 0 ? (uint32_t)n : 0;
+}
+
+/* What the connection waits for: requests while it can respond, room while it cannot. */
+static void watch(struct tcp_service *service, struct connection *connection, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.ptr = connection};
+
+	if (connection->events == events)
+		return;
+	connection->events = events;
+	epoll_ctl(service->epoll_fd, EPOLL_CTL_MOD, connection->channel.stream.fd, &event);
+}
+
+static uint32_t run(struct transport_service *base)
+{
+	struct tcp_service *service = (struct tcp_service *)base;
+	struct connection *connection, *next;
+	uint32_t work = 0;
+
+	if (service->count == 0)
+		return 0;
+	if (service->lanes_count > 0)
+		work += take_answers(service);
+	if (service->active_count == 0 || ++service->turn % LOOK_EVERY == 0)
+		work += look_for_more(service);
+	for (connection = LIST_FIRST(&service->active); connection; connection = next) {
+		next = LIST_NEXT(connection, active_link);
+		watch(service, connection, EPOLLIN);
+		if (connection->silent > SILENT_TURNS / service->active_count &&
+		    !channel_unsent(&connection->channel))
+			deactivate(service, connection);
+		else
+			work += serve(service, connection);
+	}
+	return work;
+}
+
+/* Before a sleep: what is stuck for want of room must wake us as well. */
+static bool pending(struct transport_service *base)
+{
+	struct tcp_service *service = (struct tcp_service *)base;
+	struct connection *connection;
+
+	for (uint32_t i = 0; i < service->lanes_count; i++)
+		if (inbox_answers_pending(service->lanes[i].lane))
+			return true;
+	LIST_FOREACH (connection, &service->active, active_link) {
+		const struct channel *channel = &connection->channel;
+		bool full = !channel_room(channel, RESPONSE_BYTES, RESPONSE_PIECES);
+
+		if (!full && stream_pending(&channel->stream))
+			return true;
+		if (channel_unsent(channel))
+			watch(service, connection, EPOLLOUT | (full ? 0u : EPOLLIN));
+	}
+	return false;
+}
+
+static int service_create(struct tcp_server *server, uint32_t poller)
+{
+	struct tcp_service *service = calloc(1, sizeof(*service));
+
+	if (!service)
+		return fail(-ENOMEM, "out of memory");
+	server->services[poller] = service;
+	service->base.run = run;
+	service->base.pending = pending;
+	service->server = server;
+	service->poller = poller;
+	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (service->epoll_fd < 0)
+		return fail(-errno, "epoll_create1: %s", strerror(errno));
+	service->by_cookie = calloc(CONNECTIONS_MAX, sizeof(service->by_cookie[0]));
+	return service->by_cookie ? 0 : fail(-ENOMEM, "out of memory");
+}
+
+static void service_destroy(struct tcp_service *service)
+{
+	struct connection *connection;
+
+	if (!service)
+		return;
+	while ((connection = LIST_FIRST(&service->connections)))
+		drop(service, connection);
+	if (service->epoll_fd >= 0)
+		close(service->epoll_fd);
+	free(service->by_cookie);
+	free(service);
+}
+
+struct transport_service *tcp_server_service(struct tcp_server *server, uint32_t poller)
+{
+	return &server->services[poller]->base;
+}
+
+int tcp_service_fd(const struct transport_service *service)
+{
+	return ((const struct tcp_service *)service)->epoll_fd;
+}
+
+/* ---- the server: control thread ---- */
+
+int tcp_server_create(uint32_t pollers, tcp_on_poller on_poller, void *arg, struct tcp_server **out)
+{
+	struct tcp_server *server = calloc(1, sizeof(*server));
+	int rc = 0;
+
+	if (!server)
+		return fail(-ENOMEM, "out of memory");
+	server->pollers = pollers;
+	server->on_poller = on_poller;
+	server->arg = arg;
+	server->slots = mmap(NULL, GRANTS_MAX * sizeof(struct slot), PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (server->slots == MAP_FAILED) {
+		server->slots = NULL;
+		rc = fail(-ENOMEM, "no memory for the table of grants: %s", strerror(errno));
+	}
+	for (uint32_t i = 0; rc == 0 && i < pollers; i++)
+		rc = service_create(server, i);
+	if (rc < 0) {
+		tcp_server_destroy(server);
+		return rc;
+	}
+	*out = server;
+	return 0;
+}
+
+void tcp_server_destroy(struct tcp_server *server)
+{
+	if (!server)
+		return;
+	for (uint32_t i = 0; i < server->pollers; i++)
+		service_destroy(server->services[i]);
+	if (server->slots)
+		munmap(server->slots, GRANTS_MAX * sizeof(struct slot));
+	free(server->free_slots);
+	free(server);
+}
+
+struct adopt_call {
+	struct tcp_service *service;
+	struct connection *connection;
+	int result;
+};
+
+static int adopt(struct tcp_service *service, struct connection *connection)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
+
+	if (service->count == CONNECTIONS_MAX / 2)
+		return -ENOSPC;
+	while (service->by_cookie[service->next_cookie % CONNECTIONS_MAX])
+		service->next_cookie++;
+	connection->cookie = service->next_cookie++;
+	connection->events = EPOLLIN;
+	if (epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, connection->channel.stream.fd, &event) < 0)
+		return -errno;
+	service->by_cookie[connection->cookie % CONNECTIONS_MAX] = connection;
+	LIST_INSERT_HEAD(&service->connections, connection, link);
+	service->count++;
+	activate(service, connection); /* TLS may have read ahead */
+	return 0;
+}
+
+static void adopt_on_poller(void *arg)
+{
+	struct adopt_call *call = arg;
+
+	call->result = adopt(call->service, call->connection);
+}
+
+void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t owner)
+{
+	uint32_t poller = server->next_poller++ % server->pollers;
+	struct adopt_call call = {.service = server->services[poller],
+				  .connection = calloc(1, sizeof(struct connection))};
+	struct stream refused = *stream;
+
+	if (!call.connection || channel_open(&call.connection->channel, stream) < 0) {
+		log_error("a data connection is refused: out of memory");
+		free(call.connection);
+		stream_close(&refused);
+		return;
+	}
+	call.connection->owner = owner;
+	server->on_poller(server->arg, poller, adopt_on_poller, &call);
+	if (call.result == 0)
+		return;
+	log_error("a data connection is refused: %s", strerror(-call.result));
+	channel_close(&call.connection->channel);
+	free(call.connection);
+}
+
+struct drop_call {
+	struct tcp_service *service;
+	uint64_t owner;
+};
+
+static void drop_on_poller(void *arg)
+{
+	struct drop_call *call = arg;
+	struct connection *connection = LIST_FIRST(&call->service->connections);
+
+	while (connection) {
+		struct connection *next = LIST_NEXT(connection, link);
+
+		if (connection->owner == call->owner)
+			drop(call->service, connection);
+		connection = next;
+	}
+}
+
+void tcp_server_gone(struct tcp_server *server, uint64_t owner)
+{
+	for (uint32_t i = 0; i < server->pollers; i++) {
+		struct drop_call call = {.service = server->services[i], .owner = owner};
+
+		server->on_poller(server->arg, i, drop_on_poller, &call);
+	}
+}
+
+static int take_slot(struct tcp_server *server, uint32_t *handle)
+{
+	if (server->free_count > 0) {
+		*handle = server->free_slots[--server->free_count];
+		return 0;
+	}
+	if (server->used == GRANTS_MAX)
+		return fail(-ENOSPC, "%u segments are open at this target over TCP", GRANTS_MAX);
+	*handle = server->used++;
+	return 0;
+}
+
+static void give_slot(struct tcp_server *server, uint32_t handle)
+{
+	if (server->free_count == server->free_room) {
+		uint32_t room = server->free_room ? server->free_room * 2 : 64;
+		uint32_t *larger = realloc(server->free_slots, room * sizeof(*larger));
+
+		if (!larger)
+			return; /* one of a million is lost */
+		server->free_slots = larger;
+		server->free_room = room;
+	}
+	server->free_slots[server->free_count++] = handle;
+}
+
+int tcp_server_grant(struct tcp_server *server, const struct export *export, uint32_t rights,
+		     uint32_t client, uint64_t connection, json_t *description,
+		     struct tcp_grant **out)
+{
+	struct tcp_grant *grant = malloc(sizeof(*grant));
+	struct slot *slot;
+	uint32_t handle = 0, generation;
+	int rc = grant ? take_slot(server, &handle) : fail(-ENOMEM, "out of memory");
+
+	if (rc < 0) {
+		free(grant);
+		return rc;
+	}
+	*grant = (struct tcp_grant){.export = export,
+				    .connection = connection,
+				    .rights = rights,
+				    .client = client,
+				    .handle = handle};
+	slot = &server->slots[handle];
+	generation = atomic_load_explicit(&slot->generation, memory_order_relaxed) + 1;
+	if (json_object_set_new(description, "handle", json_integer(handle)) < 0 ||
+	    json_object_set_new(description, "generation", json_integer(generation)) < 0) {
+		give_slot(server, handle);
+		free(grant);
+		return fail(-ENOMEM, "out of memory");
+	}
+	atomic_store_explicit(&slot->generation, generation, memory_order_relaxed);
+	/* Pairs with the acquire in find_grant(). */
+	atomic_store_explicit(&slot->grant, grant, memory_order_release);
+	*out = grant;
+	return 0;
+}
+
+struct forget_call {
+	struct tcp_service *service;
+	const struct tcp_grant *grant;
+	int reason;
+};
+
+/* What arrives for it goes nowhere; what is to be sent from its memory is copied aside. */
+static void forget(struct connection *connection, const struct tcp_grant *grant, int reason)
+{
+	const struct slu_region *region = grant->export->region;
+
+	if (connection->receiving && connection->grant == grant) {
+		connection->grant = NULL;
+		connection->status = reason;
+		connection->channel.body = NULL;
+	}
+	if (channel_privatize(&connection->channel, region->addr,
+			      region->addr + grant->export->length) < 0)
+		connection->failed = true;
+}
+
+static void forget_on_poller(void *arg)
+{
+	struct forget_call *call = arg;
+	struct connection *connection = LIST_FIRST(&call->service->connections);
+
+	while (connection) {
+		struct connection *next = LIST_NEXT(connection, link);
+
+		if (connection->owner == call->grant->connection)
+			forget(connection, call->grant, call->reason);
+		if (connection->failed)
+			drop(call->service, connection);
+		connection = next;
+	}
+}
+
+void tcp_server_revoke(struct tcp_server *server, struct tcp_grant *grant, int reason)
+{
+	struct slot *slot;
+
+	if (!grant)
+		return;
+	slot = &server->slots[grant->handle];
+	atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
+	atomic_store_explicit(&slot->grant, NULL, memory_order_release);
+	for (uint32_t i = 0; i < server->pollers; i++) {
+		struct forget_call call = {
+			.service = server->services[i], .grant = grant, .reason = reason};
+
+		server->on_poller(server->arg, i, forget_on_poller, &call);
+	}
+	give_slot(server, grant->handle);
+	free(grant);
+}
+
+struct close_call {
+	struct tcp_service *service;
+	const struct export *export;
+};
+
+static void close_lane_on_poller(void *arg)
+{
+	struct close_call *call = arg;
+	struct tcp_service *service = call->service;
+	const struct inbox_lane *lane = inbox_lane(call->export->inbox, service->poller);
+
+	for (uint32_t i = 0; i < service->lanes_count; i++)
+		if (service->lanes[i].lane == lane)
+			service->lanes[i--] = service->lanes[--service->lanes_count];
+}
+
+void tcp_server_close(struct tcp_server *server, const struct export *export)
+{
+	for (uint32_t i = 0; i < server->pollers; i++) {
+		struct close_call call = {.service = server->services[i], .export = export};
+
+		server->on_poller(server->arg, i, close_lane_on_poller, &call);
+	}
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The target's side of tcp: what was granted, and the data connections, spread over the pollers.
+ * Each poller runs the service of its connections: it reads requests, carries them out in the
+ * memory of the segments, and responds.
+ *
+ * The control thread grants, revokes and brings connections; the pollers look grants up. A grant is
+ * freed only after every poller has been asked to forget it.
+ */
+#ifndef TCP_TCP_SERVE_H
+#define TCP_TCP_SERVE_H
+
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "transport/transport.h"
+
+struct stream;
+struct tcp_server;
+struct tcp_grant;
+
+/** Run @p fn on a poller's thread, between two of its turns, and wait for it. */
+typedef void (*tcp_on_poller)(void *arg, uint32_t poller, void (*fn)(void *fn_arg), void *fn_arg);
+
+/** @return 0; -ENOMEM; -errno of epoll_create */
+int tcp_server_create(uint32_t pollers, tcp_on_poller on_poller, void *arg,
+		      struct tcp_server **server);
+
+/** No poller runs its services any more, and nothing is granted. Accepts NULL. */
+void tcp_server_destroy(struct tcp_server *server);
+
+/** What poller @p poller is to run. */
+struct transport_service *tcp_server_service(struct tcp_server *server, uint32_t poller);
+
+/** The descriptor that is readable when the service has something to read. */
+int tcp_service_fd(const struct transport_service *service);
+
+/**
+ * Control thread: serve a data connection that belongs to @p connection. The stream is closed when
+ * it cannot be had.
+ */
+void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t connection);
+
+/** Control thread: @p connection has ended, and so do its data connections. */
+void tcp_server_gone(struct tcp_server *server, uint64_t connection);
+
+/** Control thread. @return 0; -ENOMEM, -ENOSPC */
+int tcp_server_grant(struct tcp_server *server, const struct export *export, uint32_t rights,
+		     uint32_t client, uint64_t connection, json_t *description,
+		     struct tcp_grant **grant);
+
+/** Control thread: nothing of @p export is granted any more; its inbox is left alone from now on.
+ */
+void tcp_server_close(struct tcp_server *server, const struct export *export);
+
+/** Control thread: from now on requests for it fail with @p reason. */
+void tcp_server_revoke(struct tcp_server *server, struct tcp_grant *grant, int reason);
+
+#endif

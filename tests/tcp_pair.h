@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Both sides of tcp in one thread, over socket pairs: the target's service and a client's path take
+ * their turns when they are told to. For the unit test and the fuzz targets.
+ */
+#ifndef TESTS_TCP_PAIR_H
+#define TESTS_TCP_PAIR_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "memory/region.h"
+#include "transport/inbox.h"
+#include "transport/tcp/tcp.h"
+#include "transport/tcp/tcp_serve.h"
+
+#define PAIR_BYTES      (UINT64_C(1) << 20)
+#define PAIR_CONNECTION 7u
+
+struct tcp_pair {
+	struct transport_env env;
+	struct path_env path_env;
+	struct transport_peer peer; /* first of what dial() needs */
+	struct tcp_server *server;
+	struct transport_service *service;
+	struct slu_region *segment;
+	struct slu_region *local;
+	struct export export;
+	struct slu_remote *remote;
+	struct path *path;
+	void *granted;
+	uint64_t turn;
+	int eventfd;
+	int raw; /* target's end of the next connection goes here instead, if not -1 */
+	bool keep_raw;
+};
+
+static inline void pair_must(bool good)
+{
+	if (!good)
+		abort();
+}
+
+static inline void pair_on_poller(void *arg, uint32_t poller, void (*fn)(void *), void *fn_arg)
+{
+	(void)arg;
+	(void)poller;
+	fn(fn_arg);
+}
+
+static inline int pair_dial(struct transport_peer *peer, struct stream *stream)
+{
+	struct tcp_pair *pair =
+		(struct tcp_pair *)(void *)((char *)peer - offsetof(struct tcp_pair, peer));
+	struct stream far_end = {0};
+	int ends[2];
+
+	pair_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+	*stream = (struct stream){.fd = ends[0]};
+	far_end.fd = ends[1];
+	if (pair->keep_raw && pair->raw < 0)
+		pair->raw = ends[1];
+	else
+		tcp_server_attach(pair->server, &far_end, PAIR_CONNECTION);
+	return 0;
+}
+
+/** Grant @p rights on the segment to @p connection and make what a client imports of it. */
+static inline void *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t connection,
+			       void **view)
+{
+	json_t *description = json_object();
+	void *granted;
+
+	pair_must(tcp_transport.memory->grant(&pair->env, &pair->export, rights, 5, connection,
+					      description, &granted) == 0);
+	pair_must(tcp_transport.memory->import(description, PAIR_BYTES, rights, NULL, 0, view) ==
+		  0);
+	json_decref(description);
+	return granted;
+}
+
+static inline void pair_open(struct tcp_pair *pair, bool raw)
+{
+	memset(pair, 0, sizeof(*pair));
+	pair->raw = -1;
+	pair->keep_raw = raw;
+	pair->env.tcp_connections = 1;
+	pair->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pair_must(tcp_server_create(1, pair_on_poller, NULL, &pair->server) == 0);
+	pair->env.tcp_server = pair->server;
+	pair->service = tcp_server_service(pair->server, 0);
+	pair_must(region_create(PAIR_BYTES, NULL, &pair->segment) == 0);
+	pair_must(region_create(PAIR_BYTES, NULL, &pair->local) == 0);
+	pair->export = (struct export){.region = pair->segment,
+				       .length = PAIR_BYTES,
+				       .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
+	pair_must(inbox_create(1, pair->eventfd, &pair->export.inbox) == 0);
+	pair->peer.dial = pair_dial;
+	pair->path_env = (struct path_env){.transport = &pair->env,
+					   .turn = &pair->turn,
+					   .epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
+	pair->remote = calloc(1, sizeof(*pair->remote));
+	pair->remote->peer = &pair->peer;
+	pair->remote->length = PAIR_BYTES;
+	pair->granted = pair_grant(pair, SLU_RIGHT_READ | SLU_RIGHT_WRITE, PAIR_CONNECTION,
+				   &pair->remote->view);
+	pair_must(tcp_transport.control->connect(pair->remote, &pair->path_env, &pair->path) == 0);
+}
+
+static inline void pair_close(struct tcp_pair *pair)
+{
+	tcp_transport.control->disconnect(pair->path);
+	tcp_transport.memory->release(pair->remote->view);
+	tcp_transport.memory->revoke(&pair->env, pair->granted, -ESHUTDOWN);
+	tcp_server_close(pair->server, &pair->export);
+	tcp_server_destroy(pair->server);
+	inbox_destroy(pair->export.inbox);
+	region_destroy(pair->segment);
+	region_destroy(pair->local);
+	close(pair->path_env.epoll_fd);
+	close(pair->eventfd);
+	if (pair->raw >= 0)
+		close(pair->raw);
+	free(pair->remote);
+}
+
+/** The target's turn. */
+static inline void pair_serve(struct tcp_pair *pair)
+{
+	for (int i = 0; i < 20; i++)
+		pair->service->run(pair->service);
+}
+
+/** The client's turn. */
+static inline uint32_t pair_poll(struct tcp_pair *pair, struct slu_completion *done, uint32_t n)
+{
+	pair->turn++;
+	return pair->path->fast->poll(pair->path, done, n);
+}
+
+#endif

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Both sides of the tcp transport, turn by turn; between processes the conformance suite has it. */
+#include "tests/tcp_pair.h"
+#include "transport/tcp/wire.h"
+
+#include "tests/tap.h"
+
+static struct slu_op op(struct tcp_pair *pair, uint8_t opcode, uint64_t remote, uint64_t local,
+			uint64_t length)
+{
+	static uint64_t next = 1;
+
+	return (struct slu_op){.user_data = next++,
+			       .remote = pair->remote,
+			       .remote_offset = remote,
+			       .region = pair->local,
+			       .local_offset = local,
+			       .length = length,
+			       .opcode = opcode};
+}
+
+static uint32_t post(struct tcp_pair *pair, const struct slu_op *ops, uint32_t n)
+{
+	return pair->path->fast->post(pair->path, ops, n, NULL);
+}
+
+/* Turns of both until the completion of one operation is there. */
+static struct slu_completion finish_one(struct tcp_pair *pair)
+{
+	struct slu_completion done = {.status = 1};
+
+	for (int i = 0; i < 10000; i++) {
+		pair_serve(pair);
+		if (pair_poll(pair, &done, 1) == 1)
+			return done;
+	}
+	fail_msg("an operation did not finish");
+	return done;
+}
+
+static int run_one(struct tcp_pair *pair, struct slu_op one)
+{
+	struct slu_completion done;
+
+	assert_int_equal(post(pair, &one, 1), 1);
+	done = finish_one(pair);
+	assert_int_equal(done.user_data, one.user_data);
+	return done.status;
+}
+
+static void fill(char *at, uint64_t length, unsigned seed)
+{
+	for (uint64_t i = 0; i < length; i++)
+		at[i] = (char)(seed + i * 31 + (i >> 8));
+}
+
+/* Goal: bytes of every kind of size come through, both ways, and nothing beside them changes. */
+static void test_sizes(void **state)
+{
+	static const uint64_t sizes[] = {0,    1,    7,     8,     2047,  2048,
+					 2049, 4096, 16384, 16385, 65536, TCP_SLICE_BYTES};
+	struct tcp_pair pair;
+
+	(void)state;
+	pair_open(&pair, false);
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		uint64_t size = sizes[i];
+
+		memset(pair.segment->addr, 0, PAIR_BYTES);
+		fill(pair.local->addr, size, (unsigned)i);
+		assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, 100, 0, size)), 0);
+		assert_memory_equal(pair.segment->addr + 100, pair.local->addr, size);
+		assert_int_equal(pair.segment->addr[99], 0);
+		assert_int_equal(pair.segment->addr[100 + size], 0);
+		assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 100, 600000, size)), 0);
+		assert_memory_equal(pair.local->addr + 600000, pair.local->addr, size);
+	}
+	assert_int_equal(pair.path->stats.failed, 0);
+	pair_close(&pair);
+}
+
+/* Goal: more than the window, the staging and the pieces hold is taken in parts, all of it once. */
+static void test_back_pressure(void **state)
+{
+	const uint32_t total = 3000;
+	struct tcp_pair pair;
+	uint32_t posted = 0, finished = 0, full = 0;
+	struct slu_completion done[64];
+
+	(void)state;
+	pair_open(&pair, false);
+	fill(pair.local->addr, PAIR_BYTES / 2, 3);
+	while (finished < total) {
+		uint64_t size = posted % 3 == 0 ? 8 : posted % 3 == 1 ? 1500 : 20000;
+		struct slu_op one = op(&pair, posted % 2 ? SLU_READ : SLU_WRITE, 4096, 8192, size);
+
+		if (posted < total && post(&pair, &one, 1) == 1) {
+			posted++;
+			continue;
+		}
+		full += posted < total;
+		pair_serve(&pair);
+		for (uint32_t n = pair_poll(&pair, done, 64); n > 0; n--, finished++)
+			assert_int_equal(done[n - 1].status, 0);
+	}
+	assert_true(full > 0);
+	assert_int_equal(pair.path->stats.reads + pair.path->stats.writes, total);
+	pair_close(&pair);
+}
+
+/* Goal: the target itself checks range, right, handle and generation. */
+static void test_target_checks(void **state)
+{
+	struct tcp_pair pair;
+	struct tcp_path *tcp;
+	void *read_only, *foreign, *view;
+
+	(void)state;
+	pair_open(&pair, false);
+	tcp = (struct tcp_path *)pair.path;
+	assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, PAIR_BYTES - 7, 0, 8)), -ERANGE);
+	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, UINT64_MAX - 3, 0, 8)), -ERANGE);
+	assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, PAIR_BYTES - 8, 0, 8)), 0);
+
+	read_only = pair_grant(&pair, SLU_RIGHT_READ, PAIR_CONNECTION, &view);
+	tcp->handle = ((struct tcp_view *)view)->handle;
+	tcp->generation = ((struct tcp_view *)view)->generation;
+	assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, 0, 0, 70000)), -EACCES);
+	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 0, 0, 8)), 0);
+	tcp->generation++;
+	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 0, 0, 8)), -EKEYREVOKED);
+	free(view);
+
+	foreign = pair_grant(&pair, SLU_RIGHT_READ, PAIR_CONNECTION + 1, &view);
+	tcp->handle = ((struct tcp_view *)view)->handle;
+	tcp->generation = ((struct tcp_view *)view)->generation;
+	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 0, 0, 8)), -EACCES);
+	tcp->handle = UINT32_MAX;
+	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 0, 0, 8)), -EACCES);
+	free(view);
+	tcp_server_revoke(pair.server, foreign, -ESHUTDOWN);
+	tcp_server_revoke(pair.server, read_only, -ESHUTDOWN);
+	pair_close(&pair);
+}
+
+/* Goal: after a right is revoked nothing more is written, and the reason reaches the client. */
+static void test_revoke_in_mid_transfer(void **state)
+{
+	struct tcp_pair pair;
+	struct slu_op one;
+	struct slu_completion done;
+
+	(void)state;
+	pair_open(&pair, false);
+	fill(pair.local->addr, TCP_SLICE_BYTES, 1);
+	one = op(&pair, SLU_WRITE, 0, 0, TCP_SLICE_BYTES);
+	assert_int_equal(post(&pair, &one, 1), 1);
+	pair.service->run(pair.service); /* what the socket held: not all of it */
+	assert_int_equal(pair.segment->addr[TCP_SLICE_BYTES - 1], 0);
+	tcp_server_revoke(pair.server, pair.granted, -EKEYREVOKED);
+	pair.granted = NULL;
+	memset(pair.segment->addr, 0x55, PAIR_BYTES);
+	done = finish_one(&pair);
+	assert_int_equal(done.status, -EKEYREVOKED);
+	for (uint64_t i = 0; i < PAIR_BYTES; i++)
+		assert_int_equal(pair.segment->addr[i], 0x55);
+	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 0, 0, 8)), -EKEYREVOKED);
+	pair_close(&pair);
+}
+
+/* Goal: a write that was given up never reads its source again, and the connection goes on. */
+static void test_flush_write(void **state)
+{
+	struct tcp_pair pair;
+	struct slu_op ops[3];
+	struct slu_completion done[4];
+
+	(void)state;
+	pair_open(&pair, false);
+	fill(pair.local->addr, TCP_SLICE_BYTES, 9);
+	for (int i = 0; i < 3; i++)
+		ops[i] = op(&pair, SLU_WRITE, 0, 0, TCP_SLICE_BYTES);
+	assert_int_equal(post(&pair, ops, 3), 3);
+	pair.path->fast->flush(pair.path);
+	assert_int_equal(pair_poll(&pair, done, 4), 3);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(done[i].status, -ECANCELED);
+	memset(pair.local->addr, 0xee, TCP_SLICE_BYTES); /* ours again */
+	for (int i = 0; i < 100; i++) {
+		pair_serve(&pair);
+		assert_int_equal(pair_poll(&pair, done, 4), 0);
+	}
+	fill(pair.local->addr + TCP_SLICE_BYTES, TCP_SLICE_BYTES, 9);
+	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 0, 0, 8)), 0);
+	assert_memory_equal(pair.segment->addr, pair.local->addr + TCP_SLICE_BYTES,
+			    TCP_SLICE_BYTES);
+	pair_close(&pair);
+}
+
+/* Goal: a read that was given up does not touch its destination any more, even in mid-body. */
+static void test_flush_read(void **state)
+{
+	struct tcp_pair pair;
+	struct slu_op ops[2];
+	struct slu_completion done[4];
+
+	(void)state;
+	pair_open(&pair, false);
+	memset(pair.segment->addr, 0x77, PAIR_BYTES);
+	ops[0] = op(&pair, SLU_READ, 0, 0, TCP_SLICE_BYTES);
+	ops[1] = op(&pair, SLU_READ, 0, TCP_SLICE_BYTES, TCP_SLICE_BYTES);
+	assert_int_equal(post(&pair, ops, 2), 2);
+	pair.service->run(pair.service);
+	assert_int_equal(pair_poll(&pair, done, 4), 0); /* part of the first body is in place */
+	pair.path->fast->cancel(pair.path, ops[0].user_data);
+	assert_int_equal(pair_poll(&pair, done, 4), 1);
+	assert_int_equal(done[0].status, -ECANCELED);
+	assert_int_equal(done[0].user_data, ops[0].user_data);
+	memset(pair.local->addr, 0x11, TCP_SLICE_BYTES);
+	done[0] = finish_one(&pair);
+	assert_int_equal(done[0].status, 0);
+	assert_int_equal(done[0].user_data, ops[1].user_data);
+	for (uint64_t i = 0; i < TCP_SLICE_BYTES; i++)
+		assert_int_equal(pair.local->addr[i], 0x11);
+	assert_memory_equal(pair.local->addr + TCP_SLICE_BYTES, pair.segment->addr,
+			    TCP_SLICE_BYTES);
+	pair_close(&pair);
+}
+
+/* Goal: notifications arrive after their data; when the owner's lane is full the client retries. */
+static void test_notify(void **state)
+{
+	struct slu_notification notes[SLU_NOTIFICATIONS_MAX + 1];
+	struct tcp_pair pair;
+	struct slu_op one;
+
+	(void)state;
+	pair_open(&pair, false);
+	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX; i++) {
+		one = op(&pair, SLU_WRITE_NOTIFY, i, 0, 1);
+		one.tag = i;
+		pair.local->addr[0] = (char)i;
+		assert_int_equal(run_one(&pair, one), 0);
+	}
+	pair.local->addr[0] = 99;
+	one = op(&pair, SLU_WRITE_NOTIFY, 500, 0, 1);
+	assert_int_equal(run_one(&pair, one), -EAGAIN);
+	assert_int_equal(pair.segment->addr[500], 0);
+	assert_int_equal(inbox_poll(pair.export.inbox, 0, notes, SLU_NOTIFICATIONS_MAX + 1),
+			 SLU_NOTIFICATIONS_MAX);
+	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX; i++) {
+		assert_int_equal(notes[i].tag, i);
+		assert_int_equal(notes[i].client, 5);
+		assert_int_equal(pair.segment->addr[i], (char)i);
+	}
+	assert_int_equal(run_one(&pair, one), 0);
+	pair_close(&pair);
+}
+
+static struct slu_op call(struct tcp_pair *pair, uint64_t local, uint64_t length, uint64_t answer,
+			  uint32_t room)
+{
+	struct slu_op one = op(pair, SLU_CALL, answer, local, length);
+
+	one.tag = room;
+	return one;
+}
+
+static struct inbox_request receive(struct tcp_pair *pair)
+{
+	struct inbox_request request = {0};
+
+	pair_serve(pair);
+	assert_true(inbox_receive(pair->export.inbox, 0, &request));
+	return request;
+}
+
+/* Goal: calls of all sizes; answers in any order; one too long, one that fails. */
+static void test_calls(void **state)
+{
+	struct inbox_request requests[3];
+	struct tcp_pair pair;
+	struct slu_op ops[3];
+	struct slu_completion done;
+
+	(void)state;
+	pair_open(&pair, false);
+	fill(pair.local->addr, SLU_MESSAGE_MAX, 4);
+	ops[0] = call(&pair, 0, SLU_MESSAGE_MAX, 10000, SLU_MESSAGE_MAX);
+	ops[1] = call(&pair, 0, 0, 20000, 10);
+	ops[2] = call(&pair, 0, 64, 30000, 64);
+	assert_int_equal(post(&pair, ops, 3), 3);
+	for (int i = 0; i < 3; i++) {
+		requests[i] = receive(&pair);
+		assert_int_equal(requests[i].client, 5);
+		assert_int_equal(requests[i].length, ops[i].length);
+		assert_memory_equal(requests[i].data, pair.local->addr, ops[i].length);
+	}
+	inbox_reply(pair.export.inbox, 0, requests[2].slot, -EPERM, NULL, 0);
+	done = finish_one(&pair);
+	assert_int_equal(done.user_data, ops[2].user_data);
+	assert_int_equal(done.status, -EPERM);
+	inbox_reply(pair.export.inbox, 0, requests[1].slot, 0, "eleven char", 11);
+	done = finish_one(&pair);
+	assert_int_equal(done.user_data, ops[1].user_data);
+	assert_int_equal(done.status, -EMSGSIZE);
+	assert_int_equal(pair.local->addr[20000], 0);
+	inbox_reply(pair.export.inbox, 0, requests[0].slot, 0, pair.local->addr, SLU_MESSAGE_MAX);
+	done = finish_one(&pair);
+	assert_int_equal(done.user_data, ops[0].user_data);
+	assert_int_equal(done.status, 0);
+	assert_int_equal(done.length, SLU_MESSAGE_MAX);
+	assert_memory_equal(pair.local->addr + 10000, pair.local->addr, SLU_MESSAGE_MAX);
+	pair_close(&pair);
+}
+
+/* Goal: the answer to a call that was given up goes nowhere, the next call gets its own. */
+static void test_late_answer(void **state)
+{
+	struct inbox_request first, second;
+	struct tcp_pair pair;
+	struct slu_completion done;
+	struct slu_op one;
+
+	(void)state;
+	pair_open(&pair, false);
+	one = call(&pair, 0, 8, 10000, 64);
+	assert_int_equal(post(&pair, &one, 1), 1);
+	first = receive(&pair);
+	pair.path->fast->cancel(pair.path, one.user_data);
+	assert_int_equal(pair_poll(&pair, &done, 1), 1);
+	assert_int_equal(done.status, -ECANCELED);
+	for (uint32_t i = 0; i < TCP_CALLS - 1; i++) { /* the same slot comes round again */
+		one = call(&pair, 0, 8, 20000, 64);
+		assert_int_equal(post(&pair, &one, 1), 1);
+		second = receive(&pair);
+		inbox_reply(pair.export.inbox, 0, second.slot, 0, "x", 1);
+		assert_int_equal(finish_one(&pair).status, 0);
+	}
+	one = call(&pair, 0, 8, 20000, 64);
+	assert_int_equal(post(&pair, &one, 1), 1);
+	second = receive(&pair);
+	inbox_reply(pair.export.inbox, 0, first.slot, 0, "late", 4);
+	pair_serve(&pair);
+	assert_int_equal(pair_poll(&pair, &done, 1), 0);
+	inbox_reply(pair.export.inbox, 0, second.slot, 0, "mine", 4);
+	done = finish_one(&pair);
+	assert_int_equal(done.user_data, one.user_data);
+	assert_memory_equal(pair.local->addr + 20000, "mine", 4);
+	assert_int_equal(pair.local->addr[10000], 0);
+	pair_close(&pair);
+}
+
+/* Goal: a target that breaks the protocol ends the link; every operation fails once. */
+static void test_hostile_target(void **state)
+{
+	static const struct wire_response lies[] = {
+		{.type = 9},
+		{.type = WIRE_DONE, .length = 2, .sequence = 1},
+		{.type = WIRE_DONE, .length = 1, .sequence = 5},
+		{.type = WIRE_DATA, .length = 9, .sequence = 0},
+		{.type = WIRE_DATA, .length = 8, .sequence = 1},
+		{.type = WIRE_DONE, .length = 1, .sequence = 0}, /* a read without its data */
+		{.type = WIRE_ANSWER, .length = SLU_MESSAGE_MAX + 1},
+		{.type = WIRE_ANSWER, .status = 1},
+	};
+
+	(void)state;
+	slu_log_set(SLU_LOG_ERROR - 1, NULL, NULL);
+	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+		struct slu_completion done[2];
+		struct tcp_pair pair;
+		struct slu_op one;
+
+		pair_open(&pair, true);
+		one = op(&pair, SLU_READ, 0, 0, 8);
+		assert_int_equal(post(&pair, &one, 1), 1);
+		assert_int_equal(write(pair.raw, &lies[i], sizeof(lies[i])), sizeof(lies[i]));
+		assert_int_equal(pair_poll(&pair, done, 2), 1);
+		assert_int_equal(done[0].status, -ECONNRESET);
+		assert_int_equal(post(&pair, &one, 1), 1);
+		assert_int_equal(pair_poll(&pair, done, 2), 1);
+		assert_int_equal(done[0].status, -ECONNRESET);
+		assert_int_equal(atomic_load(&pair.remote->state), -ECONNRESET);
+		pair_close(&pair);
+	}
+	slu_log_set(SLU_LOG_WARNING, NULL, NULL);
+}
+
+/* Goal: a client that breaks the protocol loses that connection and nobody else notices. */
+static void test_hostile_client(void **state)
+{
+	static const struct wire_request lies[] = {
+		{.type = 0},
+		{.type = 5},
+		{.type = WIRE_WRITE, .length = UINT32_MAX},
+		{.type = WIRE_CALL, .length = SLU_MESSAGE_MAX + 1},
+		{.type = WIRE_READ, .length = 8, .sequence = 1},
+	};
+	struct tcp_pair pair;
+
+	(void)state;
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	pair_open(&pair, false);
+	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+		char answer[64];
+		int ends[2];
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+		tcp_server_attach(pair.server, &(struct stream){.fd = ends[1]}, 99);
+		assert_int_equal(write(ends[0], &lies[i], sizeof(lies[i])), sizeof(lies[i]));
+		pair_serve(&pair);
+		assert_int_equal(read(ends[0], answer, sizeof(answer)), 0);
+		close(ends[0]);
+		assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, 0, 0, 8)), 0);
+	}
+	slu_log_set(SLU_LOG_WARNING, NULL, NULL);
+	pair_close(&pair);
+}
+
+/* Goal: when the control connection ends, its data connections do. */
+static void test_gone(void **state)
+{
+	struct slu_completion done;
+	struct tcp_pair pair;
+	struct slu_op one;
+
+	(void)state;
+	pair_open(&pair, false);
+	tcp_server_gone(pair.server, PAIR_CONNECTION + 1);
+	one = op(&pair, SLU_READ, 0, 0, 8);
+	assert_int_equal(run_one(&pair, one), 0);
+	tcp_server_gone(pair.server, PAIR_CONNECTION);
+	assert_int_equal(post(&pair, &one, 1), 1);
+	done = finish_one(&pair);
+	assert_int_equal(done.status, -ECONNRESET);
+	assert_int_equal(done.scope, SLU_SCOPE_PATH);
+	pair_close(&pair);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_back_pressure),
+		cmocka_unit_test(test_target_checks),
+		cmocka_unit_test(test_revoke_in_mid_transfer),
+		cmocka_unit_test(test_flush_write),
+		cmocka_unit_test(test_flush_read),
+		cmocka_unit_test(test_notify),
+		cmocka_unit_test(test_calls),
+		cmocka_unit_test(test_late_answer),
+		cmocka_unit_test(test_hostile_target),
+		cmocka_unit_test(test_hostile_client),
+		cmocka_unit_test(test_gone),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
