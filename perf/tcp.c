@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sluice's tcp path over the loopback interface: single figures that perf/run sets against other
- * programs, and the round trip beside that of plain sockets. One line of JSON a row; see
- * perf/README.md.
+ * programs, the round trip beside that of plain sockets, and the rate beside a hostile client. One
+ * line of JSON a row; see perf/README.md.
  */
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "hostile.h"
 #include "load.h"
 #include "loopback.h"
 #include "report.h"
@@ -18,6 +20,9 @@
 #define DEPTH         4  /* batches in flight */
 #define TRIP_BYTES    8
 #define TRIP_FLOOR    (1 / 1.1)
+#define SIEGE_SLICES  15 /* in a slice of a siege */
+#define SIEGE_FLOOR   0.9
+#define NOTE_BYTES    64
 
 struct sample {
 	const char *name;
@@ -201,6 +206,91 @@ static int run_trips(const struct bench *bench)
 	return 0;
 }
 
+/* A well-behaved client, with and without a hostile one at the same target. */
+struct siege {
+	struct client client;
+	struct hostile hostile;
+	struct bench bench; /* with slices in which the hostile one gets its turn */
+	uint64_t besieged_ns;
+};
+
+static double measure_besieged(void *arg)
+{
+	struct siege *siege = arg;
+	uint64_t start_ns = clock_monotonic_ns(NULL);
+	double rate;
+
+	target_resume(&siege->client.rig.target);
+	hostile_resume(&siege->hostile);
+	rate = lanes_rate(&siege->bench, &siege->client.lane, 1);
+	hostile_pause(&siege->hostile);
+	target_pause(&siege->client.rig.target);
+	siege->besieged_ns += clock_monotonic_ns(NULL) - start_ns;
+	return rate;
+}
+
+static double measure_peace(void *arg)
+{
+	struct siege *siege = arg;
+	double rate;
+
+	target_resume(&siege->client.rig.target);
+	rate = lanes_rate(&siege->bench, &siege->client.lane, 1);
+	target_pause(&siege->client.rig.target);
+	return rate;
+}
+
+static void run_siege(const struct bench *bench, const char *name, enum hostile_kind kind)
+{
+	struct sample sample = {name, SLU_WRITE, 64 * KIB, RIG_CACHED, 0, 1, kind == HOSTILE_KEY};
+	struct pair_round rounds[PAIR_ROUNDS_MAX];
+	static struct siege siege;
+	char note[NOTE_BYTES];
+	unsigned moved;
+
+	siege.besieged_ns = 0;
+	siege.bench = *bench;
+	siege.bench.slice_ns *= SIEGE_SLICES;
+	client_open(&siege.client, bench, &sample, batch_of(sample.length), DEPTH);
+	hostile_start(&siege.hostile, kind, siege.client.rig.target.address);
+	target_pause(&siege.client.rig.target);
+	moved = pair_measure(bench, &(struct side){measure_besieged, &siege},
+			     &(struct side){measure_peace, &siege}, BETTER_HIGHER, rounds);
+	snprintf(note, sizeof(note), "%.0f attempts a second",
+		 (double)*siege.hostile.attempts * (double)NS_PER_SECOND /
+			 (double)siege.besieged_ns);
+	report_pair(&(struct row){.name = name,
+				  .unit = "GB/s",
+				  .scale = 1e9,
+				  .reference_name = "Sluice in peace",
+				  .floor = SIEGE_FLOOR,
+				  .note = note},
+		    rounds, bench->rounds, moved);
+	hostile_stop(&siege.hostile);
+	target_resume(&siege.client.rig.target);
+	client_close(&siege.client);
+}
+
+static int run_sieges(const struct bench *bench)
+{
+	static const struct {
+		const char *name;
+		enum hostile_kind kind;
+	} sieges[] = {
+		{"write 64K beside silent connections", HOSTILE_SILENT},
+		{"write 64K beside slow connections", HOSTILE_SLOW},
+		{"write 64K beside a flood of connections", HOSTILE_CONNECTS},
+		{"write 64K beside oversized messages", HOSTILE_OVERSIZED},
+		{"write 64K beside guessed tokens", HOSTILE_TOKEN},
+		{"write 64K, TLS, beside wrong keys", HOSTILE_KEY},
+	};
+
+	for (size_t i = 0; i < sizeof(sieges) / sizeof(sieges[0]); i++)
+		if (bench_wants(bench, sieges[i].name))
+			run_siege(bench, sieges[i].name, sieges[i].kind);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct bench bench;
@@ -211,6 +301,8 @@ int main(int argc, char **argv)
 		return run_samples(&bench);
 	if (strcmp(group, "trips") == 0)
 		return run_trips(&bench);
-	fputs("usage: tcp [options] sample|trips\n", stderr);
+	if (strcmp(group, "sieges") == 0)
+		return run_sieges(&bench);
+	fputs("usage: tcp [options] sample|trips|sieges\n", stderr);
 	return 2;
 }

@@ -64,6 +64,7 @@ def rows(bench):
     for name, row in candidates(bench):
         if compare.wanted(bench, name):
             yield row()
+    yield from compare.rows_of(bench, "tcp", "sieges")
     for line in bench.lines("sockets", []):
         yield report.row_of_limit(line["name"], line["unit"], line["reference"],
                                   line["reference_name"], line["core_to_core_ns"],
