@@ -89,6 +89,10 @@ static inline void *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t 
 
 static inline void pair_open(struct tcp_pair *pair, bool raw)
 {
+	struct slu_region_options ordinary;
+
+	slu_region_options_init(&ordinary);
+	ordinary.page = SLU_PAGE_ORDINARY;
 	memset(pair, 0, sizeof(*pair));
 	pair->raw = -1;
 	pair->keep_raw = raw;
@@ -97,8 +101,8 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair_must(tcp_server_create(1, pair_on_poller, NULL, &pair->server) == 0);
 	pair->env.tcp_server = pair->server;
 	pair->service = tcp_server_service(pair->server, 0);
-	pair_must(region_create(PAIR_BYTES, NULL, &pair->segment) == 0);
-	pair_must(region_create(PAIR_BYTES, NULL, &pair->local) == 0);
+	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->segment) == 0);
+	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->local) == 0);
 	pair->export = (struct export){.region = pair->segment,
 				       .length = PAIR_BYTES,
 				       .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};

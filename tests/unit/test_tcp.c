@@ -418,6 +418,30 @@ static void test_hostile_client(void **state)
 	pair_close(&pair);
 }
 
+/* Goal: a read whose body has come in part fails once when the connection dies. */
+static void test_death_in_mid_body(void **state)
+{
+	struct wire_response head = {.type = WIRE_DATA, .length = 1000};
+	struct slu_completion done[2];
+	struct tcp_pair pair;
+	struct slu_op one;
+
+	(void)state;
+	pair_open(&pair, true);
+	one = op(&pair, SLU_READ, 0, 0, 1000);
+	assert_int_equal(post(&pair, &one, 1), 1);
+	assert_int_equal(write(pair.raw, &head, sizeof(head)), sizeof(head));
+	assert_int_equal(write(pair.raw, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(pair_poll(&pair, done, 2), 0);
+	close(pair.raw);
+	pair.raw = -1;
+	assert_int_equal(pair_poll(&pair, done, 2), 1);
+	assert_int_equal(done[0].user_data, one.user_data);
+	assert_int_equal(done[0].status, -ECONNRESET);
+	assert_int_equal(pair_poll(&pair, done, 2), 0);
+	pair_close(&pair);
+}
+
 /* Goal: when the control connection ends, its data connections do. */
 static void test_gone(void **state)
 {
@@ -452,6 +476,7 @@ int main(void)
 		cmocka_unit_test(test_late_answer),
 		cmocka_unit_test(test_hostile_target),
 		cmocka_unit_test(test_hostile_client),
+		cmocka_unit_test(test_death_in_mid_body),
 		cmocka_unit_test(test_gone),
 	};
 

@@ -77,6 +77,8 @@ static void fail_end(struct tcp_end *end, int error)
 			answered(request, error);
 	}
 	end->expected = end->head;
+	if (end->receiving && end->receiving->opcode != SLU_CALL)
+		answered(end->receiving, error);
 	for (uint32_t i = 0; i < TCP_CALLS; i++)
 		if (end->slots[i].path && !end->slots[i].answered)
 			answered(&end->slots[i], error);
@@ -262,13 +264,14 @@ static int on_done(struct tcp_end *end, const struct wire_response *response)
 	if (count > end->head - end->expected || response->sequence != end->expected + count - 1)
 		return strange("it acknowledged what was not asked");
 	for (uint32_t i = 0; i < count; i++) {
-		struct tcp_request *request = &end->window[end->expected++ % TCP_WINDOW];
+		struct tcp_request *request = &end->window[end->expected % TCP_WINDOW];
 
+		if (request->opcode == SLU_READ && !request->announces && response->status == 0 &&
+		    request->length > 0)
+			return strange("a read without its data");
+		end->expected++;
 		if (request->announces)
 			call_announced(request, response->status);
-		else if (request->opcode == SLU_READ && response->status == 0 &&
-			 request->length > 0)
-			return strange("a read without its data");
 		else
 			answered(request, response->status);
 	}
