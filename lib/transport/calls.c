@@ -28,12 +28,11 @@ static void reclaim(struct calls_path *calls)
 static int start(struct calls_path *calls, const struct slu_op *op)
 {
 	const char *data = op->region->addr + op->local_offset;
-	uint32_t taken = calls->posted | calls->sender.open;
 	int slot;
 
 	if (remote_state(calls) == 0)
 		return mailbox_send(&calls->sender, calls->posted, data, (uint32_t)op->length);
-	slot = __builtin_ctzll(~(uint64_t)taken);
+	slot = __builtin_ctzll(~(uint64_t)calls->posted); /* nothing goes into its memory */
 	if (slot >= (int)MAILBOX_SLOTS)
 		return -1;
 	calls->dead |= 1u << slot;

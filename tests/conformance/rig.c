@@ -234,8 +234,40 @@ uint32_t rig_notified(struct rig *rig)
 {
 	if (in_process(rig))
 		return target_take_notifications(rig->segments[0], slu_region_addr(rig->regions[0]),
-						 expected_in_process);
+						 expected_in_process, false);
 	return (uint32_t)answer(rig);
+}
+
+void rig_expect_asleep(struct rig *rig, uint32_t n)
+{
+	question(rig, &(struct target_question){TARGET_NOTIFICATIONS, 0, n, true});
+}
+
+static void *serve_in_process(void *arg)
+{
+	struct rig *rig = arg;
+
+	rig->calls = target_serve_calls(rig->segments[0], rig->service, rig->calls);
+	return NULL;
+}
+
+void rig_serve_calls(struct rig *rig, enum rig_service service, uint32_t n)
+{
+	if (!in_process(rig)) {
+		question(rig, &(struct target_question){TARGET_CALLS, service, n, 0});
+		return;
+	}
+	rig->service = service;
+	rig->calls = n;
+	must(-pthread_create(&rig->server, NULL, serve_in_process, rig));
+}
+
+uint32_t rig_served(struct rig *rig)
+{
+	if (!in_process(rig))
+		return (uint32_t)answer(rig);
+	pthread_join(rig->server, NULL);
+	return rig->calls;
 }
 
 void rig_kill_target(struct rig *rig)

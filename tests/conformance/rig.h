@@ -7,6 +7,7 @@
 #ifndef CONFORMANCE_RIG_H
 #define CONFORMANCE_RIG_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -17,6 +18,17 @@
 #define RIG_SMALL_BYTES   UINT64_C(65536)
 #define RIG_SMALL_COUNT   24
 #define RIG_NOTIFY_STRIDE 256 /* bytes of data that belong to one tag */
+
+/** How the target answers calls. */
+enum rig_service {
+	RIG_ECHO,      /* each request at once, with its bytes changed by rig_answer_byte() */
+	RIG_SLEEPING,  /* the same, but it waits for each on the eventfd */
+	RIG_REVERSED,  /* the same, in groups of 8, the last first */
+	RIG_LATE,      /* when all have come, 0.2 s later */
+	RIG_LONGEST,   /* with SLU_MESSAGE_MAX bytes, whatever was asked */
+	RIG_STATUS,    /* with the status that the request begins with, int32_t */
+	RIG_LEFTOVERS, /* whatever comes, until nothing has come for 0.3 s */
+};
 
 /** One column of the suite. */
 struct rig_options {
@@ -45,6 +57,9 @@ struct rig {
 	/* ... this one. */
 	struct slu_region *regions[2 + RIG_SMALL_COUNT];
 	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
+	pthread_t server; /* of calls; its answer */
+	enum rig_service service;
+	uint32_t calls;
 };
 
 /** Segments are "PREFIX-big", "PREFIX-ro" (read-only, filled with generation 9), "PREFIX-sK". */
@@ -75,8 +90,22 @@ void rig_target_clear(struct rig *rig, uint64_t offset, uint64_t length);
  */
 void rig_expect_notifications(struct rig *rig, uint32_t n);
 
+/** The same with an owner that sleeps on the eventfd. Not for a target in this process. */
+void rig_expect_asleep(struct rig *rig, uint32_t n);
+
 /** @return notifications whose data was there; waits up to some seconds for those expected */
 uint32_t rig_notified(struct rig *rig);
+
+static inline uint8_t rig_answer_byte(uint8_t byte)
+{
+	return (uint8_t)(byte * 3 + 1);
+}
+
+/** Let the target serve @p n calls, in the background; rig_served() ends it. */
+void rig_serve_calls(struct rig *rig, enum rig_service service, uint32_t n);
+
+/** @return calls answered; waits up to some seconds for those expected */
+uint32_t rig_served(struct rig *rig);
 
 /** The target process: kill it or let it close in order. Not for a target in this process. */
 void rig_kill_target(struct rig *rig);

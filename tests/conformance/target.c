@@ -2,6 +2,7 @@
 /* The target process of the suite: exports its segments and answers questions about their bytes. */
 #include "target.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,19 +12,40 @@
 
 #include "pattern.h"
 
-#define NOTIFY_SECONDS 20
+#define SERVE_SECONDS 20
+#define WAKE_MS       10000
+#define LATE_US       200000
+#define QUIET_US      300000
+#define GROUP         8u
 
-uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *memory, uint32_t n)
+/* @return false: armed and not woken, which must not be */
+static bool sleep_until_woken(struct slu_segment *segment)
+{
+	struct pollfd wake = {.fd = slu_segment_eventfd(segment), .events = POLLIN};
+	uint64_t count;
+
+	if (slu_segment_arm(segment) != 0)
+		return true;
+	if (poll(&wake, 1, WAKE_MS) != 1)
+		return false;
+	return read(wake.fd, &count, sizeof(count)) == sizeof(count);
+}
+
+uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *memory, uint32_t n,
+				   bool sleeps)
 {
 	struct slu_notification note;
-	time_t until = time(NULL) + NOTIFY_SECONDS;
+	time_t until = time(NULL) + SERVE_SECONDS;
 	uint32_t taken = 0, good = 0;
 
 	while (taken < n && time(NULL) < until) {
 		uint64_t at;
 
-		if (slu_segment_poll(segment, &note, 1) == 0)
+		if (slu_segment_poll(segment, &note, 1) == 0) {
+			if (sleeps && !sleep_until_woken(segment))
+				break;
 			continue;
+		}
 		at = (uint64_t)note.tag * RIG_NOTIFY_STRIDE;
 		taken++;
 		good += at + RIG_NOTIFY_STRIDE <= RIG_SEGMENT_BYTES &&
@@ -31,6 +53,91 @@ uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *m
 				RIG_NOTIFY_STRIDE;
 	}
 	return good;
+}
+
+static bool answer_call(struct slu_segment *segment, enum rig_service service,
+			const struct slu_message *message)
+{
+	uint8_t answer[SLU_MESSAGE_MAX];
+	uint32_t length = message->length;
+	int32_t status = 0;
+
+	for (uint32_t i = 0; i < length; i++)
+		answer[i] = rig_answer_byte(((const uint8_t *)message->data)[i]);
+	if (service == RIG_LONGEST) {
+		memset(answer, 0x77, sizeof(answer));
+		length = SLU_MESSAGE_MAX;
+	}
+	if (service == RIG_STATUS && length >= sizeof(status))
+		memcpy(&status, message->data, sizeof(status));
+	return slu_segment_answer(segment, message, status, answer, length) == 0;
+}
+
+/* The last first. */
+static uint32_t answer_group(struct slu_segment *segment, enum rig_service service,
+			     const struct slu_message *group, uint32_t n)
+{
+	uint32_t answered = 0;
+
+	while (n-- > 0)
+		answered += answer_call(segment, service, &group[n]);
+	return answered;
+}
+
+/* Requests that are kept until there are @p want of them. @return how many came */
+static uint32_t collect(struct slu_segment *segment, bool sleeps, struct slu_message *group,
+			uint32_t want)
+{
+	time_t until = time(NULL) + SERVE_SECONDS;
+	uint32_t n = 0;
+
+	while (n < want && time(NULL) < until) {
+		int got = slu_segment_receive(segment, group + n, want - n);
+
+		n += (uint32_t)got;
+		if (got == 0 && sleeps && !sleep_until_woken(segment))
+			break;
+	}
+	return n;
+}
+
+/* Whatever comes, until nothing has come for a while. */
+static uint32_t serve_leftovers(struct slu_segment *segment)
+{
+	struct slu_message message;
+	uint32_t answered = 0;
+
+	for (uint32_t quiet_us = 0; quiet_us < QUIET_US; quiet_us += 1000) {
+		while (slu_segment_receive(segment, &message, 1) == 1) {
+			answered += answer_call(segment, RIG_ECHO, &message);
+			quiet_us = 0;
+		}
+		usleep(1000);
+	}
+	return answered;
+}
+
+uint32_t target_serve_calls(struct slu_segment *segment, enum rig_service service, uint32_t n)
+{
+	struct slu_message group[SLU_MESSAGES_MAX];
+	uint32_t answered = 0;
+
+	if (service == RIG_LEFTOVERS)
+		return serve_leftovers(segment);
+	while (answered < n) {
+		uint32_t left = n - answered;
+		uint32_t want = service == RIG_REVERSED ? GROUP : service == RIG_LATE ? left : 1;
+		uint32_t got;
+
+		want = want < left ? want : left;
+		got = collect(segment, service == RIG_SLEEPING, group, want);
+		if (service == RIG_LATE)
+			usleep(LATE_US);
+		answered += answer_group(segment, service, group, got);
+		if (got < want)
+			break;
+	}
+	return answered;
 }
 
 uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
@@ -51,7 +158,10 @@ uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
 		memset(memory + offset, 0, length);
 		return 1;
 	case TARGET_NOTIFICATIONS:
-		return target_take_notifications(segment, memory, (uint32_t)length);
+		return target_take_notifications(segment, memory, (uint32_t)length,
+						 question->generation);
+	case TARGET_CALLS:
+		return target_serve_calls(segment, (enum rig_service)offset, (uint32_t)length);
 	case TARGET_LEAVE:
 		return 1;
 	}

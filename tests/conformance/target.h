@@ -9,7 +9,8 @@ enum target_what {
 	TARGET_HOLDS,
 	TARGET_IS_CLEAR,
 	TARGET_CLEAR,
-	TARGET_NOTIFICATIONS, /* length of them */
+	TARGET_NOTIFICATIONS, /* length of them; generation: sleep in between */
+	TARGET_CALLS,         /* length of them; offset: enum rig_service */
 	TARGET_LEAVE,
 };
 
@@ -27,7 +28,16 @@ int target_main(const char *prefix, int wire);
 uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
 		       const struct target_question *question);
 
-/** Take @p n notifications. @return those whose data was there when they came */
-uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *memory, uint32_t n);
+/**
+ * Take @p n notifications.
+ *
+ * @param sleeps  wait for them on the eventfd; a wake-up that does not come ends it
+ * @return        those whose data was there when they came
+ */
+uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *memory, uint32_t n,
+				   bool sleeps);
+
+/** Serve @p n calls. @return those answered */
+uint32_t target_serve_calls(struct slu_segment *segment, enum rig_service service, uint32_t n);
 
 #endif

@@ -369,6 +369,360 @@ static void holds_back_unread_notifications(void **state)
 	assert_int_equal(rig_notified(&rig), 1);
 }
 
+/* Goal: an owner that sleeps on the eventfd is woken for each notification that finds it asleep. */
+static void notifies_a_sleeping_owner(void **state)
+{
+	const uint32_t n = 3000;
+
+	(void)state;
+	if (!rig.pid)
+		skip_because("the target is this process");
+	for (uint32_t i = 0; i < n; i++)
+		pattern_fill(local((uint64_t)i * RIG_NOTIFY_STRIDE),
+			     (uint64_t)i * RIG_NOTIFY_STRIDE, RIG_NOTIFY_STRIDE, i);
+	rig_expect_asleep(&rig, n);
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t at = (uint64_t)i * RIG_NOTIFY_STRIDE;
+		struct slu_op op = op_of(SLU_WRITE_NOTIFY, at, at, RIG_NOTIFY_STRIDE);
+
+		op.tag = i;
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		if (i % 3 == 0) /* or it would never get to sleep */
+			usleep(i % 50);
+	}
+	assert_int_equal(rig_notified(&rig), n);
+}
+
+/* ---- calls ---- */
+
+#define ANSWERS (UINT64_C(32) << 20) /* where answers go; requests lie below */
+
+static struct slu_op call_of(uint64_t request, uint64_t length, uint64_t answer, uint32_t room)
+{
+	struct slu_op op = op_of(SLU_CALL, ANSWERS + answer, request, length);
+
+	op.tag = room;
+	return op;
+}
+
+static bool is_answer(const uint8_t *answer, const uint8_t *request, uint64_t length)
+{
+	for (uint64_t i = 0; i < length; i++)
+		if (answer[i] != rig_answer_byte(request[i]))
+			return false;
+	return true;
+}
+
+static bool is_filled(const uint8_t *memory, uint8_t with, uint64_t length)
+{
+	for (uint64_t i = 0; i < length; i++)
+		if (memory[i] != with)
+			return false;
+	return true;
+}
+
+/* Goal: a request of any size comes to the owner whole, and its answer back, and nothing beside. */
+static void calls_with_every_size(void **state)
+{
+	static const uint32_t sizes[] = {0, 1, 7, 55, 56, 57, 64, 65, 511, 1000, 4095, 4096};
+	const uint32_t count = sizeof(sizes) / sizeof(sizes[0]);
+
+	(void)state;
+	rig_serve_calls(&rig, RIG_ECHO, 2 * count);
+	for (uint32_t i = 0; i < 2 * count; i++) {
+		uint32_t size = sizes[i % count];
+		uint32_t room = i < count ? size : SLU_MESSAGE_MAX; /* exact, and ample */
+		struct slu_op op = call_of(GUARD + i, size, GUARD + i * 3, room);
+		struct slu_completion done;
+
+		pattern_fill(local(op.local_offset), 0, size, i);
+		memset(local(op.remote_offset - GUARD), 0xcc, SLU_MESSAGE_MAX + 2 * GUARD);
+		rig_run(&rig, &op, 1, &done);
+		assert_int_equal(done.status, 0);
+		assert_int_equal(done.scope, SLU_SCOPE_NONE);
+		assert_int_equal(done.user_data, op.user_data);
+		assert_int_equal(done.transport, rig.options.transport);
+		assert_int_equal(done.length, size);
+		assert_true(is_answer(local(op.remote_offset), local(op.local_offset), size));
+		assert_true(is_filled(local(op.remote_offset - GUARD), 0xcc, GUARD));
+		assert_true(is_filled(local(op.remote_offset + size), 0xcc,
+				      SLU_MESSAGE_MAX - size + GUARD));
+	}
+	assert_int_equal(rig_served(&rig), 2 * count);
+}
+
+#define CALLS       1000u
+#define CALL_STRIDE 64u
+
+/* More calls at once than can be on their way: each gets its own answer, once. */
+static void call_many(enum rig_service service)
+{
+	static struct slu_op ops[CALLS];
+	static struct slu_completion done[CALLS];
+	static uint8_t seen[CALLS];
+
+	memset(seen, 0, sizeof(seen));
+	memset(local(ANSWERS), 0, CALLS * CALL_STRIDE);
+	for (uint32_t i = 0; i < CALLS; i++) {
+		ops[i] = call_of(i * CALL_STRIDE, i % CALL_STRIDE, i * CALL_STRIDE, CALL_STRIDE);
+		ops[i].user_data = i;
+		pattern_fill(local(i * CALL_STRIDE), i, CALL_STRIDE, i);
+	}
+	rig_serve_calls(&rig, service, CALLS);
+	rig_run(&rig, ops, CALLS, done);
+	assert_int_equal(rig_served(&rig), CALLS);
+	for (uint32_t i = 0; i < CALLS; i++) {
+		uint64_t n = done[i].user_data;
+
+		assert_int_equal(done[i].status, 0);
+		assert_true(n < CALLS);
+		assert_int_equal(seen[n]++, 0);
+		assert_int_equal(done[i].length, ops[n].length);
+		assert_true(is_answer(local(ANSWERS + n * CALL_STRIDE), local(n * CALL_STRIDE),
+				      ops[n].length));
+	}
+}
+
+/* Goal: calls over the limit wait for their turn. */
+static void calls_wait_for_room(void **state)
+{
+	(void)state;
+	call_many(RIG_ECHO);
+}
+
+/* Goal: answers in another order than their requests find their callers. */
+static void takes_answers_in_any_order(void **state)
+{
+	(void)state;
+	if (rig.options.depth && rig.options.depth < 8)
+		skip_because("the owner waits for more calls than the queue takes");
+	call_many(RIG_REVERSED);
+}
+
+/* Goal: calls travel between long and short copies, on the same queue. */
+static void calls_among_copies(void **state)
+{
+	struct slu_op ops[30];
+	struct slu_completion done[30];
+
+	(void)state;
+	for (uint32_t i = 0; i < 30; i++) {
+		uint64_t at = i * UINT64_C(4096);
+
+		pattern_fill(local(at), at, 4096, i);
+		ops[i] = i % 3 == 0   ? call_of(at, 100, at, 100)
+			 : i % 3 == 1 ? op_of(SLU_WRITE, at, at, 64)
+				      : op_of(SLU_WRITE, UINT64_C(8) << 20, at, 3 << 20);
+		ops[i].user_data = i;
+	}
+	rig_serve_calls(&rig, RIG_ECHO, 10);
+	rig_run(&rig, ops, 30, done);
+	assert_int_equal(rig_served(&rig), 10);
+	for (uint32_t i = 0; i < 30; i++) {
+		assert_int_equal(done[i].status, 0);
+		assert_int_equal(done[i].length, done[i].user_data % 3 == 0 ? 100 : 0);
+	}
+	assert_true(is_answer(local(ANSWERS), local(0), 100));
+	assert_true(rig_target_holds(&rig, 4096, 64, 1));
+}
+
+/* Goal: an answer that is longer than the room for it fails, and writes nothing. */
+static void refuses_long_answers(void **state)
+{
+	static const uint32_t rooms[] = {0, 1, 100, SLU_MESSAGE_MAX - 1, SLU_MESSAGE_MAX};
+	struct slu_completion done;
+
+	(void)state;
+	rig_serve_calls(&rig, RIG_LONGEST, 5);
+	for (uint32_t i = 0; i < 5; i++) {
+		struct slu_op op = call_of(0, 16, 0, rooms[i]);
+
+		memset(local(ANSWERS), 0xcc, 2 * SLU_MESSAGE_MAX);
+		rig_run(&rig, &op, 1, &done);
+		assert_int_equal(done.status, rooms[i] == SLU_MESSAGE_MAX ? 0 : -EMSGSIZE);
+		assert_int_equal(done.length, rooms[i] == SLU_MESSAGE_MAX ? SLU_MESSAGE_MAX : 0);
+		assert_int_equal(done.scope, done.status ? SLU_SCOPE_OPERATION : SLU_SCOPE_NONE);
+		if (done.status)
+			assert_true(is_filled(local(ANSWERS), 0xcc, SLU_MESSAGE_MAX));
+		else
+			assert_true(is_filled(local(ANSWERS), 0x77, SLU_MESSAGE_MAX));
+	}
+	assert_int_equal(rig_served(&rig), 5);
+}
+
+/* Goal: the status that the owner answers with is the call's. */
+static void hands_on_the_owners_status(void **state)
+{
+	static const int32_t statuses[] = {-ENOENT, -EINVAL, -ETIMEDOUT, -4095, 0};
+	struct slu_completion done;
+
+	(void)state;
+	rig_serve_calls(&rig, RIG_STATUS, 5);
+	for (uint32_t i = 0; i < 5; i++) {
+		struct slu_op op = call_of(0, sizeof(statuses[i]), 0, 64);
+
+		memset(local(ANSWERS), 0xcc, 64);
+		memcpy(local(0), &statuses[i], sizeof(statuses[i]));
+		rig_run(&rig, &op, 1, &done);
+		assert_int_equal(done.status, statuses[i]);
+		assert_int_equal(done.length, statuses[i] ? 0 : sizeof(statuses[i]));
+		if (statuses[i])
+			assert_true(is_filled(local(ANSWERS), 0xcc, 64));
+	}
+	assert_int_equal(rig_served(&rig), 5);
+}
+
+/* Goal: a call that cannot be is refused when it is submitted. */
+static void refuses_malformed_calls(void **state)
+{
+	const uint64_t end = RIG_SEGMENT_BYTES; /* of the region as well */
+	struct slu_op too_long = call_of(0, SLU_MESSAGE_MAX + 1, 0, 0);
+	struct slu_op too_much_room = call_of(0, 0, 0, SLU_MESSAGE_MAX + 1);
+	struct slu_op outside[] = {call_of(end - 7, 8, 0, 0), call_of(UINT64_MAX - 3, 8, 0, 0),
+				   call_of(0, 8, end - ANSWERS - 7, 8),
+				   call_of(0, 8, UINT64_MAX - ANSWERS - 3, 8)};
+
+	(void)state;
+	assert_int_equal(slu_submit(rig.queue, &too_long, 1), -EINVAL);
+	assert_int_equal(slu_submit(rig.queue, &too_much_room, 1), -EINVAL);
+	for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++)
+		assert_int_equal(slu_submit(rig.queue, &outside[i], 1), -ERANGE);
+}
+
+/* Goal: who may only read can call, but not notify. */
+static void calls_with_any_right(void **state)
+{
+	static const uint32_t rights[] = {SLU_RIGHT_READ, SLU_RIGHT_WRITE};
+
+	(void)state;
+	for (uint32_t i = 0; i < 2; i++) {
+		struct slu_remote *remote = NULL;
+		struct slu_op op = call_of(0, 100, 0, 100);
+
+		assert_int_equal(rig_remote(&rig, "big", rights[i], &remote), 0);
+		op.remote = remote;
+		pattern_fill(local(0), 0, 100, i);
+		rig_serve_calls(&rig, RIG_ECHO, 1);
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_int_equal(rig_served(&rig), 1);
+		assert_true(is_answer(local(ANSWERS), local(0), 100));
+		if (rights[i] == SLU_RIGHT_READ) {
+			op = op_of(SLU_WRITE_NOTIFY, 0, 0, 8);
+			op.remote = remote;
+			assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+		}
+		slu_remote_close(remote);
+	}
+}
+
+/* One more call is answered, and by its own answer: nothing is left over of earlier ones. */
+static void calls_go_on(void)
+{
+	struct slu_op op = call_of(8192, 33, 8192, 64);
+
+	pattern_fill(local(8192), 5, 33, 6);
+	rig_serve_calls(&rig, RIG_ECHO, 1);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(rig_served(&rig), 1);
+	assert_true(is_answer(local(ANSWERS + 8192), local(8192), 33));
+}
+
+/*
+ * Goal: a call ends at its deadline; its late answer is dropped and takes nobody else's place. The
+ * calls beside it go on, and the owner sees none of them twice.
+ */
+static void drops_late_answers(void **state)
+{
+	struct slu_op ops[3];
+	struct slu_completion done[3];
+
+	(void)state;
+	for (uint32_t i = 0; i < 3; i++) {
+		ops[i] = call_of(i * 64, 64, i * 64, 64);
+		ops[i].user_data = i;
+		ops[i].timeout_us = i == 1 ? 20000 : 0;
+		pattern_fill(local(i * 64), i * 64, 64, 8);
+	}
+	memset(local(ANSWERS), 0xcc, 3 * 64);
+	rig_serve_calls(&rig, RIG_LATE, 3);
+	rig_run(&rig, ops, 3, done);
+	assert_int_equal(rig_served(&rig), 3);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(done[i].status, done[i].user_data == 1 ? -ETIMEDOUT : 0);
+	calls_go_on();
+	assert_true(is_answer(local(ANSWERS), local(0), 64));
+	assert_true(is_filled(local(ANSWERS + 64), 0xcc, 64));
+	assert_true(is_answer(local(ANSWERS + 128), local(128), 64));
+}
+
+/* Goal: with an owner that answers nothing all calls end at their deadline, sent or not; later,
+ * when it answers them after all, calls go on. */
+static void bounds_unanswered_calls(void **state)
+{
+	static struct slu_op ops[3 * SLU_CALLS_MAX];
+	static struct slu_completion done[3 * SLU_CALLS_MAX];
+
+	(void)state;
+	memset(local(ANSWERS), 0xcc, 64);
+	for (uint32_t i = 0; i < 3 * SLU_CALLS_MAX; i++) {
+		ops[i] = call_of(0, 64, 0, 64);
+		ops[i].timeout_us = 30000;
+	}
+	rig_run(&rig, ops, 3 * SLU_CALLS_MAX, done);
+	for (uint32_t i = 0; i < 3 * SLU_CALLS_MAX; i++)
+		assert_int_equal(done[i].status, -ETIMEDOUT);
+	rig_serve_calls(&rig, RIG_LEFTOVERS, 0);
+	assert_in_range(rig_served(&rig), 1, 3 * SLU_CALLS_MAX);
+	calls_go_on();
+	assert_true(is_filled(local(ANSWERS), 0xcc, 64));
+}
+
+/* Goal: closing a remote ends its calls, and the others' go on. */
+static void closing_ends_calls(void **state)
+{
+	struct slu_remote *remote = NULL;
+	struct slu_completion done[3];
+	struct slu_op ops[3];
+	int reaped = 0;
+
+	(void)state;
+	if (!rig.options.pollers)
+		skip_because("the owner of an inline queue reaps before it closes a remote");
+	assert_int_equal(rig_remote(&rig, "big", SLU_RIGHT_READ, &remote), 0);
+	for (uint32_t i = 0; i < 3; i++) {
+		ops[i] = call_of(0, 64, 0, 64);
+		ops[i].remote = remote;
+	}
+	assert_int_equal(slu_submit(rig.queue, ops, 3), 3);
+	slu_remote_close(remote);
+	while (reaped < 3) {
+		assert_true(slu_wait(rig.queue, 1, 10000000) > 0);
+		reaped += slu_reap(rig.queue, done + reaped, 3);
+	}
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(done[i].status, -ECANCELED);
+	rig_serve_calls(&rig, RIG_LEFTOVERS, 0);
+	rig_served(&rig);
+	calls_go_on();
+}
+
+/* Goal: an owner that sleeps on the eventfd is woken for each call that finds it asleep. */
+static void calls_a_sleeping_owner(void **state)
+{
+	const uint32_t n = 1500;
+
+	(void)state;
+	rig_serve_calls(&rig, RIG_SLEEPING, n);
+	for (uint32_t i = 0; i < n; i++) {
+		struct slu_op op = call_of(0, 8, 0, 8);
+
+		memcpy(local(0), &i, sizeof(i));
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_true(is_answer(local(ANSWERS), local(0), 8));
+	}
+	assert_int_equal(rig_served(&rig), n);
+}
+
 /* ---- waiting ---- */
 
 /* Goal: the eventfd fires once per arm, and a wait for nothing does not block. */
@@ -454,24 +808,62 @@ static void expect_end(int error)
 	fail_msg("the end of the target was not noticed");
 }
 
+/* As many as the queue takes, to an owner that does not look. */
+static uint32_t leave_calls_open(void)
+{
+	uint32_t open = 0;
+
+	for (; open < SLU_CALLS_MAX + 4; open++) {
+		struct slu_op op = call_of(0, 64, 0, 64);
+
+		if (slu_submit(rig.queue, &op, 1) != 1)
+			break;
+	}
+	for (int i = 0; i < 100 && !rig.options.pollers; i++)
+		slu_reap(rig.queue, NULL, 0); /* inline: now they are sent */
+	memset(local(ANSWERS), 0xcc, 64);
+	return open;
+}
+
+static void expect_calls_to_end(uint32_t open, int error)
+{
+	assert_int_equal(slu_wait(rig.queue, open, 10000000), open);
+	while (open-- > 0) {
+		struct slu_completion done;
+
+		assert_int_equal(slu_reap(rig.queue, &done, 1), 1);
+		assert_int_equal(done.status, error);
+		assert_int_equal(done.scope, SLU_SCOPE_SESSION);
+	}
+	assert_true(is_filled(local(ANSWERS), 0xcc, 64));
+}
+
 /* Goal: a target that closes in order is told apart from one that died. */
 static void notices_closing(void **state)
 {
+	uint32_t open;
+
 	(void)state;
 	if (!rig.pid)
 		skip_because("the target is this process");
+	open = leave_calls_open();
 	rig_dismiss_target(&rig);
+	expect_calls_to_end(open, -ESHUTDOWN);
 	expect_end(-ESHUTDOWN);
 }
 
 /* Goal: the death of the target is noticed and told as such; the engine goes on. */
 static void notices_death(void **state)
 {
+	uint32_t open;
+
 	(void)state;
 	if (!rig.spare_pid)
 		skip_because("the target is this process");
 	rig_use_spare(&rig);
+	open = leave_calls_open();
 	rig_kill_target(&rig);
+	expect_calls_to_end(open, -ECONNRESET);
 	expect_end(-ECONNRESET);
 }
 
@@ -491,6 +883,19 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(notifies_after_data),
 	cmocka_unit_test(notifies_once_after_long_data),
 	cmocka_unit_test(holds_back_unread_notifications),
+	cmocka_unit_test(notifies_a_sleeping_owner),
+	cmocka_unit_test(calls_with_every_size),
+	cmocka_unit_test(calls_wait_for_room),
+	cmocka_unit_test(takes_answers_in_any_order),
+	cmocka_unit_test(calls_among_copies),
+	cmocka_unit_test(refuses_long_answers),
+	cmocka_unit_test(hands_on_the_owners_status),
+	cmocka_unit_test(refuses_malformed_calls),
+	cmocka_unit_test(calls_with_any_right),
+	cmocka_unit_test(drops_late_answers),
+	cmocka_unit_test(bounds_unanswered_calls),
+	cmocka_unit_test(closing_ends_calls),
+	cmocka_unit_test(calls_a_sleeping_owner),
 	cmocka_unit_test(wakes_by_eventfd),
 	cmocka_unit_test(counts_what_it_did),
 	cmocka_unit_test(notices_closing),
