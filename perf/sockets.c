@@ -22,38 +22,59 @@ static const struct {
 	{"2560B", 2560}, /* 64 operations of 8 bytes with headers of 32 */
 };
 
-static void report_way(const struct bench *bench, const char *size, const struct way *way,
-		       const double *rates, const char *note)
-{
-	char name[64];
+#define BLOCKS (sizeof(blocks) / sizeof(blocks[0]))
 
-	snprintf(name, sizeof(name), "plain TCP, send %s, %s", size, way->name);
-	if (bench_wants(bench, name))
-		report_limit(&(struct row){.name = name,
-					   .unit = "GB/s",
-					   .scale = 1e9,
-					   .reference_name = "a sender, a receiver that spins",
-					   .note = note[0] ? note : NULL},
-			     rates, bench->rounds, probe_core_to_core_ns(bench));
+/* A way and a size. */
+struct stream {
+	char name[64];
+	const struct way *way;
+	uint64_t bytes;
+	double rates[VALUES_MAX];
+	char note[WAYS_NOTE_MAX];
+};
+
+/* @return how many of the ways are wanted for blocks of that size */
+static unsigned choose(const struct bench *bench, size_t block, struct stream *streams)
+{
+	const struct way *ways[WAYS_MAX];
+	unsigned usable = ways_usable(ways);
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < usable; i++) {
+		struct stream *stream = &streams[count];
+
+		stream->way = ways[i];
+		stream->bytes = blocks[block].bytes;
+		snprintf(stream->name, sizeof(stream->name), "plain TCP, send %s, %s",
+			 blocks[block].name, ways[i]->name);
+		count += bench_wants(bench, stream->name);
+	}
+	return count;
 }
 
-static void run_streams(const struct bench *bench)
+static void report_stream(const struct bench *bench, const struct stream *stream)
 {
-	static double rates[WAYS_MAX][VALUES_MAX];
-	const struct way *ways[WAYS_MAX];
-	char notes[WAYS_MAX][WAYS_NOTE_MAX];
-	unsigned count = ways_usable(ways);
+	report_limit(&(struct row){.name = stream->name,
+				   .unit = "GB/s",
+				   .scale = 1e9,
+				   .reference_name = "a sender, a receiver that spins",
+				   .note = stream->note[0] ? stream->note : NULL},
+		     stream->rates, bench->rounds, probe_core_to_core_ns(bench));
+}
+
+static void run_streams(const struct bench *bench, size_t block)
+{
+	static struct stream streams[WAYS_MAX];
+	unsigned count = choose(bench, block, streams);
 	struct bench longer = *bench;
 
 	longer.slice_ns *= STREAM_SLICES;
-	for (size_t size = 0; size < sizeof(blocks) / sizeof(blocks[0]); size++) {
-		for (unsigned round = 0; round < bench->rounds; round++)
-			for (unsigned i = 0; i < count; i++)
-				rates[i][round] =
-					ways_rate(&longer, ways[i], blocks[size].bytes, notes[i]);
+	for (unsigned round = 0; round < bench->rounds; round++)
 		for (unsigned i = 0; i < count; i++)
-			report_way(bench, blocks[size].name, ways[i], rates[i], notes[i]);
-	}
+			streams[i].rates[round] = ways_rate(&longer, streams[i].way,
+							    streams[i].bytes, streams[i].note);
+	for (unsigned i = 0; i < count; i++)
+		report_stream(bench, &streams[i]);
 }
 
 static void run_ping_pong(const struct bench *bench)
@@ -82,7 +103,7 @@ int main(int argc, char **argv)
 	}
 	if (bench_wants(&bench, "plain TCP, 8B round trip"))
 		run_ping_pong(&bench);
-	if (!bench.only || bench_wants(&bench, "plain TCP, send"))
-		run_streams(&bench);
+	for (size_t block = 0; block < BLOCKS; block++)
+		run_streams(&bench, block);
 	return 0;
 }
