@@ -50,7 +50,7 @@ struct subcommand {
 	int (*check)(void *config, const struct options *options);
 
 	/** @return the program's exit code */
-	int (*run)(const struct settings *settings);
+	int (*run)(struct settings *settings);
 };
 
 struct command {

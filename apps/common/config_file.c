@@ -76,7 +76,7 @@ static int begin_identity(struct reader *reader, const char *name, size_t length
 	reader->kind = KIND_IDENTITY;
 	reader->identity_line = reader->line;
 	reader->identity_rights = 0;
-	reader->identity = texts_keep(reader->texts, name, length);
+	reader->identity = texts_keep(&reader->grants->texts, name, length);
 	if (!reader->identity)
 		return no_memory();
 	snprintf(where, sizeof(where), "%s:%u", reader->path, reader->line);
@@ -202,14 +202,11 @@ static int set_option(struct reader *reader, const char *name, const char *value
 
 static int add_grant(struct reader *reader, const char *name, const char *value)
 {
-	const char *segment = texts_keep(reader->texts, name, strlen(name));
 	char where[WHERE_MAX];
 
-	if (!segment)
-		return no_memory();
 	reader->identity_rights++;
 	snprintf(where, sizeof(where), "%s:%u", reader->path, reader->line);
-	return grants_add(reader->grants, reader->identity, segment, value, reader->line, where);
+	return grants_add(reader->grants, reader->identity, name, value, reader->line, where);
 }
 
 /* ini_handler */

@@ -31,7 +31,7 @@ bool config_file_can_hold(const char *name, const char *value);
  * @param section  "target" or "initiator": which options are ours
  * @param options  are set, from source OPTION_FROM_FILE
  * @param grants   the identities are added
- * @param texts    takes what the two refer to
+ * @param texts    takes what the options refer to
  * @return         0; -ENOENT no such file; -EACCES and others it cannot be read; -EINVAL, -ERANGE,
  *                 -E2BIG a mistake, the message begins with FILE:LINE; -ENOMEM
  */

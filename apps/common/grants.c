@@ -12,6 +12,11 @@
 static const char *const names[] = {"none", "read", "write", "read,write",
 				    NULL}; /* enum slu_right */
 
+static int no_memory(void)
+{
+	return fail(-ENOMEM, "out of memory for the identities");
+}
+
 const char *grants_rights_name(uint32_t rights)
 {
 	return names[rights & (SLU_RIGHT_READ | SLU_RIGHT_WRITE)];
@@ -94,11 +99,11 @@ static int append(struct grants *grants, const struct slu_grant *grant, uint32_t
 	uint32_t *lines;
 
 	if (!items)
-		return fail(-ENOMEM, "out of memory for the identities");
+		return no_memory();
 	grants->items = items;
 	lines = reallocarray(grants->lines, count, sizeof(*lines));
 	if (!lines)
-		return fail(-ENOMEM, "out of memory for the identities");
+		return no_memory();
 	grants->lines = lines;
 	items[grants->count] = *grant;
 	lines[grants->count++] = line;
@@ -108,7 +113,7 @@ static int append(struct grants *grants, const struct slu_grant *grant, uint32_t
 int grants_add(struct grants *grants, const char *identity, const char *segment, const char *rights,
 	       uint32_t line, const char *where)
 {
-	struct slu_grant grant = {.identity = identity, .segment = segment};
+	struct slu_grant grant = {.identity = identity};
 	int rc = check_segment(segment, where);
 
 	if (rc)
@@ -118,6 +123,9 @@ int grants_add(struct grants *grants, const char *identity, const char *segment,
 	if (grants->count == SLU_GRANTS_MAX)
 		return fail(-E2BIG, "%s: over %d rights: grant by * where that is meant", where,
 			    SLU_GRANTS_MAX);
+	grant.segment = texts_keep(&grants->texts, segment, strlen(segment));
+	if (!grant.segment)
+		return no_memory();
 	return append(grants, &grant, line);
 }
 
@@ -147,7 +155,7 @@ int grants_check_unique(const struct grants *grants, const char *path)
 	int rc = 0;
 
 	if (!order)
-		return fail(-ENOMEM, "out of memory for the identities");
+		return no_memory();
 	for (uint32_t i = 1; i < grants->count && !rc; i++) {
 		uint32_t one = grants->lines[order[i - 1] - grants->items];
 		uint32_t other = grants->lines[order[i] - grants->items];
@@ -163,38 +171,46 @@ int grants_check_unique(const struct grants *grants, const char *path)
 	return rc;
 }
 
-static void log_change(const struct slu_grant *before, const struct slu_grant *after)
+/* One of the two can be missing. @return 1 they differ */
+static int print_change(const struct slu_grant *before, const struct slu_grant *after, FILE *out)
 {
 	const struct slu_grant *any = after ? after : before;
 
 	if (before && after && before->rights == after->rights)
-		return;
-	log_info("rights of identity %s on segment %s: %s, before %s", any->identity, any->segment,
-		 after ? grants_rights_name(after->rights) : "not named any more",
-		 before ? grants_rights_name(before->rights) : "not named");
+		return 0;
+	fprintf(out, "  %s on %s: %s, was %s\n", any->identity, any->segment,
+		after ? grants_rights_name(after->rights) : "no line",
+		before ? grants_rights_name(before->rights) : "no line");
+	return 1;
 }
 
-void grants_log_changes(const struct grants *before, const struct grants *after)
+int grants_print_changes(const struct grants *before, const struct grants *after, FILE *out)
 {
 	const struct slu_grant **old = sorted(before), **new = sorted(after);
 	uint32_t i = 0, j = 0;
+	int changes = 0;
 
-	while (old && new && (i < before->count || j < after->count)) {
+	if (!old || !new)
+		changes = no_memory();
+	while (changes >= 0 && (i < before->count || j < after->count)) {
 		int order = i == before->count  ? 1
 			    : j == after->count ? -1
 						: compare(&old[i], &new[j]);
 
-		log_change(order <= 0 ? old[i] : NULL, order >= 0 ? new[j] : NULL);
+		changes +=
+			print_change(order <= 0 ? old[i] : NULL, order >= 0 ? new[j] : NULL, out);
 		i += order <= 0;
 		j += order >= 0;
 	}
 	free(old);
 	free(new);
+	return changes;
 }
 
 void grants_fini(struct grants *grants)
 {
 	free(grants->items);
 	free(grants->lines);
+	texts_fini(&grants->texts);
 	*grants = (struct grants){0};
 }

@@ -11,10 +11,13 @@
 
 #include <sluice/sluice.h>
 
+#include "common/texts.h"
+
 struct grants {
-	struct slu_grant *items; /* for slu_engine_options.grants; texts are the file's */
+	struct slu_grant *items; /* for slu_engine_options.grants */
 	uint32_t *lines;         /* where each of them stands */
 	uint32_t count;
+	struct texts texts; /* that the items refer to */
 };
 
 /** Is @p identity one that a file can name? @return 0; -EINVAL, @p where begins the message */
@@ -23,10 +26,11 @@ int grants_check_identity(const char *identity, const char *where);
 /**
  * Add the line "SEGMENT = RIGHTS" of an identity.
  *
- * @param identity, segment  must outlive @p grants
- * @param rights             "read,write", "read", "write" or "none"
- * @param where              what messages start with
- * @return                   0; -EINVAL; -E2BIG over SLU_GRANTS_MAX; -ENOMEM
+ * @param identity  of grants->texts
+ * @param segment   is copied
+ * @param rights    "read,write", "read", "write" or "none"
+ * @param where     what messages start with
+ * @return          0; -EINVAL; -E2BIG over SLU_GRANTS_MAX; -ENOMEM
  */
 int grants_add(struct grants *grants, const char *identity, const char *segment, const char *rights,
 	       uint32_t line, const char *where);
@@ -38,8 +42,12 @@ int grants_check_unique(const struct grants *grants, const char *path);
 /** "read,write", "none", ... */
 const char *grants_rights_name(uint32_t rights);
 
-/** Write to the log what @p after grants that @p before did not, and the other way round. */
-void grants_log_changes(const struct grants *before, const struct grants *after);
+/**
+ * Print a line for each right that differs.
+ *
+ * @return how many; -ENOMEM
+ */
+int grants_print_changes(const struct grants *before, const struct grants *after, FILE *out);
 
 void grants_fini(struct grants *grants);
 

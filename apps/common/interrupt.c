@@ -12,15 +12,15 @@
 #include "base/log.h"
 
 static atomic_bool pending;
-static int wakeup = -1; /* readable once a signal has come; never read, so it stays so */
+static atomic_bool reload;
+static int wakeup = -1; /* readable once a signal has come; only SIGHUP is read away */
 
 static void on_signal(int number)
 {
 	uint64_t one = 1;
 	int saved = errno;
 
-	(void)number;
-	atomic_store(&pending, true);
+	atomic_store(number == SIGHUP ? &reload : &pending, true);
 	(void)!write(wakeup, &one, sizeof(one));
 	errno = saved;
 }
@@ -39,6 +39,24 @@ int interrupt_init(void)
 	return 0;
 }
 
+void interrupt_catch_reload(void)
+{
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGHUP, &action, NULL);
+}
+
+bool interrupt_take_reload(void)
+{
+	uint64_t count;
+
+	/* Before the flag: a signal in between leaves the flag, which the next wait looks at first.
+	 */
+	(void)!read(wakeup, &count, sizeof(count));
+	return atomic_exchange(&reload, false);
+}
+
 bool interrupt_pending(void)
 {
 	return atomic_load_explicit(&pending, memory_order_relaxed);
@@ -50,7 +68,7 @@ bool interrupt_wait(uint64_t timeout_ns)
 	struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / NS_PER_SECOND),
 				   .tv_nsec = (long)(timeout_ns % NS_PER_SECOND)};
 
-	while (!interrupt_pending()) {
+	while (!interrupt_pending() && !atomic_load(&reload)) {
 		int ready = ppoll(&fd, 1, timeout_ns == INTERRUPT_FOREVER ? NULL : &timeout, NULL);
 
 		if (ready == 0 || (ready < 0 && errno != EINTR))

@@ -24,8 +24,9 @@ static const char *const transports[] = {"auto", "shm", "verbs", "tcp", "fake", 
 
 const struct option_spec config_specs[] = {
 	{"Where", "remote_segment", 0, OPTION_STRING, FIELD(remote_segment),
-	 .argument = "NAME[@PATH]",
-	 .help = "segment to read and write, on this host or at that Unix socket; required"},
+	 .argument = "NAME[@HOST:PORT|@PATH]",
+	 .help = "segment to read and write, on this host, or at that TCP address or Unix socket; "
+		 "required"},
 	{NULL, "local_segment", 0, OPTION_STRING, FIELD(local_segment), .argument = "NAME",
 	 .help = "export the local buffers under this name while running"},
 	{NULL, "metadata_type", 0, OPTION_ENUM, FIELD(metadata_type), "p2p",
@@ -34,8 +35,18 @@ const struct option_spec config_specs[] = {
 	 .help = "comma separated; required unless p2p"},
 	{NULL, "transport", 0, OPTION_ENUM, FIELD(transport), "auto", .values = transports,
 	 .help = "auto: the best there is; a name: that one or an error"},
+	{NULL, "require", 0, OPTION_ENUM, FIELD(require), "auto", .values = transports,
+	 .help = "the same as --transport"},
+	{NULL, "tcp-connections", 0, OPTION_U64, FIELD(tcp_connections), "0", 0,
+	 SLU_TCP_CONNECTIONS_MAX, NULL, "N", "data connections of each poller over TCP; 0: chosen"},
 	{NULL, "allow-user", 0, OPTION_LIST, FIELD(allow_user), .argument = "USER",
 	 .help = "trust a target of this user (name or uid) beside our own and root"},
+
+	SECURITY_FLAGS(struct config, security),
+	{NULL, "identity", 0, OPTION_STRING, FIELD(identity), .argument = "NAME",
+	 .help = "who we are: which line of --psk; the first when not given"},
+	{NULL, "tls-name", 0, OPTION_STRING, FIELD(tls_name), .argument = "NAME",
+	 .help = "what the target's certificate must name; its address when not given"},
 
 	{"Work", "workload", 0, OPTION_ENUM, FIELD(workload), "read", .values = workloads,
 	 .help = "mix alternates batches of WRITE and READ"},
@@ -165,9 +176,28 @@ static int check_cores(const struct config *config)
 	return 0;
 }
 
+static int check_transport(struct config *config)
+{
+	if (config->require != SLU_TRANSPORT_AUTO && config->transport != SLU_TRANSPORT_AUTO &&
+	    config->require != config->transport)
+		return fail(-EINVAL, "--require %s and --transport %s are two: give one of them",
+			    transports[config->require], transports[config->transport]);
+	if (config->require != SLU_TRANSPORT_AUTO)
+		config->transport = config->require;
+	if (config->identity && !config->security.psk)
+		return fail(-EINVAL, "--identity names a line of --psk, which is not given");
+	if (config->tls_name && !config->security.tls_cert)
+		return fail(-EINVAL, "--tls-name goes with --tls-cert: only certificates carry "
+				     "names");
+	return security_check(&config->security);
+}
+
 static int check(struct config *config)
 {
 	int rc = check_directory(config);
+
+	if (!rc)
+		rc = check_transport(config);
 
 	if (!rc && !config->remote_segment)
 		rc = fail(-EINVAL,

@@ -13,6 +13,7 @@
 
 #include "base/options.h"
 #include "common/command.h"
+#include "common/security.h"
 #include "initiator/units.h"
 
 #define THREADS_MAX 1024
@@ -35,7 +36,12 @@ struct config {
 	const char *remote_segment;
 	const char *local_segment;
 	int transport; /* enum slu_transport */
+	int require;   /* likewise: another name of it */
 	struct option_list allow_user;
+	uint64_t tcp_connections; /* 0 = chosen */
+	const char *identity;
+	const char *tls_name;
+	struct security security;
 
 	int workload; /* enum workload */
 	uint64_t size;

@@ -232,7 +232,7 @@ static int initiate(const struct config *config, int argc, char **argv)
 	return code;
 }
 
-static int run(const struct settings *settings)
+static int run(struct settings *settings)
 {
 	const struct config *config = settings->config;
 

@@ -45,6 +45,10 @@ static int open_engine(struct setup *setup, const struct config *config)
 	options.allowed_uids = config->allowed_uids;
 	options.allowed_uids_count = config->allowed_uids_count;
 	options.seed = config->seed;
+	options.tcp_connections = (uint32_t)config->tcp_connections;
+	security_apply(&config->security, &options);
+	options.tls.identity = config->identity;
+	options.tls.name = config->tls_name;
 	return slu_engine_open(&options, &setup->engine);
 }
 

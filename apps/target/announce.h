@@ -10,8 +10,10 @@
 #include "target/serving.h"
 
 /**
- * Print it to stdout. The last line, "ready: pid=N segments=A,B", is for scripts to wait for.
+ * Print it to stdout. The last line is for scripts to wait for:
+ * "ready: pid=N segments=A,B", over TCP with " listen=ADDRESS:PORT" behind it.
  */
-void announce(const struct serving *serving, const struct config *config);
+void announce(const struct serving *serving, const struct config *config,
+	      const struct grants *grants);
 
 #endif

@@ -33,8 +33,13 @@ const struct option_spec config_specs[] = {
 	{NULL, "allow-user", 0, OPTION_LIST, FIELD(allow_user), .argument = "USER",
 	 .help = "serve this user (name or uid) beside our own and root; may be given several "
 		 "times"},
+	{NULL, "listen", 0, OPTION_STRING, FIELD(listen), .argument = "ADDRESS:PORT",
+	 .help = "serve over TCP as well; port 0 takes a free one; beyond loopback only with TLS, "
+		 "or "
+		 "--insecure"},
+	SECURITY_FLAGS(struct config, security),
 	{"Pollers", "pollers", 0, OPTION_U64, FIELD(pollers), "0", 0, SLU_POLLERS_MAX, NULL, "N",
-	 "polling threads; shared memory is one-sided and needs none"},
+	 "polling threads; shared memory needs none, and with 0 there is one if TCP is served"},
 	{NULL, "poll", 0, OPTION_ENUM, FIELD(poll), "adaptive", .values = polls,
 	 .help = "adaptive pollers sleep when idle, busy ones use a whole core each"},
 	{NULL, "cores", 0, OPTION_STRING, FIELD(cores), .argument = "LIST",
@@ -49,11 +54,10 @@ const uint32_t config_specs_count = sizeof(config_specs) / sizeof(config_specs[0
 const char config_usage[] =
 	"Usage: sluice-target --segment NAME=SIZE[@NODE] [options]\n"
 	"\n"
-	"Exposes memory under names, so that initiators on this host read and write it "
-	"one-sided.\n"
-	"Serves until SIGINT or SIGTERM, then reports what was moved. '-' and '_' in names "
-	"of\n"
-	"flags are the same; a switch is turned off by --no-NAME or --NAME=false.\n";
+	"Exposes memory under names, so that initiators read and write it one-sided. Serves until\n"
+	"SIGINT or SIGTERM, then reports what was moved; SIGHUP reads identities and keys again.\n"
+	"'-' and '_' in names of flags are the same; a switch is turned off by --no-NAME or\n"
+	"--NAME=false.\n";
 
 const char config_notes[] =
 	"\n"
@@ -171,6 +175,9 @@ int config_check(void *values, const struct options *options)
 	if (config->socket && strlen(config->socket) > SLU_SOCKET_PATH_MAX)
 		return fail(-EINVAL, "--socket: the path is longer than %d bytes",
 			    SLU_SOCKET_PATH_MAX);
+	rc = security_check(&config->security);
+	if (rc)
+		return rc;
 	rc = users_resolve(&config->allow_user, config->allowed_uids, SLU_ALLOWED_UIDS_MAX);
 	if (rc < 0)
 		return rc;

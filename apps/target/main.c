@@ -2,6 +2,8 @@
 /**
  * @file
  * sluice-target: exposes memory under names until a signal comes, then says what was moved.
+ *
+ * main -> command_main -> serve -> serving_open -> announce -> finish
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +15,7 @@
 #include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
+#include "common/notify.h"
 #include "common/settings.h"
 #include "target/announce.h"
 #include "target/config.h"
@@ -36,7 +39,14 @@ static int finish(const struct serving *serving, const struct config *config, ui
 	return config->json ? report_write_json(serving, config, &outcome) : 0;
 }
 
-static int serve(const struct settings *settings)
+static void serve_until_told(void)
+{
+	notify_send("READY=1\nSTATUS=Serving\nMAINPID=%d", (int)getpid());
+	interrupt_wait(INTERRUPT_FOREVER);
+	notify_send("STOPPING=1\nSTATUS=Clients are told to leave");
+}
+
+static int serve(struct settings *settings)
 {
 	const struct config *config = settings->config;
 	struct serving serving = {0};
@@ -44,11 +54,11 @@ static int serve(const struct settings *settings)
 	int rc = interrupt_init();
 
 	if (!rc)
-		rc = serving_open(&serving, config);
+		rc = serving_open(&serving, config, &settings->grants);
 	if (!rc) {
-		announce(&serving, config);
+		announce(&serving, config, &settings->grants);
 		began_ns = clock_monotonic_ns(NULL);
-		interrupt_wait(INTERRUPT_FOREVER);
+		serve_until_told();
 		rc = finish(&serving, config, began_ns);
 	}
 	if (rc)

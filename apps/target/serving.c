@@ -4,7 +4,8 @@
 #include <errno.h>
 #include <stdio.h>
 
-static int open_engine(struct serving *serving, const struct config *config)
+static int open_engine(struct serving *serving, const struct config *config,
+		       const struct grants *grants)
 {
 	struct slu_engine_options options;
 
@@ -16,6 +17,10 @@ static int open_engine(struct serving *serving, const struct config *config)
 	options.socket = config->socket;
 	options.allowed_uids = config->allowed_uids;
 	options.allowed_uids_count = config->allowed_uids_count;
+	options.listen = config->listen;
+	options.grants = grants->items;
+	options.grants_count = grants->count;
+	security_apply(&config->security, &options);
 	return slu_engine_open(&options, &serving->engine);
 }
 
@@ -48,9 +53,9 @@ static int open_segment(struct serving *serving, const struct config *config, ui
 				  &serving->segments[index]);
 }
 
-int serving_open(struct serving *serving, const struct config *config)
+int serving_open(struct serving *serving, const struct config *config, const struct grants *grants)
 {
-	int rc = open_engine(serving, config);
+	int rc = open_engine(serving, config, grants);
 
 	for (uint32_t i = 0; i < config->segments_count && !rc; i++) {
 		serving->count = i + 1;

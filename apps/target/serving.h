@@ -8,6 +8,7 @@
 
 #include <sluice/sluice.h>
 
+#include "common/grants.h"
 #include "target/config.h"
 
 struct serving {
@@ -23,9 +24,10 @@ struct serving {
  * Says on stdout how far it is when touching the memory takes over a second.
  *
  * @param serving  zeroed; on an error it holds what was opened, for serving_close()
+ * @param grants   of the configuration file; none = whoever is let in may do everything
  * @return         0; errors of slu_engine_open(), slu_region_alloc() and slu_segment_export()
  */
-int serving_open(struct serving *serving, const struct config *config);
+int serving_open(struct serving *serving, const struct config *config, const struct grants *grants);
 
 /** Close all of it; accepts what serving_open() left half-made. */
 void serving_close(struct serving *serving);

@@ -242,6 +242,25 @@ def running_initiator(target, *args, **options):
     return process
 
 
+class File:
+    """A configuration file for the time of a with statement; .path is where."""
+
+    def __init__(self, text, name="sluice.conf"):
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = os.path.join(self.folder.name, name)
+        self.write(text)
+
+    def write(self, text):
+        with open(self.path, "wb" if isinstance(text, bytes) else "w") as file:
+            file.write(text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.folder.cleanup()
+
+
 def eventually(condition, text, *results):
     """Wait for a condition; text is, or returns, what is wrong while it does not hold."""
     until = time.monotonic() + HANG_SECONDS

@@ -4,28 +4,9 @@ import os
 import tempfile
 
 import harness
-from harness import case, check, equal, run
+from harness import File, case, check, equal, run
 
 IDENTITY = "i" * 63
-
-
-class File:
-    """A configuration file for the time of a with statement; .path is where."""
-
-    def __init__(self, text, name="sluice.conf"):
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = os.path.join(self.folder.name, name)
-        self.write(text)
-
-    def write(self, text):
-        with open(self.path, "wb" if isinstance(text, bytes) else "w") as file:
-            file.write(text)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.folder.cleanup()
 
 
 def print_config(program, *args, code=0, **environment):

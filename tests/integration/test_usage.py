@@ -55,6 +55,14 @@ INITIATOR_ERRORS = (
     (["--metadata_type", "etcd"], "needs --metadata_servers"),
     (["--metadata_type", "carrier"], "p2p, etcd, redis, http"),
     (["--allow-user", "no such user"], "no user", "uid"),
+    (["--require", "pigeon"], "auto, shm, verbs, tcp, fake"),
+    (["--require", "shm", "--transport", "tcp"], "--require shm", "--transport tcp", "one of"),
+    (["--tcp-connections", "9"], "--tcp-connections", "0 to 8"),
+    (["--tls-cert", "c.pem"], "--tls-cert, --tls-key and --tls-ca"),
+    (["--tls-ca", "c.pem", "--tls-key", "k.pem"], "--tls-cert, --tls-key and --tls-ca"),
+    (["--tcp-plain"], "--tcp-plain", "--psk"),
+    (["--identity", "alice"], "--identity", "--psk"),
+    (["--psk", "keys", "--tls-name", "target"], "--tls-name", "--tls-cert"),
 )
 
 TARGET_ERRORS = (
@@ -76,6 +84,8 @@ TARGET_ERRORS = (
     (["--segment", "a=1M", "--socket", "/" + "x" * 107], "107"),
     (["--segment", "a=1M", "--allow-user", "no such user"], "no user"),
     (["--segment", "a=1M", "--poll", "lazy"], "adaptive, busy"),
+    (["--segment", "a=1M", "--tls-key", "k.pem"], "--tls-cert, --tls-key and --tls-ca"),
+    (["--segment", "a=1M", "--tcp-plain"], "--tcp-plain", "--psk"),
     (["--segment", "a=1M", "--readonly"], "did you mean --read-only?"),
     (["a=1M"], "unexpected argument"),
 )
