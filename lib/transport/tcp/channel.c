@@ -85,8 +85,10 @@ static void received(struct channel *channel, uint32_t got)
 {
 	uint32_t body = got < channel->body_left ? got : channel->body_left;
 
-	channel->body += body;
-	channel->body_left -= body;
+	if (body > 0) {
+		channel->body += body;
+		channel->body_left -= body;
+	}
 	channel->end += got - body;
 }
 

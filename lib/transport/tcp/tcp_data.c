@@ -307,7 +307,7 @@ static int on_answer(struct tcp_end *end, const struct wire_response *response)
 	struct tcp_request *call = open_slot(end, response->sequence);
 	bool fits = call && response->length <= call->length;
 
-	if (response->length > SLU_MESSAGE_MAX || response->status > 0)
+	if (response->length > SLU_MESSAGE_MAX)
 		return strange("an answer that cannot be");
 	end->receiving = call;
 	if (call) {
@@ -321,6 +321,8 @@ static int on_answer(struct tcp_end *end, const struct wire_response *response)
 
 static int on_response(struct tcp_end *end, const struct wire_response *response)
 {
+	if (response->status > 0)
+		return strange("a status that is no error");
 	switch (response->type) {
 	case WIRE_DONE:
 		return on_done(end, response);

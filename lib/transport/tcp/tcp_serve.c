@@ -183,7 +183,8 @@ static int find_grant(const struct tcp_server *server, const struct connection *
 	if (request->handle >= GRANTS_MAX)
 		return -EACCES;
 	slot = &server->slots[request->handle];
-	if (atomic_load_explicit(&slot->generation, memory_order_relaxed) != request->generation)
+	if (request->generation == 0 ||
+	    atomic_load_explicit(&slot->generation, memory_order_relaxed) != request->generation)
 		return -EKEYREVOKED;
 	/* Pairs with the release in tcp_server_grant(). */
 	grant = atomic_load_explicit(&slot->grant, memory_order_acquire);
@@ -733,6 +734,7 @@ int tcp_server_grant(struct tcp_server *server, const struct export *export, uin
 				    .handle = handle};
 	slot = &server->slots[handle];
 	generation = atomic_load_explicit(&slot->generation, memory_order_relaxed) + 1;
+	generation += generation == 0; /* which is none */
 	if (json_object_set_new(description, "handle", json_integer(handle)) < 0 ||
 	    json_object_set_new(description, "generation", json_integer(generation)) < 0) {
 		give_slot(server, handle);
