@@ -195,6 +195,7 @@ int slu_engine_open(const struct slu_engine_options *options, struct slu_engine 
 		atomic_store(&engine_is_open, false);
 		return fail(-ENOMEM, "out of memory");
 	}
+	pthread_mutex_init(&engine->opening, NULL);
 	pthread_mutex_init(&engine->lock, NULL);
 	rc = start(engine, options);
 	if (rc < 0) {
@@ -272,6 +273,7 @@ void slu_engine_close(struct slu_engine *engine)
 		slu_region_close(LIST_FIRST(&engine->regions));
 	topology_close(engine->topology);
 	pthread_mutex_destroy(&engine->lock);
+	pthread_mutex_destroy(&engine->opening);
 	free(engine->fake);
 	free(engine);
 	atomic_store(&engine_is_open, false);

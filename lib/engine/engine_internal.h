@@ -3,8 +3,10 @@
  * @file
  * The engine and what hangs on it.
  *
- * Who may touch what: lists and the poller table under lock, which is never held across a
- * control_call(); segments and their clients on the control thread only, except for the published
+ * Who may touch what: whoever opens or closes a remote or a queue holds opening, across the
+ * connecting that this can mean. What others read of it, the lists, the poller table and the paths
+ * of remotes, changes under lock as well, which is held shortly and never across a control_call()
+ * or a connection. Segments and their clients on the control thread only, except for the published
  * client set, which slu_segment_poll() reads without a lock.
  */
 #ifndef ENGINE_ENGINE_INTERNAL_H
@@ -45,6 +47,7 @@ struct slu_engine {
 	struct server *server;
 	struct listener *socket;
 
+	pthread_mutex_t opening; /* taken before lock */
 	pthread_mutex_t lock;
 	uint32_t poller_threads;                 /* the first of the table */
 	struct poller *pollers[SLU_POLLERS_MAX]; /* by index; inline queues leave gaps */
@@ -153,10 +156,10 @@ struct requests *requests_create(void);
 /** Accepts NULL. */
 void requests_destroy(struct requests *requests);
 
-/** Connect @p remote for @p poller. Under lock. @return 0; as transport_control.connect */
+/** Connect @p remote for @p poller. Under opening. @return 0; as transport_control.connect */
 int remote_connect(struct slu_remote *remote, struct poller *poller);
 
-/** Drop the path of @p poller, which has nothing left of @p remote. Under lock. */
+/** Drop the path of @p poller, which has nothing left of @p remote. Under opening. */
 void remote_disconnect(struct slu_remote *remote, struct poller *poller);
 
 #endif

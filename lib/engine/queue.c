@@ -43,7 +43,7 @@ static int check_options(const struct slu_engine *engine, const struct slu_queue
 	return 0;
 }
 
-/* Under lock. */
+/* Under opening. */
 static struct poller *least_loaded(struct slu_engine *engine)
 {
 	struct poller *best = NULL;
@@ -54,7 +54,7 @@ static struct poller *least_loaded(struct slu_engine *engine)
 	return best;
 }
 
-/* Under lock. */
+/* Under opening. */
 static void disconnect_all(struct slu_engine *engine, struct poller *poller)
 {
 	struct slu_remote *remote;
@@ -63,7 +63,7 @@ static void disconnect_all(struct slu_engine *engine, struct poller *poller)
 		remote_disconnect(remote, poller);
 }
 
-/* Under lock: an inline queue's own poller, with a path to each remote. */
+/* Under opening: an inline queue's own poller, with a path to each remote. */
 static int open_inline_poller(struct slu_engine *engine, struct poller **out)
 {
 	struct slu_remote *remote;
@@ -89,16 +89,20 @@ static int open_inline_poller(struct slu_engine *engine, struct poller **out)
 		poller_destroy(poller);
 		return rc;
 	}
+	pthread_mutex_lock(&engine->lock);
 	engine->pollers[index] = poller;
+	pthread_mutex_unlock(&engine->lock);
 	*out = poller;
 	return 0;
 }
 
-/* Under lock. */
+/* Under opening. */
 static void close_inline_poller(struct slu_engine *engine, struct poller *poller)
 {
 	disconnect_all(engine, poller);
+	pthread_mutex_lock(&engine->lock);
 	engine->pollers[poller->index] = NULL;
+	pthread_mutex_unlock(&engine->lock);
 	poller_destroy(poller);
 }
 
@@ -119,7 +123,7 @@ static void detach(struct poller *poller, void *arg)
 	poller_detach(poller, arg);
 }
 
-/* Under lock. */
+/* Under opening. */
 static int open_queue(struct slu_engine *engine, const struct slu_queue_options *options,
 		      struct slu_queue **out)
 {
@@ -165,7 +169,7 @@ int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *op
 	rc = check_options(engine, options);
 	if (rc < 0)
 		return rc;
-	pthread_mutex_lock(&engine->lock);
+	pthread_mutex_lock(&engine->opening);
 	rc = open_queue(engine, options, &queue);
 	if (rc == 0) {
 		queue->engine = engine;
@@ -173,7 +177,7 @@ int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *op
 		LIST_INSERT_HEAD(&engine->queues, queue, link);
 		*out = queue;
 	}
-	pthread_mutex_unlock(&engine->lock);
+	pthread_mutex_unlock(&engine->opening);
 	return rc;
 }
 
@@ -184,12 +188,12 @@ void slu_queue_close(struct slu_queue *queue)
 	if (!queue)
 		return;
 	engine = queue->engine;
-	pthread_mutex_lock(&engine->lock);
+	pthread_mutex_lock(&engine->opening);
 	LIST_REMOVE(queue, link);
 	poller_call(queue->poller, detach, queue);
 	if (queue->is_inline)
 		close_inline_poller(engine, queue->poller);
-	pthread_mutex_unlock(&engine->lock);
+	pthread_mutex_unlock(&engine->opening);
 	queue_destroy(queue);
 }
 

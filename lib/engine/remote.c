@@ -35,8 +35,15 @@ static int check_options(const struct slu_remote_options *options)
 
 int remote_connect(struct slu_remote *remote, struct poller *poller)
 {
-	return remote->transport->control->connect(remote, &poller->env,
-						   &remote->paths[poller->index]);
+	struct path *path;
+	int rc = remote->transport->control->connect(remote, &poller->env, &path);
+
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&remote->engine->lock);
+	remote->paths[poller->index] = path;
+	pthread_mutex_unlock(&remote->engine->lock);
+	return 0;
 }
 
 static void add_stats(struct path_stats *sum, const struct path_stats *stats)
@@ -54,9 +61,11 @@ void remote_disconnect(struct slu_remote *remote, struct poller *poller)
 
 	if (!path)
 		return;
+	pthread_mutex_lock(&remote->engine->lock);
 	add_stats(&remote->retired, &path->stats);
 	poller->bytes += path->stats.bytes_read + path->stats.bytes_written;
 	remote->paths[poller->index] = NULL;
+	pthread_mutex_unlock(&remote->engine->lock);
 	remote->transport->control->disconnect(path);
 }
 
@@ -208,17 +217,18 @@ static int open_in_process(struct slu_remote *remote, const struct transport *tr
 
 /* ---- both ---- */
 
+/* Under opening. */
 static int connect_paths(struct slu_remote *remote)
 {
 	struct slu_engine *engine = remote->engine;
 	int rc = 0;
 
-	pthread_mutex_lock(&engine->lock);
 	if (engine->remote_count == SLU_REMOTES_MAX)
 		rc = fail(-ENOSPC, "%d remotes are open", SLU_REMOTES_MAX);
 	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
 			rc = remote_connect(remote, engine->pollers[i]);
+	pthread_mutex_lock(&engine->lock);
 	LIST_INSERT_HEAD(&engine->remotes, remote, link);
 	engine->remote_count++;
 	pthread_mutex_unlock(&engine->lock);
@@ -273,7 +283,9 @@ int slu_remote_open(struct slu_engine *engine, const char *name,
 		return rc;
 	}
 	atomic_store(&remote->permitted, transport_permitted(remote->rights));
+	pthread_mutex_lock(&engine->opening);
 	rc = connect_paths(remote);
+	pthread_mutex_unlock(&engine->opening);
 	if (rc == 0 && remote->client)
 		rc = client_watch(remote->client, engine->control, &callbacks, remote);
 	if (rc < 0) {
@@ -301,13 +313,15 @@ void slu_remote_close(struct slu_remote *remote)
 		poller_call(engine->pollers[i], drain, remote);
 	client_close(remote->client); /* reports the totals, for which the paths must stand */
 	remote->client = NULL;
-	pthread_mutex_lock(&engine->lock);
+	pthread_mutex_lock(&engine->opening);
 	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
 			remote_disconnect(remote, engine->pollers[i]);
+	pthread_mutex_lock(&engine->lock);
 	LIST_REMOVE(remote, link);
 	engine->remote_count--;
 	pthread_mutex_unlock(&engine->lock);
+	pthread_mutex_unlock(&engine->opening);
 	remote_destroy(remote);
 }
 
