@@ -3,6 +3,9 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/tap.h"
 
@@ -81,11 +84,82 @@ static void test_full_fences(void **state)
 	assert_int_equal(missed_rounds(), 0);
 }
 
+/* ---- between processes ---- */
+
+struct across {
+	_Alignas(64) _Atomic unsigned light_flag;
+	_Alignas(64) _Atomic unsigned heavy_flag;
+	_Alignas(64) _Atomic unsigned light_at;
+	_Alignas(64) _Atomic unsigned heavy_at;
+	unsigned light_saw[ROUNDS];
+};
+
+static void run_light_process(struct across *across, bool fence)
+{
+	for (unsigned round = 1; round < ROUNDS; round++) {
+		meet(&across->light_at, &across->heavy_at, round);
+		atomic_store_explicit(&across->light_flag, round, memory_order_relaxed);
+		barrier_light_shared(fence);
+		across->light_saw[round] =
+			atomic_load_explicit(&across->heavy_flag, memory_order_relaxed);
+	}
+	atomic_store(&across->light_at, ROUNDS);
+	_exit(0);
+}
+
+static void no_round_missed_across(bool fence)
+{
+	struct across *across = mmap(NULL, sizeof(*across), PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	static unsigned heavy_saw[ROUNDS];
+	unsigned missed = 0;
+	pid_t pid;
+
+	assert_ptr_not_equal(across, MAP_FAILED);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		barrier_init();
+		run_light_process(across, fence);
+	}
+	for (unsigned round = 1; round < ROUNDS; round++) {
+		meet(&across->heavy_at, &across->light_at, round);
+		atomic_store_explicit(&across->heavy_flag, round, memory_order_relaxed);
+		assert_int_equal(barrier_heavy_shared(), 0);
+		heavy_saw[round] = atomic_load_explicit(&across->light_flag, memory_order_relaxed);
+	}
+	waitpid(pid, NULL, 0);
+	for (unsigned round = 1; round < ROUNDS; round++)
+		missed += heavy_saw[round] < round && across->light_saw[round] < round;
+	munmap(across, sizeof(*across));
+	assert_int_equal(missed, 0);
+}
+
+/* Goal: the same between two processes, where one is registered and the other can reach it. */
+static void test_across_processes(void **state)
+{
+	(void)state;
+	barrier_init();
+	if (!barrier_reaches_us || !barrier_reaches_others)
+		skip_because("the kernel refuses membarrier between processes");
+	no_round_missed_across(false);
+}
+
+/* Goal: and with fences at both ends, where that is refused. */
+static void test_fences_across_processes(void **state)
+{
+	(void)state;
+	barrier_reaches_others = false;
+	no_round_missed_across(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_asymmetric),
 		cmocka_unit_test(test_full_fences),
+		cmocka_unit_test(test_across_processes),
+		cmocka_unit_test(test_fences_across_processes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/mailbox.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "tests/tap.h"
+
+#define BOX_BYTES sizeof(struct mailbox)
+
+static struct mailbox *new_box(void)
+{
+	void *box =
+		mmap(NULL, BOX_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(box, MAP_FAILED);
+	return box;
+}
+
+static void free_box(struct mailbox *box)
+{
+	munmap(box, BOX_BYTES);
+}
+
+static uint32_t send(struct mailbox_sender *sender, const void *data, uint32_t length)
+{
+	int slot = mailbox_send(sender, 0, data, length);
+
+	assert_in_range(slot, 0, MAILBOX_SLOTS - 1);
+	return (uint32_t)slot;
+}
+
+/* Goal: over many laps each request comes out whole and each answer goes to its slot. */
+static void test_requests_and_answers(void **state)
+{
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box};
+	struct mailbox_request request;
+	struct mailbox_answer answer;
+	struct mailbox_sender sender;
+
+	(void)state;
+	mailbox_attach(&sender, box, 3);
+	for (uint32_t i = 0; i < 5 * MAILBOX_SLOTS; i++) {
+		uint64_t answered = ~(uint64_t)i;
+		uint32_t slot = send(&sender, &i, sizeof(i));
+
+		assert_true(mailbox_pending(&receiver));
+		assert_true(mailbox_receive(&receiver, &request));
+		assert_false(mailbox_pending(&receiver));
+		assert_int_equal(request.lane, 3);
+		assert_int_equal(request.slot, slot);
+		assert_int_equal(request.length, sizeof(i));
+		assert_memory_equal(request.data, &i, sizeof(i));
+		assert_false(mailbox_answered(&sender, slot, &answer));
+		mailbox_reply(&receiver, 3, slot, 0, &answered, sizeof(answered));
+		assert_true(mailbox_answered(&sender, slot, &answer));
+		assert_int_equal(answer.status, 0);
+		assert_int_equal(answer.length, sizeof(answered));
+		assert_memory_equal(mailbox_data(&sender, slot), &answered, sizeof(answered));
+	}
+	assert_false(mailbox_receive(&receiver, &request));
+	free_box(box);
+}
+
+/* Goal: answers in the reverse order; a slot is taken again only after its own answer. */
+static void test_answers_in_any_order(void **state)
+{
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box};
+	struct mailbox_request requests[MAILBOX_SLOTS];
+	struct mailbox_answer answer;
+	struct mailbox_sender sender;
+
+	(void)state;
+	mailbox_attach(&sender, box, 0);
+	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
+		send(&sender, &i, sizeof(i));
+	assert_int_equal(mailbox_send(&sender, 0, NULL, 0), -1);
+	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
+		assert_true(mailbox_receive(&receiver, &requests[i]));
+	for (uint32_t i = MAILBOX_SLOTS; i-- > 0;) {
+		mailbox_reply(&receiver, 0, requests[i].slot, -ENOENT, NULL, 0);
+		assert_true(mailbox_answered(&sender, requests[i].slot, &answer));
+		assert_int_equal(answer.status, -ENOENT);
+		assert_int_equal(send(&sender, NULL, 0), requests[i].slot);
+		assert_int_equal(mailbox_send(&sender, 0, NULL, 0), -1);
+	}
+	free_box(box);
+}
+
+/* Goal: what is busy for other reasons is not used; nor is memory of lanes that see no call. */
+static void test_leaves_alone(void **state)
+{
+	struct mailbox *box = new_box();
+	struct mailbox_sender sender;
+
+	(void)state;
+	mailbox_attach(&sender, box, 7);
+	mailbox_detach(&sender);
+	assert_int_equal(atomic_load(&box->lanes), 0);
+	assert_int_equal(mailbox_send(&sender, 0x7, NULL, 0), 3);
+	assert_int_equal(mailbox_send(&sender, 0x7, NULL, 0), 4);
+	assert_int_equal(mailbox_send(&sender, 0xffff, NULL, 0), -1);
+	assert_int_equal(atomic_load(&box->lanes), 8);
+	free_box(box);
+}
+
+/* Goal: the next poller of an index goes on, and keeps off the slots that wait for an answer. */
+static void test_lane_changes_hands(void **state)
+{
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box};
+	struct mailbox_request request;
+	struct mailbox_answer answer;
+	struct mailbox_sender sender;
+
+	(void)state;
+	for (uint32_t owner = 0; owner < 2 * MAILBOX_SLOTS; owner++) {
+		mailbox_attach(&sender, box, 1);
+		if (owner == 0)
+			assert_int_equal(send(&sender, "left", 4), 0);
+		assert_int_not_equal(send(&sender, &owner, 4), 0);
+		assert_true(mailbox_receive(&receiver, &request));
+		if (owner == 0)
+			assert_true(mailbox_receive(&receiver, &request));
+		assert_memory_equal(request.data, &owner, 4);
+		mailbox_reply(&receiver, 1, request.slot, 0, NULL, 0);
+		assert_true(mailbox_answered(&sender, request.slot, &answer));
+		mailbox_detach(&sender);
+	}
+	free_box(box);
+}
+
+/* Goal: positions wrap at 32 bits without a request lost, repeated or early. */
+static void test_positions_wrap(void **state)
+{
+	uint32_t start = UINT32_MAX - MAILBOX_SLOTS / 2;
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box, .positions = {start}};
+	struct mailbox_request request;
+	struct mailbox_answer answer;
+	struct mailbox_sender sender;
+
+	(void)state;
+	box->lane[0].saved_position = start;
+	mailbox_attach(&sender, box, 0);
+	for (uint32_t i = 0; i < 4 * MAILBOX_SLOTS; i++) {
+		assert_false(mailbox_receive(&receiver, &request));
+		send(&sender, &i, sizeof(i));
+		assert_true(mailbox_receive(&receiver, &request));
+		assert_memory_equal(request.data, &i, sizeof(i));
+		mailbox_reply(&receiver, 0, request.slot, 0, NULL, 0);
+		assert_true(mailbox_answered(&sender, request.slot, &answer));
+	}
+	free_box(box);
+}
+
+static void write_request(struct mailbox *box, uint32_t position, uint32_t slot, uint32_t length)
+{
+	atomic_store(&box->lane[0].requests[position % MAILBOX_SLOTS],
+		     (uint64_t)(position / MAILBOX_SLOTS + 1) << 32 | slot << 16 | length);
+}
+
+/* Goal: whatever a hostile client writes, the target stays within the mailbox and comes to an end.
+ */
+static void test_hostile_client(void **state)
+{
+	static const struct {
+		uint32_t slot, length;
+		bool taken;
+	} words[] = {{MAILBOX_SLOTS, 0, false},
+		     {0xffff, 0, false},
+		     {0, SLU_MESSAGE_MAX + 1, false},
+		     {MAILBOX_SLOTS - 1, 0xffff, false},
+		     {MAILBOX_SLOTS - 1, SLU_MESSAGE_MAX, true},
+		     {0, 0, true}};
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box};
+	struct mailbox_request request;
+
+	(void)state;
+	memset(box, 0xff, BOX_BYTES);
+	assert_false(mailbox_pending(&receiver));
+	for (uint32_t i = 0; i < 100; i++)
+		assert_false(mailbox_receive(&receiver, &request));
+	atomic_store(&box->lanes, 1);
+	for (uint32_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		write_request(box, i, words[i].slot, words[i].length);
+		assert_int_equal(mailbox_receive(&receiver, &request), words[i].taken);
+		assert_int_equal(receiver.positions[0], i + 1);
+	}
+	free_box(box);
+}
+
+static void expect_answer(struct mailbox *box, struct mailbox_sender *sender, uint64_t word,
+			  int32_t status, uint32_t length)
+{
+	uint32_t slot = send(sender, NULL, 0);
+	struct mailbox_answer answer;
+
+	atomic_store(&box->lane[0].slots[slot].answer, word);
+	assert_true(mailbox_answered(sender, slot, &answer));
+	assert_int_equal(answer.status, status);
+	assert_int_equal(answer.length, length);
+}
+
+/* Goal: whatever a hostile target answers is a status and a length that can be. */
+static void test_hostile_target(void **state)
+{
+	const uint64_t done = UINT64_C(1) << 63;
+	struct mailbox *box = new_box();
+	struct mailbox_sender sender;
+
+	(void)state;
+	box->lane[0].saved_open = 0xffff0000; /* of slots that are not */
+	mailbox_attach(&sender, box, 0);
+	expect_answer(box, &sender, done | SLU_MESSAGE_MAX, 0, SLU_MESSAGE_MAX);
+	expect_answer(box, &sender, done | (SLU_MESSAGE_MAX + 1), -EPROTO, 0);
+	expect_answer(box, &sender, done | 0xffff, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)EAGAIN << 16, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)ECANCELED << 16, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)4096 << 16, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)UINT32_MAX << 16, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)4095 << 16, -4095, 0);
+	expect_answer(box, &sender, UINT64_MAX, -EPROTO, 0);
+	free_box(box);
+}
+
+/* Goal: an owner may answer with 0 and with errnos, but not with those that mean: post it again. */
+static void test_statuses(void **state)
+{
+	(void)state;
+	assert_true(mailbox_status_allowed(0));
+	assert_true(mailbox_status_allowed(-ENOENT));
+	assert_true(mailbox_status_allowed(-4095));
+	assert_false(mailbox_status_allowed(1));
+	assert_false(mailbox_status_allowed(-4096));
+	assert_false(mailbox_status_allowed(INT32_MIN));
+	assert_false(mailbox_status_allowed(-EAGAIN));
+	assert_false(mailbox_status_allowed(-ECANCELED));
+}
+
+#define CALLS 20000u
+
+struct owner {
+	struct mailbox_receiver receiver;
+	_Atomic bool stop;
+};
+
+/* Answers with the sum of the request's bytes, two at a time, the later first. */
+static void *own(void *arg)
+{
+	struct owner *owner = arg;
+	struct mailbox_request held[2];
+	uint32_t count = 0;
+
+	while (!atomic_load(&owner->stop)) {
+		if (count < 2 && mailbox_receive(&owner->receiver, &held[count]))
+			count++;
+		else if (count > 0) {
+			const struct mailbox_request *request = &held[--count];
+			uint64_t sum = 0;
+
+			for (uint32_t i = 0; i < request->length; i++)
+				sum += request->data[i];
+			mailbox_reply(&owner->receiver, request->lane, request->slot, 0, &sum,
+				      sizeof(sum));
+		} else {
+			sched_yield();
+		}
+	}
+	return NULL;
+}
+
+/* Goal: between two threads no request and no answer is torn, lost or mixed up. */
+static void test_between_threads(void **state)
+{
+	struct mailbox *box = new_box();
+	static struct owner owner;
+	uint64_t expected[MAILBOX_SLOTS];
+	struct mailbox_sender sender;
+	uint32_t sent = 0, answered = 0;
+	pthread_t thread;
+
+	(void)state;
+	owner.receiver = (struct mailbox_receiver){.box = box};
+	mailbox_attach(&sender, box, 0);
+	assert_int_equal(pthread_create(&thread, NULL, own, &owner), 0);
+	while (answered < CALLS) {
+		uint8_t data[100];
+		uint32_t length = sent % 100;
+		int slot;
+
+		memset(data, (int)(sent & 0xff), sizeof(data));
+		slot = sent < CALLS ? mailbox_send(&sender, 0, data, length) : -1;
+		if (slot >= 0)
+			expected[slot] = (uint64_t)(sent++ & 0xff) * length;
+		for (uint32_t open = sender.open; open != 0; open &= open - 1) {
+			uint32_t at = (uint32_t)__builtin_ctz(open);
+			struct mailbox_answer answer;
+
+			if (!mailbox_answered(&sender, at, &answer))
+				continue;
+			assert_int_equal(answer.length, sizeof(expected[0]));
+			assert_memory_equal(mailbox_data(&sender, at), &expected[at],
+					    sizeof(expected[0]));
+			answered++;
+		}
+		if (slot < 0)
+			sched_yield();
+	}
+	atomic_store(&owner.stop, true);
+	pthread_join(thread, NULL);
+	free_box(box);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_requests_and_answers),
+		cmocka_unit_test(test_answers_in_any_order),
+		cmocka_unit_test(test_leaves_alone),
+		cmocka_unit_test(test_lane_changes_hands),
+		cmocka_unit_test(test_positions_wrap),
+		cmocka_unit_test(test_hostile_client),
+		cmocka_unit_test(test_hostile_target),
+		cmocka_unit_test(test_statuses),
+		cmocka_unit_test(test_between_threads),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

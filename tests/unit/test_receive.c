@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The owner's side: requests from clients in shared memory (by fake) and from the lanes of pollers,
+ * for which the test stands in. */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/engine_internal.h"
+#include "tests/tap.h"
+
+#define BYTES   65536u
+#define REMOTES (SLU_MESSAGES_MAX / SLU_CALLS_MAX + 2)
+
+static struct slu_engine *engine;
+static struct slu_region *memory, *region;
+static struct slu_segment *segment;
+static struct slu_queue *queue;
+
+static int setup(void **state)
+{
+	struct slu_engine_options options;
+	struct slu_queue_options inlined;
+
+	(void)state;
+	slu_engine_options_init(&options);
+	options.pollers = 1;
+	slu_queue_options_init(&inlined);
+	inlined.poller = SLU_POLLER_INLINE;
+	if (slu_engine_open(&options, &engine) < 0 ||
+	    slu_region_alloc(engine, BYTES, NULL, &memory) < 0 ||
+	    slu_region_alloc(engine, BYTES, NULL, &region) < 0 ||
+	    slu_queue_open(engine, &inlined, &queue) < 0) {
+		tap_comment("%s", slu_last_error());
+		return -1;
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	slu_engine_close(engine);
+	return 0;
+}
+
+static int export_one(void **state)
+{
+	(void)state;
+	return slu_segment_export(engine, "receive", memory, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+				  &segment);
+}
+
+static int close_one(void **state)
+{
+	(void)state;
+	slu_segment_close(segment);
+	return 0;
+}
+
+static struct slu_remote *open_remote(void)
+{
+	struct slu_remote_options options;
+	struct slu_remote *remote = NULL;
+
+	slu_remote_options_init(&options);
+	options.transport = SLU_TRANSPORT_FAKE;
+	assert_int_equal(slu_remote_open(engine, "receive", &options, &remote), 0);
+	return remote;
+}
+
+static void submit(struct slu_remote *remote, enum slu_opcode opcode, uint32_t n)
+{
+	struct slu_op op = {.remote = remote,
+			    .region = region,
+			    .remote_offset = 4096,
+			    .length = 8,
+			    .tag = 8,
+			    .opcode = (uint8_t)opcode};
+
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(slu_submit(queue, &op, 1), 1);
+	slu_reap(queue, NULL, 0);
+}
+
+/* Answer what is left and take the completions. */
+static void finish(void)
+{
+	struct slu_completion done;
+	struct slu_message message;
+	struct slu_queue_info info = {.size = sizeof(info)};
+
+	do {
+		while (slu_segment_receive(segment, &message, 1) == 1)
+			assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+		while (slu_reap(queue, &done, 1) == 1)
+			;
+		slu_queue_get_info(queue, &info);
+	} while (info.outstanding > 0);
+}
+
+static bool woken(void)
+{
+	eventfd_t count;
+
+	return eventfd_read(slu_segment_eventfd(segment), &count) == 0;
+}
+
+/* Goal: an answer that cannot be is refused, with its reason, and the request stays open. */
+static void test_refuses_bad_answers(void **state)
+{
+	static const int statuses[] = {1, -EAGAIN, -ECANCELED, -4096};
+	struct slu_remote *remote = open_remote();
+	struct slu_message message, forged;
+	uint8_t data[SLU_MESSAGE_MAX];
+
+	(void)state;
+	submit(remote, SLU_CALL, 1);
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
+	assert_int_equal(slu_segment_answer(segment, &message, 0, data, SLU_MESSAGE_MAX + 1),
+			 -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "at most 4096"));
+	for (uint32_t i = 0; i < 4; i++) {
+		assert_int_equal(slu_segment_answer(segment, &message, statuses[i], NULL, 0),
+				 -EINVAL);
+		assert_non_null(strstr(slu_last_error(), "negative errno"));
+	}
+	for (uint32_t bit = 0; bit < 64; bit++) {
+		forged = message;
+		forged.id ^= UINT64_C(1) << bit;
+		assert_int_equal(slu_segment_answer(segment, &forged, 0, NULL, 0), -EINVAL);
+		assert_non_null(strstr(slu_last_error(), "open"));
+	}
+	assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+	assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), -EINVAL);
+	finish();
+	slu_remote_close(remote);
+}
+
+/* Goal: no more than SLU_MESSAGES_MAX requests are open; the others wait where they are, and wake
+ * nobody until one can be taken. */
+static void test_open_requests_are_bounded(void **state)
+{
+	static struct slu_message messages[SLU_MESSAGES_MAX + 1];
+	struct slu_remote *remotes[REMOTES];
+
+	(void)state;
+	for (uint32_t i = 0; i < REMOTES; i++) {
+		remotes[i] = open_remote();
+		submit(remotes[i], SLU_CALL, SLU_CALLS_MAX);
+	}
+	assert_int_equal(slu_segment_arm(segment), 1);
+	assert_int_equal(slu_segment_receive(segment, messages, SLU_MESSAGES_MAX + 1),
+			 SLU_MESSAGES_MAX);
+	assert_int_equal(slu_segment_receive(segment, messages, 1), 0);
+	assert_int_equal(slu_segment_arm(segment), 0);
+	assert_int_equal(slu_segment_answer(segment, &messages[100], 0, NULL, 0), 0);
+	assert_int_equal(slu_segment_arm(segment), 1);
+	assert_int_equal(slu_segment_receive(segment, &messages[100], 2), 1);
+	for (uint32_t i = 0; i < SLU_MESSAGES_MAX; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, NULL, 0), 0);
+	finish();
+	for (uint32_t i = 0; i < REMOTES; i++)
+		slu_remote_close(remotes[i]);
+}
+
+/* Goal: no client has to wait for another that sends more. */
+static void test_takes_from_each_client(void **state)
+{
+	struct slu_remote *busy = open_remote(), *quiet = open_remote();
+	struct slu_message messages[4];
+
+	(void)state;
+	submit(busy, SLU_CALL, SLU_CALLS_MAX);
+	submit(quiet, SLU_CALL, 1);
+	assert_int_equal(slu_segment_receive(segment, messages, 3), 3);
+	assert_true(messages[0].client != messages[1].client ||
+		    messages[1].client != messages[2].client);
+	for (uint32_t i = 0; i < 3; i++)
+		slu_segment_answer(segment, &messages[i], 0, NULL, 0);
+	finish();
+	slu_remote_close(busy);
+	slu_remote_close(quiet);
+}
+
+/* Goal: a request outlives its client, and its answer is no error. */
+static void test_answers_a_client_that_left(void **state)
+{
+	struct slu_remote *first = open_remote(), *second = open_remote();
+	struct slu_message messages[2];
+	struct slu_completion done;
+	struct slu_queue *other;
+
+	(void)state;
+	assert_int_equal(slu_queue_open(engine, NULL, &other), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		struct slu_op op = {.remote = i ? second : first,
+				    .region = region,
+				    .length = 100,
+				    .opcode = SLU_CALL};
+
+		memset(slu_region_addr(region), (int)i, 100);
+		assert_int_equal(slu_submit(other, &op, 1), 1);
+		while (slu_segment_receive(segment, &messages[i], 1) == 0)
+			;
+	}
+	slu_remote_close(first);
+	assert_int_equal(slu_wait(other, 1, 10000000), 1);
+	assert_int_equal(slu_reap(other, &done, 1), 1);
+	assert_int_equal(done.status, -ECANCELED);
+	while (LIST_NEXT(LIST_FIRST(&segment->clients), link)) /* lingering, for a second */
+		sched_yield();
+	assert_int_equal(((const uint8_t *)messages[0].data)[99], 0);
+	assert_int_equal(slu_segment_answer(segment, &messages[0], 0, NULL, 0), 0);
+	assert_int_equal(slu_segment_answer(segment, &messages[1], 0, NULL, 0), 0);
+	assert_int_equal(slu_wait(other, 1, 10000000), 1);
+	assert_int_equal(slu_reap(other, &done, 1), 1);
+	assert_int_equal(done.status, 0);
+	slu_queue_close(other);
+	slu_remote_close(second);
+}
+
+/* Goal: armed before or after a client came, the owner is woken by what it sends, once. */
+static void test_wakes(void **state)
+{
+	struct slu_notification note;
+	struct slu_remote *early = open_remote(), *late;
+
+	(void)state;
+	submit(early, SLU_WRITE_NOTIFY, 1);
+	assert_false(woken());
+	assert_int_equal(slu_segment_arm(segment), 1);
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
+	assert_int_equal(slu_segment_arm(segment), 0);
+	late = open_remote();
+	submit(late, SLU_WRITE_NOTIFY, 2);
+	assert_true(woken());
+	assert_int_equal(slu_segment_arm(segment), 1);
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
+	assert_int_equal(slu_segment_arm(segment), 0);
+	submit(early, SLU_CALL, 2);
+	assert_true(woken());
+	submit(early, SLU_CALL, 1);
+	assert_false(woken());
+	finish();
+	slu_remote_close(early);
+	slu_remote_close(late);
+}
+
+/* Goal: what a poller left in its lane is handed out beside what clients share, and answered. */
+static void test_lanes(void **state)
+{
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct slu_remote *remote = open_remote();
+	struct slu_notification notes[3];
+	struct slu_message messages[3];
+	struct inbox_answer answer;
+
+	(void)state;
+	assert_non_null(lane);
+	assert_int_equal(slu_segment_arm(segment), 0);
+	assert_true(inbox_notify(lane, 1001, 7));
+	assert_true(woken());
+	assert_int_equal(slu_segment_arm(segment), 1);
+	submit(remote, SLU_WRITE_NOTIFY, 1);
+	assert_int_equal(slu_segment_poll(segment, notes, 3), 2);
+	assert_int_equal(notes[0].tag + notes[1].tag, 7 + 8);
+	assert_int_equal(slu_segment_arm(segment), 0);
+	assert_true(inbox_call(lane, 1001, 42, "question", 8));
+	assert_true(woken());
+	submit(remote, SLU_CALL, 1);
+	assert_int_equal(slu_segment_receive(segment, messages, 3), 2);
+	for (uint32_t i = 0; i < 2; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, messages[i].data,
+						    messages[i].length),
+				 0);
+	assert_true(inbox_answer(lane, &answer));
+	assert_int_equal(answer.cookie, 42);
+	assert_memory_equal(answer.data, "question", 8);
+	inbox_answer_done(lane);
+	assert_true(inbox_call(lane, 1001, 43, NULL, 0));
+	assert_int_equal(slu_segment_receive(segment, messages, 3), 1);
+	assert_int_equal(slu_segment_answer(segment, &messages[0], -ENOENT, "x", 1), 0);
+	assert_true(inbox_answer(lane, &answer));
+	assert_int_equal(answer.status, -ENOENT);
+	assert_int_equal(answer.length, 0);
+	inbox_answer_done(lane);
+	finish();
+	slu_remote_close(remote);
+}
+
+struct answering {
+	struct transport_service service;
+	struct inbox_lane *lane;
+	_Atomic uint32_t answered;
+};
+
+static uint32_t take_answers(struct transport_service *service)
+{
+	struct answering *answering = (struct answering *)service;
+	struct inbox_answer answer;
+	uint32_t n = 0;
+
+	while (inbox_answer(answering->lane, &answer)) {
+		inbox_answer_done(answering->lane);
+		n++;
+	}
+	atomic_fetch_add(&answering->answered, n);
+	return n;
+}
+
+static bool answers_pending(struct transport_service *service)
+{
+	return inbox_answers_pending(((struct answering *)service)->lane);
+}
+
+static void serve(struct poller *poller, void *arg)
+{
+	poller_serve(poller, arg);
+}
+
+static void unserve(struct poller *poller, void *arg)
+{
+	(void)poller;
+	poller_unserve(arg);
+}
+
+static void call_in(struct poller *poller, void *arg)
+{
+	(void)poller;
+	if (!inbox_call(arg, 1, 1, NULL, 0))
+		abort();
+}
+
+/* Goal: an answer wakes the poller that carries it, if that sleeps. */
+static void test_answers_wake_the_poller(void **state)
+{
+	struct poller *poller = engine->pollers[0];
+	struct answering answering = {.service = {.run = take_answers, .pending = answers_pending},
+				      .lane = inbox_lane(segment->export.inbox, 0)};
+	struct slu_message message;
+
+	(void)state;
+	poller_call(poller, serve, &answering);
+	for (uint32_t i = 1; i <= 200; i++) {
+		poller_call(poller, call_in, answering.lane);
+		assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
+		while (i % 2 && !atomic_load(&poller->sleeping))
+			sched_yield();
+		assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+		for (uint32_t tries = 0; atomic_load(&answering.answered) < i; tries++) {
+			assert_true(tries < 10000);
+			usleep(1000);
+		}
+	}
+	poller_call(poller, unserve, &answering);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_refuses_bad_answers, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_open_requests_are_bounded, export_one,
+						close_one),
+		cmocka_unit_test_setup_teardown(test_takes_from_each_client, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_answers_a_client_that_left, export_one,
+						close_one),
+		cmocka_unit_test_setup_teardown(test_wakes, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_lanes, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_answers_wake_the_poller, export_one,
+						close_one),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

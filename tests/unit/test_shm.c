@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stands for the set-up of shm: what a target publishes can be imported, and nothing else. */
+#include "transport/shm/shm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "tests/tap.h"
+
+#define BYTES 65536u
+
+static struct export exported;
+static struct client_inbox *inbox;
+static json_t *grant;
+static int fds[TRANSPORT_FDS_MAX];
+static uint32_t close_mask;
+
+static void publish(uint32_t rights)
+{
+	grant = json_object();
+	assert_int_equal(shm_transport.memory->publish(&exported, rights, 9, grant, fds,
+						       &close_mask, &inbox),
+			 3);
+	assert_non_null(inbox);
+}
+
+static void withdraw(void)
+{
+	shm_transport.memory->withdraw(inbox);
+	for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
+		if (close_mask & 1u << i)
+			close(fds[i]);
+	json_decref(grant);
+}
+
+static int import(uint32_t rights, uint32_t fd_count, struct shm_view **view)
+{
+	void *out = NULL;
+	int rc = shm_transport.memory->import(grant, BYTES, rights, fds, fd_count, &out);
+
+	*view = out;
+	return rc;
+}
+
+static int setup(void **state)
+{
+	struct slu_region_options options;
+
+	(void)state;
+	barrier_init();
+	slu_region_options_init(&options);
+	options.page = SLU_PAGE_ORDINARY;
+	exported.length = BYTES;
+	exported.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
+	exported.eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return region_create(BYTES, &options, &exported.region);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	region_destroy(exported.region);
+	close(exported.eventfd);
+	return 0;
+}
+
+/* Goal: client and target share the segment, the notifications and the calls. */
+static void test_shares_all(void **state)
+{
+	struct mailbox_request request;
+	struct slu_notification note;
+	struct mailbox_sender calls;
+	struct notify_sender notify;
+	struct shm_view *view;
+
+	(void)state;
+	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), 0);
+	strcpy(view->base, "through the segment");
+	assert_string_equal(exported.region->addr, "through the segment");
+	notify_attach(&notify, &view->waker.area->notifications, 0);
+	notify_send(&notify, 77);
+	assert_int_equal(notify_receive(&inbox->notifications, &note, 1), 1);
+	assert_int_equal(note.tag, 77);
+	assert_int_equal(note.client, 9);
+	mailbox_attach(&calls, &view->waker.area->calls, 0);
+	assert_int_equal(mailbox_send(&calls, 0, "ask", 3), 0);
+	assert_true(mailbox_receive(&inbox->calls, &request));
+	assert_memory_equal(request.data, "ask", 3);
+	shm_transport.memory->release(view);
+	withdraw();
+}
+
+/* Goal: a client wakes the owner if it is armed, and once. */
+static void test_wakes_the_owner(void **state)
+{
+	struct shm_view *view;
+	eventfd_t count = 0;
+
+	(void)state;
+	publish(SLU_RIGHT_READ);
+	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
+	client_stored(&view->waker);
+	assert_int_equal(eventfd_read(exported.eventfd, &count), -1);
+	atomic_store(&inbox->area->armed, 1);
+	client_stored(&view->waker);
+	client_stored(&view->waker);
+	assert_int_equal(eventfd_read(exported.eventfd, &count), 0);
+	assert_int_equal(count, 1);
+	shm_transport.memory->release(view);
+	withdraw();
+}
+
+/* Goal: without the right to write the segment's descriptor cannot be mapped writable. */
+static void test_read_only(void **state)
+{
+	(void)state;
+	publish(SLU_RIGHT_READ);
+	assert_ptr_equal(mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0),
+			 MAP_FAILED);
+	withdraw();
+}
+
+/* Goal: a client does without fences only if the target can reach it and it has registered. */
+static void test_decides_on_fences(void **state)
+{
+	const bool reaches_us = barrier_reaches_us, reaches_others = barrier_reaches_others;
+	struct shm_view *view;
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		barrier_reaches_others = i & 1;
+		publish(SLU_RIGHT_READ);
+		barrier_reaches_us = i & 2;
+		assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
+		assert_int_equal(view->waker.fence, i != 3);
+		shm_transport.memory->release(view);
+		withdraw();
+	}
+	publish(SLU_RIGHT_READ);
+	json_object_del(grant, "barrier");
+	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
+	assert_true(view->waker.fence);
+	shm_transport.memory->release(view);
+	withdraw();
+	barrier_reaches_us = reaches_us;
+	barrier_reaches_others = reaches_others;
+}
+
+static int memory(uint64_t bytes, unsigned seals)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
+	return fd;
+}
+
+/* Take @p fd for the one at @p index: that must not go well. @p fd is closed. */
+static void refused(uint32_t index, int fd, const char *why)
+{
+	struct shm_view *view;
+	int before;
+
+	publish(SLU_RIGHT_READ);
+	before = fds[index];
+	fds[index] = fd;
+	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), -EPROTO);
+	assert_null(view);
+	assert_non_null(strstr(slu_last_error(), why));
+	fds[index] = before;
+	close(fd);
+	withdraw();
+}
+
+/* Goal: descriptors that could hurt are refused. */
+static void test_refuses_bad_descriptors(void **state)
+{
+	struct shm_view *view;
+	int ends[2];
+
+	(void)state;
+	refused(0, memory(BYTES, 0), "sealed");
+	refused(0, memory(BYTES / 2, F_SEAL_SHRINK), "less memory");
+	refused(1, memory(CLIENT_AREA_BYTES, 0), "sealed");
+	refused(1, memory(CLIENT_AREA_BYTES - 1, F_SEAL_SHRINK), "less memory");
+	refused(2, memory(8, 0), "eventfd");
+	refused(2, eventfd(0, EFD_CLOEXEC), "eventfd"); /* it would block */
+	assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+	refused(2, ends[1], "eventfd");
+	close(ends[0]);
+	publish(SLU_RIGHT_READ);
+	assert_int_equal(import(SLU_RIGHT_READ, 2, &view), -EPROTO);
+	assert_int_equal(import(SLU_RIGHT_READ, 4, &view), -EPROTO);
+	withdraw();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shares_all),
+		cmocka_unit_test(test_wakes_the_owner),
+		cmocka_unit_test(test_read_only),
+		cmocka_unit_test(test_decides_on_fences),
+		cmocka_unit_test(test_refuses_bad_descriptors),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
