@@ -3,6 +3,7 @@
 hand over TCP, with TLS or without."""
 import json
 import os
+import shutil
 import socket
 import ssl
 import struct
@@ -12,6 +13,7 @@ import harness
 
 VERSIONS = [2, 2]
 PSK = "42" * 32
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 # lib/transport/tcp/wire.h
 REQUEST = struct.Struct("<B3xIIIQII")  # type, length, handle, generation, offset, tag, sequence
@@ -30,6 +32,8 @@ class Authority:
     """A certificate authority that lives in a folder."""
 
     def __init__(self, folder, name):
+        if not shutil.which("openssl"):
+            raise harness.Skip("no openssl to make certificates with: apt install openssl")
         self.prefix = os.path.join(folder, name)
         self.path = f"{self.prefix}.pem"
         self.openssl("req", "-x509", *NEW_KEY, "-keyout", f"{self.prefix}.key", "-out", self.path,
@@ -52,9 +56,6 @@ class Authority:
                      f"{self.prefix}.key", "-CAcreateserial", "-days", "2", "-extfile",
                      f"{base}.ext", "-out", f"{base}.pem")
         return f"{base}.pem", f"{base}.key"
-
-
-NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def context(authority, certificate=None):
