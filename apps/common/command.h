@@ -18,6 +18,7 @@ struct settings;
 /** Values of the flags that both have; a field of the program's struct. */
 struct command_flags {
 	const char *config;
+	const char *doctor_root;
 	bool print_config;
 	bool verbose;
 	bool help;
@@ -31,6 +32,9 @@ struct command_flags {
 	 .argument = "FILE", .flag_only = true, \
 	 .help = "read options there (sluice.conf(5)); without it $SLUICE_CONFIG, else the file in " \
 		 "/etc/sluice"}, \
+	{NULL, "doctor-root", 0, OPTION_STRING, offsetof(type, flags.doctor_root), \
+	 .argument = "DIR", .flag_only = true, \
+	 .help = "of doctor: look at a machine whose /proc and /sys were copied there"}, \
 	{NULL, "print-config", 0, OPTION_BOOL, offsetof(type, flags.print_config), "false", \
 	 .flag_only = true, \
 	 .help = "print what is in force and where it came from, as a file, and exit"}, \

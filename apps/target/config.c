@@ -53,15 +53,18 @@ const uint32_t config_specs_count = sizeof(config_specs) / sizeof(config_specs[0
 
 const char config_usage[] =
 	"Usage: sluice-target --segment NAME=SIZE[@NODE] [options]\n"
+	"       sluice-target doctor [the same options]\n"
 	"\n"
 	"Exposes memory under names, so that initiators read and write it one-sided. Serves until\n"
 	"SIGINT or SIGTERM, then reports what was moved; SIGHUP reads identities and keys again.\n"
 	"'-' and '_' in names of flags are the same; a switch is turned off by --no-NAME or\n"
-	"--NAME=false.\n";
+	"--NAME=false. doctor looks at the machine and at what the options ask for, and says what\n"
+	"mends it.\n";
 
 const char config_notes[] =
 	"\n"
-	"Exit codes: 0 served and ended by a signal, 1 failed, 2 wrong command line.\n"
+	"Exit codes: 0 served and ended by a signal, 1 failed, or a problem that doctor found,\n"
+	"            2 wrong command line or configuration.\n"
 	"Example:    sluice-target --segment ram0=4G\n";
 
 static int check_name(const char *where, const char *name, size_t len)
@@ -155,14 +158,10 @@ static int collect_segments(struct config *config)
 	}
 	if (config->local_segment)
 		return add_local_segment(config);
-	if (!config->segments_count)
-		return fail(-EINVAL,
-			    "nothing to serve: name memory with --segment NAME=SIZE, or one "
-			    "segment with --local_segment NAME");
 	return 0;
 }
 
-int config_check(void *values, const struct options *options)
+int config_check_doctor(void *values, const struct options *options)
 {
 	struct config *config = values;
 	int rc = collect_segments(config);
@@ -183,4 +182,15 @@ int config_check(void *values, const struct options *options)
 		return rc;
 	config->allowed_uids_count = (uint32_t)rc;
 	return 0;
+}
+
+int config_check(void *values, const struct options *options)
+{
+	struct config *config = values;
+	int rc = config_check_doctor(config, options);
+
+	if (!rc && !config->segments_count)
+		rc = fail(-EINVAL, "nothing to serve: name memory with --segment NAME=SIZE, or one "
+				   "segment with --local_segment NAME");
+	return rc;
 }

@@ -19,6 +19,7 @@
 #include "common/settings.h"
 #include "target/announce.h"
 #include "target/config.h"
+#include "target/doctor.h"
 #include "target/report.h"
 #include "target/serving.h"
 
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
 {
 	static const struct subcommand subcommands[] = {
 		{NULL, config_check, serve},
+		{"doctor", config_check_doctor, doctor_run},
 	};
 	const struct command command = {
 		.name = "sluice-target",

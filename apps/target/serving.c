@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <stdio.h>
 
-static int open_engine(struct serving *serving, const struct config *config,
-		       const struct grants *grants)
+int serving_open_engine(struct serving *serving, const struct config *config,
+			const struct grants *grants)
 {
 	struct slu_engine_options options;
 
@@ -55,7 +55,7 @@ static int open_segment(struct serving *serving, const struct config *config, ui
 
 int serving_open(struct serving *serving, const struct config *config, const struct grants *grants)
 {
-	int rc = open_engine(serving, config, grants);
+	int rc = serving_open_engine(serving, config, grants);
 
 	for (uint32_t i = 0; i < config->segments_count && !rc; i++) {
 		serving->count = i + 1;

@@ -29,6 +29,10 @@ struct serving {
  */
 int serving_open(struct serving *serving, const struct config *config, const struct grants *grants);
 
+/** The engine alone. @return as slu_engine_open(); serving_close() afterwards */
+int serving_open_engine(struct serving *serving, const struct config *config,
+			const struct grants *grants);
+
 /** Close all of it; accepts what serving_open() left half-made. */
 void serving_close(struct serving *serving);
 

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/options.h"
+#include "common/doctor/checks.h"
+#include "common/doctor/files.h"
+#include "common/doctor/limits.h"
+
+#define NODES     "/sys/devices/system/node"
+#define HUGEPAGES "hugepages/hugepages-2048kB"
+#define PAGE      (UINT64_C(2) << 20)
+
+static void judge_hugepages(struct doctor *doctor, const char *check, const char *file,
+			    uint64_t total, uint64_t free_pages)
+{
+	uint64_t wanted = (doctor->needs.memory_bytes + PAGE - 1) / PAGE;
+	char remedy[DOCTOR_TEXT];
+
+	snprintf(remedy, sizeof(remedy), "echo %" PRIu64 " | sudo tee %s",
+		 total - free_pages + (wanted > 512 ? wanted : 512), file);
+	if (!total)
+		doctor_add(doctor, VERDICT_WARNING, check, remedy,
+			   "no 2 MiB pages are reserved: ordinary pages cost address translations");
+	else if (!free_pages)
+		doctor_add(doctor, VERDICT_WARNING, check, remedy,
+			   "all %" PRIu64 " 2 MiB pages are in use", total);
+	else
+		doctor_add(doctor, VERDICT_OK, check, NULL,
+			   "%" PRIu64 " of %" PRIu64 " 2 MiB pages are free", free_pages, total);
+}
+
+static uint64_t check_node(struct doctor *doctor, const char *node)
+{
+	uint64_t total = 0, free_pages = 0;
+	char check[64], file[256];
+
+	snprintf(check, sizeof(check), "hugepages %s", node);
+	snprintf(file, sizeof(file), NODES "/%.40s/" HUGEPAGES "/nr_hugepages", node);
+	if (!file_number(doctor, &total, "%s", file) ||
+	    !file_number(doctor, &free_pages, NODES "/%s/" HUGEPAGES "/free_hugepages", node))
+		doctor_add(doctor, VERDICT_ABSENT, check, NULL,
+			   "this kernel has no 2 MiB pages: ordinary ones are used");
+	else
+		judge_hugepages(doctor, check, file, total, free_pages);
+	return free_pages;
+}
+
+static void check_enough(struct doctor *doctor, uint64_t free_pages)
+{
+	bool required = doctor->needs.hugepages_required;
+	uint64_t wanted = (doctor->needs.memory_bytes + PAGE - 1) / PAGE;
+
+	if (!wanted || (free_pages >= wanted))
+		return;
+	doctor_add(doctor, required ? VERDICT_PROBLEM : VERDICT_WARNING, "hugepages for segments",
+		   "sudo sysctl vm.nr_hugepages=N with enough for them, soon after boot",
+		   "the segments want %" PRIu64 " 2 MiB pages, %" PRIu64 " are free: %s", wanted,
+		   free_pages, required ? "--page 2M will fail" : "ordinary pages will be used");
+}
+
+static void check_nodes(struct doctor *doctor)
+{
+	uint64_t free_pages = 0;
+	char **names;
+	int count = file_names(doctor, NODES, "node", &names);
+
+	for (int i = 0; i < count; i++) {
+		free_pages += check_node(doctor, names[i]);
+		free(names[i]);
+	}
+	free(names);
+	check_enough(doctor, free_pages);
+	doctor->nodes = count > 0 ? (uint32_t)count : 1;
+	doctor_add(doctor, VERDICT_OK, "NUMA nodes", NULL, "%u", doctor->nodes);
+}
+
+/* RDMA pins what it registers; nothing else does without --mlock. */
+static void check_memlock(struct doctor *doctor)
+{
+	const struct doctor_needs *needs = &doctor->needs;
+	char text[OPTION_SIZE_TEXT];
+	struct limit limit;
+	bool has_rdma;
+
+	if (!limit_read(doctor, "Max locked memory", &limit)) {
+		doctor_add(doctor, VERDICT_SKIPPED, "memlock limit", NULL,
+			   "/proc/self/limits cannot be read");
+		return;
+	}
+	has_rdma = file_exists(doctor, "/sys/class/infiniband");
+	option_format_size(limit.soft, text);
+	if (limit.soft == LIMIT_NONE)
+		doctor_add(doctor, VERDICT_OK, "memlock limit", NULL, "unlimited");
+	else if (needs->locks && limit.soft < needs->memory_bytes)
+		doctor_add(doctor, VERDICT_PROBLEM, "memlock limit",
+			   "ulimit -l unlimited (as root), or LimitMEMLOCK=infinity in the unit",
+			   "%s, and --mlock locks more", text);
+	else if (has_rdma)
+		doctor_add(doctor, VERDICT_WARNING, "memlock limit",
+			   "ulimit -l unlimited (as root), or LimitMEMLOCK=infinity in the unit",
+			   "%s: RDMA pins what it registers, and may not pin more", text);
+	else
+		doctor_add(doctor, VERDICT_OK, "memlock limit", NULL,
+			   "%s: nothing is pinned without RDMA and --mlock", text);
+}
+
+static void check_balancing(struct doctor *doctor)
+{
+	uint64_t on;
+
+	if (!file_number(doctor, &on, "/proc/sys/kernel/numa_balancing"))
+		doctor_add(doctor, VERDICT_ABSENT, "NUMA balancing", NULL,
+			   "this kernel cannot move pages between nodes by itself");
+	else if (!on)
+		doctor_add(doctor, VERDICT_OK, "NUMA balancing", NULL, "off");
+	else if (doctor->nodes < 2)
+		doctor_add(doctor, VERDICT_OK, "NUMA balancing", NULL,
+			   "on, and with one node nothing moves");
+	else
+		doctor_add(doctor, VERDICT_WARNING, "NUMA balancing",
+			   "sudo sysctl kernel.numa_balancing=0",
+			   "on: it unmaps pages to watch who uses them, and polling cores fault");
+}
+
+static void check_transparent(struct doctor *doctor)
+{
+	char text[FILE_TEXT];
+
+	if (!file_line(doctor, text, "/sys/kernel/mm/transparent_hugepage/enabled"))
+		doctor_add(doctor, VERDICT_ABSENT, "transparent hugepages", NULL,
+			   "this kernel has none");
+	else if (strstr(text, "[always]"))
+		doctor_add(doctor, VERDICT_WARNING, "transparent hugepages",
+			   "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+			   "always: the kernel may stop a thread to compact memory for them");
+	else
+		doctor_add(doctor, VERDICT_OK, "transparent hugepages", NULL, "%s",
+			   strstr(text, "[madvise]") ? "madvise" : "never");
+}
+
+static void check_available(struct doctor *doctor)
+{
+	uint64_t wanted = doctor->needs.memory_bytes, available;
+	char text[FILE_TEXT], want[OPTION_SIZE_TEXT], have[OPTION_SIZE_TEXT];
+
+	if (!wanted || !file_find(doctor, text, "/proc/meminfo", "MemAvailable:"))
+		return;
+	available = strtoull(text, NULL, 10) << 10;
+	option_format_size(wanted, want);
+	option_format_size(available >> 20 << 20, have);
+	if (available < wanted && doctor->needs.hugepages_required)
+		return;
+	doctor_add(doctor, available < wanted ? VERDICT_WARNING : VERDICT_OK, "memory",
+		   available < wanted ? "serve less, or from reserved hugepages" : NULL,
+		   "%s for segments, %s available on ordinary pages", want, have);
+}
+
+void check_memory(struct doctor *doctor)
+{
+	check_nodes(doctor);
+	check_available(doctor);
+	check_memlock(doctor);
+	check_balancing(doctor);
+	check_transparent(doctor);
+}
