@@ -119,6 +119,26 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair_must(tcp_transport.control->connect(pair->remote, &pair->path_env, &pair->path) == 0);
 }
 
+/** A new link in place of the one there is, with new connections. */
+static inline void pair_reconnect(struct tcp_pair *pair)
+{
+	tcp_transport.control->disconnect(pair->path);
+	if (pair->raw >= 0)
+		close(pair->raw);
+	pair->raw = -1;
+	pair->service->run(pair->service); /* sees that they were closed */
+	atomic_store(&pair->remote->state, 0);
+	pair_must(tcp_transport.control->connect(pair->remote, &pair->path_env, &pair->path) == 0);
+}
+
+/** For slu_log_set(): what hostile ends make us say is not wanted. */
+static inline void pair_silence(void *arg, enum slu_log_level level, const char *text)
+{
+	(void)arg;
+	(void)level;
+	(void)text;
+}
+
 static inline void pair_close(struct tcp_pair *pair)
 {
 	tcp_transport.control->disconnect(pair->path);
