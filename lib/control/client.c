@@ -1,246 +1,682 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "control/client.h"
-
+/*
+ * A connection and its sessions once the handshake is over: everything here runs on the control
+ * thread, but for the few calls at the end of each part, which hand over to it and wait.
+ */
 #include <errno.h>
-#include <event2/event.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
-#include "transport/transport.h"
+#include "control/client_internal.h"
 
-static const struct timeval report_interval = {.tv_sec = 1};
+#define REPORT_MAX 128u /* sessions in one message of totals; a line is at most 75 bytes */
 
-struct client {
-	int fd;
-	struct message_reader reader;
+static const struct timeval timer_interval = {.tv_sec = 1};
 
-	/* Once watched; the control thread's. */
-	struct control_thread *control;
-	const struct client_callbacks *callbacks;
-	void *arg;
-	struct event *event;
-	struct event *timer;
-	struct client_totals reported;
-
-	/* A question about usage, between its asker and the control thread. */
-	pthread_mutex_t lock;
-	pthread_cond_t answered;
-	bool asking;
-	int answer; /* 0, or why there is none */
-	uint64_t cpu_ns;
+/* An open that somebody waits for. Under the client's lock. */
+struct opening {
+	bool answered;
+	int result;
+	char text[256]; /* why not */
+	struct client_grant grant;
 };
 
-/* ---- handshake: on the caller's thread ---- */
+struct session {
+	struct client *client;
+	const struct session_callbacks *callbacks;
+	void *arg;
+	uint32_t id;
+	int error;               /* why it is over, if it is */
+	bool present;            /* in the client's table: the target knows of it */
+	struct opening *opening; /* NULL: nobody waits */
+	struct client_totals reported;
+	LIST_ENTRY(session) link;
+};
 
-static int wait_readable(int fd, uint64_t until_ns)
+/* ---- the table of sessions ---- */
+
+static struct session_list *slot_of(const struct client *client, uint32_t id)
 {
-	struct pollfd readable = {.fd = fd, .events = POLLIN};
-
-	for (;;) {
-		uint64_t now = clock_monotonic_ns(NULL);
-		int rc = poll(&readable, 1,
-			      now < until_ns ? (int)((until_ns - now) / 1000000) + 1 : 0);
-
-		if (rc > 0)
-			return 0;
-		if (rc == 0)
-			return fail(-ETIMEDOUT, "the target did not answer in time");
-		if (errno != EINTR)
-			return fail(-errno, "poll: %s", strerror(errno));
-	}
+	return &client->slots[id & (client->slot_count - 1)];
 }
 
-static int refused(const json_t *message)
+static struct session *find(const struct client *client, json_int_t id)
 {
-	const char *text = json_string_value(json_object_get(message, "text"));
-	int error = (int)json_integer_value(json_object_get(message, "error"));
+	struct session *session;
 
-	if (!text || error <= 0 || error > 4095)
-		return fail(-EPROTO, "the target refused without a reason");
-	return fail(-error, "the target refused: %s", text);
+	if (client->slot_count == 0 || id < 0 || id > UINT32_MAX)
+		return NULL;
+	LIST_FOREACH (session, slot_of(client, (uint32_t)id), link)
+		if (session->id == (uint32_t)id)
+			return session;
+	return NULL;
 }
 
-static int receive(struct client *client, const char *type, uint64_t until_ns, json_t **out)
+static int grow(struct client *client)
 {
-	json_t *message;
-	int rc;
+	uint32_t old_count = client->slot_count;
+	uint32_t count = old_count ? 2 * old_count : CLIENT_SLOTS;
+	struct session_list *old = client->slots;
+	struct session_list *slots = calloc(count, sizeof(*slots));
+	struct session *session;
 
-	while ((rc = message_read(&client->reader, client->fd, &message)) == 0) {
-		rc = wait_readable(client->fd, until_ns);
-		if (rc < 0)
-			return rc;
-	}
-	if (rc == -ECONNRESET)
-		return fail(rc, "the target closed the connection during the handshake");
-	if (rc < 0)
-		return rc;
-	if (strcmp(message_type(message), type) == 0) {
-		*out = message;
-		return 0;
-	}
-	if (strcmp(message_type(message), "refused") == 0)
-		rc = refused(message);
-	else
-		rc = fail(-EPROTO, "the target said \"%.32s\" where \"%s\" was due",
-			  message_type(message), type);
-	json_decref(message);
-	return rc;
-}
-
-static int send_hello(struct client *client, const struct client_request *request)
-{
-	return message_write_new(client->fd,
-				 json_pack("{s:s, s:[i,i], s:s}", "type", "hello", "versions",
-					   MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH, "name",
-					   request->name),
-				 NULL, 0);
-}
-
-static int parse_welcome(const json_t *message, struct client_grant *grant)
-{
-	const char *name, *incarnation;
-	int version, pid;
-
-	if (json_unpack((json_t *)message, "{s:i, s:s, s:s, s:i}", "version", &version, "name",
-			&name, "incarnation", &incarnation, "pid", &pid) < 0 ||
-	    sscanf(incarnation, "%16" SCNx64, &grant->incarnation) != 1)
-		return fail(-EPROTO, "the target's welcome is incomplete");
-	if (version < MESSAGE_VERSION_LOW || version > MESSAGE_VERSION_HIGH)
-		return fail(-EPROTONOSUPPORT,
-			    "the target chose protocol version %d, we speak %d to %d", version,
-			    MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH);
-	strncpy(grant->target, name, SLU_NAME_MAX);
+	if (!slots)
+		return -ENOMEM;
+	client->slots = slots;
+	client->slot_count = count;
+	for (uint32_t i = 0; i < old_count; i++)
+		while ((session = LIST_FIRST(&old[i]))) {
+			LIST_REMOVE(session, link);
+			LIST_INSERT_HEAD(slot_of(client, session->id), session, link);
+		}
+	free(old);
 	return 0;
 }
 
-static int greet(struct client *client, const struct client_request *request, uint64_t until_ns,
-		 struct client_grant *grant)
+static int insert(struct client *client, struct session *session)
 {
-	json_t *message;
-	int rc = send_hello(client, request);
+	if (client->session_count >= client->slot_count && grow(client) < 0)
+		return -ENOMEM;
+	do
+		session->id = client->next_session++;
+	while (find(client, session->id));
+	LIST_INSERT_HEAD(slot_of(client, session->id), session, link);
+	client->session_count++;
+	session->present = true;
+	return 0;
+}
 
-	/* A target that refuses us at once may have closed already: what it said is still there. */
-	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET)
-		return fail(rc, "cannot talk to the target: %s", strerror(-rc));
-	rc = receive(client, "welcome", until_ns, &message);
-	if (rc < 0)
-		return rc;
-	rc = parse_welcome(message, grant);
-	json_decref(message);
+static void take_out(struct session *session)
+{
+	LIST_REMOVE(session, link);
+	session->client->session_count--;
+	session->present = false;
+}
+
+/* ---- sending ---- */
+
+static void update(struct client *client)
+{
+	if (message_writer_busy(&client->writer) || client->stream.wants_write)
+		event_add(&client->writing, NULL);
+	else
+		event_del(&client->writing);
+}
+
+/* Consumes @p message. A connection that fails here is found broken when it is read. */
+static int say(struct client *client, json_t *message)
+{
+	int rc = message_send(&client->writer, &client->stream, message, NULL, 0);
+
+	if (rc == 0)
+		update(client);
 	return rc;
 }
 
-static json_t *transports_wanted(enum slu_transport transport)
+static struct client_totals ask_totals(const struct session *session)
 {
-	return json_pack("[s]",
-			 slu_transport_name(transport == SLU_TRANSPORT_AUTO ? SLU_TRANSPORT_SHM
-									    : transport));
+	struct client_totals totals = {0};
+
+	session->callbacks->totals(session->arg, &totals);
+	return totals;
 }
 
-static int parse_opened(struct client_grant *grant)
+static int say_close(struct session *session, struct client_totals totals)
+{
+	return say(session->client,
+		   json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", "close", "session",
+			     (json_int_t)session->id, "operations", (json_int_t)totals.operations,
+			     "bytes_read", (json_int_t)totals.bytes_read, "bytes_written",
+			     (json_int_t)totals.bytes_written));
+}
+
+/* @return NULL: nothing new; else the line for it, or NULL without memory: the next time then */
+static json_t *report_line(struct session *session)
+{
+	struct client_totals now;
+
+	if (session->opening)
+		return NULL;
+	now = ask_totals(session);
+	if (memcmp(&now, &session->reported, sizeof(now)) == 0)
+		return NULL;
+	session->reported = now;
+	return json_pack("[I, I, I, I]", (json_int_t)session->id, (json_int_t)now.operations,
+			 (json_int_t)now.bytes_read, (json_int_t)now.bytes_written);
+}
+
+static int say_moved(struct client *client, json_t *totals)
+{
+	return say(client, json_pack("{s:s, s:o}", "type", "moved", "totals", totals));
+}
+
+static int report_moved(struct client *client)
+{
+	json_t *totals = NULL;
+	struct session *session;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < client->slot_count; i++)
+		LIST_FOREACH (session, &client->slots[i], link) {
+			json_t *line = report_line(session);
+
+			if (!line)
+				continue;
+			if (!totals)
+				totals = json_array();
+			json_array_append_new(totals, line);
+			if (json_array_size(totals) < REPORT_MAX)
+				continue;
+			rc = say_moved(client, totals);
+			totals = NULL;
+			if (rc < 0)
+				return rc;
+		}
+	return totals ? say_moved(client, totals) : 0;
+}
+
+/* ---- the end of sessions ---- */
+
+/* Takes the latest slu_last_error() along. */
+static void answer(struct session *session, int result)
+{
+	struct client *client = session->client;
+	struct opening *opening = session->opening;
+
+	pthread_mutex_lock(&client->lock);
+	session->opening = NULL;
+	opening->result = result;
+	if (result < 0)
+		strncpy(opening->text, slu_last_error(), sizeof(opening->text) - 1);
+	opening->answered = true;
+	pthread_cond_broadcast(&client->answered);
+	pthread_mutex_unlock(&client->lock);
+}
+
+static void lose(struct session *session, int error)
+{
+	bool announced = error != -ECONNRESET;
+
+	session->error = error;
+	if (session->opening) {
+		take_out(session);
+		answer(session, fail(error, announced ? "the target is closing"
+						      : "the target closed the connection"));
+		return;
+	}
+	session->callbacks->lost(session->arg, error);
+	if (announced)
+		say_close(session, ask_totals(session));
+	take_out(session);
+}
+
+static void lose_all(struct client *client, int error)
+{
+	struct session *session;
+
+	for (uint32_t i = 0; i < client->slot_count; i++)
+		while ((session = LIST_FIRST(&client->slots[i])))
+			lose(session, error);
+}
+
+static void unwatch(struct client *client)
+{
+	event_del(&client->reading);
+	event_del(&client->writing);
+	if (client->timer)
+		event_free(client->timer);
+	client->timer = NULL;
+	client->watched = false;
+}
+
+/* No callback comes any more; the target sees that we have left. */
+static void finish(struct client *client)
+{
+	unwatch(client);
+	stream_close(&client->stream);
+	message_writer_reset(&client->writer);
+}
+
+/* What waits to be sent is waited for when the target said goodbye, and only then. */
+static void end(struct client *client, int error)
+{
+	client->error = error;
+	client_retire(client);
+	lose_all(client, error);
+	if (error != -ECONNRESET)
+		say(client, json_pack("{s:s}", "type", "bye"));
+	if (error == -ECONNRESET || !message_writer_busy(&client->writer))
+		finish(client);
+	else
+		event_del(&client->reading);
+	pthread_mutex_lock(&client->lock);
+	client->lost = true;
+	pthread_cond_broadcast(&client->answered);
+	pthread_mutex_unlock(&client->lock);
+}
+
+/* ---- what the target says ---- */
+
+static int parse_opened(json_t *message, struct client_grant *grant)
 {
 	json_int_t length, page_bytes, rights;
 	const char *transport;
 	json_t *details;
+	int id;
 
-	if (json_unpack(grant->opened, "{s:s, s:I, s:I, s:I, s:i, s:o}", "transport", &transport,
+	if (json_unpack(message, "{s:s, s:I, s:I, s:I, s:i, s:o}", "transport", &transport,
 			"length", &length, "rights", &rights, "page_bytes", &page_bytes, "node",
 			&grant->node, "grant", &details) < 0 ||
-	    length <= 0 || !json_is_object(details))
+	    length <= 0 || page_bytes < 0 || !json_is_object(details))
 		return fail(-EPROTO, "the target's answer to open is incomplete");
-	grant->transport = (enum slu_transport)transport_parse(transport);
+	id = transport_parse(transport);
+	if (id < 0)
+		return fail(-EPROTO, "the target chose the transport \"%.16s\", which we have not",
+			    transport);
+	grant->transport = (enum slu_transport)id;
 	grant->length = (uint64_t)length;
 	grant->page_bytes = (uint64_t)page_bytes;
 	return 0;
 }
 
-static int open_segment(struct client *client, const struct client_request *request,
-			uint64_t until_ns, struct client_grant *grant)
+static int on_opened(struct client *client, json_t *message)
 {
-	json_t *transports = transports_wanted(request->transport);
-	int rc = message_write_new(client->fd,
-				   json_pack("{s:s, s:s, s:i, s:o}", "type", "open", "segment",
-					     request->segment, "rights", (int)request->rights,
-					     "transports", transports),
-				   NULL, 0);
+	json_int_t id = json_integer_value(json_object_get(message, "session"));
+	struct session *session = find(client, id);
+	struct client_grant *grant;
+	int rc;
 
-	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET)
-		return fail(rc, "cannot talk to the target: %s", strerror(-rc));
-	rc = receive(client, "opened", until_ns, &grant->opened);
-	if (rc < 0)
-		return rc;
+	if (!session) /* given up by now: the target has been told */
+		return 0;
+	if (!session->opening)
+		return fail(-EPROTO, "the target opened a session twice");
+	grant = &session->opening->grant;
+	rc = parse_opened(message, grant);
+	if (rc < 0) {
+		say_close(session, (struct client_totals){0});
+		take_out(session);
+		answer(session, rc);
+		return 0;
+	}
+	grant->opened = json_incref(message);
 	grant->fd_count = client->reader.fd_count;
 	memcpy(grant->fds, client->reader.fds, sizeof(grant->fds));
 	client->reader.fd_count = 0;
-	return parse_opened(grant);
+	answer(session, 0);
+	return 0;
 }
 
-static int connect_socket(struct client *client, const struct client_request *request)
+static int on_refused(struct client *client, const json_t *message)
 {
-	client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (client->fd < 0)
-		return fail(-errno, "socket: %s", strerror(errno));
-	if (connect(client->fd, (const struct sockaddr *)&request->address,
-		    request->address_length) == 0)
+	const json_t *id = json_object_get(message, "session");
+	struct session *session = find(client, json_integer_value(id));
+	int rc = handshake_refused(message);
+
+	if (!id)
+		return rc;
+	if (!session || !session->opening)
 		return 0;
-	if (errno == ECONNREFUSED || errno == ENOENT)
-		return fail(
-			-ECONNREFUSED,
-			"no target listens at %s: start one with sluice-target --segment %s=SIZE",
-			request->described, request->segment);
-	if (errno == EAGAIN)
-		return fail(-ECONNREFUSED,
-			    "the target at %s is overrun with connections; try again",
-			    request->described);
-	return fail(-errno, "cannot connect to %s: %s", request->described, strerror(errno));
+	session->error = rc;
+	take_out(session);
+	answer(session, rc);
+	return 0;
 }
 
-static int shake_hands(struct client *client, const struct client_request *request,
-		       struct client_grant *grant)
+/* @return 0, or why the connection ends */
+static int on_closing(struct client *client, const json_t *message)
 {
-	uint64_t until_ns = clock_monotonic_ns(NULL) + request->timeout_us * NS_PER_US;
-	pid_t pid;
-	int rc = connect_socket(client, request);
+	json_int_t error = json_integer_value(json_object_get(message, "error"));
+	const json_t *ids = json_object_get(message, "sessions");
+	int reason = error == EKEYREVOKED ? -EKEYREVOKED : -ESHUTDOWN;
+	json_t *id;
+	size_t i;
 
-	if (rc == 0)
-		rc = credentials_check(client->fd, request->trust, &pid);
-	if (rc == 0)
-		rc = greet(client, request, until_ns, grant);
-	if (rc == 0) {
-		grant->pid = pid; /* in our own PID namespace, or 0 */
-		rc = open_segment(client, request, until_ns, grant);
+	if (!json_is_array(ids))
+		return reason;
+	json_array_foreach (ids, i, id) {
+		struct session *session = find(client, json_integer_value(id));
+
+		if (session)
+			lose(session, reason);
 	}
+	return 0;
+}
+
+static void on_usage(struct client *client, const json_t *message)
+{
+	pthread_mutex_lock(&client->lock);
+	client->cpu_ns = (uint64_t)json_integer_value(json_object_get(message, "cpu_ns"));
+	client->usages++;
+	pthread_cond_broadcast(&client->answered);
+	pthread_mutex_unlock(&client->lock);
+}
+
+static int dispatch(struct client *client, json_t *message)
+{
+	const char *type = message_type(message);
+
+	if (strcmp(type, "opened") == 0)
+		return on_opened(client, message);
+	if (strcmp(type, "refused") == 0)
+		return on_refused(client, message);
+	if (strcmp(type, "closing") == 0)
+		return on_closing(client, message);
+	if (strcmp(type, "ping") == 0)
+		return say(client, json_pack("{s:s}", "type", "pong"));
+	if (strcmp(type, "pong") == 0)
+		return 0;
+	if (strcmp(type, "usage") != 0)
+		return fail(-EPROTO, "the target said \"%.32s\" out of turn", type);
+	on_usage(client, message);
+	return 0;
+}
+
+static bool is_silent_end(int rc)
+{
+	return rc == -ECONNRESET || rc == -EPIPE || rc == -ESHUTDOWN || rc == -EKEYREVOKED;
+}
+
+static void leave(struct client *client, int rc)
+{
+	if (!is_silent_end(rc))
+		log_error("the connection to %s ends: %s", client->welcome.address,
+			  slu_last_error());
+	end(client, rc == -ESHUTDOWN || rc == -EKEYREVOKED ? rc : -ECONNRESET);
+}
+
+static void on_reading(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *client = arg;
+	json_t *message;
+	int rc;
+
+	(void)fd;
+	(void)what;
+	client->heard_ns = clock_monotonic_ns(NULL);
+	client->pinged = false;
+	while ((rc = message_read(&client->reader, &client->stream, &message)) > 0) {
+		rc = dispatch(client, message);
+		json_decref(message);
+		if (rc < 0)
+			break;
+	}
+	if (rc < 0)
+		leave(client, rc);
+	else
+		update(client);
+}
+
+static void on_writing(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *client = arg;
+	int rc = message_flush(&client->writer, &client->stream);
+
+	if (client->error && (rc < 0 || !message_writer_busy(&client->writer)))
+		finish(client);
+	else if (client->error)
+		return;
+	else if (rc < 0)
+		leave(client, rc);
+	else
+		on_reading(fd, what, arg);
+}
+
+/* ---- once a second ---- */
+
+/* Of a Unix socket's peer the kernel tells. */
+static int check_silence(struct client *client)
+{
+	uint64_t silence_ns = clock_monotonic_ns(NULL) - client->heard_ns;
+
+	if (client->endpoint.is_unix || silence_ns < CLIENT_PING_SECONDS * NS_PER_SECOND)
+		return 0;
+	if (silence_ns >= CLIENT_SILENCE_SECONDS * NS_PER_SECOND)
+		return fail(-ETIMEDOUT, "nothing was heard for %d s", CLIENT_SILENCE_SECONDS);
+	if (client->pinged)
+		return 0;
+	client->pinged = true;
+	return say(client, json_pack("{s:s}", "type", "ping"));
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *client = arg;
+	int rc;
+
+	(void)fd;
+	(void)what;
+	if (client->error)
+		return;
+	rc = message_writer_busy(&client->writer) ? 0 : report_moved(client);
+	if (rc >= 0)
+		rc = check_silence(client);
+	if (rc == -ETIMEDOUT || rc == -EAGAIN)
+		leave(client, rc);
+}
+
+static int start_watching(void *arg)
+{
+	struct client *client = arg;
+	struct event_base *base = control_base(client->pool->options.control);
+	int fd = client->stream.fd;
+
+	event_assign(&client->reading, base, fd, EV_READ | EV_PERSIST, on_reading, client);
+	event_assign(&client->writing, base, fd, EV_WRITE | EV_PERSIST, on_writing, client);
+	client->timer = event_new(base, -1, EV_PERSIST, on_timer, client);
+	client->heard_ns = clock_monotonic_ns(NULL);
+	client->watched = true;
+	if (client->timer && event_add(&client->reading, NULL) == 0 &&
+	    event_add(client->timer, &timer_interval) == 0) {
+		if (stream_pending(&client->stream))
+			event_active(&client->reading, EV_READ, 0);
+		return 0;
+	}
+	unwatch(client);
+	return -ENOMEM;
+}
+
+int client_watch(struct client *client)
+{
+	int rc = control_call(client->pool->options.control, start_watching, client);
+
+	return rc < 0 ? fail(rc, "out of memory") : 0;
+}
+
+static int end_watching(void *arg)
+{
+	struct client *client = arg;
+
+	if (!client->watched)
+		return 0;
+	if (!client->error)
+		say(client, json_pack("{s:s}", "type", "bye"));
+	unwatch(client);
+	return 0;
+}
+
+void client_end(struct client *client)
+{
+	control_call(client->pool->options.control, end_watching, client);
+}
+
+/* ---- sessions: their callers ---- */
+
+static json_t *names_of(const struct session_request *request)
+{
+	json_t *names = json_array();
+
+	for (uint32_t i = 0; i < request->transport_count; i++)
+		json_array_append_new(names,
+				      json_string(slu_transport_name(request->transports[i])));
+	return names;
+}
+
+struct open_call {
+	struct session *session;
+	const struct session_request *request;
+};
+
+static int begin_open(void *arg)
+{
+	const struct open_call *call = arg;
+	const struct session_request *request = call->request;
+	struct session *session = call->session;
+	struct client *client = session->client;
+	int rc;
+
+	if (client->error)
+		return client->error;
+	rc = insert(client, session);
+	if (rc < 0)
+		return rc;
+	rc = say(client, json_pack("{s:s, s:I, s:s, s:I, s:o}", "type", "open", "session",
+				   (json_int_t)session->id, "segment", request->segment, "rights",
+				   (json_int_t)request->rights, "transports", names_of(request)));
+	if (rc == -EPIPE || rc == -ECONNRESET) /* reading will tell, and lose it */
+		return 0;
+	if (rc < 0)
+		take_out(session);
 	return rc;
 }
 
-int client_open(const struct client_request *request, struct client **out,
-		struct client_grant *grant)
+/* Too late: whatever the target answers now, it is told that nobody wants it. */
+static int give_up(void *arg)
 {
-	struct client *client = calloc(1, sizeof(*client));
+	struct session *session = arg;
+
+	if (!session->opening)
+		return 0;
+	session->opening = NULL;
+	if (session->present) {
+		say_close(session, (struct client_totals){0});
+		take_out(session);
+	}
+	return -ETIMEDOUT;
+}
+
+static int wait_opened(struct session *session, struct opening *opening, uint64_t until_ns)
+{
+	struct client *client = session->client;
+	bool answered;
+
+	pthread_mutex_lock(&client->lock);
+	while (!opening->answered &&
+	       client_condition_wait(&client->answered, &client->lock, until_ns))
+		;
+	answered = opening->answered;
+	pthread_mutex_unlock(&client->lock);
+	if (!answered &&
+	    control_call(client->pool->options.control, give_up, session) == -ETIMEDOUT)
+		return fail(-ETIMEDOUT, "the target did not answer in time");
+	return opening->result < 0 ? fail(opening->result, "%s", opening->text) : 0;
+}
+
+static struct session *session_create(struct client *client, const struct session_request *request)
+{
+	struct session *session = calloc(1, sizeof(*session));
+
+	if (!session)
+		return NULL;
+	session->client = client;
+	session->callbacks = request->callbacks;
+	session->arg = request->arg;
+	pthread_mutex_lock(&client->pool->lock);
+	client->references++;
+	pthread_mutex_unlock(&client->pool->lock);
+	return session;
+}
+
+static void session_destroy(struct session *session)
+{
+	struct client *client = session->client;
+
+	free(session);
+	client_release(client);
+}
+
+int session_open(struct client *client, const struct session_request *request, struct session **out,
+		 struct client_grant *grant)
+{
+	uint64_t until_ns = clock_monotonic_ns(NULL) + request->timeout_us * NS_PER_US;
+	struct session *session = session_create(client, request);
+	struct open_call call = {.session = session, .request = request};
+	struct opening opening = {0};
 	int rc;
 
-	if (!client)
+	if (!session)
 		return fail(-ENOMEM, "out of memory");
-	memset(grant, 0, sizeof(*grant));
-	client->fd = -1;
-	client->reader.takes_fds = true;
-	pthread_mutex_init(&client->lock, NULL);
-	pthread_cond_init(&client->answered, NULL);
-	rc = shake_hands(client, request, grant);
+	session->opening = &opening;
+	rc = control_call(client->pool->options.control, begin_open, &call);
+	rc = rc < 0 ? fail(rc, "cannot ask target %s: %s", client->welcome.target, slu_strerror(rc))
+		    : wait_opened(session, &opening, until_ns);
 	if (rc < 0) {
-		client_grant_free(grant);
-		client_close(client);
+		session_destroy(session);
 		return rc;
 	}
-	*out = client;
+	*grant = opening.grant;
+	*out = session;
 	return 0;
+}
+
+static int end_session(void *arg)
+{
+	struct session *session = arg;
+	struct client *client = session->client;
+
+	if (!session->present)
+		return 0;
+	if (say_close(session, ask_totals(session)) == -EAGAIN) {
+		take_out(session);
+		fail(-EAGAIN, "it does not read what it is told");
+		leave(client, -EAGAIN);
+		return 0;
+	}
+	take_out(session);
+	return 0;
+}
+
+void session_close(struct session *session)
+{
+	if (!session)
+		return;
+	control_call(session->client->pool->options.control, end_session, session);
+	session_destroy(session);
+}
+
+static int ask_usage(void *arg)
+{
+	const struct session *session = arg;
+
+	if (!session->present)
+		return session->error ? session->error : -ECONNRESET;
+	return say(session->client, json_pack("{s:s}", "type", "usage"));
+}
+
+int session_usage(struct session *session, uint64_t timeout_us, uint64_t *cpu_ns)
+{
+	uint64_t until_ns = clock_monotonic_ns(NULL) + timeout_us * NS_PER_US;
+	struct client *client = session->client;
+	bool waiting = true;
+	uint64_t before;
+	int rc;
+
+	pthread_mutex_lock(&client->lock);
+	before = client->usages;
+	pthread_mutex_unlock(&client->lock);
+	rc = control_call(client->pool->options.control, ask_usage, session);
+	if (rc < 0)
+		return fail(rc, "cannot ask the target: %s", slu_strerror(rc));
+	pthread_mutex_lock(&client->lock);
+	while (waiting && client->usages == before && !client->lost)
+		waiting = client_condition_wait(&client->answered, &client->lock, until_ns);
+	if (client->usages != before)
+		*cpu_ns = client->cpu_ns;
+	else
+		rc = client->lost ? client->error : -ETIMEDOUT;
+	pthread_mutex_unlock(&client->lock);
+	return rc < 0 ? fail(rc, "the target did not answer: %s", slu_strerror(rc)) : 0;
 }
 
 void client_grant_free(struct client_grant *grant)
@@ -250,184 +686,4 @@ void client_grant_free(struct client_grant *grant)
 	grant->fd_count = 0;
 	json_decref(grant->opened);
 	grant->opened = NULL;
-}
-
-/* ---- watched: on the control thread ---- */
-
-static void answer(struct client *client, int result, uint64_t cpu_ns)
-{
-	pthread_mutex_lock(&client->lock);
-	if (client->asking) {
-		client->asking = false;
-		client->answer = result;
-		client->cpu_ns = cpu_ns;
-		pthread_cond_broadcast(&client->answered);
-	}
-	pthread_mutex_unlock(&client->lock);
-}
-
-static int report_moved(struct client *client)
-{
-	struct client_totals now = {0};
-
-	client->callbacks->totals(client->arg, &now);
-	if (memcmp(&now, &client->reported, sizeof(now)) == 0)
-		return 0;
-	client->reported = now;
-	return message_write_new(client->fd,
-				 json_pack("{s:s, s:I, s:I, s:I}", "type", "moved", "operations",
-					   (json_int_t)now.operations, "bytes_read",
-					   (json_int_t)now.bytes_read, "bytes_written",
-					   (json_int_t)now.bytes_written),
-				 NULL, 0);
-}
-
-static void say_bye(struct client *client)
-{
-	if (report_moved(client) == 0)
-		message_write_new(client->fd, json_pack("{s:s}", "type", "bye"), NULL, 0);
-}
-
-static void stop_watching(struct client *client)
-{
-	if (client->event)
-		event_free(client->event);
-	if (client->timer)
-		event_free(client->timer);
-	client->event = NULL;
-	client->timer = NULL;
-}
-
-static void lose(struct client *client, int error)
-{
-	client->callbacks->lost(client->arg, error);
-	if (error == -ESHUTDOWN)
-		say_bye(client);
-	stop_watching(client);
-	close(client->fd);
-	client->fd = -1;
-	answer(client, error, 0);
-}
-
-static int dispatch(struct client *client, const json_t *message)
-{
-	if (strcmp(message_type(message), "closing") == 0)
-		return -ESHUTDOWN;
-	if (strcmp(message_type(message), "usage") == 0) {
-		const json_t *cpu_ns = json_object_get(message, "cpu_ns");
-
-		answer(client, 0, (uint64_t)json_integer_value(cpu_ns));
-		return 0;
-	}
-	return fail(-EPROTO, "the target said \"%.32s\" out of turn", message_type(message));
-}
-
-static void on_readable(evutil_socket_t fd, short what, void *arg)
-{
-	struct client *client = arg;
-	json_t *message;
-	int rc;
-
-	(void)what;
-	while ((rc = message_read(&client->reader, fd, &message)) > 0) {
-		rc = dispatch(client, message);
-		json_decref(message);
-		if (rc < 0)
-			break;
-	}
-	if (rc == -EPROTO)
-		log_error("a session ends: %s", slu_last_error());
-	if (rc < 0)
-		lose(client, rc == -ESHUTDOWN ? rc : -ECONNRESET);
-}
-
-static void on_timer(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	report_moved(arg);
-}
-
-static int start_watching(void *arg)
-{
-	struct client *client = arg;
-	struct event_base *base = control_base(client->control);
-
-	client->event = event_new(base, client->fd, EV_READ | EV_PERSIST, on_readable, client);
-	client->timer = event_new(base, -1, EV_PERSIST, on_timer, client);
-	if (client->event && client->timer && event_add(client->event, NULL) == 0 &&
-	    event_add(client->timer, &report_interval) == 0)
-		return 0;
-	stop_watching(client);
-	return fail(-ENOMEM, "out of memory");
-}
-
-int client_watch(struct client *client, struct control_thread *control,
-		 const struct client_callbacks *callbacks, void *arg)
-{
-	client->control = control;
-	client->callbacks = callbacks;
-	client->arg = arg;
-	return control_call(control, start_watching, client) < 0 ? fail(-ENOMEM, "out of memory") : 0;
-}
-
-static int end_watching(void *arg)
-{
-	struct client *client = arg;
-
-	if (client->fd >= 0 && client->event)
-		say_bye(client);
-	stop_watching(client);
-	return 0;
-}
-
-void client_close(struct client *client)
-{
-	if (!client)
-		return;
-	if (client->control)
-		control_call(client->control, end_watching, client);
-	if (client->fd >= 0)
-		close(client->fd);
-	message_reader_reset(&client->reader);
-	pthread_cond_destroy(&client->answered);
-	pthread_mutex_destroy(&client->lock);
-	free(client);
-}
-
-static int ask_usage(void *arg)
-{
-	struct client *client = arg;
-
-	if (client->fd < 0)
-		return -ECONNRESET;
-	return message_write_new(client->fd, json_pack("{s:s}", "type", "usage"), NULL, 0);
-}
-
-int client_usage(struct client *client, uint64_t timeout_us, uint64_t *cpu_ns)
-{
-	struct timespec until;
-	int rc;
-
-	pthread_mutex_lock(&client->lock);
-	client->asking = true;
-	client->answer = -ETIMEDOUT;
-	pthread_mutex_unlock(&client->lock);
-	rc = control_call(client->control, ask_usage, client);
-	if (rc < 0)
-		return fail(rc, "cannot ask the target: %s", slu_strerror(rc));
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += (time_t)(timeout_us / 1000000);
-	until.tv_nsec += (long)(timeout_us % 1000000) * 1000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	pthread_mutex_lock(&client->lock);
-	while (client->asking &&
-	       pthread_cond_timedwait(&client->answered, &client->lock, &until) == 0)
-		;
-	client->asking = false;
-	rc = client->answer;
-	*cpu_ns = rc == 0 ? client->cpu_ns : *cpu_ns;
-	pthread_mutex_unlock(&client->lock);
-	return rc < 0 ? fail(rc, "the target did not answer: %s", slu_strerror(rc)) : 0;
 }

@@ -1,43 +1,61 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The initiator's side of a session: a blocking handshake on the caller's thread, after which the
- * control thread watches the connection.
+ * The initiator's side of the control plane: connections to targets, shared by all sessions with
+ * the same target; and the sessions, one per open segment.
+ *
+ * A connection is made on the caller's thread, which blocks; afterwards the control thread has it.
  */
 #ifndef CONTROL_CLIENT_H
 #define CONTROL_CLIENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
-#include <sys/socket.h>
-#include <sys/un.h>
+#include <sys/types.h>
 
 #include <jansson.h>
 
+#include <sluice/security.h>
 #include <sluice/segment.h>
 
 #include "control/credentials.h"
 #include "control/message.h"
 #include "control/thread.h"
+#include "net/address.h"
 
-struct client;
+struct client;      /* one connection */
+struct client_pool; /* all of an engine */
+struct session;
+struct tls;
+struct transport_peer;
 
-struct client_request {
-	struct sockaddr_un address;
-	socklen_t address_length;
-	const char *described; /* the address in messages to people */
-	const char *name;      /* ours, shown to the target */
-	const char *segment;
-	uint32_t rights;
-	enum slu_transport transport;
-	uint64_t timeout_us;
+struct client_pool_options {
+	struct control_thread *control;
+	const char *name; /* ours, shown to targets */
 	const struct trust *trust;
+	struct tls *tls; /* a TLS_CLIENT for TCP; NULL: without */
+	bool insecure;   /* without TLS, connect beyond this host */
+	bool tcp_plain;  /* data connections without TLS, where the target agrees */
+};
+
+/** What the target said of itself and of us. */
+struct client_welcome {
+	char target[SLU_NAME_MAX + 1];
+	uint64_t incarnation;
+	pid_t pid;                            /* in our own PID namespace; 0 unknown */
+	bool same_host;                       /* its kernel is ours */
+	char identity[SLU_IDENTITY_MAX + 1];  /* what it knows us as */
+	char address[ADDRESS_TEXT_MAX];       /* of this connection, "unix:..." or "tcp:..." */
+	bool is_unix;                         /* descriptors can be passed */
+	bool encrypted;                       /* this connection is */
+	char socket[SLU_SOCKET_PATH_MAX + 1]; /* path it also listens on; empty: none */
+	struct host_port tcp;                 /* where data connections go; port 0: nowhere */
+	bool tcp_tls;                         /* that port wants TLS */
+	bool tcp_plain;                       /* though not for data connections */
 };
 
 /** What the target granted. */
 struct client_grant {
-	char target[SLU_NAME_MAX + 1];
-	uint64_t incarnation;
-	pid_t pid;
 	enum slu_transport transport;
 	uint64_t length;
 	uint64_t page_bytes;
@@ -54,32 +72,70 @@ struct client_totals {
 };
 
 /** Come from the control thread. */
-struct client_callbacks {
-	/** The target said that it is closing (-ESHUTDOWN) or has gone (-ECONNRESET). Once. */
+struct session_callbacks {
+	/**
+	 * The session is over: the target is closing (-ESHUTDOWN), has withdrawn a right
+	 * (-EKEYREVOKED) or has gone (-ECONNRESET). Once.
+	 */
 	void (*lost)(void *arg, int error);
 	void (*totals)(void *arg, struct client_totals *totals);
 };
 
+/** The options' texts and objects must outlive the pool. @return 0; -ENOMEM */
+int client_pool_create(const struct client_pool_options *options, struct client_pool **pool);
+
+/** All clients must have been released. Accepts NULL. */
+void client_pool_destroy(struct client_pool *pool);
+
 /**
- * Connect and open a segment; blocks up to the request's timeout.
+ * Use the open connection to @p endpoint, or make one; blocks up to @p timeout_us. Any thread but
+ * the control thread.
  *
- * @return 0, with an open @p client and @p grant to be freed by client_grant_free(); as
- *         slu_remote_open()
+ * @param segment  what the caller is after, for messages to people
+ * @return         0; as slu_remote_open()
  */
-int client_open(const struct client_request *request, struct client **client,
-		struct client_grant *grant);
+int client_connect(struct client_pool *pool, const struct endpoint *endpoint, const char *segment,
+		   uint64_t timeout_us, struct client **client);
+
+/** Give it back; the last one, and the last session, close the connection. Accepts NULL. */
+void client_release(struct client *client);
+
+/** Lives with the client. */
+const struct client_welcome *client_welcome(const struct client *client);
+
+/**
+ * For transports that need connections of their own: dial() makes them, to the address of this
+ * connection if it is TCP, else to the one that the target named. -EOPNOTSUPP: it named none.
+ */
+struct transport_peer *client_peer(struct client *client);
+
+struct session_request {
+	const char *segment;
+	uint32_t rights;
+	const enum slu_transport *transports; /* in the order of preference */
+	uint32_t transport_count;
+	uint64_t timeout_us;
+	const struct session_callbacks *callbacks;
+	void *arg;
+};
+
+/**
+ * Open a segment; blocks. Any thread but the control thread. The callbacks may come before it
+ * returns. The session holds the client.
+ *
+ * @param grant  out: to be freed by client_grant_free()
+ * @return       0; as slu_remote_open()
+ */
+int session_open(struct client *client, const struct session_request *request,
+		 struct session **session, struct client_grant *grant);
+
+/** Report the totals and end it; no callback comes afterwards. Accepts NULL. */
+void session_close(struct session *session);
+
+/** Ask the target what it has used. @return 0; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN it has gone */
+int session_usage(struct session *session, uint64_t timeout_us, uint64_t *cpu_ns);
 
 /** Frees the answer and closes the descriptors. */
 void client_grant_free(struct client_grant *grant);
-
-/** Let @p control watch it from now on. @return 0; -ENOMEM */
-int client_watch(struct client *client, struct control_thread *control,
-		 const struct client_callbacks *callbacks, void *arg);
-
-/** Say goodbye and close; accepts NULL. No callback comes afterwards. */
-void client_close(struct client *client);
-
-/** @return 0; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN it has gone */
-int client_usage(struct client *client, uint64_t timeout_us, uint64_t *cpu_ns);
 
 #endif

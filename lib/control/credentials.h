@@ -8,6 +8,7 @@
 #define CONTROL_CREDENTIALS_H
 
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include <sluice/engine.h>
@@ -18,9 +19,12 @@ struct trust {
 };
 
 /**
- * @param pid  out: of the peer; 0 when it is in another PID namespace
- * @return     0; -EACCES a user that is not allowed, slu_last_error() names it; -errno
+ * @param peer  out: who it is; its pid is 0 when it is in another PID namespace
+ * @return      0; -EACCES a user that is not allowed, slu_last_error() names it; -errno
  */
-int credentials_check(int fd, const struct trust *trust, pid_t *pid);
+int credentials_check(int fd, const struct trust *trust, struct ucred *peer);
+
+/** "user:NAME", or "user:UID" where the user has no name; may ask the network. Any thread. */
+void credentials_identity(uid_t uid, char identity[SLU_IDENTITY_MAX + 1]);
 
 #endif

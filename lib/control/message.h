@@ -4,17 +4,38 @@
  * Control messages: a 32-bit little-endian length and that many bytes of JSON, an object with a
  * string "type"; over a Unix socket descriptors may ride along. Everything read is input.
  *
- *   client                                       target
- *   hello {versions:[low,high], name}        ->
- *                                            <-  welcome {version, name, incarnation, pid}
- *   open {segment, rights, transports:[..]}  ->
- *                                            <-  opened {transport, length, rights, page_bytes,
- * node, grant:{..}}  + descriptors moved {operations, bytes_read, bytes_written}  ->      about
- * once a second, totals usage {}                                 ->
- *                                            <-  usage {cpu_ns}
- *                                            <-  closing {}         operations fail from now on
- *   bye {}                                   ->
- * Instead of any answer: refused {error, text}, then the target closes.
+ * A connection is authenticated once and carries many sessions, one per segment that the client has
+ * opened; the client numbers them.
+ *
+ *   client                                 target
+ *   hello {versions:[low,high], name}  ->
+ *                                      <-  welcome {version, name, incarnation, pid, boot_id,
+ *                                              identity, token, socket: path or null,
+ *                                              tcp: {host, port, tls, plain} or null}
+ *   open {session, segment, rights,    ->
+ *       transports:[..]}
+ *                                      <-  opened {session, transport, length, rights,
+ *                                              page_bytes, node, grant:{..}} + descriptors
+ *                                      <-  or refused {session, error, text}
+ *   moved {totals:[[session,           ->  about once a second
+ *       operations, bytes_read,
+ *       bytes_written], ..]}
+ *   usage {}                           ->
+ *                                      <-  usage {cpu_ns}
+ *                                      <-  closing {sessions:[..], error}, all without a list:
+ *                                              their operations fail from now on
+ *   close {session, operations,        ->
+ *       bytes_read, bytes_written}
+ *   ping {}                           <->  pong {}
+ *   bye {}                             ->
+ *
+ * A data connection of the transports begins with another first message. What follows the answer is
+ * not the control plane's:
+ *
+ *   attach {token}                     ->
+ *                                      <-  attached {}
+ *
+ * Instead of an answer that is not to a session: refused {error, text}, then the target closes.
  */
 #ifndef CONTROL_MESSAGE_H
 #define CONTROL_MESSAGE_H
@@ -25,8 +46,10 @@
 
 #include <jansson.h>
 
-#define MESSAGE_VERSION_LOW  1
-#define MESSAGE_VERSION_HIGH 1
+#include "net/stream.h"
+
+#define MESSAGE_VERSION_LOW  2
+#define MESSAGE_VERSION_HIGH 2
 
 #define MESSAGE_MAX_BYTES 16384u
 #define MESSAGE_FDS_MAX   4u
@@ -37,7 +60,8 @@ struct message_reader {
 	uint8_t header[4];
 	char *body;
 	uint32_t body_bytes;
-	bool takes_fds; /* else descriptors that a peer sends are closed by the kernel */
+	bool takes_fds; /* a Unix socket that may pass some; else descriptors that a peer sends are
+			   closed by the kernel */
 	uint32_t fd_count;
 	int fds[MESSAGE_FDS_MAX];
 };
@@ -48,26 +72,47 @@ int message_parse(const char *body, size_t length, json_t **message);
 /** @p message's type, never NULL once message_parse() took it. */
 const char *message_type(const json_t *message);
 
+/** Messages that a full socket did not take; nothing is allocated while there is none. */
+struct message_writer {
+	struct message_queued *first;
+	struct message_queued **last; /* NULL: empty */
+	size_t queued_bytes;
+	size_t limit_bytes; /* of what is queued */
+};
+
 /**
- * Read what is there of the next message; never blocks on a non-blocking socket.
+ * Read what is there of the next message, and not one byte more.
  *
  * @return 1 @p message is complete, its descriptors are in reader->fds (the caller's now, if it
  *         sets fd_count to 0 before the next call, else closed by it); 0 more must come;
- *         -ECONNRESET end of stream; -EPROTO; -ENOMEM; -errno of recvmsg
+ *         -ECONNRESET end of stream; -EPROTO; -ENOMEM; others as stream_read()
  */
-int message_read(struct message_reader *reader, int fd, json_t **message);
+int message_read(struct message_reader *reader, struct stream *stream, json_t **message);
 
 /** Free what is half read, close what was not taken. */
 void message_reader_reset(struct message_reader *reader);
 
 /**
- * Write a whole message. A peer that does not read until the socket is full is given up.
+ * Write @p message and free it, or queue what the socket does not take. NULL (out of memory while
+ * it was packed) is -ENOMEM.
  *
- * @return 0; -EAGAIN the socket is full; -EPIPE and others of sendmsg; -EMSGSIZE; -ENOMEM
+ * @param fds  stay the caller's
+ * @return     0; -EAGAIN the peer does not read and the queue is full; -EMSGSIZE; -ENOMEM; as
+ *             stream_write()
  */
-int message_write(int fd, const json_t *message, const int *fds, uint32_t fd_count);
+int message_send(struct message_writer *writer, struct stream *stream, json_t *message,
+		 const int *fds, uint32_t fd_count);
 
-/** Write and free @p message; NULL (out of memory while it was packed) is -ENOMEM. */
-int message_write_new(int fd, json_t *message, const int *fds, uint32_t fd_count);
+/** Go on with what is queued. @return 0, see message_writer_busy(); as stream_write() */
+int message_flush(struct message_writer *writer, struct stream *stream);
+
+/** Is something queued? Then flush when the socket can be written to. */
+bool message_writer_busy(const struct message_writer *writer);
+
+/** Forget what is queued. */
+void message_writer_reset(struct message_writer *writer);
+
+/** A JSON string of @p text, whatever bytes are in it: those of broken UTF-8 become '?'. */
+json_t *message_text(const char *text);
 
 #endif

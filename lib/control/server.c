@@ -1,268 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The server's life, its listeners, and what the engine asks of all connections. */
 #include "control/server.h"
 
 #include <errno.h>
-#include <event2/event.h>
+#include <fcntl.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
+#include "control/server_internal.h"
+#include "net/tls.h"
 
 #define BACKLOG 1024
 
-/* Out of descriptors: look again after this. */
+/* Out of descriptors, or over the rate: look again after this. */
 static const struct timeval accept_pause = {.tv_usec = 100000};
-static const struct timeval handshake_time = {.tv_sec = SERVER_HANDSHAKE_SECONDS};
+static const struct timeval sweep_interval = {.tv_sec = 1};
 
-enum session_state {
-	SESSION_NEW,     /* hello must come */
-	SESSION_GREETED, /* open must come */
-	SESSION_OPEN,
-};
+/* ---- accepting ---- */
 
-struct session {
-	struct server *server;
-	struct event *event;
-	struct event *deadline; /* of the handshake */
-	int fd;
-	enum session_state state;
-	bool said_bye;
-	void *client;
-	struct message_reader reader;
-	LIST_ENTRY(session) link;
-};
-
-struct listener {
-	struct server *server;
-	struct event *event;
-	struct event *resume;
-	int fd;
-	char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1]; /* empty: abstract */
-	LIST_ENTRY(listener) link;
-};
-
-struct server {
-	struct server_options options;
-	LIST_HEAD(, session) sessions;
-	LIST_HEAD(, listener) listeners;
-	_Atomic uint32_t session_count;
-};
-
-static void session_close(struct session *session)
+static void pause_listener(struct listener *listener)
 {
-	struct server *server = session->server;
-
-	if (session->client)
-		server->options.callbacks->close(session->client, !session->said_bye);
-	LIST_REMOVE(session, link);
-	atomic_fetch_sub(&server->session_count, 1);
-	event_free(session->event);
-	event_free(session->deadline);
-	close(session->fd);
-	message_reader_reset(&session->reader);
-	free(session);
+	event_del(listener->event);
+	event_add(listener->resume, &accept_pause);
 }
 
-static int refuse(struct session *session, int error)
+/* What is not accepted now waits in the kernel's backlog. */
+static bool over_rate(struct listener *listener)
 {
-	message_write_new(session->fd,
-			  json_pack("{s:s, s:i, s:s}", "type", "refused", "error", -error, "text",
-				    slu_last_error()),
-			  NULL, 0);
-	return error;
-}
+	struct server *server = listener->server;
+	const struct server_limits *limits = &server->options.limits;
 
-static int on_hello(struct session *session, const json_t *message)
-{
-	const struct server_options *options = &session->server->options;
-	char incarnation[17];
-	int low, high;
-
-	if (json_unpack((json_t *)message, "{s:[i,i]}", "versions", &low, &high) < 0)
-		return refuse(session, fail(-EPROTO, "hello without versions"));
-	if (high < MESSAGE_VERSION_LOW || low > MESSAGE_VERSION_HIGH)
-		return refuse(session, fail(-EPROTONOSUPPORT,
-					    "client speaks protocol versions %d to %d, target %s "
-					    "speaks %d to %d: upgrade the older side",
-					    low, high, options->name, MESSAGE_VERSION_LOW,
-					    MESSAGE_VERSION_HIGH));
-	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, options->incarnation);
-	session->state = SESSION_GREETED;
-	return message_write_new(
-		session->fd,
-		json_pack("{s:s, s:i, s:s, s:s, s:i}", "type", "welcome", "version",
-			  high < MESSAGE_VERSION_HIGH ? high : MESSAGE_VERSION_HIGH, "name",
-			  options->name, "incarnation", incarnation, "pid", (int)getpid()),
-		NULL, 0);
-}
-
-static void close_granted(const int *fds, uint32_t close_mask)
-{
-	for (uint32_t i = 0; i < MESSAGE_FDS_MAX; i++)
-		if (close_mask & 1u << i)
-			close(fds[i]);
-}
-
-static int on_open(struct session *session, const json_t *message)
-{
-	const struct server_options *options = &session->server->options;
-	int fds[MESSAGE_FDS_MAX];
-	uint32_t close_mask = 0;
-	const char *segment;
-	json_t *transports, *opened;
-	int rights, count, rc;
-
-	if (json_unpack((json_t *)message, "{s:s, s:i, s:o}", "segment", &segment, "rights",
-			&rights, "transports", &transports) < 0)
-		return refuse(session, fail(-EPROTO, "open without segment, rights or transports"));
-	opened = json_pack("{s:s}", "type", "opened");
-	if (!opened)
-		return refuse(session, fail(-ENOMEM, "target is out of memory"));
-	count = options->callbacks->open(options->arg, segment, (uint32_t)rights, transports,
-					 opened, fds, &close_mask, &session->client);
-	if (count < 0) {
-		json_decref(opened);
-		return refuse(session, count);
-	}
-	session->state = SESSION_OPEN;
-	rc = message_write_new(session->fd, opened, fds, (uint32_t)count);
-	close_granted(fds, close_mask);
-	event_del(session->deadline);
-	return rc;
-}
-
-static int on_moved(struct session *session, const json_t *message)
-{
-	json_int_t operations, bytes_read, bytes_written;
-
-	if (json_unpack((json_t *)message, "{s:I, s:I, s:I}", "operations", &operations,
-			"bytes_read", &bytes_read, "bytes_written", &bytes_written) < 0)
-		return fail(-EPROTO, "moved without its numbers");
-	session->server->options.callbacks->moved(session->client, (uint64_t)operations,
-						  (uint64_t)bytes_read, (uint64_t)bytes_written);
-	return 0;
-}
-
-static int on_usage(struct session *session)
-{
-	json_int_t cpu_ns = (json_int_t)clock_process_cpu_ns();
-
-	return message_write_new(
-		session->fd, json_pack("{s:s, s:I}", "type", "usage", "cpu_ns", cpu_ns), NULL, 0);
-}
-
-/* @return 0, or the session ends */
-static int dispatch(struct session *session, const json_t *message)
-{
-	const char *type = message_type(message);
-
-	if (session->state == SESSION_NEW && strcmp(type, "hello") == 0)
-		return on_hello(session, message);
-	if (session->state == SESSION_GREETED && strcmp(type, "open") == 0)
-		return on_open(session, message);
-	if (session->state == SESSION_OPEN && strcmp(type, "moved") == 0)
-		return on_moved(session, message);
-	if (session->state == SESSION_OPEN && strcmp(type, "usage") == 0)
-		return on_usage(session);
-	if (strcmp(type, "bye") == 0) {
-		session->said_bye = true;
-		return -ESHUTDOWN;
-	}
-	return refuse(session, fail(-EPROTO, "unexpected message \"%.32s\"", type));
-}
-
-static void on_deadline(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	log_warning("a client is disconnected: no handshake within %d s", SERVER_HANDSHAKE_SECONDS);
-	session_close(arg);
-}
-
-static void on_readable(evutil_socket_t fd, short what, void *arg)
-{
-	struct session *session = arg;
-	json_t *message;
-	int rc;
-
-	(void)what;
-	while ((rc = message_read(&session->reader, fd, &message)) > 0) {
-		rc = dispatch(session, message);
-		json_decref(message);
-		if (rc < 0)
-			break;
-	}
-	if (rc == -EPROTO)
-		log_warning("a client is disconnected: %s", slu_last_error());
-	if (rc < 0)
-		session_close(session);
-}
-
-static int session_create(struct server *server, int fd)
-{
-	struct event_base *base = control_base(server->options.control);
-	struct session *session = calloc(1, sizeof(*session));
-
-	if (!session)
-		return -ENOMEM;
-	session->server = server;
-	session->fd = fd;
-	session->event = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, session);
-	session->deadline = event_new(base, -1, 0, on_deadline, session);
-	if (!session->event || !session->deadline || event_add(session->event, NULL) < 0 ||
-	    event_add(session->deadline, &handshake_time) < 0) {
-		if (session->event)
-			event_free(session->event);
-		if (session->deadline)
-			event_free(session->deadline);
-		free(session);
-		return -ENOMEM;
-	}
-	LIST_INSERT_HEAD(&server->sessions, session, link);
-	atomic_fetch_add(&server->session_count, 1);
-	return 0;
-}
-
-/* A stranger is told why before the door closes. */
-static void admit(struct server *server, int fd)
-{
-	struct session stranger = {.fd = fd};
-	pid_t pid;
-	int rc = credentials_check(fd, server->options.trust, &pid);
-
-	if (rc < 0) {
-		log_warning("a client is refused: %s", slu_last_error());
-		refuse(&stranger, rc);
-		close(fd);
-		return;
-	}
-	if (session_create(server, fd) < 0) {
-		log_error("a client is refused: out of memory");
-		close(fd);
-	}
+	return listener->is_tcp && !rate_take(&server->accepts, limits->accepts_per_second,
+					      limits->accepts_burst, clock_monotonic_ns(NULL));
 }
 
 static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
 {
 	struct listener *listener = arg;
+	union address address = {0};
+	socklen_t length;
 	int fd;
 
 	(void)what;
-	while ((fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0)
-		admit(listener->server, fd);
+	for (;;) {
+		if (over_rate(listener)) {
+			pause_listener(listener);
+			return;
+		}
+		length = sizeof(address);
+		fd = accept4(listen_fd, listener->is_tcp ? &address.any : NULL,
+			     listener->is_tcp ? &length : NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd < 0)
+			break;
+		connection_accept(listener, fd, &address);
+	}
 	if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
 		return;
 	log_warning("no descriptor for a new client: %s; raise it with ulimit -n", strerror(errno));
-	event_del(listener->event);
-	event_add(listener->resume, &accept_pause);
+	pause_listener(listener);
 }
 
 static void on_resume(evutil_socket_t fd, short what, void *arg)
@@ -299,31 +100,70 @@ static int bind_socket(int fd, const struct sockaddr_un *address, socklen_t leng
 	return -errno;
 }
 
+/* The kernel's table of abstract names and paths knows no text: ours is for people. */
+static void describe_path(struct listener *listener, const struct sockaddr_un *address,
+			  socklen_t length)
+{
+	if (address->sun_path[0])
+		snprintf(listener->text, sizeof(listener->text), "%.*s",
+			 (int)sizeof(address->sun_path), address->sun_path);
+	else
+		snprintf(listener->text, sizeof(listener->text), "@%.*s",
+			 (int)(length - offsetof(struct sockaddr_un, sun_path) - 1),
+			 address->sun_path + 1);
+}
+
 static int open_socket(struct listener *listener, const struct sockaddr_un *address,
 		       socklen_t length)
 {
-	const char *name = address->sun_path[0] ? address->sun_path : address->sun_path + 1;
-	int name_length = (int)(length - offsetof(struct sockaddr_un, sun_path));
 	mode_t mode = listener->server->options.trust->count ? 0666 : 0600;
 	int rc;
 
 	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (listener->fd < 0)
 		return fail(-errno, "socket: %s", strerror(errno));
+	describe_path(listener, address, length);
 	rc = bind_socket(listener->fd, address, length);
 	if (rc == -EADDRINUSE)
 		return fail(rc,
-			    "another target already listens at \"%.*s\": choose another name or "
+			    "another target already listens at \"%s\": choose another name or "
 			    "stop that one",
-			    name_length, name);
+			    listener->text);
 	if (rc < 0)
-		return fail(rc, "cannot listen at \"%.*s\": %s", name_length, name, strerror(-rc));
-	if (address->sun_path[0]) {
-		strcpy(listener->path, address->sun_path);
-		chmod(listener->path, mode);
-	}
+		return fail(rc, "cannot listen at \"%s\": %s", listener->text, strerror(-rc));
+	listener->bound = true;
+	if (address->sun_path[0])
+		chmod(listener->text, mode);
 	if (listen(listener->fd, BACKLOG) < 0)
 		return fail(-errno, "listen: %s", strerror(errno));
+	return 0;
+}
+
+/* A host name may stand for several addresses: the first is taken. */
+static int open_tcp(struct listener *listener, const char *text, bool insecure)
+{
+	const uint64_t until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
+	union address addresses[ADDRESSES_MAX];
+	socklen_t length = sizeof(listener->address);
+	struct host_port at;
+	int rc = address_parse(text, &at);
+
+	if (rc == 0)
+		rc = address_resolve(&at, until_ns, addresses);
+	if (rc < 0)
+		return rc;
+	if (!listener->server->options.tls && !insecure && !address_is_loopback(&addresses[0]))
+		return fail(-EPERM,
+			    "other hosts could reach %s, and without TLS anybody there would have "
+			    "the segments: give --psk or --tls-cert, or --insecure, or listen at "
+			    "127.0.0.1",
+			    text);
+	listener->fd = address_listen(&addresses[0], BACKLOG);
+	if (listener->fd < 0)
+		return listener->fd;
+	if (getsockname(listener->fd, &listener->address.any, &length) < 0)
+		return fail(-errno, "getsockname: %s", strerror(errno));
+	address_format(&listener->address, listener->text);
 	return 0;
 }
 
@@ -333,8 +173,8 @@ static void listener_destroy(struct listener *listener)
 		event_free(listener->event);
 	if (listener->resume)
 		event_free(listener->resume);
-	if (listener->path[0])
-		unlink(listener->path);
+	if (listener->bound && listener->text[0] == '/')
+		unlink(listener->text);
 	if (listener->fd >= 0)
 		close(listener->fd);
 	free(listener);
@@ -369,19 +209,24 @@ static int remove_listener(void *arg)
 	return 0;
 }
 
-int server_listen(struct server *server, const struct sockaddr_un *address, socklen_t length,
-		  struct listener **out)
+static struct listener *listener_create(struct server *server, bool is_tcp)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
-	struct listen_call call = {.server = server, .listener = listener};
-	int rc;
 
 	if (!listener)
-		return fail(-ENOMEM, "out of memory");
+		return NULL;
 	listener->server = server;
 	listener->fd = -1;
-	rc = open_socket(listener, address, length);
-	if (rc == 0 && control_call(server->options.control, add_listener, &call) < 0)
+	listener->is_tcp = is_tcp;
+	return listener;
+}
+
+/* @p rc: how opening its socket went. */
+static int start_listener(struct listener *listener, int rc, struct listener **out)
+{
+	struct listen_call call = {.server = listener->server, .listener = listener};
+
+	if (rc == 0 && control_call(listener->server->options.control, add_listener, &call) < 0)
 		rc = fail(-ENOMEM, "out of memory");
 	if (rc < 0) {
 		listener_destroy(listener);
@@ -389,6 +234,31 @@ int server_listen(struct server *server, const struct sockaddr_un *address, sock
 	}
 	*out = listener;
 	return 0;
+}
+
+int server_listen(struct server *server, const struct sockaddr_un *address, socklen_t length,
+		  struct listener **out)
+{
+	struct listener *listener = listener_create(server, false);
+
+	if (!listener)
+		return fail(-ENOMEM, "out of memory");
+	return start_listener(listener, open_socket(listener, address, length), out);
+}
+
+int server_listen_tcp(struct server *server, const char *address, bool insecure,
+		      struct listener **out)
+{
+	struct listener *listener = listener_create(server, true);
+
+	if (!listener)
+		return fail(-ENOMEM, "out of memory");
+	return start_listener(listener, open_tcp(listener, address, insecure), out);
+}
+
+const char *listener_address(const struct listener *listener)
+{
+	return listener->text;
 }
 
 void server_unlisten(struct server *server, struct listener *listener)
@@ -399,6 +269,60 @@ void server_unlisten(struct server *server, struct listener *listener)
 		control_call(server->options.control, remove_listener, &call);
 }
 
+/* ---- life ---- */
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	connection_sweep(arg, clock_monotonic_ns(NULL));
+}
+
+static void add_identity(struct server *server, uid_t uid)
+{
+	struct identity *identity = &server->identities[server->identity_count++];
+
+	identity->uid = uid;
+	credentials_identity(uid, identity->name);
+}
+
+static void name_users(struct server *server)
+{
+	const struct trust *trust = server->options.trust;
+
+	add_identity(server, geteuid());
+	add_identity(server, 0);
+	for (uint32_t i = 0; i < trust->count; i++)
+		add_identity(server, trust->uids[i]);
+}
+
+static uint32_t or_default(uint32_t value, uint32_t initial)
+{
+	return value ? value : initial;
+}
+
+static void take_limits(struct server *server)
+{
+	struct server_limits *limits = &server->options.limits;
+
+	limits->connections = or_default(limits->connections, SERVER_CONNECTIONS_MAX);
+	limits->unauthenticated = or_default(limits->unauthenticated, SERVER_UNAUTHENTICATED_MAX);
+	limits->accepts_per_second =
+		or_default(limits->accepts_per_second, SERVER_ACCEPTS_PER_SECOND);
+	limits->accepts_burst = or_default(limits->accepts_burst, SERVER_ACCEPTS_BURST);
+	limits->messages_per_second =
+		or_default(limits->messages_per_second, SERVER_MESSAGES_PER_SECOND);
+}
+
+static int start_sweep(void *arg)
+{
+	struct server *server = arg;
+
+	server->sweep =
+		event_new(control_base(server->options.control), -1, EV_PERSIST, on_sweep, server);
+	return server->sweep && event_add(server->sweep, &sweep_interval) == 0 ? 0 : -ENOMEM;
+}
+
 int server_create(const struct server_options *options, struct server **out)
 {
 	struct server *server = calloc(1, sizeof(*server));
@@ -406,8 +330,16 @@ int server_create(const struct server_options *options, struct server **out)
 	if (!server)
 		return fail(-ENOMEM, "out of memory");
 	server->options = *options;
-	LIST_INIT(&server->sessions);
 	LIST_INIT(&server->listeners);
+	TAILQ_INIT(&server->strangers);
+	TAILQ_INIT(&server->connections);
+	take_limits(server);
+	name_users(server);
+	boot_id_read(server->boot_id);
+	if (control_call(options->control, start_sweep, server) < 0) {
+		server_destroy(server);
+		return fail(-ENOMEM, "out of memory");
+	}
 	*out = server;
 	return 0;
 }
@@ -415,15 +347,19 @@ int server_create(const struct server_options *options, struct server **out)
 static int end_all(void *arg)
 {
 	struct server *server = arg;
-	struct session *session;
+	struct connection *connection;
 	struct listener *listener;
 
-	while ((session = LIST_FIRST(&server->sessions)))
-		session_close(session);
+	while ((connection = TAILQ_FIRST(&server->connections)))
+		connection_close(connection);
+	while ((connection = TAILQ_FIRST(&server->strangers)))
+		connection_close(connection);
 	while ((listener = LIST_FIRST(&server->listeners))) {
 		LIST_REMOVE(listener, link);
 		listener_destroy(listener);
 	}
+	if (server->sweep)
+		event_free(server->sweep);
 	return 0;
 }
 
@@ -435,36 +371,89 @@ void server_destroy(struct server *server)
 	free(server);
 }
 
+/* ---- what the engine asks ---- */
+
 void server_dismiss(struct server *server, bool (*which)(void *client, void *arg), void *arg)
 {
-	struct session *session = LIST_FIRST(&server->sessions);
+	struct connection *connection, *next;
 
-	while (session) {
-		struct session *next = LIST_NEXT(session, link);
-
-		if (!session->client)
-			session_close(session);
-		else if (which(session->client, arg))
-			message_write_new(session->fd, json_pack("{s:s}", "type", "closing"), NULL,
-					  0);
-		session = next;
+	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
+		next = TAILQ_NEXT(connection, link);
+		if (sessions_tell(connection, which, arg, -ESHUTDOWN) < 0)
+			connection_close(connection);
 	}
+}
+
+void server_drain(struct server *server)
+{
+	struct connection *connection;
+
+	server->draining = true;
+	while ((connection = TAILQ_FIRST(&server->strangers)))
+		connection_close(connection);
+	server_dismiss(server, NULL, NULL);
 }
 
 void server_drop(struct server *server, bool (*which)(void *client, void *arg), void *arg)
 {
-	struct session *session = LIST_FIRST(&server->sessions);
+	struct connection *connection;
 
-	while (session) {
-		struct session *next = LIST_NEXT(session, link);
+	TAILQ_FOREACH (connection, &server->connections, link)
+		sessions_drop(connection, which, arg);
+}
 
-		if (session->client && which(session->client, arg))
-			session_close(session);
-		session = next;
+void server_revoke(struct server *server, bool (*which)(void *client, void *arg), void *arg,
+		   int error)
+{
+	struct connection *connection, *next;
+
+	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
+		int rc;
+
+		next = TAILQ_NEXT(connection, link);
+		rc = sessions_tell(connection, which, arg, error);
+		sessions_drop(connection, which, arg);
+		if (rc < 0)
+			connection_close(connection);
 	}
+}
+
+/* Those who would not be let in now. */
+static int end_invalid(void *arg)
+{
+	struct server *server = arg;
+	struct connection *connection, *next;
+
+	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
+		next = TAILQ_NEXT(connection, link);
+		if (!connection->stream.ssl ||
+		    tls_still_valid(server->options.tls, &connection->stream))
+			continue;
+		fail(-EKEYREVOKED, "its key or certificate is not valid any more");
+		connection_suspect(connection);
+		sessions_tell(connection, NULL, NULL, -EKEYREVOKED);
+		connection->said_bye = true; /* we did it for the client */
+		connection_close_politely(connection);
+	}
+	return 0;
+}
+
+int server_reload_tls(struct server *server)
+{
+	int rc;
+
+	if (!server->options.tls)
+		return 0;
+	rc = tls_reload(server->options.tls);
+	return rc < 0 ? rc : control_call(server->options.control, end_invalid, server);
 }
 
 uint32_t server_session_count(const struct server *server)
 {
 	return atomic_load(&server->session_count);
+}
+
+uint32_t server_connection_count(const struct server *server)
+{
+	return atomic_load(&server->connection_count);
 }

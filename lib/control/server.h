@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The target's side of the control plane: listeners, and one session per connected client.
+ * The target's side of the control plane: listeners; connections, each authenticated once; and the
+ * sessions on them, one per segment that a client has opened. What goes over them: message.h.
  *
  * Calls marked "loop" belong on the control thread; the callbacks come from there.
  */
@@ -15,30 +16,73 @@
 
 #include <jansson.h>
 
+#include <sluice/security.h>
+
 #include "control/credentials.h"
 #include "control/message.h"
 #include "control/thread.h"
 
-/** A client has this long to say hello and open a segment. */
-#define SERVER_HANDSHAKE_SECONDS 5
+/* Each step of a client has its time. */
+#define SERVER_HANDSHAKE_SECONDS 5  /* from connecting to hello or attach, TLS included */
+#define SERVER_PING_SECONDS      10 /* of silence on a TCP connection, then it is asked */
+#define SERVER_SILENCE_SECONDS   20 /* and then it is closed */
+
+#define SERVER_CONNECTIONS_MAX     65536u
+#define SERVER_SESSIONS_MAX        65536u /* on one connection */
+#define SERVER_UNAUTHENTICATED_MAX 256u   /* at once; the oldest makes room */
+#define SERVER_ACCEPTS_PER_SECOND  1000u
+#define SERVER_ACCEPTS_BURST       4000u
+#define SERVER_MESSAGES_PER_SECOND 10000u /* of one connection; more wait */
+#define SERVER_OUTPUT_MAX_BYTES    65536u /* not read by a client in time; then it is given up */
+#define SERVER_FAILURES_MAX        10u    /* of one address, within SERVER_FAILURES_SECONDS */
+#define SERVER_FAILURES_SECONDS    10     /* and for so long the address is refused */
 
 struct server;
 struct listener;
+struct stream;
+struct tls;
+
+/** The client behind a connection, as the target knows it. */
+struct peer_info {
+	char identity[SLU_IDENTITY_MAX + 1];
+	bool is_unix;        /* on this host, descriptors can be passed */
+	bool owner;          /* over a Unix socket, our own user or root */
+	uint64_t connection; /* never used twice by one server */
+};
 
 struct server_callbacks {
 	/**
 	 * Grant a segment. The answer (length, grant, ...) is put into @p opened.
 	 *
-	 * @param client  out: handed to the calls below
-	 * @return        number of fds, or a negative errno with slu_last_error()
+	 * @param fds         out: only for a peer that is_unix
+	 * @param close_mask  out: those that the caller closes
+	 * @param client      out: handed to the calls below
+	 * @return            number of fds, or a negative errno with slu_last_error()
 	 */
-	int (*open)(void *arg, const char *segment, uint32_t rights, const json_t *transports,
-		    json_t *opened, int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client);
+	int (*open)(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
+		    const json_t *transports, json_t *opened, int fds[MESSAGE_FDS_MAX],
+		    uint32_t *close_mask, void **client);
 	/** Totals that the client reports. */
 	void (*moved)(void *client, uint64_t operations, uint64_t bytes_read,
 		      uint64_t bytes_written);
 	/** The session is over. @p lost: it ended without a goodbye. */
 	void (*close)(void *client, bool lost);
+	/**
+	 * A data connection of @p connection has come, authenticated; the stream is the callee's
+	 * now, non-blocking. NULL: data connections are refused.
+	 */
+	void (*attach)(void *arg, struct stream *stream, uint64_t connection);
+	/** The connection has ended, after its sessions. May be NULL. */
+	void (*gone)(void *arg, uint64_t connection);
+};
+
+/** 0: the value above. */
+struct server_limits {
+	uint32_t connections;
+	uint32_t unauthenticated;
+	uint32_t accepts_per_second;
+	uint32_t accepts_burst;
+	uint32_t messages_per_second;
 };
 
 struct server_options {
@@ -46,6 +90,9 @@ struct server_options {
 	const struct trust *trust;
 	const char *name;
 	uint64_t incarnation;
+	struct tls *tls; /* a TLS_SERVER, ours to use until the server is destroyed; NULL: none */
+	bool tcp_plain;  /* data connections may come without TLS */
+	struct server_limits limits;
 	const struct server_callbacks *callbacks;
 	void *arg;
 };
@@ -64,16 +111,52 @@ void server_destroy(struct server *server);
 int server_listen(struct server *server, const struct sockaddr_un *address, socklen_t length,
 		  struct listener **listener);
 
+/**
+ * Listen on ADDRESS:PORT, with TLS if the server has it; port 0 is a free one.
+ *
+ * @param insecure  without TLS the address may be one that other hosts reach
+ * @return          0; -EINVAL bad address; -EPERM it needs TLS, or insecure; -EADDRINUSE;
+ *                  -EADDRNOTAVAIL not an address of this host, or a name that is not known;
+ *                  -EACCES a port below 1024; -errno
+ */
+int server_listen_tcp(struct server *server, const char *address, bool insecure,
+		      struct listener **listener);
+
+/** "ADDRESS:PORT" with the port that was chosen, or the path, or "@NAME". Lives with it. */
+const char *listener_address(const struct listener *listener);
+
 /** Accepts NULL. Removes a path. */
 void server_unlisten(struct server *server, struct listener *listener);
 
-/** Tell all clients that opened something for which @p which is true to leave. Loop. */
+/** Ask the sessions for whose clients @p which is true to leave (-ESHUTDOWN). Loop. */
 void server_dismiss(struct server *server, bool (*which)(void *client, void *arg), void *arg);
+
+/** Take no new sessions, and ask all to leave. Connections stay for their goodbyes. Loop. */
+void server_drain(struct server *server);
 
 /** End, without a word, the sessions for whose clients @p which is true. Loop. */
 void server_drop(struct server *server, bool (*which)(void *client, void *arg), void *arg);
 
+/**
+ * End the sessions for whose clients @p which is true; their clients are told @p error. Loop.
+ *
+ * When it returns they are over here, whether or not a client obeys.
+ */
+void server_revoke(struct server *server, bool (*which)(void *client, void *arg), void *arg,
+		   int error);
+
+/**
+ * Read the keys and certificates again and end the connections of those who have lost theirs
+ * (-EKEYREVOKED). Any thread.
+ *
+ * @return 0; as tls_reload(), nothing has changed
+ */
+int server_reload_tls(struct server *server);
+
 /** Sessions present. Any thread. */
 uint32_t server_session_count(const struct server *server);
+
+/** Connections that are authenticated, without data connections. Any thread. */
+uint32_t server_connection_count(const struct server *server);
 
 #endif

@@ -57,6 +57,17 @@ int p2p_path_address(const char *path, struct sockaddr_un *address, socklen_t *l
 	return 0;
 }
 
+/* Port 0 is a free one to a target; nobody listens there. */
+static int parse_host_port(const char *text, struct endpoint *endpoint)
+{
+	if (address_parse(text, &endpoint->tcp) == 0 && endpoint->tcp.port > 0)
+		return 0;
+	return fail(-EINVAL,
+		    "address \"%.280s\": the absolute path of a socket, HOST:PORT and [IPV6]:PORT "
+		    "are possible",
+		    text);
+}
+
 int p2p_parse(const char *text, struct p2p_name *name)
 {
 	const char *at = strchr(text, '@');
@@ -71,8 +82,12 @@ int p2p_parse(const char *text, struct p2p_name *name)
 	rc = p2p_check_segment(name->segment);
 	if (rc < 0)
 		return rc;
+	memset(&name->endpoint, 0, sizeof(name->endpoint));
+	if (at && at[1] != '/')
+		return parse_host_port(at + 1, &name->endpoint);
+	name->endpoint.is_unix = true;
 	if (at)
-		return p2p_path_address(at + 1, &name->address, &name->address_length);
-	p2p_segment_address(name->segment, &name->address, &name->address_length);
+		return p2p_path_address(at + 1, &name->endpoint.path, &name->endpoint.path_length);
+	p2p_segment_address(name->segment, &name->endpoint.path, &name->endpoint.path_length);
 	return 0;
 }

@@ -5,6 +5,7 @@
  *
  *   SEGMENT          abstract Unix socket "sluice/SEGMENT" of this network namespace
  *   SEGMENT@/PATH    the Unix socket at that path
+ *   SEGMENT@HOST:PORT, SEGMENT@[IPV6]:PORT
  */
 #ifndef DIRECTORY_P2P_H
 #define DIRECTORY_P2P_H
@@ -14,10 +15,11 @@
 
 #include <sluice/segment.h>
 
+#include "net/address.h"
+
 struct p2p_name {
 	char segment[SLU_NAME_MAX + 1];
-	struct sockaddr_un address;
-	socklen_t address_length;
+	struct endpoint endpoint;
 };
 
 /** Is @p name fit for a segment: 1..SLU_NAME_MAX of [A-Za-z0-9._-]? @return 0; -EINVAL */

@@ -137,6 +137,7 @@ static int start_control(struct slu_engine *engine, const struct slu_engine_opti
 					.incarnation = engine->incarnation,
 					.callbacks = &segment_callbacks,
 					.arg = engine};
+	struct client_pool_options clients = {.name = engine->name, .trust = &engine->trust};
 	struct sockaddr_un address;
 	socklen_t length;
 	int rc = control_thread_start(&engine->control);
@@ -144,7 +145,10 @@ static int start_control(struct slu_engine *engine, const struct slu_engine_opti
 	if (rc < 0)
 		return rc;
 	server.control = engine->control;
-	rc = server_create(&server, &engine->server);
+	clients.control = engine->control;
+	rc = client_pool_create(&clients, &engine->clients);
+	if (rc == 0)
+		rc = server_create(&server, &engine->server);
 	if (rc < 0 || !options->socket)
 		return rc;
 	rc = p2p_path_address(options->socket, &address, &length);
@@ -218,18 +222,11 @@ static int unlisten_segments(void *arg)
 	return 0;
 }
 
-static bool everyone(void *client, void *arg)
-{
-	(void)client;
-	(void)arg;
-	return true;
-}
-
-static int dismiss_all(void *arg)
+static int drain_server(void *arg)
 {
 	struct slu_engine *engine = arg;
 
-	server_dismiss(engine->server, everyone, NULL);
+	server_drain(engine->server);
 	return 0;
 }
 
@@ -240,7 +237,7 @@ int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 	server_unlisten(engine->server, engine->socket);
 	engine->socket = NULL;
 	control_call(engine->control, unlisten_segments, engine);
-	control_call(engine->control, dismiss_all, engine);
+	control_call(engine->control, drain_server, engine);
 	while (server_session_count(engine->server) > 0 && clock_monotonic_ns(NULL) < until)
 		usleep(2000);
 	return (int)server_session_count(engine->server);
@@ -264,6 +261,7 @@ void slu_engine_close(struct slu_engine *engine)
 		slu_engine_drain(engine, LEAVE_TIMEOUT_US);
 	close_objects(engine);
 	server_destroy(engine->server);
+	client_pool_destroy(engine->clients);
 	control_thread_stop(engine->control);
 	for (uint32_t i = 0; i < engine->poller_threads; i++) {
 		poller_thread_stop(engine->pollers[i]);

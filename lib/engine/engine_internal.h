@@ -45,6 +45,7 @@ struct slu_engine {
 
 	struct control_thread *control;
 	struct server *server;
+	struct client_pool *clients;
 	struct listener *socket;
 
 	pthread_mutex_t opening; /* taken before lock */
@@ -82,6 +83,7 @@ struct segment_client {
  */
 struct client_set {
 	uint32_t count;
+	uint32_t room;
 	struct segment_client *clients[];
 };
 
@@ -119,6 +121,9 @@ struct slu_segment {
 	_Atomic uint64_t bytes_read;
 	_Atomic uint64_t bytes_written;
 
+	uint32_t sharing;         /* clients with an inbox of their own */
+	struct client_set *spare; /* to write the next set into */
+
 	/* The polling thread. */
 	_Alignas(64) _Atomic bool polling;
 	_Atomic bool ever_polled;
@@ -149,6 +154,16 @@ int segment_admit(struct slu_segment *segment, const struct transport *transport
 
 /** Control thread: the client's session is over. */
 void segment_leave(struct segment_client *client, bool lost);
+
+/** Control thread: make room for @p count clients in the set. @return 0; -ENOMEM */
+int client_set_reserve(struct slu_segment *segment, uint32_t count);
+
+/** Control thread: let the polling thread see the clients as they are now; it has left the old set.
+ */
+void client_set_update(struct slu_segment *segment);
+
+/** Accepts a segment that has none. */
+void client_set_free(struct slu_segment *segment);
 
 /** Memory for the requests of a segment; touched as they come. @return NULL: out of memory */
 struct requests *requests_create(void);

@@ -85,7 +85,9 @@ static void on_lost(void *arg, int error)
 	struct slu_remote *remote = arg;
 
 	log_warning("target %s (segment %s) %s", remote->target, remote->name,
-		    error == -ESHUTDOWN ? "is closing" : "has died");
+		    error == -ESHUTDOWN     ? "is closing"
+		    : error == -EKEYREVOKED ? "has withdrawn our rights"
+					    : "has died");
 	remote_fail(remote, error);
 }
 
@@ -102,7 +104,7 @@ static void on_totals(void *arg, struct client_totals *totals)
 	totals->bytes_written = sum.bytes_written;
 }
 
-static const struct client_callbacks callbacks = {.lost = on_lost, .totals = on_totals};
+static const struct session_callbacks callbacks = {.lost = on_lost, .totals = on_totals};
 
 static struct slu_remote *remote_create(struct slu_engine *engine, const char *name,
 					uint32_t rights)
@@ -121,6 +123,16 @@ static struct slu_remote *remote_create(struct slu_engine *engine, const char *n
 
 /* ---- a target in another process ---- */
 
+static void take_welcome(struct slu_remote *remote)
+{
+	const struct client_welcome *welcome = client_welcome(remote->client);
+
+	remote->peer = client_peer(remote->client);
+	remote->incarnation = welcome->incarnation;
+	remote->pid = welcome->pid;
+	strcpy(remote->target, welcome->target);
+}
+
 static int take_grant(struct slu_remote *remote, const struct client_grant *grant)
 {
 	remote->transport = transport_find(grant->transport);
@@ -129,9 +141,6 @@ static int take_grant(struct slu_remote *remote, const struct client_grant *gran
 	remote->length = grant->length;
 	remote->page_bytes = grant->page_bytes;
 	remote->node = grant->node;
-	remote->incarnation = grant->incarnation;
-	remote->pid = grant->pid;
-	strcpy(remote->target, grant->target);
 	return remote->transport->memory->import(json_object_get(grant->opened, "grant"),
 						 grant->length, remote->rights, grant->fds,
 						 grant->fd_count, &remote->view);
@@ -139,23 +148,27 @@ static int take_grant(struct slu_remote *remote, const struct client_grant *gran
 
 static int open_session(struct slu_remote *remote, const struct slu_remote_options *options)
 {
-	struct slu_engine *engine = remote->engine;
-	struct client_request request = {.described = remote->name,
-					 .name = engine->name,
-					 .rights = options->rights,
-					 .transport = options->transport,
-					 .timeout_us = options->timeout_us,
-					 .trust = &engine->trust};
+	const enum slu_transport transport =
+		options->transport == SLU_TRANSPORT_AUTO ? SLU_TRANSPORT_SHM : options->transport;
+	struct session_request request = {.rights = options->rights,
+					  .transports = &transport,
+					  .transport_count = 1,
+					  .timeout_us = options->timeout_us,
+					  .callbacks = &callbacks,
+					  .arg = remote};
 	struct client_grant grant;
 	struct p2p_name name;
 	int rc = p2p_parse(remote->name, &name);
 
 	if (rc < 0)
 		return rc;
-	request.address = name.address;
-	request.address_length = name.address_length;
+	rc = client_connect(remote->engine->clients, &name.endpoint, name.segment,
+			    options->timeout_us, &remote->client);
+	if (rc < 0)
+		return rc;
+	take_welcome(remote);
 	request.segment = name.segment;
-	rc = client_open(&request, &remote->client, &grant);
+	rc = session_open(remote->client, &request, &remote->session, &grant);
 	if (rc < 0)
 		return rc;
 	rc = take_grant(remote, &grant);
@@ -243,7 +256,8 @@ static int leave_local(void *arg)
 
 static void remote_destroy(struct slu_remote *remote)
 {
-	client_close(remote->client);
+	session_close(remote->session);
+	client_release(remote->client);
 	if (remote->local)
 		control_call(remote->engine->control, leave_local, remote->local);
 	if (remote->view)
@@ -282,12 +296,13 @@ int slu_remote_open(struct slu_engine *engine, const char *name,
 		remote_destroy(remote);
 		return rc;
 	}
+	/* If the target has gone meanwhile, so has the permission; on_lost() may come right now. */
 	atomic_store(&remote->permitted, transport_permitted(remote->rights));
+	if (atomic_load(&remote->state) != 0)
+		atomic_store(&remote->permitted, 0);
 	pthread_mutex_lock(&engine->opening);
 	rc = connect_paths(remote);
 	pthread_mutex_unlock(&engine->opening);
-	if (rc == 0 && remote->client)
-		rc = client_watch(remote->client, engine->control, &callbacks, remote);
 	if (rc < 0) {
 		slu_remote_close(remote);
 		return rc;
@@ -311,8 +326,8 @@ void slu_remote_close(struct slu_remote *remote)
 	/* Inline pollers are their owners': by contract they have nothing left of it. */
 	for (uint32_t i = 0; i < engine->poller_threads; i++)
 		poller_call(engine->pollers[i], drain, remote);
-	client_close(remote->client); /* reports the totals, for which the paths must stand */
-	remote->client = NULL;
+	session_close(remote->session); /* reports the totals, for which the paths must stand */
+	remote->session = NULL;
 	pthread_mutex_lock(&engine->opening);
 	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
@@ -359,7 +374,7 @@ uint64_t slu_remote_length(const struct slu_remote *remote)
 
 int slu_remote_get_usage(struct slu_remote *remote, uint64_t timeout_us, struct slu_usage *usage)
 {
-	if (!remote->client)
+	if (!remote->session)
 		return fail(-EOPNOTSUPP, "the target of \"%s\" is this process", remote->name);
-	return client_usage(remote->client, timeout_us, &usage->cpu_ns);
+	return session_usage(remote->session, timeout_us, &usage->cpu_ns);
 }

@@ -2,13 +2,11 @@
 /* Exported segments and their clients; what clients send is taken in receive.c. */
 #include <errno.h>
 #include <event2/event.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/barrier.h"
 #include "base/log.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
@@ -17,44 +15,6 @@
 static const struct timeval linger_time = {.tv_sec = 1};
 
 #define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
-
-/* ---- the set of clients, as the polling thread reads it ---- */
-
-static struct client_set *set_create(const struct slu_segment *segment)
-{
-	struct segment_client *client;
-	struct client_set *set;
-	uint32_t count = 0;
-
-	LIST_FOREACH (client, &segment->clients, link)
-		count += client->inbox != NULL;
-	set = calloc(1, sizeof(*set) + count * sizeof(set->clients[0]));
-	if (!set)
-		return NULL;
-	LIST_FOREACH (client, &segment->clients, link)
-		if (client->inbox)
-			set->clients[set->count++] = client;
-	return set;
-}
-
-/*
- * Publish a new set and wait until nobody reads the old one. The heavy barrier pairs with the light
- * one in begin_polling(): either it reads the new set or we see it polling.
- */
-static int set_replace(struct slu_segment *segment)
-{
-	struct client_set *set = set_create(segment);
-	struct client_set *old;
-
-	if (!set)
-		return fail(-ENOMEM, "out of memory");
-	old = atomic_exchange(&segment->set, set);
-	barrier_heavy();
-	while (atomic_load_explicit(&segment->polling, memory_order_acquire))
-		sched_yield();
-	free(old);
-	return 0;
-}
 
 /* ---- clients: control thread ---- */
 
@@ -73,9 +33,10 @@ static void client_destroy(struct segment_client *client)
 	struct slu_segment *segment = client->segment;
 
 	LIST_REMOVE(client, link);
-	if (client->inbox)
-		while (set_replace(segment) < 0) /* it must not be read any more */
-			sched_yield();
+	if (client->inbox) {
+		client_set_update(segment); /* it must not be read any more */
+		segment->sharing--;
+	}
 	client->transport->memory->withdraw(client->inbox);
 	if (client->linger)
 		event_free(client->linger);
@@ -89,13 +50,27 @@ static void on_linger(evutil_socket_t fd, short what, void *arg)
 	client_destroy(arg);
 }
 
+/* slu_segment_arm() goes through the set that it finds: the new one, or we see what it left. */
+static void share(struct segment_client *client)
+{
+	struct slu_segment *segment = client->segment;
+
+	segment->sharing++;
+	client_set_update(segment);
+	if (atomic_load(&segment->armed))
+		atomic_store(&client->inbox->area->armed, 1);
+}
+
 int segment_admit(struct slu_segment *segment, const struct transport *transport, uint32_t rights,
 		  json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
 		  struct segment_client **out)
 {
-	struct segment_client *client = calloc(1, sizeof(*client));
-	int count;
+	struct segment_client *client;
+	int count = client_set_reserve(segment, segment->sharing + 1);
 
+	if (count < 0)
+		return count;
+	client = calloc(1, sizeof(*client));
 	if (!client)
 		return fail(-ENOMEM, "out of memory");
 	client->number = ++segment->engine->next_client;
@@ -108,19 +83,8 @@ int segment_admit(struct slu_segment *segment, const struct transport *transport
 	client->segment = segment;
 	client->transport = transport;
 	LIST_INSERT_HEAD(&segment->clients, client, link);
-	if (client->inbox && set_replace(segment) < 0) {
-		LIST_REMOVE(client, link);
-		transport->memory->withdraw(client->inbox);
-		free(client);
-		for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
-			if (*close_mask & 1u << i)
-				close(fds[i]);
-		return -ENOMEM;
-	}
-	/* slu_segment_arm() goes through the set that it finds: this one, or we see what it left.
-	 */
-	if (client->inbox && atomic_load(&segment->armed))
-		atomic_store(&client->inbox->area->armed, 1);
+	if (client->inbox)
+		share(client);
 	atomic_fetch_add(&segment->present, 1);
 	atomic_fetch_add(&segment->clients_total, 1);
 	*out = client;
@@ -151,7 +115,8 @@ void segment_leave(struct segment_client *client, bool lost)
 		client_destroy(client);
 }
 
-static const struct transport *choose_transport(const json_t *names)
+/* Shared memory is passed as descriptors. */
+static const struct transport *choose_transport(const struct peer_info *peer, const json_t *names)
 {
 	size_t i;
 	json_t *name;
@@ -162,7 +127,8 @@ static const struct transport *choose_transport(const json_t *names)
 		const struct transport *transport =
 			id < 0 ? NULL : transport_find((enum slu_transport)id);
 
-		if (transport && transport->memory->import)
+		if (transport && transport->memory->import &&
+		    (peer->is_unix || transport->id != SLU_TRANSPORT_SHM))
 			return transport;
 	}
 	return NULL;
@@ -207,12 +173,13 @@ static int admit(struct slu_segment *segment, const struct transport *transport,
 	return count;
 }
 
-static int on_open(void *arg, const char *name, uint32_t rights, const json_t *transports,
-		   json_t *opened, int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client)
+static int on_open(void *arg, const struct peer_info *peer, const char *name, uint32_t rights,
+		   const json_t *transports, json_t *opened, int fds[MESSAGE_FDS_MAX],
+		   uint32_t *close_mask, void **client)
 {
 	struct slu_engine *engine = arg;
 	struct slu_segment *segment = segment_find(engine, name);
-	const struct transport *transport = choose_transport(transports);
+	const struct transport *transport = choose_transport(peer, transports);
 
 	if (!segment)
 		return fail(-ENOENT, "target %s has no segment \"%.63s\"", engine->name, name);
@@ -280,7 +247,7 @@ static void segment_destroy(struct slu_segment *segment)
 	requests_destroy(segment->requests);
 	if (segment->export.eventfd >= 0)
 		close(segment->export.eventfd);
-	free(atomic_load(&segment->set));
+	client_set_free(segment);
 	free(segment);
 }
 
@@ -325,22 +292,19 @@ static int prepare_polling(struct slu_segment *segment)
 {
 	uint32_t pollers = segment->engine->poller_threads;
 	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int rc;
 
 	segment->export.eventfd = fd;
 	if (fd < 0)
 		return fail(-errno, "eventfd: %s", strerror(errno));
-	atomic_store(&segment->set, calloc(1, sizeof(struct client_set)));
 	segment->requests = requests_create();
-	if (!atomic_load(&segment->set) || !segment->requests)
+	if (!segment->requests)
 		return fail(-ENOMEM, "out of memory");
-	if (pollers > 0) {
-		int rc = inbox_create(pollers, fd, &segment->inbox);
-
-		if (rc < 0)
-			return rc;
-	}
+	rc = client_set_reserve(segment, 1);
+	if (rc == 0 && pollers > 0)
+		rc = inbox_create(pollers, fd, &segment->inbox);
 	segment->export.inbox = segment->inbox;
-	return 0;
+	return rc;
 }
 
 int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,

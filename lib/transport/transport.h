@@ -220,7 +220,8 @@ struct slu_remote {
 
 	uint32_t rights;
 	struct slu_engine *engine;
-	struct client *client;        /* its session; NULL in process */
+	struct client *client;        /* its connection; NULL in process */
+	struct session *session;      /* on it */
 	struct transport_peer *peer;  /* of its connection; NULL in process */
 	struct segment_client *local; /* its place at a segment of this process; else NULL */
 	struct path_stats retired;    /* of paths that were disconnected */

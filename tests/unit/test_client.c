@@ -3,6 +3,7 @@
 #include "control/client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,33 +16,59 @@
 #include "tests/tap.h"
 
 #define WELCOME                                                                                    \
-	"{\"type\":\"welcome\",\"version\":1,\"name\":\"played\","                                 \
-	"\"incarnation\":\"00000000deadbeef\",\"pid\":1}"
+	"{\"type\":\"welcome\",\"version\":2,\"name\":\"played\","                                 \
+	"\"incarnation\":\"00000000deadbeef\",\"pid\":1,\"boot_id\":\"x\","                        \
+	"\"identity\":\"user:me\",\"token\":\"t\",\"socket\":null,\"tcp\":null}"
 #define OPENED                                                                                     \
-	"{\"type\":\"opened\",\"transport\":\"shm\",\"length\":8192,\"rights\":1,"                 \
-	"\"page_bytes\":4096,\"node\":0,\"grant\":{}}"
+	"{\"type\":\"opened\",\"session\":0,\"transport\":\"shm\",\"length\":8192,"                \
+	"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}"
+#define SECOND_OPENED                                                                              \
+	"{\"type\":\"opened\",\"session\":1,\"transport\":\"shm\",\"length\":4096,"                \
+	"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}"
 
 /* What the target says after each message that it hears; NULL: hang up. "": say nothing more. */
 static const char *const *lines;
 static int listener;
 static pthread_t actor;
-static struct sockaddr_un address;
-static socklen_t address_length;
+static struct endpoint at;
 static const struct trust trust;
+static struct control_thread *control;
+static struct client_pool *pool;
 
-static void tell(int fd, const char *text)
+static _Atomic int lost_with;
+static _Atomic unsigned lost_times;
+
+static void on_lost(void *arg, int error)
 {
-	json_t *message = json_loads(text, 0, NULL);
-
-	message_write_new(fd, message, NULL, 0);
+	(void)arg;
+	atomic_store(&lost_with, error);
+	atomic_fetch_add(&lost_times, 1);
 }
 
-/* One message of the client. @return 0, or it hung up */
-static int listen_to(int fd, struct message_reader *reader)
+static void on_totals(void *arg, struct client_totals *totals)
 {
-	json_t *message;
-	int rc = message_read(reader, fd, &message);
+	(void)arg;
+	*totals = (struct client_totals){0};
+}
 
+static const struct session_callbacks callbacks = {.lost = on_lost, .totals = on_totals};
+
+static void tell(struct stream *stream, const char *text)
+{
+	struct message_writer writer = {.limit_bytes = 0};
+
+	message_send(&writer, stream, json_loads(text, 0, NULL), NULL, 0);
+}
+
+/* One message of the client; pings and totals do not count. @return 0, or it hung up */
+static int listen_to(struct stream *stream, struct message_reader *reader)
+{
+	struct pollfd readable = {.fd = stream->fd, .events = POLLIN};
+	json_t *message;
+	int rc;
+
+	while ((rc = message_read(reader, stream, &message)) == 0)
+		poll(&readable, 1, -1);
 	if (rc == 1)
 		json_decref(message);
 	return rc == 1 ? 0 : -1;
@@ -50,29 +77,38 @@ static int listen_to(int fd, struct message_reader *reader)
 static void *play(void *arg)
 {
 	struct message_reader reader = {0};
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	struct stream stream = {.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)};
 
-	for (const char *const *line = lines; listen_to(fd, &reader) == 0; line++) {
+	for (const char *const *line = lines; listen_to(&stream, &reader) == 0; line++) {
 		if (!*line)
 			break;
 		if (**line)
-			tell(fd, *line);
+			tell(&stream, *line);
 	}
 	message_reader_reset(&reader);
-	close(fd);
+	stream_close(&stream);
 	return arg;
 }
 
 static int set_up(void **state)
 {
+	struct client_pool_options options = {.name = "unit", .trust = &trust};
 	static unsigned serial;
 	char name[32];
 
 	(void)state;
+	atomic_store(&lost_with, 0);
+	atomic_store(&lost_times, 0);
+	if (control_thread_start(&control) < 0)
+		return -1;
+	options.control = control;
+	if (client_pool_create(&options, &pool) < 0)
+		return -1;
 	snprintf(name, sizeof(name), "unit-client-%d-%u", (int)getpid(), serial++);
-	p2p_segment_address(name, &address, &address_length);
+	at.is_unix = true;
+	p2p_segment_address(name, &at.path, &at.path_length);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener < 0 || bind(listener, (struct sockaddr *)&address, address_length) < 0)
+	if (listener < 0 || bind(listener, (struct sockaddr *)&at.path, at.path_length) < 0)
 		return -1;
 	return listen(listener, 1);
 }
@@ -80,33 +116,47 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
+	client_pool_destroy(pool);
+	control_thread_stop(control);
 	return close(listener);
 }
 
-static int open_at(const char *const *script, uint64_t timeout_us, struct client **client,
+static int open_on(struct client *client, uint64_t timeout_us, struct session **session,
 		   struct client_grant *grant)
 {
-	struct client_request request = {.address = address,
-					 .address_length = address_length,
-					 .described = "the stage",
-					 .name = "unit",
-					 .segment = "ram",
-					 .rights = SLU_RIGHT_READ,
-					 .transport = SLU_TRANSPORT_AUTO,
-					 .timeout_us = timeout_us,
-					 .trust = &trust};
+	static const enum slu_transport transports[] = {SLU_TRANSPORT_SHM, SLU_TRANSPORT_TCP};
+	const struct session_request request = {.segment = "ram",
+						.rights = SLU_RIGHT_READ,
+						.transports = transports,
+						.transport_count = 2,
+						.timeout_us = timeout_us,
+						.callbacks = &callbacks};
+
+	return session_open(client, &request, session, grant);
+}
+
+static int open_at(const char *const *script, uint64_t timeout_us, struct session **session,
+		   struct client_grant *grant)
+{
+	struct client *client;
+	int rc;
 
 	lines = script;
 	if (script)
 		assert_int_equal(pthread_create(&actor, NULL, play, NULL), 0);
-	return client_open(&request, client, grant);
+	rc = client_connect(pool, &at, "ram", timeout_us, &client);
+	if (rc < 0)
+		return rc;
+	rc = open_on(client, timeout_us, session, grant);
+	client_release(client); /* the session holds it */
+	return rc;
 }
 
 static void assert_fails(const char *const *script, int error, const char *text)
 {
 	struct client_grant grant;
-	struct client *client;
-	int ret = open_at(script, 10000000, &client, &grant);
+	struct session *session;
+	int ret = open_at(script, 10000000, &session, &grant);
 
 	pthread_join(actor, NULL);
 	if (ret != error || !strstr(slu_last_error(), text))
@@ -116,21 +166,86 @@ static void assert_fails(const char *const *script, int error, const char *text)
 /* Goal: a granted segment is described as the target said, and closing hangs up. */
 static void test_granted(void **state)
 {
-	static const char *const script[] = {WELCOME, OPENED, NULL};
+	static const char *const script[] = {WELCOME, OPENED, "", "", NULL};
+	const struct client_welcome *welcome;
 	struct client_grant grant;
+	struct session *session;
 	struct client *client;
 
 	(void)state;
-	assert_int_equal(open_at(script, 10000000, &client, &grant), 0);
-	assert_string_equal(grant.target, "played");
-	assert_int_equal(grant.incarnation, 0xdeadbeef);
-	assert_int_equal(grant.pid, getpid()); /* of the socket, not of the message */
+	assert_int_equal(open_at(script, 10000000, &session, &grant), 0);
 	assert_int_equal(grant.transport, SLU_TRANSPORT_SHM);
 	assert_int_equal(grant.length, 8192);
 	assert_int_equal(grant.page_bytes, 4096);
 	assert_int_equal(grant.fd_count, 0);
 	client_grant_free(&grant);
-	client_close(client);
+	assert_int_equal(client_connect(pool, &at, "ram", 0, &client), 0); /* is open */
+	welcome = client_welcome(client);
+	assert_string_equal(welcome->target, "played");
+	assert_int_equal(welcome->incarnation, 0xdeadbeef);
+	assert_int_equal(welcome->pid, getpid()); /* of the socket, not of the message */
+	assert_string_equal(welcome->identity, "user:me");
+	assert_true(welcome->is_unix);
+	assert_false(welcome->same_host);
+	assert_int_equal(welcome->tcp.port, 0);
+	assert_int_equal(strncmp(welcome->address, "unix:@sluice/unit-client-", 25), 0);
+	client_release(client);
+	session_close(session);
+	pthread_join(actor, NULL);
+}
+
+/* Goal: two sessions share one connection, and each has its own end. */
+static void test_shared(void **state)
+{
+	static const char *const script[] = {
+		WELCOME,
+		OPENED,
+		SECOND_OPENED,
+		"{\"type\":\"closing\",\"error\":108,\"sessions\":[0]}",
+		"",
+		"",
+		"",
+		NULL};
+	struct session *first, *second;
+	struct client_grant grant;
+	struct client *client;
+	uint64_t cpu_ns = 1;
+
+	(void)state;
+	assert_int_equal(open_at(script, 10000000, &first, &grant), 0);
+	client_grant_free(&grant);
+	assert_int_equal(client_connect(pool, &at, "ram", 0, &client), 0);
+	assert_int_equal(open_on(client, 10000000, &second, &grant), 0);
+	assert_int_equal(grant.length, 4096);
+	client_grant_free(&grant);
+	client_release(client);
+	assert_int_equal(session_usage(first, 100000, &cpu_ns), -ETIMEDOUT); /* closing came */
+	assert_int_equal(lost_times, 1);
+	assert_int_equal(lost_with, -ESHUTDOWN);
+	assert_int_equal(session_usage(first, 100000, &cpu_ns), -ESHUTDOWN);
+	session_close(first);
+	session_close(second);
+	pthread_join(actor, NULL);
+	assert_int_equal(lost_times, 1);
+}
+
+/* Goal: a right that is withdrawn is told apart from a target that closes. */
+static void test_revoked(void **state)
+{
+	static const char *const script[] = {
+		WELCOME, OPENED, "{\"type\":\"closing\",\"error\":128,\"sessions\":[0, 5, \"x\"]}",
+		"",      "",     NULL};
+	struct client_grant grant;
+	struct session *session;
+	uint64_t cpu_ns = 1;
+
+	(void)state;
+	assert_int_equal(open_at(script, 10000000, &session, &grant), 0);
+	client_grant_free(&grant);
+	session_usage(session, 100000, &cpu_ns);
+	assert_int_equal(lost_with, -EKEYREVOKED);
+	assert_int_equal(session_usage(session, 100000, &cpu_ns), -EKEYREVOKED);
+	session_close(session);
 	pthread_join(actor, NULL);
 }
 
@@ -138,34 +253,41 @@ static void test_granted(void **state)
 static void test_nobody_listens(void **state)
 {
 	struct client_grant grant;
-	struct client *client;
+	struct session *session;
 
 	(void)state;
 	close(listener);
 	listener = dup(STDERR_FILENO);
-	assert_int_equal(open_at(NULL, 1000000, &client, &grant), -ECONNREFUSED);
+	assert_int_equal(open_at(NULL, 1000000, &session, &grant), -ECONNREFUSED);
 	assert_non_null(strstr(slu_last_error(), "sluice-target --segment ram"));
 }
 
-/* Goal: a target that says nothing is given up at the timeout, not before and not for ever. */
+/* Goal: a target that says nothing, to hello or to open, is given up at the timeout, not before and
+ * not for ever. */
 static void test_silent_target(void **state)
 {
-	static const char *const script[] = {"", NULL};
-	uint64_t before = clock_monotonic_ns(NULL);
+	static const char *const silent[] = {"", NULL};
+	static const char *const polite[] = {WELCOME, "", "", "", NULL};
+	const char *const *scripts[] = {silent, polite};
 	struct client_grant grant;
-	struct client *client;
+	struct session *session;
 
 	(void)state;
-	assert_int_equal(open_at(script, 100000, &client, &grant), -ETIMEDOUT);
-	assert_true(clock_monotonic_ns(NULL) - before >= 100 * 1000 * NS_PER_US);
-	pthread_join(actor, NULL);
+	for (int i = 0; i < 2; i++) {
+		uint64_t before = clock_monotonic_ns(NULL);
+
+		assert_int_equal(open_at(scripts[i], 100000, &session, &grant), -ETIMEDOUT);
+		assert_true(clock_monotonic_ns(NULL) - before >= 100 * 1000 * NS_PER_US);
+		pthread_join(actor, NULL);
+	}
 }
 
 /* Goal: a refusal arrives with the target's error and words. */
 static void test_refusal(void **state)
 {
 	static const char *const script[] = {
-		WELCOME, "{\"type\":\"refused\",\"error\":13,\"text\":\"not today\"}", NULL};
+		WELCOME, "{\"type\":\"refused\",\"session\":0,\"error\":13,\"text\":\"not today\"}",
+		"", "", NULL};
 
 	(void)state;
 	assert_fails(script, -EACCES, "not today");
@@ -188,12 +310,12 @@ static void test_refusal_without_reason(void **state)
 /* Goal: a version that we did not offer is -EPROTONOSUPPORT. */
 static void test_version(void **state)
 {
-	static const char *const script[] = {"{\"type\":\"welcome\",\"version\":2,\"name\":\"n\","
+	static const char *const script[] = {"{\"type\":\"welcome\",\"version\":3,\"name\":\"n\","
 					     "\"incarnation\":\"1\",\"pid\":1}",
 					     NULL};
 
 	(void)state;
-	assert_fails(script, -EPROTONOSUPPORT, "version 2");
+	assert_fails(script, -EPROTONOSUPPORT, "version 3");
 }
 
 /* Goal: incomplete, impossible and unexpected answers are -EPROTO, each with its reason. */
@@ -201,11 +323,29 @@ static void test_broken_answers(void **state)
 {
 	static const char *const bare_welcome[] = {"{\"type\":\"welcome\"}", NULL};
 	static const char *const wrong_type[] = {"{\"type\":\"opened\"}", NULL};
-	static const char *const bare_opened[] = {WELCOME, "{\"type\":\"opened\"}", NULL};
+	static const char *const bare_opened[] = {WELCOME, "{\"type\":\"opened\",\"session\":0}",
+						  "", "", NULL};
 	static const char *const negative[] = {
 		WELCOME,
-		"{\"type\":\"opened\",\"transport\":\"shm\",\"length\":-1,\"rights\":1,"
-		"\"page_bytes\":4096,\"node\":0,\"grant\":{}}",
+		"{\"type\":\"opened\",\"session\":0,\"transport\":\"shm\",\"length\":-1,"
+		"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}",
+		"", "", NULL};
+	static const char *const unknown_transport[] = {
+		WELCOME,
+		"{\"type\":\"opened\",\"session\":0,\"transport\":\"x\",\"length\":1,"
+		"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}",
+		"", "", NULL};
+	static const char *const long_name[] = {
+		"{\"type\":\"welcome\",\"version\":2,\"name\":"
+		"\"0123456789012345678901234567890123456789"
+		"012345678901234567890123\",\"incarnation\":\"1\",\"pid\":1,\"boot_id\":\"x\","
+		"\"identity\":\"i\",\"token\":\"t\"}",
+		NULL};
+	static const char *const bad_port[] = {
+		"{\"type\":\"welcome\",\"version\":2,\"name\":\"n\",\"incarnation\":\"1\",\"pid\":"
+		"1,"
+		"\"boot_id\":\"x\",\"identity\":\"i\",\"token\":\"t\",\"tcp\":{\"host\":\"h\","
+		"\"port\":65536,\"tls\":false,\"plain\":false}}",
 		NULL};
 
 	(void)state;
@@ -213,6 +353,9 @@ static void test_broken_answers(void **state)
 	assert_fails(wrong_type, -EPROTO, "opened");
 	assert_fails(bare_opened, -EPROTO, "incomplete");
 	assert_fails(negative, -EPROTO, "incomplete");
+	assert_fails(unknown_transport, -EPROTO, "transport \"x\"");
+	assert_fails(long_name, -EPROTO, "welcome");
+	assert_fails(bad_port, -EPROTO, "welcome");
 }
 
 /* Goal: a target that hangs up at either step of the handshake is -ECONNRESET. */
@@ -223,48 +366,27 @@ static void test_hang_up(void **state)
 
 	(void)state;
 	assert_fails(at_once, -ECONNRESET, "closed the connection");
-	assert_fails(after_welcome, -ECONNRESET, "closed the connection");
+	/* The target may be gone before or after open is sent. */
+	assert_fails(after_welcome, -ECONNRESET, "target");
 }
 
 /* ---- watched ---- */
 
-static _Atomic int lost_with;
-static _Atomic unsigned lost_times;
-
-static void on_lost(void *arg, int error)
-{
-	(void)arg;
-	atomic_store(&lost_with, error);
-	atomic_fetch_add(&lost_times, 1);
-}
-
-static void on_totals(void *arg, struct client_totals *totals)
-{
-	(void)arg;
-	*totals = (struct client_totals){0};
-}
-
-static const struct client_callbacks callbacks = {.lost = on_lost, .totals = on_totals};
-
-/* Watch a session and ask for usage, which makes the target say its third line. */
+/* Ask for usage, which makes the target say its third line. */
 static int ask_usage(const char *const *script, uint64_t timeout_us, uint64_t *cpu_ns)
 {
-	struct control_thread *control;
 	struct client_grant grant;
-	struct client *client;
+	struct session *session;
 	int ret;
 
 	atomic_store(&lost_with, 0);
 	atomic_store(&lost_times, 0);
-	assert_int_equal(control_thread_start(&control), 0);
-	assert_int_equal(open_at(script, 10000000, &client, &grant), 0);
+	assert_int_equal(open_at(script, 10000000, &session, &grant), 0);
 	client_grant_free(&grant);
-	assert_int_equal(client_watch(client, control, &callbacks, NULL), 0);
-	ret = client_usage(client, timeout_us, cpu_ns);
+	ret = session_usage(session, timeout_us, cpu_ns);
 	for (int i = 0; i < 10000 && ret < 0 && ret != -ETIMEDOUT && !lost_times; i++)
 		usleep(1000);
-	client_close(client);
-	control_thread_stop(control);
+	session_close(session);
 	pthread_join(actor, NULL);
 	return ret;
 }
@@ -297,7 +419,8 @@ static void test_usage_timeout(void **state)
 static void test_lost(void **state)
 {
 	static const char *const dies[] = {WELCOME, OPENED, NULL};
-	static const char *const closes[] = {WELCOME, OPENED, "{\"type\":\"closing\"}", NULL};
+	static const char *const closes[] = {
+		WELCOME, OPENED, "{\"type\":\"closing\",\"error\":108}", "", "", NULL};
 	uint64_t cpu_ns;
 
 	(void)state;
@@ -315,6 +438,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		on_stage(test_granted),
+		on_stage(test_shared),
+		on_stage(test_revoked),
 		on_stage(test_nobody_listens),
 		on_stage(test_silent_target),
 		on_stage(test_refusal),

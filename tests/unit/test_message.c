@@ -12,29 +12,37 @@
 #include "tests/tap.h"
 
 static int ends[2];
+static struct stream from, to; /* the two ends */
 static struct message_reader reader;
+static struct message_writer writer;
 
 static int open_pair(void **state)
 {
 	(void)state;
 	reader = (struct message_reader){0};
-	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends);
+	writer = (struct message_writer){.limit_bytes = 65536};
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0)
+		return -1;
+	from = (struct stream){.fd = ends[0]};
+	to = (struct stream){.fd = ends[1]};
+	return 0;
 }
 
 static int close_pair(void **state)
 {
 	(void)state;
 	message_reader_reset(&reader);
-	close(ends[0]);
-	close(ends[1]);
+	message_writer_reset(&writer);
+	stream_close(&from);
+	stream_close(&to);
 	return 0;
 }
 
 static void send_text(const char *text)
 {
-	assert_int_equal(message_write_new(ends[0],
-					   json_pack("{s:s, s:s}", "type", "hello", "name", text),
-					   NULL, 0),
+	assert_int_equal(message_send(&writer, &from,
+				      json_pack("{s:s, s:s}", "type", "hello", "name", text), NULL,
+				      0),
 			 0);
 }
 
@@ -56,17 +64,17 @@ static void test_round_trip(void **state)
 	json_t *message;
 
 	(void)state;
-	assert_int_equal(message_read(&reader, ends[1], &message), 0);
+	assert_int_equal(message_read(&reader, &to, &message), 0);
 	send_text("one");
 	send_text("two");
-	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_int_equal(message_read(&reader, &to, &message), 1);
 	assert_string_equal(message_type(message), "hello");
 	assert_string_equal(json_string_value(json_object_get(message, "name")), "one");
 	json_decref(message);
-	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_int_equal(message_read(&reader, &to, &message), 1);
 	assert_string_equal(json_string_value(json_object_get(message, "name")), "two");
 	json_decref(message);
-	assert_int_equal(message_read(&reader, ends[1], &message), 0);
+	assert_int_equal(message_read(&reader, &to, &message), 0);
 }
 
 /* Goal: a message that arrives byte by byte is complete with its last byte, not before. */
@@ -81,7 +89,7 @@ static void test_byte_by_byte(void **state)
 	for (size_t i = 0; i < sizeof(wire); i++) {
 		assert_null(message);
 		send_raw(&wire[i], 1);
-		assert_int_equal(message_read(&reader, ends[1], &message), i + 1 == sizeof(wire));
+		assert_int_equal(message_read(&reader, &to, &message), i + 1 == sizeof(wire));
 	}
 	assert_string_equal(message_type(message), "bye");
 	json_decref(message);
@@ -98,20 +106,20 @@ static void test_length_limits(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
 		send_header(refused[i]);
-		assert_int_equal(message_read(&reader, ends[1], &message), -EPROTO);
+		assert_int_equal(message_read(&reader, &to, &message), -EPROTO);
 		message_reader_reset(&reader);
 	}
 	/* {"name":"...","type":"hello"}: 26 bytes around the text. */
 	memset(text, 'x', sizeof(text));
 	text[MESSAGE_MAX_BYTES - 26] = '\0';
 	send_text(text);
-	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_int_equal(message_read(&reader, &to, &message), 1);
 	json_decref(message);
 	text[MESSAGE_MAX_BYTES - 26] = 'x';
 	text[MESSAGE_MAX_BYTES - 25] = '\0';
-	assert_int_equal(message_write_new(ends[0],
-					   json_pack("{s:s, s:s}", "type", "hello", "name", text),
-					   NULL, 0),
+	assert_int_equal(message_send(&writer, &from,
+				      json_pack("{s:s, s:s}", "type", "hello", "name", text), NULL,
+				      0),
 			 -EMSGSIZE);
 }
 
@@ -164,7 +172,7 @@ static void test_end_of_stream(void **state)
 	send_header(100);
 	send_raw("{", 1);
 	shutdown(ends[0], SHUT_WR);
-	assert_int_equal(message_read(&reader, ends[1], &message), -ECONNRESET);
+	assert_int_equal(message_read(&reader, &to, &message), -ECONNRESET);
 }
 
 static int same_file(int a, int b)
@@ -185,9 +193,9 @@ static void test_descriptors(void **state)
 	(void)state;
 	assert_int_equal(pipe(fds), 0);
 	reader.takes_fds = true;
-	assert_int_equal(message_write_new(ends[0], json_pack("{s:s}", "type", "opened"), fds, 2),
+	assert_int_equal(message_send(&writer, &from, json_pack("{s:s}", "type", "opened"), fds, 2),
 			 0);
-	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_int_equal(message_read(&reader, &to, &message), 1);
 	json_decref(message);
 	assert_int_equal(reader.fd_count, 2);
 	memcpy(given, reader.fds, sizeof(given));
@@ -213,12 +221,12 @@ static void test_untaken_descriptors_are_closed(void **state)
 	assert_int_equal(pipe(fds), 0);
 	reader.takes_fds = true;
 	assert_int_equal(
-		message_write_new(ends[0], json_pack("{s:s}", "type", "opened"), &fds[1], 1), 0);
+		message_send(&writer, &from, json_pack("{s:s}", "type", "opened"), &fds[1], 1), 0);
 	close(fds[1]);
-	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_int_equal(message_read(&reader, &to, &message), 1);
 	json_decref(message);
 	send_text("next");
-	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_int_equal(message_read(&reader, &to, &message), 1);
 	json_decref(message);
 	assert_int_equal(read(fds[0], &byte, 1), 0);
 	close(fds[0]);
@@ -234,24 +242,99 @@ static void test_uninvited_descriptors(void **state)
 	(void)state;
 	assert_int_equal(pipe(fds), 0);
 	assert_int_equal(
-		message_write_new(ends[0], json_pack("{s:s}", "type", "hello"), &fds[1], 1), 0);
+		message_send(&writer, &from, json_pack("{s:s}", "type", "hello"), &fds[1], 1), 0);
 	close(fds[1]);
-	assert_int_equal(message_read(&reader, ends[1], &message), 1);
+	assert_int_equal(message_read(&reader, &to, &message), 1);
 	json_decref(message);
 	assert_int_equal(reader.fd_count, 0);
 	assert_int_equal(read(fds[0], &byte, 1), 0);
 	close(fds[0]);
 }
 
-/* Goal: a peer that never reads is given up when the socket is full; nothing blocks. */
-static void test_peer_that_does_not_read(void **state)
+/* Goal: what a full socket does not take is queued up to the limit, not blocked on; then it comes
+ * in order. */
+static void test_peer_that_reads_late(void **state)
 {
-	int ret = 0;
+	json_t *message;
+	int sent = 0, read = 0, ret;
 
 	(void)state;
-	for (int i = 0; i < 1000000 && ret == 0; i++)
-		ret = message_write_new(ends[0], json_pack("{s:s}", "type", "usage"), NULL, 0);
+	while ((ret = message_send(&writer, &from,
+				   json_pack("{s:s, s:i}", "type", "usage", "n", sent), NULL, 0)) ==
+	       0)
+		assert_true(++sent < 1000000);
 	assert_int_equal(ret, -EAGAIN);
+	assert_true(message_writer_busy(&writer));
+	assert_true(writer.queued_bytes <= 65536);
+	for (;;) {
+		ret = message_read(&reader, &to, &message);
+		if (ret == 0 && !message_writer_busy(&writer))
+			break;
+		if (ret == 0) {
+			assert_int_equal(message_flush(&writer, &from), 0);
+			continue;
+		}
+		assert_int_equal(ret, 1);
+		assert_int_equal(json_integer_value(json_object_get(message, "n")), read++);
+		json_decref(message);
+	}
+	assert_int_equal(read, sent);
+	assert_int_equal(writer.queued_bytes, 0);
+}
+
+/* Goal: descriptors of a message that had to wait arrive with it, though the sender closed its own;
+ * and are closed with the queue if they never leave. */
+static void test_queued_descriptors(void **state)
+{
+	json_t *message;
+	int fds[2], ret;
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	reader.takes_fds = true;
+	while (!message_writer_busy(&writer))
+		assert_int_equal(
+			message_send(&writer, &from, json_pack("{s:s}", "type", "usage"), NULL, 0),
+			0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(message_send(&writer, &from, json_pack("{s:s}", "type", "opened"),
+					      &fds[1], 1),
+				 0);
+	close(fds[1]);
+	do {
+		ret = message_read(&reader, &to, &message);
+		if (ret == 0)
+			assert_int_equal(message_flush(&writer, &from), 0);
+		if (ret == 1 && strcmp(message_type(message), "usage") == 0) {
+			json_decref(message);
+			ret = 0;
+		}
+	} while (ret == 0);
+	assert_string_equal(message_type(message), "opened");
+	json_decref(message);
+	assert_int_equal(reader.fd_count, 1);
+	assert_int_equal(write(reader.fds[0], "x", 1), 1);
+	assert_int_equal(read(fds[0], &byte, 1), 1);
+	message_reader_reset(&reader);
+	message_writer_reset(&writer);
+	stream_close(&from);
+	stream_close(&to);
+	assert_int_equal(read(fds[0], &byte, 1), 0);
+	close(fds[0]);
+}
+
+/* Goal: any text becomes a JSON string, one that was cut inside a character too. */
+static void test_texts(void **state)
+{
+	json_t *text = message_text("caf\xc3\xa9");
+
+	(void)state;
+	assert_string_equal(json_string_value(text), "caf\xc3\xa9");
+	json_decref(text);
+	text = message_text("caf\xc3");
+	assert_string_equal(json_string_value(text), "caf?");
+	json_decref(text);
 }
 
 /* Goal: what could not be packed is -ENOMEM, not a crash; too many descriptors are refused. */
@@ -260,9 +343,9 @@ static void test_nothing_to_write(void **state)
 	int fds[MESSAGE_FDS_MAX + 1] = {0};
 
 	(void)state;
-	assert_int_equal(message_write_new(ends[0], NULL, NULL, 0), -ENOMEM);
-	assert_int_equal(message_write_new(ends[0], json_pack("{s:s}", "type", "x"), fds,
-					   MESSAGE_FDS_MAX + 1),
+	assert_int_equal(message_send(&writer, &from, NULL, NULL, 0), -ENOMEM);
+	assert_int_equal(message_send(&writer, &from, json_pack("{s:s}", "type", "x"), fds,
+				      MESSAGE_FDS_MAX + 1),
 			 -EMSGSIZE);
 }
 
@@ -280,7 +363,9 @@ int main(void)
 		with_pair(test_descriptors),
 		with_pair(test_untaken_descriptors_are_closed),
 		with_pair(test_uninvited_descriptors),
-		with_pair(test_peer_that_does_not_read),
+		with_pair(test_peer_that_reads_late),
+		with_pair(test_queued_descriptors),
+		cmocka_unit_test(test_texts),
 		with_pair(test_nothing_to_write),
 	};
 

@@ -27,9 +27,9 @@ static void test_bare_name_is_abstract(void **state)
 	(void)state;
 	assert_int_equal(p2p_parse("kv-cache_0.a", &name), 0);
 	assert_string_equal(name.segment, "kv-cache_0.a");
-	assert_int_equal(name.address.sun_family, AF_UNIX);
-	assert_memory_equal(name.address.sun_path, "\0sluice/kv-cache_0.a", 20);
-	assert_int_equal(name.address_length, offsetof(struct sockaddr_un, sun_path) + 20);
+	assert_int_equal(name.endpoint.path.sun_family, AF_UNIX);
+	assert_memory_equal(name.endpoint.path.sun_path, "\0sluice/kv-cache_0.a", 20);
+	assert_int_equal(name.endpoint.path_length, offsetof(struct sockaddr_un, sun_path) + 20);
 }
 
 /* Goal: after '@' stands the path of a socket. */
@@ -40,7 +40,7 @@ static void test_path(void **state)
 	(void)state;
 	assert_int_equal(p2p_parse("seg@/run/sluice/a@b.sock", &name), 0);
 	assert_string_equal(name.segment, "seg");
-	assert_string_equal(name.address.sun_path, "/run/sluice/a@b.sock");
+	assert_string_equal(name.endpoint.path.sun_path, "/run/sluice/a@b.sock");
 }
 
 /* Goal: names and paths of the longest length are taken whole, one byte more is refused. */
@@ -58,9 +58,8 @@ static void test_limits(void **state)
 	assert_string_equal(name.segment, longest);
 	assert_int_equal(p2p_parse(longer, &name), -EINVAL);
 	snprintf(text, sizeof(text), "%s@%s", longest, path);
-	assert_int_equal(strlen(text), SLU_REMOTE_NAME_MAX);
 	assert_int_equal(p2p_parse(text, &name), 0);
-	assert_string_equal(name.address.sun_path, path);
+	assert_string_equal(name.endpoint.path.sun_path, path);
 	snprintf(text, sizeof(text), "%s@%s", longest, long_path);
 	assert_int_equal(p2p_parse(text, &name), -EINVAL);
 	free(longest);
@@ -69,12 +68,37 @@ static void test_limits(void **state)
 	free(long_path);
 }
 
+/* Goal: HOST:PORT and [IPV6]:PORT are TCP addresses, of the greatest length as well. */
+static void test_host_and_port(void **state)
+{
+	char *longest = repeated('h', SLU_ADDRESS_MAX - 8, ""), text[SLU_REMOTE_NAME_MAX + 1];
+	struct p2p_name name;
+
+	(void)state;
+	assert_int_equal(p2p_parse("seg@10.0.0.1:7000", &name), 0);
+	assert_string_equal(name.segment, "seg");
+	assert_false(name.endpoint.is_unix);
+	assert_string_equal(name.endpoint.tcp.host, "10.0.0.1");
+	assert_int_equal(name.endpoint.tcp.port, 7000);
+	assert_int_equal(p2p_parse("seg@[fe80::1%eth0]:65535", &name), 0);
+	assert_string_equal(name.endpoint.tcp.host, "fe80::1%eth0");
+	assert_int_equal(name.endpoint.tcp.port, 65535);
+	assert_int_equal(p2p_parse("seg@host.example:1", &name), 0);
+	assert_string_equal(name.endpoint.tcp.host, "host.example");
+	snprintf(text, sizeof(text), "seg@%s:65535", longest);
+	assert_int_equal(p2p_parse(text, &name), 0);
+	assert_string_equal(name.endpoint.tcp.host, longest);
+	free(longest);
+}
+
 /* Goal: what is no name or no path is -EINVAL, and quoted. */
 static void test_malformed(void **state)
 {
 	static const char *const malformed[] = {
-		"",       "@",        "@/path",      "a b", "a/b",       "a\n",      "name@",
-		"n@path", "n@./path", "caf\xc3\xa9", "a:b", "$(reboot)", "n@@/path", "n\x7f",
+		"",          "@",           "@/path",   "a b",       "a/b",      "a\n",
+		"name@",     "n@path",      "n@./path", "n@h:",      "n@:1",     "n@h:0",
+		"n@h:65536", "n@h:1x",      "n@::1:80", "n@[::1]80", "n@[]:80",  "n@h:-1",
+		"n@h h:1",   "caf\xc3\xa9", "a:b",      "$(reboot)", "n@@/path", "n\x7f",
 	};
 	struct p2p_name name;
 
@@ -100,12 +124,12 @@ static void test_both_sides_meet(void **state)
 	assert_int_equal(p2p_check_segment("demo"), 0);
 	p2p_segment_address("demo", &address, &length);
 	assert_int_equal(p2p_parse("demo", &name), 0);
-	assert_int_equal(name.address_length, length);
-	assert_memory_equal(&name.address, &address, sizeof(address));
+	assert_int_equal(name.endpoint.path_length, length);
+	assert_memory_equal(&name.endpoint.path, &address, sizeof(address));
 	assert_int_equal(p2p_path_address("/run/demo", &address, &length), 0);
 	assert_int_equal(p2p_parse("demo@/run/demo", &name), 0);
-	assert_int_equal(name.address_length, length);
-	assert_memory_equal(&name.address, &address, sizeof(address));
+	assert_int_equal(name.endpoint.path_length, length);
+	assert_memory_equal(&name.endpoint.path, &address, sizeof(address));
 }
 
 int main(void)
@@ -113,6 +137,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_bare_name_is_abstract),
 		cmocka_unit_test(test_path),
+		cmocka_unit_test(test_host_and_port),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_both_sides_meet),

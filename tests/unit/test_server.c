@@ -26,20 +26,25 @@ static struct sockaddr_un address;
 static socklen_t address_length;
 static int refusal; /* what the next open is answered with, 0: grant it */
 
-static _Atomic unsigned opened, closed, lost;
+static struct peer_info last_peer;
+
+static _Atomic unsigned opened, closed, lost, gone;
 static _Atomic uint64_t moved_operations;
 
-static int on_open(void *arg, const char *segment, uint32_t rights, const json_t *transports,
-		   json_t *answer, int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client)
+static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
+		   const json_t *transports, json_t *answer, int fds[MESSAGE_FDS_MAX],
+		   uint32_t *close_mask, void **client)
 {
 	(void)arg;
 	(void)transports;
 	if (refusal)
 		return fail(refusal, "segment \"%s\" is not for you", segment);
+	assert_true(peer->is_unix);
 	json_object_set_new(answer, "rights", json_integer(rights));
 	fds[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	*close_mask = 1;
 	*client = &opened;
+	last_peer = *peer;
 	atomic_fetch_add(&opened, 1);
 	return 1;
 }
@@ -59,18 +64,30 @@ static void on_close(void *client, bool was_lost)
 	atomic_fetch_add(&closed, 1);
 }
 
+static void on_gone(void *arg, uint64_t connection)
+{
+	(void)arg;
+	assert_true(connection > 0);
+	atomic_fetch_add(&gone, 1);
+}
+
 static const struct server_callbacks callbacks = {
-	.open = on_open, .moved = on_moved, .close = on_close};
+	.open = on_open, .moved = on_moved, .close = on_close, .gone = on_gone};
+
+static struct server_limits limits;
 
 static int set_up(void **state)
 {
 	static unsigned serial;
-	struct server_options options = {
-		.trust = &trust, .name = "unit", .incarnation = 0xabc, .callbacks = &callbacks};
+	struct server_options options = {.trust = &trust,
+					 .name = "unit",
+					 .incarnation = 0xabc,
+					 .callbacks = &callbacks,
+					 .limits = limits};
 	char name[32];
 
 	(void)state;
-	opened = closed = lost = 0;
+	opened = closed = lost = gone = 0;
 	moved_operations = 0;
 	refusal = 0;
 	trust.count = 0;
@@ -104,16 +121,29 @@ static int dial(void)
 
 static void say(int fd, json_t *message)
 {
-	assert_int_equal(message_write_new(fd, message, NULL, 0), 0);
+	struct message_writer writer = {.limit_bytes = MESSAGE_MAX_BYTES};
+	struct pollfd writable = {.fd = fd, .events = POLLOUT};
+	struct stream stream = {.fd = fd};
+
+	assert_int_equal(message_send(&writer, &stream, message, NULL, 0), 0);
+	while (message_writer_busy(&writer)) {
+		assert_int_equal(poll(&writable, 1, PATIENCE_MS), 1);
+		assert_int_equal(message_flush(&writer, &stream), 0);
+	}
 }
 
 static json_t *hear(int fd, struct message_reader *reader)
 {
 	struct pollfd readable = {.fd = fd, .events = POLLIN};
+	struct stream stream = {.fd = fd};
 	json_t *message = NULL;
+	int rc = 0;
 
-	assert_int_equal(poll(&readable, 1, PATIENCE_MS), 1);
-	assert_int_equal(message_read(reader, fd, &message), 1);
+	while (rc == 0) {
+		assert_int_equal(poll(&readable, 1, PATIENCE_MS), 1);
+		rc = message_read(reader, &stream, &message);
+	}
+	assert_int_equal(rc, 1);
 	return message;
 }
 
@@ -153,19 +183,25 @@ static json_t *hello(int low, int high)
 			 "me");
 }
 
-static json_t *open_message(void)
+static json_t *open_message(int id)
 {
-	return json_pack("{s:s, s:s, s:i, s:[s]}", "type", "open", "segment", "ram", "rights", 3,
-			 "transports", "shm");
+	return json_pack("{s:s, s:i, s:s, s:i, s:[s]}", "type", "open", "session", id, "segment",
+			 "ram", "rights", 3, "transports", "shm");
+}
+
+static json_t *close_message(int id)
+{
+	return json_pack("{s:s, s:i, s:i, s:i, s:i}", "type", "close", "session", id, "operations",
+			 5, "bytes_read", 2, "bytes_written", 3);
 }
 
 static int open_session(void)
 {
 	int fd = dial();
 
-	say(fd, hello(1, 1));
+	say(fd, hello(2, 2));
 	expect(fd, "welcome");
-	say(fd, open_message());
+	say(fd, open_message(7));
 	expect(fd, "opened");
 	return fd;
 }
@@ -187,27 +223,34 @@ static void test_whole_session(void **state)
 	json_t *message;
 
 	(void)state;
-	say(fd, hello(1, 7));
+	say(fd, hello(1, 9));
 	message = hear(fd, &reader);
-	assert_int_equal(json_integer_value(json_object_get(message, "version")), 1);
+	assert_int_equal(json_integer_value(json_object_get(message, "version")), 2);
 	assert_string_equal(json_string_value(json_object_get(message, "incarnation")),
 			    "0000000000000abc");
 	json_decref(message);
-	say(fd, open_message());
+	say(fd, open_message(7));
 	message = hear(fd, &reader);
 	assert_string_equal(message_type(message), "opened");
+	assert_int_equal(json_integer_value(json_object_get(message, "session")), 7);
 	assert_int_equal(json_integer_value(json_object_get(message, "rights")), 3);
 	assert_int_equal(reader.fd_count, 1);
 	json_decref(message);
 	message_reader_reset(&reader);
-	say(fd, json_pack("{s:s, s:i, s:i, s:i}", "type", "moved", "operations", 1, "bytes_read", 2,
-			  "bytes_written", 3));
+	say(fd, json_pack("{s:s, s:[[i, i, i, i]]}", "type", "moved", "totals", 7, 1, 2, 3));
 	say(fd, json_pack("{s:s}", "type", "usage"));
 	expect(fd, "usage");
 	assert_int_equal(moved_operations, 1);
+	say(fd, close_message(7));
+	assert_true(becomes(&closed, 1));
+	assert_int_equal(moved_operations, 5);
+	say(fd, json_pack("{s:s}", "type", "ping"));
+	expect(fd, "pong");
+	assert_int_equal(gone, 0);
 	say(fd, json_pack("{s:s}", "type", "bye"));
 	expect_end(fd);
-	assert_true(becomes(&closed, 1));
+	assert_true(becomes(&gone, 1));
+	assert_int_equal(closed, 1);
 	assert_int_equal(lost, 0);
 }
 
@@ -227,7 +270,7 @@ static void test_vanished_clients(void **state)
 /* Goal: clients of other protocol versions are told so, in words. */
 static void test_versions(void **state)
 {
-	static const int apart[][2] = {{0, 0}, {2, 9}, {-5, -1}};
+	static const int apart[][2] = {{0, 0}, {1, 1}, {3, 9}, {-5, -1}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(apart) / sizeof(apart[0]); i++) {
@@ -239,28 +282,43 @@ static void test_versions(void **state)
 	}
 }
 
-/* Goal: what the segment's owner refuses reaches the client with error and text. */
+/* Goal: what the segment's owner refuses reaches the client with error and text; the connection
+ * stays, and so does the number of the session. */
 static void test_refused_open(void **state)
 {
 	int fd = dial();
 
 	(void)state;
 	refusal = -EACCES;
-	say(fd, hello(1, 1));
+	say(fd, hello(2, 2));
 	expect(fd, "welcome");
-	say(fd, open_message());
+	say(fd, open_message(7));
 	expect_refusal(fd, EACCES, "\"ram\" is not for you");
-	expect_end(fd);
 	assert_int_equal(closed, 0);
+	assert_int_equal(server_session_count(server), 0);
+	refusal = 0;
+	say(fd, open_message(7));
+	expect(fd, "opened");
+	close(fd);
 }
 
 /* Goal: messages that are out of turn or lack their fields end the session with a reason. */
 static void test_out_of_turn(void **state)
 {
+	static const char *const broken[] = {
+		"{\"type\":\"open\",\"session\":-1,\"segment\":\"ram\",\"rights\":1,\"transports\":"
+		"[]}",
+		"{\"type\":\"open\",\"session\":4294967296,\"segment\":\"ram\",\"rights\":1,"
+		"\"transports\":[]}",
+		"{\"type\":\"close\",\"session\":7}",
+		"{\"type\":\"moved\"}",
+		"{\"type\":\"moved\",\"totals\":[[7,1,2]]}",
+		"{\"type\":\"moved\",\"totals\":[7]}",
+	};
 	int fd = dial();
 
 	(void)state;
-	say(fd, open_message());
+	say(fd, open_message(7));
 	expect_refusal(fd, EPROTO, "unexpected");
 	expect_end(fd);
 	fd = dial();
@@ -268,16 +326,22 @@ static void test_out_of_turn(void **state)
 	expect_refusal(fd, EPROTO, "versions");
 	expect_end(fd);
 	fd = dial();
-	say(fd, hello(1, 1));
+	say(fd, hello(2, 2));
 	expect(fd, "welcome");
 	say(fd, json_pack("{s:s}", "type", "open"));
 	expect_refusal(fd, EPROTO, "segment");
 	expect_end(fd);
 	fd = open_session();
-	say(fd, open_message());
+	say(fd, hello(2, 2));
 	expect_refusal(fd, EPROTO, "unexpected");
 	expect_end(fd);
 	assert_true(becomes(&lost, 1));
+	for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
+		fd = open_session();
+		say(fd, json_loads(broken[i], 0, NULL));
+		expect_refusal(fd, EPROTO, "without");
+		expect_end(fd);
+	}
 }
 
 static bool is_first(void *client, void *arg)
@@ -290,6 +354,262 @@ static int dismiss_one(void *arg)
 {
 	server_dismiss(server, is_first, arg);
 	return 0;
+}
+
+/* Goal: many sessions go over one connection; each is closed by its number, the rest at its end. */
+static void test_sessions_of_one_connection(void **state)
+{
+	int fd = open_session();
+
+	(void)state;
+	say(fd, open_message(7));
+	expect_refusal(fd, EPROTO, "open already");
+	for (int i = 0; i < 1000; i++) {
+		say(fd, open_message(100 + 37 * i));
+		expect(fd, "opened");
+	}
+	assert_int_equal(server_session_count(server), 1001);
+	assert_int_equal(server_connection_count(server), 1);
+	for (int i = 0; i < 1000; i += 2)
+		say(fd, close_message(100 + 37 * i));
+	assert_true(becomes(&closed, 500));
+	say(fd, close_message(100)); /* is closed: no offence */
+	say(fd, json_pack("{s:s}", "type", "ping"));
+	expect(fd, "pong");
+	assert_int_equal(server_session_count(server), 501);
+	close(fd);
+	assert_true(becomes(&gone, 1));
+	assert_int_equal(closed, 1001);
+	assert_int_equal(lost, 501);
+	assert_int_equal(server_session_count(server), 0);
+	assert_int_equal(server_connection_count(server), 0);
+}
+
+/* Goal: over a Unix socket the identity is the user's, and our own user is the owner. */
+static void test_identity(void **state)
+{
+	char expected[SLU_IDENTITY_MAX + 1];
+
+	(void)state;
+	close(open_session());
+	credentials_identity(geteuid(), expected);
+	assert_string_equal(last_peer.identity, expected);
+	assert_int_equal(strncmp(expected, "user:", 5), 0);
+	assert_true(last_peer.owner);
+	credentials_identity(4000000000u, expected);
+	assert_string_equal(expected, "user:4000000000");
+}
+
+static int drain(void *arg)
+{
+	(void)arg;
+	server_drain(server);
+	return 0;
+}
+
+/* Goal: a server that drains asks everybody to leave and opens nothing more. */
+static void test_drain(void **state)
+{
+	int fd = open_session();
+
+	(void)state;
+	control_call(control, drain, NULL);
+	expect(fd, "closing");
+	say(fd, open_message(8));
+	expect_refusal(fd, ESHUTDOWN, "closing");
+	assert_int_equal(closed, 0);
+	say(fd, close_message(7));
+	assert_true(becomes(&closed, 1));
+	assert_int_equal(lost, 0);
+	close(fd);
+}
+
+static bool everyone(void *client, void *arg)
+{
+	(void)client;
+	(void)arg;
+	return true;
+}
+
+static int revoke_all(void *arg)
+{
+	(void)arg;
+	server_revoke(server, everyone, NULL, -EKEYREVOKED);
+	return 0;
+}
+
+/* Goal: a revoked session is over at once, and the client is told which and why; the connection
+ * stays, for other segments. */
+static void test_revoke(void **state)
+{
+	struct message_reader reader = {0};
+	int fd = open_session();
+	json_t *message;
+
+	(void)state;
+	control_call(control, revoke_all, NULL);
+	assert_int_equal(closed, 1);
+	assert_int_equal(lost, 0);
+	assert_int_equal(server_session_count(server), 0);
+	message = hear(fd, &reader);
+	assert_string_equal(message_type(message), "closing");
+	assert_int_equal(json_integer_value(json_object_get(message, "error")), EKEYREVOKED);
+	assert_int_equal(
+		json_integer_value(json_array_get(json_object_get(message, "sessions"), 0)), 7);
+	json_decref(message);
+	say(fd, json_pack("{s:s, s:[[i, i, i, i]]}", "type", "moved", "totals", 7, 1, 2, 3));
+	say(fd, open_message(7));
+	expect(fd, "opened");
+	assert_int_equal(moved_operations, 0);
+	close(fd);
+}
+
+/* Goal: so many sessions are told that one message does not hold their numbers. */
+static void test_revoke_many(void **state)
+{
+	struct message_reader reader = {0};
+	size_t told = 0;
+	int fd = open_session();
+
+	(void)state;
+	for (int i = 0; i < 2000; i++) {
+		say(fd, open_message(1000000000 + i));
+		expect(fd, "opened");
+	}
+	control_call(control, revoke_all, NULL);
+	while (told < 2001) {
+		json_t *message = hear(fd, &reader);
+
+		assert_string_equal(message_type(message), "closing");
+		told += json_array_size(json_object_get(message, "sessions"));
+		json_decref(message);
+	}
+	assert_int_equal(told, 2001);
+	close(fd);
+}
+
+/* Goal: of a client that asks and does not read, no more is read; others are served, and when it
+ * reads at last, nothing is missing. */
+static void test_client_that_does_not_read(void **state)
+{
+	struct message_reader reader = {0};
+	struct message_writer writer = {.limit_bytes = 0};
+	struct stream stream = {.fd = open_session()};
+	int asked = 0, answered = 0;
+
+	(void)state;
+	fcntl(stream.fd, F_SETFL, O_NONBLOCK);
+	for (int full = 0; full < 50;) {
+		if (message_send(&writer, &stream, json_pack("{s:s}", "type", "usage"), NULL, 0) ==
+		    0) {
+			asked++;
+			full = 0;
+		} else {
+			full++;
+			usleep(1000);
+		}
+	}
+	close(open_session());
+	assert_int_equal(server_connection_count(server) >= 1, 1);
+	for (; answered < asked; answered++)
+		json_decref(hear(stream.fd, &reader));
+	close(stream.fd);
+}
+
+/* Goal: a connection's messages over the limit of a second wait, and are not lost. */
+static void test_message_rate(void **state)
+{
+	struct message_reader reader = {0};
+	int fd = open_session();
+
+	(void)state;
+	for (int i = 0; i < 150; i++)
+		say(fd, json_pack("{s:s}", "type", "ping"));
+	for (int i = 0; i < 150; i++)
+		json_decref(hear(fd, &reader));
+	close(fd);
+}
+
+static int few_messages(void **state)
+{
+	int rc;
+
+	limits.messages_per_second = 100;
+	rc = set_up(state);
+	limits.messages_per_second = 0;
+	return rc;
+}
+
+/* Goal: silent strangers cost the oldest of them its place, never a newcomer; who has said hello is
+ * not touched. */
+static void test_strangers(void **state)
+{
+	int good = open_session(), silent[20];
+
+	(void)state;
+	for (int i = 0; i < 20; i++)
+		silent[i] = dial();
+	expect_end(silent[0]);
+	close(open_session());
+	say(good, json_pack("{s:s}", "type", "ping"));
+	expect(good, "pong");
+	close(good);
+	for (int i = 1; i < 20; i++)
+		close(silent[i]);
+}
+
+static int few_strangers(void **state)
+{
+	int rc;
+
+	limits.unauthenticated = 4;
+	limits.connections = 3;
+	rc = set_up(state);
+	limits.unauthenticated = limits.connections = 0;
+	return rc;
+}
+
+/* Goal: over the limit of connections a client is told so. */
+static void test_connection_limit(void **state)
+{
+	int fds[3], fd;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		fds[i] = open_session();
+	fd = dial();
+	say(fd, hello(2, 2));
+	expect_refusal(fd, ENOSPC, "limit of 3");
+	expect_end(fd);
+	for (int i = 0; i < 3; i++)
+		close(fds[i]);
+}
+
+/* Goal: a text with a name that was cut inside a character still arrives. */
+static void test_refusal_with_broken_text(void **state)
+{
+	int fd = open_session();
+
+	(void)state;
+	say(fd, json_pack("{s:s}", "type", "1234567890123456789012345678901\xc3\xa9"));
+	expect_refusal(fd, EPROTO, "unexpected");
+	expect_end(fd);
+}
+
+/* Goal: what does not begin with a length of a message, or never ends, is closed; it is no lost
+ * session. */
+static void test_oversized_and_half(void **state)
+{
+	int fd = dial();
+
+	(void)state;
+	assert_int_equal(write(fd, "\xff\xff\xff\x7f", 4), 4);
+	expect_end(fd);
+	fd = dial();
+	assert_int_equal(write(fd, "\x20\0\0\0{", 5), 5);
+	shutdown(fd, SHUT_WR);
+	expect_end(fd);
+	close(open_session());
 }
 
 /* Goal: a client that is dismissed is told, the others are not. */
@@ -349,13 +669,16 @@ static void test_stale_path(void **state)
 static int knock_as_nobody(void)
 {
 	struct message_reader reader = {0};
+	struct message_writer writer = {.limit_bytes = 0};
+	struct stream stream;
 	json_t *message;
 	int fd, ret;
 
 	if (setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0)
 		return 2;
 	fd = dial();
-	message_write_new(fd, hello(1, 1), NULL, 0); /* may come too late */
+	stream = (struct stream){.fd = fd};
+	message_send(&writer, &stream, hello(2, 2), NULL, 0); /* may come too late */
 	message = hear(fd, &reader);
 	ret = strcmp(message_type(message), "welcome") == 0;
 	if (!ret && json_integer_value(json_object_get(message, "error")) != EACCES)
@@ -410,11 +733,27 @@ static void test_many_sessions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		with_server(test_whole_session),  with_server(test_vanished_clients),
-		with_server(test_versions),       with_server(test_refused_open),
-		with_server(test_out_of_turn),    with_server(test_dismiss),
-		with_server(test_address_in_use), with_server(test_stale_path),
-		with_server(test_foreign_user),   with_server(test_many_sessions),
+		with_server(test_whole_session),
+		with_server(test_vanished_clients),
+		with_server(test_versions),
+		with_server(test_refused_open),
+		with_server(test_out_of_turn),
+		with_server(test_dismiss),
+		with_server(test_address_in_use),
+		with_server(test_stale_path),
+		with_server(test_foreign_user),
+		with_server(test_many_sessions),
+		with_server(test_sessions_of_one_connection),
+		with_server(test_identity),
+		with_server(test_drain),
+		with_server(test_revoke),
+		with_server(test_revoke_many),
+		with_server(test_client_that_does_not_read),
+		cmocka_unit_test_setup_teardown(test_message_rate, few_messages, tear_down),
+		cmocka_unit_test_setup_teardown(test_strangers, few_strangers, tear_down),
+		cmocka_unit_test_setup_teardown(test_connection_limit, few_strangers, tear_down),
+		with_server(test_refusal_with_broken_text),
+		with_server(test_oversized_and_half),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What the files of the client share: clients.c (which connection), handshake.c (making one, on the
+ * caller's thread) and client.c (what goes over it afterwards, on the control thread).
+ */
+#ifndef CONTROL_CLIENT_INTERNAL_H
+#define CONTROL_CLIENT_INTERNAL_H
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <pthread.h>
+#include <sys/queue.h>
+
+#include "base/clock.h"
+#include "control/client.h"
+#include "net/stream.h"
+#include "transport/transport.h"
+
+#define CLIENT_OUTPUT_MAX_BYTES (4u << 20) /* a target that does not read is given up */
+#define CLIENT_PING_SECONDS     10         /* of silence over TCP, then it is asked */
+#define CLIENT_SILENCE_SECONDS  25         /* and then given up */
+#define CLIENT_DIAL_NS          (5 * NS_PER_SECOND)
+#define CLIENT_TOKEN_MAX        128
+#define CLIENT_SLOTS            64u /* sessions by number, to begin with */
+
+enum client_state {
+	CLIENT_CONNECTING, /* one thread makes it, others wait */
+	CLIENT_OPEN,
+	CLIENT_DEAD, /* for new sessions another one is made */
+};
+
+struct client {
+	struct transport_peer peer;
+	struct client_pool *pool;
+	struct endpoint endpoint;
+	union address reached; /* TCP */
+	struct client_welcome welcome;
+	char token[CLIENT_TOKEN_MAX];
+	struct stream stream;
+	struct message_reader reader;
+
+	/* Under the pool's lock. */
+	enum client_state state;
+	uint32_t references; /* client_connect() and sessions */
+	LIST_ENTRY(client) link;
+
+	/* The control thread's, once open. */
+	bool watched;
+	bool pinged;
+	int error; /* 0, or why it is over */
+	struct event reading;
+	struct event writing;
+	struct event *timer;
+	struct message_writer writer;
+	uint64_t heard_ns;
+	uint32_t next_session;
+	uint32_t session_count;
+	uint32_t slot_count;
+	LIST_HEAD(session_list, session) * slots;
+
+	/* Between those who ask and wait, and the control thread. */
+	pthread_mutex_t lock;
+	pthread_cond_t answered;
+	uint64_t usages; /* answers so far */
+	uint64_t cpu_ns;
+	bool lost;
+};
+
+struct client_pool {
+	struct client_pool_options options;
+	char boot_id[40];
+	pthread_mutex_t lock;
+	pthread_cond_t connected;
+	LIST_HEAD(, client) clients;
+};
+
+/** Connect, authenticate, greet; blocks until @p until_ns. @return 0; as slu_remote_open() */
+int handshake_connect(struct client *client, const char *segment, uint64_t until_ns);
+
+/** transport_peer.dial of a client. */
+int handshake_dial(struct transport_peer *peer, struct stream *stream);
+
+/** The answer "refused" as an error. */
+int handshake_refused(const json_t *message);
+
+/** Begin to watch it on the control thread. @return 0; -ENOMEM */
+int client_watch(struct client *client);
+
+/** Say goodbye, stop watching. */
+void client_end(struct client *client);
+
+/** It is over: no new sessions. Control thread. */
+void client_retire(struct client *client);
+
+/** A condition that waits by the monotonic clock. */
+void client_condition_init(pthread_cond_t *condition);
+
+/** @return false: @p until_ns has passed */
+bool client_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t until_ns);
+
+#endif

@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection at the target, from accept to its end.
+ *
+ * While an answer waits for a client that does not read, nothing more is read from it: so what is
+ * queued stays small, whatever is asked. One client's messages are taken in short runs, and only so
+ * many in a second: others are waiting.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "control/server_internal.h"
+#include "net/tls.h"
+
+#define RUN_MESSAGES        32 /* of one connection, then the next one's turn */
+#define LAST_WORDS_SECONDS  2
+#define TLS_BEGINNING_BYTES 3
+
+static void on_reading(evutil_socket_t fd, short what, void *arg);
+static void on_writing(evutil_socket_t fd, short what, void *arg);
+
+/* ---- who, and what is said of them ---- */
+
+const char *connection_describe(const struct connection *connection, char *text)
+{
+	const char *identity =
+		connection->info.identity[0] ? connection->info.identity : "a client";
+	char address[ADDRESS_TEXT_MAX];
+
+	if (connection->info.is_unix) {
+		snprintf(text, CONNECTION_TEXT_MAX, "%s on this host", identity);
+	} else {
+		address_format(&connection->address, address);
+		snprintf(text, CONNECTION_TEXT_MAX, "%s at %s", identity, address);
+	}
+	return text;
+}
+
+void connection_suspect(struct connection *connection)
+{
+	struct server *server = connection->server;
+	char who[CONNECTION_TEXT_MAX];
+
+	if (rate_take(&server->events, EVENTS_PER_SECOND, EVENTS_BURST, clock_monotonic_ns(NULL)))
+		log_warning("security: %s: %s", connection_describe(connection, who),
+			    slu_last_error());
+	else
+		server->events_unsaid++;
+}
+
+void connection_failed(struct connection *connection)
+{
+	connection_suspect(connection);
+	if (!connection->info.is_unix)
+		penalty_note(&connection->server->penalties, &connection->address,
+			     SERVER_FAILURES_SECONDS * NS_PER_SECOND, clock_monotonic_ns(NULL));
+}
+
+struct connection *connection_find(struct server *server, uint64_t number)
+{
+	struct connection *connection;
+
+	LIST_FOREACH (connection, &server->by_number[number % CONNECTION_SLOTS], by_number)
+		if (connection->info.connection == number)
+			return connection;
+	return NULL;
+}
+
+/* ---- events ---- */
+
+static void want(struct event *event, bool *added, bool wanted)
+{
+	if (wanted && !*added)
+		*added = event_add(event, NULL) == 0;
+	else if (!wanted && *added)
+		*added = event_del(event) != 0;
+}
+
+static void update(struct connection *connection)
+{
+	bool busy = message_writer_busy(&connection->writer);
+	bool closing = connection->state == CONNECTION_CLOSING;
+
+	want(&connection->reading, &connection->reads,
+	     closing || (!busy && !connection->throttled));
+	want(&connection->writing, &connection->writes, busy || connection->stream.wants_write);
+	/* What TLS has read off the socket already, epoll does not know of. */
+	if (connection->reads && !closing && stream_pending(&connection->stream))
+		event_active(&connection->reading, EV_READ, 0);
+}
+
+int connection_send(struct connection *connection, json_t *message, const int *fds,
+		    uint32_t fd_count)
+{
+	int rc = message_send(&connection->writer, &connection->stream, message, fds, fd_count);
+
+	if (rc == -EAGAIN)
+		return fail(rc, "it does not read what it is told");
+	update(connection);
+	return rc;
+}
+
+int connection_refuse(struct connection *connection, int error)
+{
+	connection_send(connection,
+			json_pack("{s:s, s:i, s:o?}", "type", "refused", "error", -error, "text",
+				  message_text(slu_last_error())),
+			NULL, 0);
+	return error;
+}
+
+/* ---- the end ---- */
+
+/* What others see of it. */
+static void retire(struct connection *connection)
+{
+	struct server *server = connection->server;
+
+	if (connection->state == CONNECTION_OPEN) {
+		sessions_end(connection, !connection->said_bye);
+		LIST_REMOVE(connection, by_number);
+		TAILQ_REMOVE(&server->connections, connection, link);
+		atomic_fetch_sub(&server->connection_count, 1);
+		if (server->options.callbacks->gone)
+			server->options.callbacks->gone(server->options.arg,
+							connection->info.connection);
+	} else {
+		TAILQ_REMOVE(&server->strangers, connection, link);
+		server->stranger_count--;
+	}
+}
+
+static void release(struct connection *connection)
+{
+	event_del(&connection->reading);
+	event_del(&connection->writing);
+	message_reader_reset(&connection->reader);
+	message_writer_reset(&connection->writer);
+	free(connection);
+}
+
+void connection_close(struct connection *connection)
+{
+	retire(connection);
+	event_del(&connection->reading); /* before its descriptor is another's */
+	event_del(&connection->writing);
+	stream_close(&connection->stream);
+	release(connection);
+}
+
+struct stream connection_detach(struct connection *connection)
+{
+	struct stream stream = connection->stream;
+
+	retire(connection);
+	release(connection);
+	return stream;
+}
+
+static void add_stranger(struct connection *connection)
+{
+	TAILQ_INSERT_TAIL(&connection->server->strangers, connection, link);
+	connection->server->stranger_count++;
+	connection->begun_ns = clock_monotonic_ns(NULL);
+}
+
+/* Closing at once, with input unread, would reset the connection and take our words back. */
+void connection_close_politely(struct connection *connection)
+{
+	if (connection->info.is_unix) {
+		connection_close(connection);
+		return;
+	}
+	retire(connection);
+	add_stranger(connection);
+	connection->state = CONNECTION_CLOSING;
+	connection->stream.wants_write = false;
+	if (!message_writer_busy(&connection->writer))
+		shutdown(connection->stream.fd, SHUT_WR);
+	update(connection);
+}
+
+/* @return negative: the other side has heard us, or does not want to */
+static int discard(struct connection *connection)
+{
+	char waste[4096];
+	ssize_t got = recv(connection->stream.fd, waste, sizeof(waste), MSG_DONTWAIT);
+
+	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)) ? 0 : -ECONNRESET;
+}
+
+/* ---- messages ---- */
+
+static int answer_usage(struct connection *connection)
+{
+	return connection_send(connection,
+			       json_pack("{s:s, s:I}", "type", "usage", "cpu_ns",
+					 (json_int_t)clock_process_cpu_ns()),
+			       NULL, 0);
+}
+
+static int say(struct connection *connection, const char *type)
+{
+	return connection_send(connection, json_pack("{s:s}", "type", type), NULL, 0);
+}
+
+static int out_of_turn(struct connection *connection, const char *type)
+{
+	return connection_refuse(connection, fail(-EPROTO, "unexpected message \"%.32s\"", type));
+}
+
+static int dispatch_first(struct connection *connection, const char *type, const json_t *message)
+{
+	if (strcmp(type, "hello") == 0)
+		return greeting_hello(connection, message);
+	if (strcmp(type, "attach") == 0)
+		return greeting_attach(connection, message);
+	if (strcmp(type, "bye") == 0)
+		return -ESHUTDOWN;
+	return out_of_turn(connection, type);
+}
+
+/* @return 1 the connection is not ours any more; negative, it ends */
+static int dispatch(struct connection *connection, const json_t *message)
+{
+	const char *type = message_type(message);
+
+	if (connection->state == CONNECTION_NEW)
+		return dispatch_first(connection, type, message);
+	if (strcmp(type, "open") == 0)
+		return sessions_open(connection, message);
+	if (strcmp(type, "close") == 0)
+		return sessions_close(connection, message);
+	if (strcmp(type, "moved") == 0)
+		return sessions_moved(connection, message);
+	if (strcmp(type, "usage") == 0)
+		return answer_usage(connection);
+	if (strcmp(type, "ping") == 0)
+		return say(connection, "pong");
+	if (strcmp(type, "pong") == 0)
+		return 0;
+	if (strcmp(type, "bye") == 0) {
+		connection->said_bye = true;
+		return -ESHUTDOWN;
+	}
+	return out_of_turn(connection, type);
+}
+
+static bool may_take(struct connection *connection)
+{
+	if (message_writer_busy(&connection->writer))
+		return false;
+	connection->throttled = connection->budget == 0;
+	return !connection->throttled;
+}
+
+static int take_messages(struct connection *connection)
+{
+	json_t *message;
+	int rc = 0;
+
+	for (int i = 0; i < RUN_MESSAGES && may_take(connection); i++) {
+		rc = message_read(&connection->reader, &connection->stream, &message);
+		if (rc <= 0)
+			return rc;
+		connection->budget--;
+		rc = dispatch(connection, message);
+		json_decref(message);
+		if (rc != 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* ---- before the first message ---- */
+
+/* A TLS record of a handshake: type 22, version 3.x. As a message's length it would be too long. */
+static bool begins_tls(const uint8_t bytes[TLS_BEGINNING_BYTES])
+{
+	return bytes[0] == 0x16 && bytes[1] == 3 && bytes[2] >= 1 && bytes[2] <= 4;
+}
+
+static void low_water(int fd, int bytes)
+{
+	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+}
+
+static int begin_tls(struct connection *connection)
+{
+	const struct server_options *options = &connection->server->options;
+	int rc;
+
+	if (!options->tls) {
+		rc = fail(
+			-EPERM,
+			"client speaks TLS, target %s does not: start it with --psk or --tls-cert",
+			options->name);
+		connection_failed(connection);
+		return connection_refuse(connection, rc);
+	}
+	rc = tls_start(options->tls, &connection->stream, NULL);
+	if (rc == 0)
+		connection->state = CONNECTION_SHAKING;
+	return rc;
+}
+
+/* The low-water mark wakes us only when all of the beginning is there, or the end. */
+static int peek(struct connection *connection)
+{
+	uint8_t bytes[TLS_BEGINNING_BYTES];
+	int fd = connection->stream.fd;
+	ssize_t got = recv(fd, bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (got != sizeof(bytes))
+		return -ECONNRESET;
+	low_water(fd, 1);
+	connection->state = CONNECTION_NEW;
+	return begins_tls(bytes) ? begin_tls(connection) : 0;
+}
+
+static int shake(struct connection *connection)
+{
+	int rc = tls_handshake(&connection->stream);
+
+	if (rc == 1)
+		connection->state = CONNECTION_NEW;
+	else if (rc < 0 && rc != -ECONNRESET)
+		connection_failed(connection);
+	return rc < 0 ? rc : 0;
+}
+
+static int advance(struct connection *connection)
+{
+	int rc = 0;
+
+	if (connection->state == CONNECTION_CLOSING)
+		return discard(connection);
+	if (connection->state == CONNECTION_PEEKED)
+		rc = peek(connection);
+	if (rc == 0 && connection->state == CONNECTION_SHAKING)
+		rc = shake(connection);
+	if (rc == 0 &&
+	    (connection->state == CONNECTION_NEW || connection->state == CONNECTION_OPEN))
+		rc = take_messages(connection);
+	return rc;
+}
+
+static void leave(struct connection *connection, int rc)
+{
+	char who[CONNECTION_TEXT_MAX];
+
+	if (rc == -EPROTO)
+		connection_suspect(connection);
+	else if (rc != -ESHUTDOWN && rc != -ECONNRESET && rc != -EPIPE &&
+		 connection->state == CONNECTION_OPEN)
+		log_warning("%s is disconnected: %s", connection_describe(connection, who),
+			    slu_last_error());
+	if (connection->state == CONNECTION_CLOSING || rc == -ECONNRESET || rc == -EPIPE)
+		connection_close(connection);
+	else
+		connection_close_politely(connection);
+}
+
+static void on_reading(evutil_socket_t fd, short what, void *arg)
+{
+	struct connection *connection = arg;
+	int rc;
+
+	(void)fd;
+	(void)what;
+	connection->heard_ns = clock_monotonic_ns(NULL);
+	connection->pinged = false;
+	rc = advance(connection);
+	if (rc < 0)
+		leave(connection, rc);
+	else if (rc == 0)
+		update(connection);
+}
+
+static int flush(struct connection *connection)
+{
+	int rc = message_flush(&connection->writer, &connection->stream);
+
+	if (rc == 0 && connection->state == CONNECTION_CLOSING &&
+	    !message_writer_busy(&connection->writer))
+		shutdown(connection->stream.fd, SHUT_WR);
+	return rc;
+}
+
+static void on_writing(evutil_socket_t fd, short what, void *arg)
+{
+	struct connection *connection = arg;
+	int rc;
+
+	(void)fd;
+	(void)what;
+	rc = flush(connection);
+	if (rc == 0)
+		rc = advance(connection);
+	if (rc < 0)
+		leave(connection, rc);
+	else if (rc == 0)
+		update(connection);
+}
+
+/* ---- the beginning ---- */
+
+/* Looked up when the server was made: asking for names may take long. */
+static void name_user(struct connection *connection, uid_t uid)
+{
+	const struct server *server = connection->server;
+	struct peer_info *info = &connection->info;
+
+	info->owner = uid == geteuid() || uid == 0;
+	for (uint32_t i = 0; i < server->identity_count; i++)
+		if (server->identities[i].uid == uid) {
+			strcpy(info->identity, server->identities[i].name);
+			return;
+		}
+	snprintf(info->identity, sizeof(info->identity), "user:%u", uid);
+}
+
+/* A stranger is told why before the door closes. */
+static int check_user(struct connection *connection)
+{
+	struct ucred peer;
+	int rc = credentials_check(connection->stream.fd, connection->server->options.trust, &peer);
+
+	if (rc < 0) {
+		connection_suspect(connection);
+		return connection_refuse(connection, rc);
+	}
+	name_user(connection, peer.uid);
+	return 0;
+}
+
+static struct connection *create(struct server *server, int fd)
+{
+	struct event_base *base = control_base(server->options.control);
+	struct connection *connection = calloc(1, sizeof(*connection));
+
+	if (!connection)
+		return NULL;
+	connection->server = server;
+	connection->stream.fd = fd;
+	connection->state = CONNECTION_NEW;
+	connection->budget = server->options.limits.messages_per_second;
+	connection->writer.limit_bytes = SERVER_OUTPUT_MAX_BYTES;
+	event_assign(&connection->reading, base, fd, EV_READ | EV_PERSIST, on_reading, connection);
+	event_assign(&connection->writing, base, fd, EV_WRITE | EV_PERSIST, on_writing, connection);
+	return connection;
+}
+
+static void make_room(struct server *server)
+{
+	if (server->stranger_count >= server->options.limits.unauthenticated)
+		connection_close(TAILQ_FIRST(&server->strangers));
+}
+
+static bool is_refused(const struct server *server, const union address *address)
+{
+	return penalty_applies(&server->penalties, address, SERVER_FAILURES_MAX,
+			       SERVER_FAILURES_SECONDS * NS_PER_SECOND, clock_monotonic_ns(NULL));
+}
+
+void connection_accept(struct listener *listener, int fd, const union address *address)
+{
+	struct server *server = listener->server;
+	struct connection *connection;
+
+	if (listener->is_tcp && is_refused(server, address)) {
+		close(fd);
+		return;
+	}
+	make_room(server);
+	connection = create(server, fd);
+	if (!connection) {
+		log_error("a client is refused: out of memory");
+		close(fd);
+		return;
+	}
+	connection->info.is_unix = !listener->is_tcp;
+	add_stranger(connection);
+	if (listener->is_tcp) {
+		connection->address = *address;
+		connection->state = CONNECTION_PEEKED;
+		address_tune(fd);
+		low_water(fd, TLS_BEGINNING_BYTES);
+	} else if (check_user(connection) < 0) {
+		connection_close(connection);
+		return;
+	}
+	update(connection);
+	if (!connection->reads) {
+		log_error("a client is refused: out of memory");
+		connection_close(connection);
+	}
+}
+
+void connection_opened(struct connection *connection)
+{
+	struct server *server = connection->server;
+	uint64_t number = connection->info.connection;
+
+	TAILQ_REMOVE(&server->strangers, connection, link);
+	server->stranger_count--;
+	connection->state = CONNECTION_OPEN;
+	TAILQ_INSERT_TAIL(&server->connections, connection, link);
+	LIST_INSERT_HEAD(&server->by_number[number % CONNECTION_SLOTS], connection, by_number);
+	atomic_fetch_add(&server->connection_count, 1);
+}
+
+/* ---- once a second ---- */
+
+static void sweep_strangers(struct server *server, uint64_t now_ns)
+{
+	struct connection *connection, *next;
+	char who[CONNECTION_TEXT_MAX];
+
+	for (connection = TAILQ_FIRST(&server->strangers); connection; connection = next) {
+		uint64_t age_ns = now_ns - connection->begun_ns;
+
+		next = TAILQ_NEXT(connection, link);
+		if (connection->state == CONNECTION_CLOSING) {
+			if (age_ns >= LAST_WORDS_SECONDS * NS_PER_SECOND)
+				connection_close(connection);
+		} else if (age_ns >= SERVER_HANDSHAKE_SECONDS * NS_PER_SECOND) {
+			fail(-ETIMEDOUT, "no handshake within %d s", SERVER_HANDSHAKE_SECONDS);
+			connection_suspect(connection);
+			log_debug("%s is disconnected", connection_describe(connection, who));
+			connection_close(connection);
+		}
+	}
+}
+
+/* @return negative: it is dead. Of a Unix socket's peer the kernel tells. */
+static int check_silence(struct connection *connection, uint64_t now_ns)
+{
+	uint64_t silence_ns = now_ns - connection->heard_ns;
+
+	if (connection->info.is_unix || silence_ns < SERVER_PING_SECONDS * NS_PER_SECOND)
+		return 0;
+	if (silence_ns >= SERVER_SILENCE_SECONDS * NS_PER_SECOND)
+		return fail(-ETIMEDOUT, "nothing was heard of it for %d s", SERVER_SILENCE_SECONDS);
+	if (connection->pinged)
+		return 0;
+	connection->pinged = true;
+	return say(connection, "ping");
+}
+
+static void sweep_connections(struct server *server, uint64_t now_ns)
+{
+	struct connection *connection, *next;
+	char who[CONNECTION_TEXT_MAX];
+
+	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
+		next = TAILQ_NEXT(connection, link);
+		connection->budget = server->options.limits.messages_per_second;
+		if (check_silence(connection, now_ns) < 0) {
+			log_warning("%s is disconnected: %s", connection_describe(connection, who),
+				    slu_last_error());
+			connection_close(connection);
+		} else if (connection->throttled) {
+			connection->throttled = false;
+			update(connection);
+		}
+	}
+}
+
+void connection_sweep(struct server *server, uint64_t now_ns)
+{
+	sweep_strangers(server, now_ns);
+	sweep_connections(server, now_ns);
+	if (server->events_unsaid > 0 &&
+	    rate_take(&server->events, EVENTS_PER_SECOND, EVENTS_BURST, now_ns)) {
+		log_warning("security: %u more events like these", server->events_unsaid);
+		server->events_unsaid = 0;
+	}
+}

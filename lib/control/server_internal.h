@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What the files of the server share: server.c (life, listeners, what the engine asks for),
+ * connection.c (a connection from accept to end), greeting.c (hello and attach), sessions.c.
+ *
+ * Everything here belongs to the control thread.
+ */
+#ifndef CONTROL_SERVER_INTERNAL_H
+#define CONTROL_SERVER_INTERNAL_H
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "base/clock.h"
+#include "control/boot_id.h"
+#include "control/limits.h"
+#include "control/server.h"
+#include "net/address.h"
+#include "net/stream.h"
+
+#define SECRET_BYTES      16
+#define CONNECTION_SLOTS  1024u /* of the table by number */
+#define EVENTS_PER_SECOND 10u   /* security events that are logged */
+#define EVENTS_BURST      20u
+
+enum connection_state {
+	CONNECTION_PEEKED,  /* TCP: does it begin with TLS? */
+	CONNECTION_SHAKING, /* TLS handshake */
+	CONNECTION_NEW,     /* hello or attach must come */
+	CONNECTION_OPEN,
+	CONNECTION_CLOSING, /* its last words are on their way */
+};
+
+struct server_session {
+	struct server_session *next; /* of the same hash */
+	uint32_t id;
+	void *client;
+};
+
+struct connection {
+	struct server *server;
+	struct event reading;
+	struct event writing;
+	bool reads; /* the event is added */
+	bool writes;
+	bool throttled;
+	bool said_bye;
+	bool pinged;
+	enum connection_state state;
+	uint32_t budget; /* messages until the next sweep */
+	struct stream stream;
+	struct message_reader reader;
+	struct message_writer writer;
+	struct peer_info info;
+	union address address; /* TCP */
+	uint8_t secret[SECRET_BYTES];
+	uint64_t begun_ns;
+	uint64_t heard_ns;
+
+	uint32_t session_count;
+	uint32_t slot_count; /* a power of two, or 0 */
+	struct server_session **slots;
+
+	TAILQ_ENTRY(connection) link;
+	LIST_ENTRY(connection) by_number; /* once open */
+};
+
+TAILQ_HEAD(connection_list, connection);
+
+struct identity {
+	uid_t uid;
+	char name[SLU_IDENTITY_MAX + 1];
+};
+
+struct server {
+	struct server_options options;
+	char boot_id[BOOT_ID_BYTES + 1];
+	struct identity identities[SLU_ALLOWED_UIDS_MAX + 2];
+	uint32_t identity_count;
+
+	struct event *sweep;
+	bool draining; /* nothing new */
+	LIST_HEAD(, listener) listeners;
+	struct connection_list strangers; /* not open, the oldest first; and those that close */
+	struct connection_list connections;
+	LIST_HEAD(, connection) by_number[CONNECTION_SLOTS];
+	uint32_t stranger_count;
+	uint64_t last_connection;
+	struct rate accepts;
+	struct rate events;
+	uint32_t events_unsaid;
+	struct penalties penalties;
+
+	_Atomic uint32_t session_count;
+	_Atomic uint32_t connection_count;
+};
+
+struct listener {
+	struct server *server;
+	struct event *event;
+	struct event *resume;
+	int fd;
+	bool is_tcp;
+	bool bound;                  /* a path is ours to remove */
+	union address address;       /* with is_tcp */
+	char text[ADDRESS_TEXT_MAX]; /* "@NAME", a path, ADDRESS:PORT */
+	LIST_ENTRY(listener) link;
+};
+
+/* connection.c */
+
+/** Take over an accepted socket. */
+void connection_accept(struct listener *listener, int fd, const union address *address);
+
+/** End its sessions, tell the engine, free it. */
+void connection_close(struct connection *connection);
+
+/** The same, but what was written last still goes out before the socket is closed. */
+void connection_close_politely(struct connection *connection);
+
+/** What is due once a second. */
+void connection_sweep(struct server *server, uint64_t now_ns);
+
+/** Consumes @p message. @return 0; or the connection has to be closed */
+int connection_send(struct connection *connection, json_t *message, const int *fds,
+		    uint32_t fd_count);
+
+/** Say why, from slu_last_error(). @return @p error */
+int connection_refuse(struct connection *connection, int error);
+
+/** "IDENTITY at ADDRESS" for logs. @p text has CONNECTION_TEXT_MAX bytes. */
+#define CONNECTION_TEXT_MAX (SLU_IDENTITY_MAX + 8 + ADDRESS_TEXT_MAX)
+const char *connection_describe(const struct connection *connection, char *text);
+
+/** Log slu_last_error() as a security event of this connection; a flood of them is cut. */
+void connection_suspect(struct connection *connection);
+
+/** It failed to show who it is: also counts against its address. */
+void connection_failed(struct connection *connection);
+
+/** It said hello: it stays. */
+void connection_opened(struct connection *connection);
+
+/** Give its stream away: it is gone afterwards. */
+struct stream connection_detach(struct connection *connection);
+
+/** @return NULL: none of that number is open */
+struct connection *connection_find(struct server *server, uint64_t number);
+
+/* greeting.c */
+
+int greeting_hello(struct connection *connection, const json_t *message);
+
+/** @return 1 the connection has been given away; negative, to be closed */
+int greeting_attach(struct connection *connection, const json_t *message);
+
+/* sessions.c: a message each; a negative result ends the connection */
+
+int sessions_open(struct connection *connection, const json_t *message);
+int sessions_close(struct connection *connection, const json_t *message);
+int sessions_moved(struct connection *connection, const json_t *message);
+
+/** All of a connection are over. */
+void sessions_end(struct connection *connection, bool lost);
+
+typedef bool (*session_which)(void *client, void *arg);
+
+/** Tell the client of those for which @p which is true: closing with @p error. NULL: all. */
+int sessions_tell(struct connection *connection, session_which which, void *arg, int error);
+
+/** Forget those for which @p which is true. */
+void sessions_drop(struct connection *connection, session_which which, void *arg);
+
+#endif
