@@ -22,7 +22,7 @@ static_assert(SLU_MESSAGES_MAX <= UINT16_MAX, "requests.free holds indices");
 
 /*
  * While we poll, no client of the set goes away. The light barrier pairs with the heavy one in
- * set_replace().
+ * client_set_update().
  */
 static inline const struct client_set *begin_polling(struct slu_segment *segment)
 {

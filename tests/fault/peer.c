@@ -132,6 +132,17 @@ int peer_open_engine(uint32_t pollers, enum slu_poll_mode poll, struct slu_engin
 	return slu_engine_open(&options, engine);
 }
 
+/* Each request is its own answer. */
+static void answer_calls(struct slu_segment *segment)
+{
+	struct slu_message calls[64];
+	int n;
+
+	while ((n = slu_segment_receive(segment, calls, 64)) > 0)
+		for (int i = 0; i < n; i++)
+			slu_segment_answer(segment, &calls[i], 0, calls[i].data, calls[i].length);
+}
+
 int peer_serve(const char *name)
 {
 	struct slu_notification notifications[64];
@@ -150,9 +161,11 @@ int peer_serve(const char *name)
 		return 1;
 	}
 	peer_say(PEER_READY);
-	while (!peer_is_told_to_stop(1))
+	while (!peer_is_told_to_stop(1)) {
 		while (slu_segment_poll(segment, notifications, 64) > 0)
 			;
+		answer_calls(segment);
+	}
 	slu_engine_close(engine);
 	return 0;
 }

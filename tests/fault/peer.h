@@ -56,7 +56,8 @@ void peer_say(char answer);
 /** In the peer: has the input ended? Waits for up to @p timeout_ms. */
 int peer_is_told_to_stop(int timeout_ms);
 
-/** A role: export a segment named @p name, say PEER_READY, take notifications until told to stop.
+/** A role: export a segment named @p name, say PEER_READY, take notifications and answer calls
+ * until told to stop.
  */
 int peer_serve(const char *name);
 

@@ -261,6 +261,115 @@ static void test_notifications(void **state)
 	assert_nothing_counted(&counts);
 }
 
+#define CALLS 500u
+
+static void call_of(struct slu_op *op, uint32_t i)
+{
+	*op = (struct slu_op){.user_data = i,
+			      .remote = remote,
+			      .region = region,
+			      .remote_offset = 1 << 20,
+			      .length = i * 7 % SLU_MESSAGE_MAX,
+			      .tag = SLU_MESSAGE_MAX,
+			      .opcode = SLU_CALL};
+}
+
+/* More than can be on their way, so that some wait. @return what did not go well */
+static unsigned call_many(struct slu_queue *queue)
+{
+	struct slu_completion done[BATCH_MAX];
+	uint32_t sent = 0, ended = 0;
+	unsigned bad = 0;
+
+	while (ended < CALLS) {
+		struct slu_op op;
+		int n;
+
+		call_of(&op, sent);
+		n = sent < CALLS ? slu_submit(queue, &op, 1) : 0;
+		if (n < 0)
+			return bad + 1;
+		sent += (uint32_t)n;
+		n = slu_reap(queue, done, BATCH_MAX);
+		for (int i = 0; i < n; i++)
+			bad += done[i].status != 0 ||
+			       done[i].length != done[i].user_data * 7 % SLU_MESSAGE_MAX;
+		ended += (uint32_t)n;
+	}
+	return bad;
+}
+
+static void run_calls(int32_t poller)
+{
+	struct slu_queue_options options;
+	struct slu_queue *queue;
+	struct counts counts;
+	unsigned bad;
+
+	slu_queue_options_init(&options);
+	options.poller = poller;
+	options.depth = 64;
+	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
+	counting_open();
+	bad = call_many(queue);
+	counting_close(&counts);
+	slu_queue_close(queue);
+	assert_int_equal(bad, 0);
+	assert_nothing_counted(&counts);
+}
+
+/* Goal: calls, and their answers, do none of the three, inline and behind a poller. */
+static void test_calls(void **state)
+{
+	(void)state;
+	run_calls(SLU_POLLER_INLINE);
+	run_calls(0);
+}
+
+/* Goal: the owner takes and answers calls without any of the three. */
+static void test_answering(void **state)
+{
+	struct slu_remote_options options;
+	struct slu_queue_options inlined;
+	struct slu_segment *segment;
+	struct slu_message message;
+	struct slu_remote *own;
+	struct slu_queue *queue;
+	struct counts counts;
+	char name[SLU_NAME_MAX + 1];
+	unsigned bad = 0;
+
+	(void)state;
+	snprintf(name, sizeof(name), "hotpath-own-%d", (int)getpid());
+	slu_queue_options_init(&inlined);
+	inlined.poller = SLU_POLLER_INLINE;
+	slu_remote_options_init(&options);
+	options.transport = SLU_TRANSPORT_FAKE;
+	assert_int_equal(slu_queue_open(engine, &inlined, &queue), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_remote_open(engine, name, &options, &own), 0);
+	counting_open();
+	for (uint32_t i = 0; i < CALLS; i++) {
+		struct slu_completion done = {.status = 1};
+		struct slu_op op;
+
+		call_of(&op, i);
+		op.remote = own;
+		bad += slu_submit(queue, &op, 1) != 1;
+		while (slu_reap(queue, &done, 1) == 0)
+			if (slu_segment_receive(segment, &message, 1) == 1)
+				bad += slu_segment_answer(segment, &message, 0, message.data,
+							  message.length) != 0;
+		bad += done.status != 0 || done.length != op.length;
+	}
+	counting_close(&counts);
+	slu_queue_close(queue);
+	slu_remote_close(own);
+	slu_segment_close(segment);
+	assert_int_equal(bad, 0);
+	assert_nothing_counted(&counts);
+}
+
 /* ---- start ---- */
 
 static int open_all(void **state)
@@ -302,6 +411,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_refused_operation),
 		cmocka_unit_test(test_pool),
 		cmocka_unit_test(test_notifications),
+		cmocka_unit_test(test_calls),
+		cmocka_unit_test(test_answering),
 	};
 	int ret = peer_main(argc, argv, roles);
 
