@@ -39,6 +39,9 @@ static int check_options(const struct slu_engine_options *options)
 			    options->pollers, SLU_POLLERS_MAX / 2);
 	if (options->poll != SLU_POLL_ADAPTIVE && options->poll != SLU_POLL_BUSY)
 		return fail(-EINVAL, "unknown poll mode %d", options->poll);
+	if (options->tcp_connections > SLU_TCP_CONNECTIONS_MAX)
+		return fail(-EINVAL, "%u TCP connections per link, at most %d are possible",
+			    options->tcp_connections, SLU_TCP_CONNECTIONS_MAX);
 	if (options->allowed_uids_count > SLU_ALLOWED_UIDS_MAX)
 		return fail(-EINVAL, "%u users allowed, at most %d are possible",
 			    options->allowed_uids_count, SLU_ALLOWED_UIDS_MAX);
@@ -70,6 +73,7 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 	engine->env.clock = &engine->clock;
 	engine->env.seed = options->seed ? options->seed : random_word();
 	engine->env.fake = engine->fake;
+	engine->env.tcp_connections = options->tcp_connections ? options->tcp_connections : 1;
 }
 
 /* After EAL, which measures the rate of the time stamp counter. */
@@ -130,30 +134,74 @@ static int start_pollers(struct slu_engine *engine, const struct slu_engine_opti
 	return rc;
 }
 
+/* Keys and certificates for both roles: a target may be a client of others as well. */
+static int open_tls(struct slu_engine *engine, const struct slu_tls_options *options, bool listens)
+{
+	int rc = 0;
+
+	if (!tls_wanted(options))
+		return 0;
+	if (listens)
+		rc = tls_open(TLS_SERVER, options, &engine->server_tls);
+	return rc < 0 ? rc : tls_open(TLS_CLIENT, options, &engine->client_tls);
+}
+
+static int open_clients(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	struct client_pool_options pool = {.control = engine->control,
+					   .name = engine->name,
+					   .trust = &engine->trust,
+					   .tls = engine->client_tls,
+					   .insecure = options->insecure,
+					   .tcp_plain = options->tcp_plain};
+
+	return client_pool_create(&pool, &engine->clients);
+}
+
+static int listen_on_tcp(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	int rc = serve_start(engine);
+
+	if (rc < 0)
+		return rc;
+	return server_listen_tcp(engine->server, options->listen, options->insecure,
+				 &engine->tcp_listener);
+}
+
+static int listen_on_path(struct slu_engine *engine, const char *path)
+{
+	struct sockaddr_un address;
+	socklen_t length;
+	int rc = p2p_path_address(path, &address, &length);
+
+	return rc < 0 ? rc : server_listen(engine->server, &address, length, &engine->socket);
+}
+
 static int start_control(struct slu_engine *engine, const struct slu_engine_options *options)
 {
 	struct server_options server = {.trust = &engine->trust,
 					.name = engine->name,
 					.incarnation = engine->incarnation,
+					.tcp_plain = options->tcp_plain,
 					.callbacks = &segment_callbacks,
 					.arg = engine};
-	struct client_pool_options clients = {.name = engine->name, .trust = &engine->trust};
-	struct sockaddr_un address;
-	socklen_t length;
-	int rc = control_thread_start(&engine->control);
+	int rc = open_tls(engine, &options->tls, options->listen != NULL);
 
+	if (rc == 0)
+		rc = rights_start(engine, options);
+	if (rc == 0)
+		rc = control_thread_start(&engine->control);
 	if (rc < 0)
 		return rc;
 	server.control = engine->control;
-	clients.control = engine->control;
-	rc = client_pool_create(&clients, &engine->clients);
+	server.tls = engine->server_tls;
+	rc = server_create(&server, &engine->server);
 	if (rc == 0)
-		rc = server_create(&server, &engine->server);
-	if (rc < 0 || !options->socket)
-		return rc;
-	rc = p2p_path_address(options->socket, &address, &length);
-	if (rc == 0)
-		rc = server_listen(engine->server, &address, length, &engine->socket);
+		rc = open_clients(engine, options);
+	if (rc == 0 && options->socket)
+		rc = listen_on_path(engine, options->socket);
+	if (rc == 0 && options->listen)
+		rc = listen_on_tcp(engine, options);
 	return rc;
 }
 
@@ -180,17 +228,19 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 	return rc;
 }
 
-int slu_engine_open(const struct slu_engine_options *options, struct slu_engine **out)
+int slu_engine_open(const struct slu_engine_options *given, struct slu_engine **out)
 {
+	struct slu_engine_options chosen = given ? *given : default_options;
+	const struct slu_engine_options *options = &chosen;
 	struct slu_engine *engine;
 	bool open = false;
 	int rc;
 
-	if (!options)
-		options = &default_options;
 	rc = check_options(options);
 	if (rc < 0)
 		return rc;
+	if (chosen.listen && chosen.pollers == 0)
+		chosen.pollers = 1; /* TCP is served by pollers */
 	if (!atomic_compare_exchange_strong(&engine_is_open, &open, true))
 		return fail(-EBUSY,
 			    "this process has an engine already: share it, or close it first");
@@ -235,7 +285,8 @@ int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 	uint64_t until = clock_monotonic_ns(NULL) + timeout_us * NS_PER_US;
 
 	server_unlisten(engine->server, engine->socket);
-	engine->socket = NULL;
+	server_unlisten(engine->server, engine->tcp_listener);
+	engine->socket = engine->tcp_listener = NULL;
 	control_call(engine->control, unlisten_segments, engine);
 	control_call(engine->control, drain_server, engine);
 	while (server_session_count(engine->server) > 0 && clock_monotonic_ns(NULL) < until)
@@ -262,7 +313,11 @@ void slu_engine_close(struct slu_engine *engine)
 	close_objects(engine);
 	server_destroy(engine->server);
 	client_pool_destroy(engine->clients);
+	serve_stop(engine);
 	control_thread_stop(engine->control);
+	tls_close(engine->server_tls);
+	tls_close(engine->client_tls);
+	access_destroy(engine->access);
 	for (uint32_t i = 0; i < engine->poller_threads; i++) {
 		poller_thread_stop(engine->pollers[i]);
 		poller_destroy(engine->pollers[i]);
@@ -287,6 +342,10 @@ int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
 	info->eal_hugepages = eal_on_hugepages();
 	info->copy = copy_describe();
 	info->llc_bytes = engine->llc_bytes;
+	info->listen = engine->tcp_listener ? listener_address(engine->tcp_listener) : NULL;
+	info->tls = engine->server_tls != NULL;
+	info->connections = server_connection_count(engine->server);
+	info->sessions = server_session_count(engine->server);
 	return 0;
 }
 

@@ -21,11 +21,13 @@
 #include <sluice/sluice.h>
 
 #include "base/clock.h"
+#include "control/access.h"
 #include "control/client.h"
 #include "control/credentials.h"
 #include "control/server.h"
 #include "control/thread.h"
 #include "memory/region.h"
+#include "net/tls.h"
 #include "numa/topology.h"
 #include "poller/poller.h"
 #include "poller/queue.h"
@@ -47,6 +49,9 @@ struct slu_engine {
 	struct server *server;
 	struct client_pool *clients;
 	struct listener *socket;
+	struct listener *tcp_listener; /* NULL: we serve nothing over TCP */
+	struct tls *server_tls;        /* NULL: TCP without TLS */
+	struct tls *client_tls;
 
 	pthread_mutex_t opening; /* taken before lock */
 	pthread_mutex_t lock;
@@ -58,6 +63,7 @@ struct slu_engine {
 	LIST_HEAD(, slu_queue) queues;
 
 	/* Control thread. */
+	struct access *access;
 	uint32_t segment_count;
 	uint32_t next_client;
 	LIST_HEAD(, slu_segment) segments;
@@ -66,6 +72,10 @@ struct slu_engine {
 /** One client of a segment. */
 struct segment_client {
 	struct client_inbox *inbox; /* NULL: it comes through the export's inbox */
+	void *granted;              /* of a transport that our pollers serve */
+	struct peer_info peer;
+	uint32_t rights;
+	int reason; /* why it was ended; 0: it was not */
 	uint32_t number;
 	struct slu_segment *segment;
 	const struct transport *transport;
@@ -140,6 +150,23 @@ struct slu_segment {
 /** Control plane callbacks of the engine's segments. */
 extern const struct server_callbacks segment_callbacks;
 
+/** Take the grants of the options. @return 0; as slu_engine_set_grants() */
+int rights_start(struct slu_engine *engine, const struct slu_engine_options *options);
+
+/** Control thread: what @p peer may do with @p segment, at most what the segment permits. */
+uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer,
+		   const struct slu_segment *segment);
+
+/** serve.c: let the poller threads serve over TCP. @return 0; -ENOMEM, -errno */
+int serve_start(struct slu_engine *engine);
+
+/** No client is left. Accepts an engine that does not serve. */
+void serve_stop(struct slu_engine *engine);
+
+/** Control thread, from the server: a data connection has come, or its client has gone. */
+void serve_attach(void *arg, struct stream *stream, uint64_t connection);
+void serve_gone(void *arg, uint64_t connection);
+
 /** Control thread: find an exported segment. @return NULL: -ENOENT */
 struct slu_segment *segment_find(struct slu_engine *engine, const char *name);
 
@@ -148,9 +175,9 @@ struct slu_segment *segment_find(struct slu_engine *engine, const char *name);
  *
  * @return as transport_memory.publish
  */
-int segment_admit(struct slu_segment *segment, const struct transport *transport, uint32_t rights,
-		  json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-		  struct segment_client **client);
+int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
+		  const struct transport *transport, uint32_t rights, json_t *grant,
+		  int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct segment_client **client);
 
 /** Control thread: the client's session is over. */
 void segment_leave(struct segment_client *client, bool lost);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and closing a remote: name, handshake, import, one path per poller. */
+/* Opening and closing a remote: the choice of a transport, session, import, a path per poller. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "directory/p2p.h"
+#include "engine/choose.h"
 #include "engine/engine_internal.h"
 
 static const struct slu_remote_options default_options = {.size = sizeof(struct slu_remote_options),
@@ -27,9 +27,8 @@ static int check_options(const struct slu_remote_options *options)
 		return fail(-EINVAL, "remote options of another version: call the init function");
 	if (options->rights == 0 || options->rights & ~all)
 		return fail(-EINVAL, "rights are a set of READ and WRITE");
-	if (options->transport != SLU_TRANSPORT_AUTO && !transport_find(options->transport))
-		return fail(-EOPNOTSUPP, "transport %s is not in this build: use shm, or auto",
-			    slu_transport_name(options->transport));
+	if ((unsigned)options->transport > SLU_TRANSPORT_FAKE)
+		return fail(-EINVAL, "there is no transport number %d", (int)options->transport);
 	return 0;
 }
 
@@ -80,14 +79,35 @@ static struct path_stats sum_stats(const struct slu_remote *remote)
 	return sum;
 }
 
+/* Under lock. */
+static uint32_t sum_connections(const struct slu_remote *remote)
+{
+	uint32_t sum = 0;
+
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
+		if (remote->paths[i])
+			sum += remote->paths[i]->connections;
+	return sum;
+}
+
+static const char *describe_loss(int error)
+{
+	switch (error) {
+	case -ESHUTDOWN:
+		return "is closing";
+	case -EKEYREVOKED:
+		return "has withdrawn our right";
+	default:
+		return "has died, or the way to it is cut";
+	}
+}
+
 static void on_lost(void *arg, int error)
 {
 	struct slu_remote *remote = arg;
 
 	log_warning("target %s (segment %s) %s", remote->target, remote->name,
-		    error == -ESHUTDOWN     ? "is closing"
-		    : error == -EKEYREVOKED ? "has withdrawn our rights"
-					    : "has died");
+		    describe_loss(error));
 	remote_fail(remote, error);
 }
 
@@ -123,21 +143,12 @@ static struct slu_remote *remote_create(struct slu_engine *engine, const char *n
 
 /* ---- a target in another process ---- */
 
-static void take_welcome(struct slu_remote *remote)
+static int take_grant(struct slu_remote *remote, const struct client_grant *grant,
+		      enum slu_transport transport)
 {
-	const struct client_welcome *welcome = client_welcome(remote->client);
-
-	remote->peer = client_peer(remote->client);
-	remote->incarnation = welcome->incarnation;
-	remote->pid = welcome->pid;
-	strcpy(remote->target, welcome->target);
-}
-
-static int take_grant(struct slu_remote *remote, const struct client_grant *grant)
-{
-	remote->transport = transport_find(grant->transport);
-	if (!remote->transport || !remote->transport->memory->import)
+	if (grant->transport != transport)
 		return fail(-EPROTO, "the target chose a transport that we did not offer");
+	remote->transport = transport_find(transport);
 	remote->length = grant->length;
 	remote->page_bytes = grant->page_bytes;
 	remote->node = grant->node;
@@ -146,37 +157,85 @@ static int take_grant(struct slu_remote *remote, const struct client_grant *gran
 						 grant->fd_count, &remote->view);
 }
 
-static int open_session(struct slu_remote *remote, const struct slu_remote_options *options)
+static void take_welcome(struct slu_remote *remote, const struct client_welcome *welcome)
 {
-	const enum slu_transport transport =
-		options->transport == SLU_TRANSPORT_AUTO ? SLU_TRANSPORT_SHM : options->transport;
-	struct session_request request = {.rights = options->rights,
+	remote->incarnation = welcome->incarnation;
+	remote->pid = welcome->pid;
+	strcpy(remote->target, welcome->target);
+}
+
+static int open_session(struct slu_remote *remote, const struct choice *choice,
+			enum slu_transport transport, uint64_t timeout_us)
+{
+	struct client *client = choice_connection(choice, transport);
+	struct session_request request = {.segment = choice->name.segment,
+					  .rights = remote->rights,
 					  .transports = &transport,
 					  .transport_count = 1,
-					  .timeout_us = options->timeout_us,
+					  .timeout_us = timeout_us,
 					  .callbacks = &callbacks,
 					  .arg = remote};
 	struct client_grant grant;
-	struct p2p_name name;
-	int rc = p2p_parse(remote->name, &name);
+	int rc;
 
+	take_welcome(remote, client_welcome(client));
+	rc = session_open(client, &request, &remote->session, &grant);
 	if (rc < 0)
 		return rc;
-	rc = client_connect(remote->engine->clients, &name.endpoint, name.segment,
-			    options->timeout_us, &remote->client);
-	if (rc < 0)
-		return rc;
-	take_welcome(remote);
-	request.segment = name.segment;
-	rc = session_open(remote->client, &request, &remote->session, &grant);
-	if (rc < 0)
-		return rc;
-	rc = take_grant(remote, &grant);
+	remote->client = client;
+	remote->peer = client_peer(client);
+	rc = take_grant(remote, &grant, transport);
 	client_grant_free(&grant);
 	return rc;
 }
 
+/*
+ * A connection over a Unix socket that was tried for the sake of shared memory alone may know us by
+ * another name than the one that the caller's address leads to, and refuse us: then the next
+ * candidate is taken, and this one says why it was not.
+ */
+static bool may_go_on(const struct choice *choice, enum slu_transport transport, int error)
+{
+	return transport == SLU_TRANSPORT_SHM && choice->local != choice->connection &&
+	       error == -EACCES;
+}
+
+static int open_chosen(struct slu_remote *remote, struct choice *choice,
+		       const struct slu_remote_options *options)
+{
+	for (;;) {
+		const struct slu_candidate *taken = choice_taken(choice);
+		enum slu_transport transport;
+		int rc;
+
+		if (!taken)
+			return choice_fail(choice, options->transport);
+		transport = taken->transport;
+		rc = open_session(remote, choice, transport, options->timeout_us);
+		if (rc == 0 || !may_go_on(choice, transport, rc))
+			return rc;
+		choice_refuse(choice, options->transport, slu_last_error());
+	}
+}
+
+static int open_elsewhere(struct slu_remote *remote, const struct slu_remote_options *options)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + options->timeout_us * NS_PER_US;
+	struct choice choice;
+	int rc = choice_make(&choice, remote->engine->clients, remote->name, options->transport,
+			     until);
+
+	if (rc == 0)
+		rc = open_chosen(remote, &choice, options);
+	memcpy(remote->candidates, choice.candidates, sizeof(remote->candidates));
+	remote->candidate_count = choice.count;
+	choice_release(&choice, remote->client);
+	return rc;
+}
+
 /* ---- a segment of this process ---- */
+
+static const struct peer_info ourselves = {.owner = true};
 
 struct local_open {
 	struct slu_remote *remote;
@@ -197,8 +256,8 @@ static int open_local(void *arg)
 		return -ENOENT;
 	if (remote->rights & ~segment->export.rights)
 		return -EACCES;
-	rc = segment_admit(segment, call->transport, remote->rights, NULL, fds, &close_mask,
-			   &remote->local);
+	rc = segment_admit(segment, &ourselves, call->transport, remote->rights, NULL, fds,
+			   &close_mask, &remote->local);
 	if (rc < 0)
 		return rc;
 	rc = memory->import_local(&segment->export, remote->rights, remote->local->inbox,
@@ -231,20 +290,40 @@ static int open_in_process(struct slu_remote *remote, const struct transport *tr
 /* ---- both ---- */
 
 /* Under opening. */
+static void link_remote(struct slu_remote *remote)
+{
+	struct slu_engine *engine = remote->engine;
+
+	pthread_mutex_lock(&engine->lock);
+	LIST_INSERT_HEAD(&engine->remotes, remote, link);
+	engine->remote_count++;
+	remote->linked = true;
+	pthread_mutex_unlock(&engine->lock);
+}
+
+static void unlink_remote(struct slu_remote *remote)
+{
+	struct slu_engine *engine = remote->engine;
+
+	if (!remote->linked)
+		return;
+	pthread_mutex_lock(&engine->lock);
+	LIST_REMOVE(remote, link);
+	engine->remote_count--;
+	pthread_mutex_unlock(&engine->lock);
+}
+
 static int connect_paths(struct slu_remote *remote)
 {
 	struct slu_engine *engine = remote->engine;
 	int rc = 0;
 
 	if (engine->remote_count == SLU_REMOTES_MAX)
-		rc = fail(-ENOSPC, "%d remotes are open", SLU_REMOTES_MAX);
+		return fail(-ENOSPC, "%d remotes are open", SLU_REMOTES_MAX);
 	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
 			rc = remote_connect(remote, engine->pollers[i]);
-	pthread_mutex_lock(&engine->lock);
-	LIST_INSERT_HEAD(&engine->remotes, remote, link);
-	engine->remote_count++;
-	pthread_mutex_unlock(&engine->lock);
+	link_remote(remote);
 	return rc;
 }
 
@@ -265,13 +344,70 @@ static void remote_destroy(struct slu_remote *remote)
 	free(remote);
 }
 
+static void drain(struct poller *poller, void *arg)
+{
+	poller_drain(poller, arg);
+}
+
+/* Also one whose opening failed on the way. */
+static void close_remote(struct slu_remote *remote)
+{
+	struct slu_engine *engine = remote->engine;
+
+	/* Inline pollers are their owners': by contract they have nothing left of it. */
+	for (uint32_t i = 0; i < engine->poller_threads; i++)
+		if (remote->paths[i])
+			poller_call(engine->pollers[i], drain, remote);
+	session_close(remote->session); /* reports the totals, for which the paths must stand */
+	remote->session = NULL;
+	pthread_mutex_lock(&engine->opening);
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
+		if (engine->pollers[i])
+			remote_disconnect(remote, engine->pollers[i]);
+	unlink_remote(remote);
+	pthread_mutex_unlock(&engine->opening);
+	remote_destroy(remote);
+}
+
+/* The session may have ended already: then nothing is permitted, now or later. */
+static void permit(struct slu_remote *remote)
+{
+	atomic_store(&remote->permitted, transport_permitted(remote->rights));
+	if (atomic_load(&remote->state) != 0)
+		atomic_store(&remote->permitted, 0);
+}
+
 static int open_remote(struct slu_remote *remote, const struct slu_remote_options *options)
 {
 	const struct transport *transport = transport_find(options->transport);
+	int rc;
 
 	if (transport && transport->memory->import_local)
-		return open_in_process(remote, transport);
-	return open_session(remote, options);
+		rc = open_in_process(remote, transport);
+	else
+		rc = open_elsewhere(remote, options);
+	if (rc < 0)
+		return rc;
+	permit(remote);
+	pthread_mutex_lock(&remote->engine->opening);
+	rc = connect_paths(remote);
+	pthread_mutex_unlock(&remote->engine->opening);
+	return rc;
+}
+
+/* Check the arguments and make a remote that is not open. */
+static int prepare(struct slu_engine *engine, const char *name,
+		   const struct slu_remote_options *options, struct slu_remote **remote)
+{
+	int rc = check_options(options);
+
+	if (rc < 0)
+		return rc;
+	if (strlen(name) > SLU_REMOTE_NAME_MAX)
+		return fail(-EINVAL, "the name of a remote has at most %d bytes",
+			    SLU_REMOTE_NAME_MAX);
+	*remote = remote_create(engine, name, options->rights);
+	return *remote ? 0 : fail(-ENOMEM, "out of memory");
 }
 
 int slu_remote_open(struct slu_engine *engine, const char *name,
@@ -282,72 +418,82 @@ int slu_remote_open(struct slu_engine *engine, const char *name,
 
 	if (!options)
 		options = &default_options;
-	rc = check_options(options);
+	rc = prepare(engine, name, options, &remote);
 	if (rc < 0)
 		return rc;
-	if (strlen(name) > SLU_REMOTE_NAME_MAX)
-		return fail(-EINVAL, "the name of a remote has at most %d bytes",
-			    SLU_REMOTE_NAME_MAX);
-	remote = remote_create(engine, name, options->rights);
-	if (!remote)
-		return fail(-ENOMEM, "out of memory");
 	rc = open_remote(remote, options);
 	if (rc < 0) {
-		remote_destroy(remote);
-		return rc;
-	}
-	/* If the target has gone meanwhile, so has the permission; on_lost() may come right now. */
-	atomic_store(&remote->permitted, transport_permitted(remote->rights));
-	if (atomic_load(&remote->state) != 0)
-		atomic_store(&remote->permitted, 0);
-	pthread_mutex_lock(&engine->opening);
-	rc = connect_paths(remote);
-	pthread_mutex_unlock(&engine->opening);
-	if (rc < 0) {
-		slu_remote_close(remote);
+		close_remote(remote);
 		return rc;
 	}
 	*out = remote;
 	return 0;
 }
 
-static void drain(struct poller *poller, void *arg)
+static uint32_t copy_candidates(const struct slu_remote *remote, struct slu_candidate *out,
+				uint32_t n)
 {
-	poller_drain(poller, arg);
+	uint32_t count = remote->candidate_count < n ? remote->candidate_count : n;
+
+	memcpy(out, remote->candidates, count * sizeof(*out));
+	return count;
+}
+
+/* What was chosen and then failed could not be used after all. */
+static void blame_chosen(struct slu_remote *remote)
+{
+	for (uint32_t i = 0; i < remote->candidate_count; i++) {
+		struct slu_candidate *candidate = &remote->candidates[i];
+
+		if (!candidate->chosen)
+			continue;
+		candidate->chosen = candidate->usable = false;
+		snprintf(candidate->reason, sizeof(candidate->reason), "%s", slu_last_error());
+	}
+}
+
+int slu_remote_explain(struct slu_engine *engine, const char *name,
+		       const struct slu_remote_options *options, struct slu_candidate *out,
+		       uint32_t n)
+{
+	struct slu_remote *remote;
+	int rc;
+
+	if (!options)
+		options = &default_options;
+	rc = prepare(engine, name, options, &remote);
+	if (rc < 0)
+		return rc;
+	rc = open_remote(remote, options);
+	if (rc < 0)
+		blame_chosen(remote);
+	if (rc == 0 || remote->candidate_count > 0)
+		rc = (int)copy_candidates(remote, out, n);
+	close_remote(remote);
+	return rc;
+}
+
+int slu_remote_get_candidates(struct slu_remote *remote, struct slu_candidate *out, uint32_t n)
+{
+	return (int)copy_candidates(remote, out, n);
 }
 
 void slu_remote_close(struct slu_remote *remote)
 {
-	struct slu_engine *engine;
-
-	if (!remote)
-		return;
-	engine = remote->engine;
-	/* Inline pollers are their owners': by contract they have nothing left of it. */
-	for (uint32_t i = 0; i < engine->poller_threads; i++)
-		poller_call(engine->pollers[i], drain, remote);
-	session_close(remote->session); /* reports the totals, for which the paths must stand */
-	remote->session = NULL;
-	pthread_mutex_lock(&engine->opening);
-	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
-		if (engine->pollers[i])
-			remote_disconnect(remote, engine->pollers[i]);
-	pthread_mutex_lock(&engine->lock);
-	LIST_REMOVE(remote, link);
-	engine->remote_count--;
-	pthread_mutex_unlock(&engine->lock);
-	pthread_mutex_unlock(&engine->opening);
-	remote_destroy(remote);
+	if (remote)
+		close_remote(remote);
 }
 
 int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 {
 	struct path_stats sum;
+	uint32_t connections;
 
 	if (info->size != sizeof(*info))
 		return fail(-EINVAL, "slu_remote_info of another version: set its size");
 	pthread_mutex_lock(&remote->engine->lock);
 	sum = sum_stats(remote);
+	connections = sum_connections(remote);
 	pthread_mutex_unlock(&remote->engine->lock);
 	info->name = remote->name;
 	info->target = remote->target;
@@ -359,6 +505,10 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 	info->node = remote->node;
 	info->pid = remote->pid;
 	info->state = atomic_load(&remote->state);
+	info->identity = remote->client ? client_welcome(remote->client)->identity : "";
+	info->address = remote->client ? client_welcome(remote->client)->address : "";
+	info->connections = connections;
+	info->encrypted = connections > 0 && remote->peer->encrypted;
 	info->reads = sum.reads;
 	info->writes = sum.writes;
 	info->failed = sum.failed;

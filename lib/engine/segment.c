@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
+#include "transport/tcp/tcp_serve.h"
 
 /* A client that has left is kept so long for its last notifications to be taken. */
 static const struct timeval linger_time = {.tv_sec = 1};
@@ -28,6 +29,16 @@ struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
 	return NULL;
 }
 
+static void withdraw_from(struct segment_client *client, int reason)
+{
+	const struct transport_memory *memory = client->transport->memory;
+
+	if (memory->revoke)
+		memory->revoke(&client->segment->engine->env, client->granted, reason);
+	else
+		memory->withdraw(client->inbox);
+}
+
 static void client_destroy(struct segment_client *client)
 {
 	struct slu_segment *segment = client->segment;
@@ -37,7 +48,7 @@ static void client_destroy(struct segment_client *client)
 		client_set_update(segment); /* it must not be read any more */
 		segment->sharing--;
 	}
-	client->transport->memory->withdraw(client->inbox);
+	withdraw_from(client, client->reason ? client->reason : -ESHUTDOWN);
 	if (client->linger)
 		event_free(client->linger);
 	free(client);
@@ -61,9 +72,25 @@ static void share(struct segment_client *client)
 		atomic_store(&client->inbox->area->armed, 1);
 }
 
-int segment_admit(struct slu_segment *segment, const struct transport *transport, uint32_t rights,
-		  json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-		  struct segment_client **out)
+/* @return number of fds, or an error */
+static int publish_to(struct segment_client *client, json_t *grant, int fds[TRANSPORT_FDS_MAX],
+		      uint32_t *close_mask)
+{
+	const struct transport_memory *memory = client->transport->memory;
+	const struct export *export = &client->segment->export;
+
+	*close_mask = 0;
+	if (memory->grant)
+		return memory->grant(&client->segment->engine->env, export, client->rights,
+				     client->number, client->peer.connection, grant,
+				     &client->granted);
+	return memory->publish(export, client->rights, client->number, grant, fds, close_mask,
+			       &client->inbox);
+}
+
+int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
+		  const struct transport *transport, uint32_t rights, json_t *grant,
+		  int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct segment_client **out)
 {
 	struct segment_client *client;
 	int count = client_set_reserve(segment, segment->sharing + 1);
@@ -74,14 +101,15 @@ int segment_admit(struct slu_segment *segment, const struct transport *transport
 	if (!client)
 		return fail(-ENOMEM, "out of memory");
 	client->number = ++segment->engine->next_client;
-	count = transport->memory->publish(&segment->export, rights, client->number, grant, fds,
-					   close_mask, &client->inbox);
+	client->segment = segment;
+	client->transport = transport;
+	client->peer = *peer;
+	client->rights = rights;
+	count = publish_to(client, grant, fds, close_mask);
 	if (count < 0) {
 		free(client);
 		return count;
 	}
-	client->segment = segment;
-	client->transport = transport;
 	LIST_INSERT_HEAD(&segment->clients, client, link);
 	if (client->inbox)
 		share(client);
@@ -116,7 +144,17 @@ void segment_leave(struct segment_client *client, bool lost)
 }
 
 /* Shared memory is passed as descriptors. */
-static const struct transport *choose_transport(const struct peer_info *peer, const json_t *names)
+/* The client offers what can work on its side; here is what can work on ours. */
+static bool can_serve(const struct slu_engine *engine, const struct peer_info *peer,
+		      const struct transport *transport)
+{
+	if (transport->memory->grant)
+		return engine->env.tcp_server != NULL;
+	return transport->memory->import && peer->is_unix; /* descriptors must be passed */
+}
+
+static const struct transport *choose_transport(const struct slu_engine *engine,
+						const struct peer_info *peer, const json_t *names)
 {
 	size_t i;
 	json_t *name;
@@ -127,8 +165,7 @@ static const struct transport *choose_transport(const struct peer_info *peer, co
 		const struct transport *transport =
 			id < 0 ? NULL : transport_find((enum slu_transport)id);
 
-		if (transport && transport->memory->import &&
-		    (peer->is_unix || transport->id != SLU_TRANSPORT_SHM))
+		if (transport && can_serve(engine, peer, transport))
 			return transport;
 	}
 	return NULL;
@@ -149,15 +186,16 @@ static int describe(const struct slu_segment *segment, const struct transport *t
 	return rc;
 }
 
-static int admit(struct slu_segment *segment, const struct transport *transport, uint32_t rights,
-		 json_t *opened, int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client)
+static int admit(struct slu_segment *segment, const struct peer_info *peer,
+		 const struct transport *transport, uint32_t rights, json_t *opened,
+		 int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client)
 {
 	json_t *grant = json_object();
 	struct segment_client *admitted = NULL;
 	int count = -ENOMEM;
 
 	if (grant)
-		count = segment_admit(segment, transport, rights, grant, fds, close_mask,
+		count = segment_admit(segment, peer, transport, rights, grant, fds, close_mask,
 				      &admitted);
 	if (count >= 0 && describe(segment, transport, rights, opened, grant) < 0) {
 		segment_leave(admitted, false);
@@ -173,26 +211,50 @@ static int admit(struct slu_segment *segment, const struct transport *transport,
 	return count;
 }
 
+static const char *const rights_names[] = {"nothing", "read", "write", "read and write"};
+
+static int check_rights(const struct slu_segment *segment, const struct peer_info *peer,
+			uint32_t rights)
+{
+	uint32_t allowed = rights_of(segment->engine, peer, segment);
+
+	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
+		return fail(-EPROTO, "rights %u are not known", rights);
+	if (rights & ~segment->export.rights)
+		return fail(-EACCES, "segment %s is %s", segment->name,
+			    segment->export.rights == SLU_RIGHT_READ ? "read-only" : "write-only");
+	if (rights & ~allowed)
+		return fail(-EACCES,
+			    "%s asked to %s segment %s and may do %s: the target's configuration "
+			    "grants it under [identity %s]",
+			    peer->identity, rights_names[rights], segment->name,
+			    rights_names[allowed], peer->identity);
+	return 0;
+}
+
 static int on_open(void *arg, const struct peer_info *peer, const char *name, uint32_t rights,
 		   const json_t *transports, json_t *opened, int fds[MESSAGE_FDS_MAX],
 		   uint32_t *close_mask, void **client)
 {
 	struct slu_engine *engine = arg;
 	struct slu_segment *segment = segment_find(engine, name);
-	const struct transport *transport = choose_transport(peer, transports);
+	const struct transport *transport = choose_transport(engine, peer, transports);
+	int rc;
 
 	if (!segment)
 		return fail(-ENOENT, "target %s has no segment \"%.63s\"", engine->name, name);
-	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
-		return fail(-EPROTO, "rights %u are not known", rights);
-	if (rights & ~segment->export.rights)
-		return fail(-EACCES, "segment %s is %s", segment->name,
-			    segment->export.rights == SLU_RIGHT_READ ? "read-only" : "write-only");
+	rc = check_rights(segment, peer, rights);
+	if (rc < 0) {
+		log_warning("a client is refused: %s", slu_last_error());
+		return rc;
+	}
 	if (!transport)
 		return fail(-EOPNOTSUPP,
-			    "target %s has none of the transports asked for: it has shm",
-			    engine->name);
-	return admit(segment, transport, rights, opened, fds, close_mask, client);
+			    "target %s has none of the transports asked for: over this connection "
+			    "it has %s%s",
+			    engine->name, peer->is_unix ? "shm " : "",
+			    engine->env.tcp_server ? "tcp" : "");
+	return admit(segment, peer, transport, rights, opened, fds, close_mask, client);
 }
 
 static void on_moved(void *arg, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
@@ -221,6 +283,8 @@ const struct server_callbacks segment_callbacks = {
 	.open = on_open,
 	.moved = on_moved,
 	.close = on_close,
+	.attach = serve_attach,
+	.gone = serve_gone,
 };
 
 /* ---- exporting ---- */
@@ -360,6 +424,8 @@ static int drop_clients(void *arg)
 	server_drop(segment->engine->server, is_client_of, segment);
 	while ((client = LIST_FIRST(&segment->clients)))
 		client_destroy(client);
+	if (segment->engine->env.tcp_server)
+		tcp_server_close(segment->engine->env.tcp_server, &segment->export);
 	return 0;
 }
 

@@ -220,9 +220,12 @@ struct slu_remote {
 
 	uint32_t rights;
 	struct slu_engine *engine;
-	struct client *client;        /* its connection; NULL in process */
-	struct session *session;      /* on it */
-	struct transport_peer *peer;  /* of its connection; NULL in process */
+	struct session *session;     /* NULL in process */
+	struct client *client;       /* the connection that carries it */
+	struct transport_peer *peer; /* of that connection */
+	bool linked;                 /* in the engine's list */
+	uint32_t candidate_count;
+	struct slu_candidate candidates[SLU_CANDIDATES_MAX];
 	struct segment_client *local; /* its place at a segment of this process; else NULL */
 	struct path_stats retired;    /* of paths that were disconnected */
 	char name[SLU_REMOTE_NAME_MAX + 1];

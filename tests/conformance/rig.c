@@ -2,6 +2,7 @@
 #include "rig.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +75,7 @@ static bool in_process(const struct rig *rig)
 }
 
 /* Before this process has an engine: EAL does not survive a fork. */
-static pid_t start_target(const char *prefix, int *wire)
+static pid_t start_target(const struct rig *rig, const char *prefix, int *wire, uint16_t *port)
 {
 	uint64_t ready = 0;
 	int wires[2];
@@ -86,7 +87,7 @@ static pid_t start_target(const char *prefix, int *wire)
 	must(pid);
 	if (pid == 0) {
 		close(wires[0]);
-		_exit(target_main(prefix, wires[1]));
+		_exit(target_main(rig, prefix, wires[1]));
 	}
 	close(wires[1]);
 	*wire = wires[0];
@@ -94,6 +95,7 @@ static pid_t start_target(const char *prefix, int *wire)
 		printf("Bail out! the target did not start\n");
 		exit(1);
 	}
+	*port = (uint16_t)(ready >> 1);
 	return pid;
 }
 
@@ -102,8 +104,27 @@ static void start_targets(struct rig *rig)
 	char spare[sizeof(rig->prefix) + 8];
 
 	snprintf(spare, sizeof(spare), "%s-spare", rig->prefix);
-	rig->pid = start_target(rig->prefix, &rig->wire);
-	rig->spare_pid = start_target(spare, &rig->spare_wire);
+	rig->pid = start_target(rig, rig->prefix, &rig->wire, &rig->port);
+	rig->spare_pid = start_target(rig, spare, &rig->spare_wire, &rig->spare_port);
+}
+
+/* A key for both ends, in a file that only we may read. */
+static void make_key(struct rig *rig)
+{
+	static const char line[] = "conformance:00112233445566778899aabbccddeeff\n";
+	int fd;
+
+	strcpy(rig->psk_file, "/tmp/sluice-conformance-XXXXXX");
+	fd = mkstemp(rig->psk_file);
+	must(fd);
+	must(write(fd, line, sizeof(line) - 1) == sizeof(line) - 1 ? 0 : -EIO);
+	close(fd);
+}
+
+void rig_security(const struct rig *rig, struct slu_engine_options *options)
+{
+	if (rig->options.tls)
+		options->tls.psk_file = rig->psk_file;
 }
 
 static void open_engine(struct rig *rig)
@@ -117,6 +138,7 @@ static void open_engine(struct rig *rig)
 	options.clock = rig->options.clock;
 	options.clock_arg = rig->options.clock_arg;
 	options.seed = 42;
+	rig_security(rig, &options);
 	must(slu_engine_open(&options, &rig->engine));
 }
 
@@ -135,6 +157,8 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 	memset(rig, 0, sizeof(*rig));
 	rig->options = *options;
 	snprintf(rig->prefix, sizeof(rig->prefix), "conf%d", getpid());
+	if (rig->options.tls)
+		make_key(rig);
 	if (!in_process(rig))
 		start_targets(rig);
 	open_engine(rig);
@@ -153,6 +177,8 @@ void rig_close(struct rig *rig)
 		rig_dismiss_target(rig);
 	if (rig->spare_pid)
 		kill(rig->spare_pid, SIGKILL);
+	if (rig->options.tls)
+		unlink(rig->psk_file);
 	slu_engine_close(rig->engine);
 }
 
@@ -166,6 +192,7 @@ void rig_use_spare(struct rig *rig)
 	strcpy(rig->prefix, prefix);
 	rig->pid = rig->spare_pid;
 	rig->wire = rig->spare_wire;
+	rig->port = rig->spare_port;
 	rig->spare_pid = 0;
 	must(rig_remote(rig, "big", SLU_RIGHT_READ | SLU_RIGHT_WRITE, &rig->remote));
 }
@@ -173,9 +200,13 @@ void rig_use_spare(struct rig *rig)
 int rig_remote(struct rig *rig, const char *suffix, uint32_t rights, struct slu_remote **remote)
 {
 	struct slu_remote_options options;
-	char name[SLU_NAME_MAX + 1];
+	char segment[SLU_NAME_MAX + 1], name[SLU_REMOTE_NAME_MAX + 1];
 
-	rig_name(rig, suffix, name);
+	rig_name(rig, suffix, segment);
+	if (rig->port)
+		snprintf(name, sizeof(name), "%s@127.0.0.1:%u", segment, rig->port);
+	else
+		strcpy(name, segment);
 	slu_remote_options_init(&options);
 	options.transport = rig->options.transport;
 	options.rights = rights;

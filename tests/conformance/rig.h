@@ -37,6 +37,7 @@ struct rig_options {
 	uint32_t pollers; /* 0: inline queue */
 	enum slu_poll_mode poll;
 	const char *fake; /* behaviour, fake transport only */
+	bool tls;         /* by pre-shared key, tcp only */
 	uint32_t depth;
 	slu_clock_fn clock; /* virtual time, or NULL */
 	void *clock_arg;
@@ -52,8 +53,11 @@ struct rig {
 	/* The target: another process (and a spare one, for when it has ended), or ... */
 	pid_t pid;
 	int wire;
+	uint16_t port; /* its TCP listener; 0: none */
 	pid_t spare_pid;
 	int spare_wire;
+	uint16_t spare_port;
+	char psk_file[64]; /* with tls */
 	/* ... this one. */
 	struct slu_region *regions[2 + RIG_SMALL_COUNT];
 	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
@@ -68,6 +72,9 @@ void rig_name(const struct rig *rig, const char *suffix, char name[SLU_NAME_MAX 
 /** Export the segments of a target. @return 0 or a negative errno */
 int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region **regions,
 	       struct slu_segment **segments);
+
+/** What an engine of this column needs to be trusted, the target's or ours. */
+void rig_security(const struct rig *rig, struct slu_engine_options *options);
 
 void rig_open(struct rig *rig, const struct rig_options *options);
 void rig_close(struct rig *rig);

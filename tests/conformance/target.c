@@ -183,18 +183,36 @@ static int serve(struct slu_segment *segment, uint8_t *memory, int wire)
 	return 1;
 }
 
-int target_main(const char *prefix, int wire)
+/* @return the port that was chosen; 0: none, or not started */
+static uint16_t start_engine(const struct rig *rig, struct slu_engine **engine)
+{
+	struct slu_engine_info info = {.size = sizeof(info)};
+	struct slu_engine_options options;
+	const char *colon;
+
+	slu_engine_options_init(&options);
+	if (rig->options.transport == SLU_TRANSPORT_TCP)
+		options.listen = "127.0.0.1:0";
+	rig_security(rig, &options);
+	if (slu_engine_open(&options, engine) < 0 || slu_engine_get_info(*engine, &info) < 0)
+		return 0;
+	colon = info.listen ? strrchr(info.listen, ':') : NULL;
+	return colon ? (uint16_t)atoi(colon + 1) : 0;
+}
+
+int target_main(const struct rig *rig, const char *prefix, int wire)
 {
 	struct slu_region *regions[2 + RIG_SMALL_COUNT];
 	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
-	struct slu_engine *engine;
-	uint64_t ready = 1;
+	struct slu_engine *engine = NULL;
+	uint64_t ready;
 	int rc;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (slu_engine_open(NULL, &engine) < 0 || rig_export(engine, prefix, regions, segments) < 0)
-		ready = 0;
-	if (write(wire, &ready, sizeof(ready)) != sizeof(ready) || !ready)
+	ready = (uint64_t)start_engine(rig, &engine) << 1;
+	if (engine && rig_export(engine, prefix, regions, segments) == 0)
+		ready |= 1;
+	if (write(wire, &ready, sizeof(ready)) != sizeof(ready) || !(ready & 1))
 		return 1;
 	rc = serve(segments[0], slu_region_addr(regions[0]), wire);
 	slu_engine_close(engine);

@@ -22,7 +22,7 @@ struct target_question {
 };
 
 /** Body of the target process: serve until it is told to leave. @return exit status */
-int target_main(const char *prefix, int wire);
+int target_main(const struct rig *rig, const char *prefix, int wire);
 
 /** Answer one question about the big segment, whose bytes are at @p memory. */
 uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,

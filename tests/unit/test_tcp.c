@@ -458,7 +458,7 @@ static void test_gone(void **state)
 	assert_int_equal(post(&pair, &one, 1), 1);
 	done = finish_one(&pair);
 	assert_int_equal(done.status, -ECONNRESET);
-	assert_int_equal(done.scope, SLU_SCOPE_PATH);
+	assert_int_equal(done.scope, SLU_SCOPE_SESSION);
 	pair_close(&pair);
 }
 

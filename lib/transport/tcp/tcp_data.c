@@ -397,6 +397,74 @@ static void drive(struct tcp_link *link)
 	}
 }
 
+/* ---- giving up ---- */
+
+/*
+ * What of it is still to be sent is copied aside, what arrives for it goes nowhere.
+ *
+ * @return -ENOMEM: there is no room aside, the link has to end
+ */
+static int give_up(struct tcp_request *request, int status)
+{
+	struct channel *channel = &request->end->channel;
+	int rc = 0;
+
+	if (request->settled)
+		return 0;
+	if (request->opcode != SLU_READ)
+		rc = channel_privatize(channel, request->local, request->local + request->length);
+	if (request->end->receiving == request)
+		channel->body = NULL;
+	request->local = NULL;
+	settle(request, status);
+	return rc;
+}
+
+/* Its slot is closed: a late answer finds nobody. The request itself has left, or is staged. */
+static void give_up_call(struct tcp_request *call, int status)
+{
+	if (call->settled)
+		return;
+	if (call->end->receiving == call) {
+		call->end->receiving = NULL;
+		call->end->channel.body = NULL;
+	}
+	call->answered = true;
+	settle(call, status);
+}
+
+static bool concerns(const struct tcp_request *request, const struct tcp_path *tcp,
+		     const uint64_t *user_data)
+{
+	return request->path == tcp && (!user_data || request->user_data == *user_data);
+}
+
+/* All that @p tcp has on this connection, or the one operation with that user_data. */
+static int give_up_on(struct tcp_end *end, const struct tcp_path *tcp, const uint64_t *user_data,
+		      int status)
+{
+	int rc = 0;
+
+	for (uint32_t i = end->tail; rc == 0 && i != end->head; i++)
+		if (concerns(&end->window[i % TCP_WINDOW], tcp, user_data))
+			rc = give_up(&end->window[i % TCP_WINDOW], status);
+	for (uint32_t i = 0; i < TCP_CALLS; i++)
+		if (concerns(&end->slots[i], tcp, user_data))
+			give_up_call(&end->slots[i], status);
+	return rc;
+}
+
+static void give_up_everywhere(struct tcp_path *tcp, const uint64_t *user_data, int status)
+{
+	struct tcp_link *link = tcp->link;
+
+	for (uint32_t i = 0; i < link->count && !link->error; i++)
+		if (give_up_on(link->ends[i], tcp, user_data, status) < 0)
+			tcp_link_fail(link, -ENOMEM);
+}
+
+/* ---- completions ---- */
+
 static void count(struct path_stats *stats, const struct tcp_request *request)
 {
 	stats->failed += request->status != 0;
@@ -411,11 +479,28 @@ static void count(struct path_stats *stats, const struct tcp_request *request)
 	}
 }
 
-static enum slu_scope scope_of(const struct tcp_path *tcp, int status)
+static enum slu_scope scope_of(int status, int state)
 {
 	if (status == 0)
 		return SLU_SCOPE_NONE;
-	return tcp->link->error ? SLU_SCOPE_PATH : SLU_SCOPE_OPERATION;
+	return status == state ? SLU_SCOPE_SESSION : SLU_SCOPE_OPERATION;
+}
+
+static void hand_out(struct tcp_path *tcp, struct tcp_request *request, int state,
+		     struct slu_completion *done)
+{
+	/* That the link has died is how we see it; the state knows why. */
+	if (request->status != 0 && request->status == tcp->link->error)
+		request->status = state;
+	*done = (struct slu_completion){.user_data = request->user_data,
+					.status = request->status,
+					.scope = (uint8_t)scope_of(request->status, state),
+					.transport = SLU_TRANSPORT_TCP,
+					.length = request->answer_length};
+	count(&tcp->path.stats, request);
+	request->handed = true;
+	if (request->answered)
+		release(request);
 }
 
 static uint32_t tcp_poll(struct path *path, struct slu_completion *done, uint32_t n)
@@ -423,99 +508,28 @@ static uint32_t tcp_poll(struct path *path, struct slu_completion *done, uint32_
 	struct tcp_path *tcp = (struct tcp_path *)path;
 	struct tcp_request *request;
 	uint32_t taken = 0;
+	int state;
 
 	if (tcp->link->turn != *tcp->link->now)
 		drive(tcp->link);
+	state = why_dead(tcp);
+	if (__builtin_expect(state != 0, 0))
+		give_up_everywhere(tcp, NULL, state);
 	while (taken < n && (request = STAILQ_FIRST(&tcp->ready))) {
 		STAILQ_REMOVE_HEAD(&tcp->ready, link);
-		done[taken++] =
-			(struct slu_completion){.user_data = request->user_data,
-						.status = request->status,
-						.scope = (uint8_t)scope_of(tcp, request->status),
-						.transport = SLU_TRANSPORT_TCP,
-						.length = request->answer_length};
-		count(&path->stats, request);
-		request->handed = true;
-		if (request->answered)
-			release(request);
+		hand_out(tcp, request, state, &done[taken++]);
 	}
 	return taken;
 }
 
-/* ---- giving up ---- */
-
-/*
- * What of it is still to be sent is copied aside, what arrives for it goes nowhere.
- *
- * @return -ENOMEM: there is no room aside, the link has to end
- */
-static int give_up(struct tcp_request *request)
-{
-	struct channel *channel = &request->end->channel;
-	int rc = 0;
-
-	if (request->settled)
-		return 0;
-	if (request->opcode != SLU_READ)
-		rc = channel_privatize(channel, request->local, request->local + request->length);
-	if (request->end->receiving == request)
-		channel->body = NULL;
-	request->local = NULL;
-	settle(request, -ECANCELED);
-	return rc;
-}
-
-/* Its slot is closed: a late answer finds nobody. The request itself has left, or is staged. */
-static void give_up_call(struct tcp_request *call)
-{
-	if (call->settled)
-		return;
-	if (call->end->receiving == call) {
-		call->end->receiving = NULL;
-		call->end->channel.body = NULL;
-	}
-	call->answered = true;
-	settle(call, -ECANCELED);
-}
-
-static bool concerns(const struct tcp_request *request, const struct tcp_path *tcp,
-		     const uint64_t *user_data)
-{
-	return request->path == tcp && (!user_data || request->user_data == *user_data);
-}
-
-/* All that @p tcp has on this connection, or the one operation with that user_data. */
-static int give_up_on(struct tcp_end *end, const struct tcp_path *tcp, const uint64_t *user_data)
-{
-	int rc = 0;
-
-	for (uint32_t i = end->tail; rc == 0 && i != end->head; i++)
-		if (concerns(&end->window[i % TCP_WINDOW], tcp, user_data))
-			rc = give_up(&end->window[i % TCP_WINDOW]);
-	for (uint32_t i = 0; i < TCP_CALLS; i++)
-		if (concerns(&end->slots[i], tcp, user_data))
-			give_up_call(&end->slots[i]);
-	return rc;
-}
-
-static void give_up_everywhere(struct path *path, const uint64_t *user_data)
-{
-	struct tcp_path *tcp = (struct tcp_path *)path;
-	struct tcp_link *link = tcp->link;
-
-	for (uint32_t i = 0; i < link->count && !link->error; i++)
-		if (give_up_on(link->ends[i], tcp, user_data) < 0)
-			tcp_link_fail(link, -ENOMEM);
-}
-
 static void tcp_flush(struct path *path)
 {
-	give_up_everywhere(path, NULL);
+	give_up_everywhere((struct tcp_path *)path, NULL, -ECANCELED);
 }
 
 static void tcp_cancel(struct path *path, uint64_t user_data)
 {
-	give_up_everywhere(path, &user_data);
+	give_up_everywhere((struct tcp_path *)path, &user_data, -ECANCELED);
 }
 
 static void tcp_sleep(struct path *path)

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who may do what with our segments; and sessions that lose a right while they run. */
+#include <errno.h>
+
+#include "base/log.h"
+#include "engine/engine_internal.h"
+
+int rights_start(struct slu_engine *engine, const struct slu_engine_options *options)
+{
+	return access_create(options->grants, options->grants_count, &engine->access);
+}
+
+uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer,
+		   const struct slu_segment *segment)
+{
+	return access_rights(engine->access, peer->identity, peer->owner, segment->name) &
+	       segment->export.rights;
+}
+
+/* Marks those whose sessions end, so that what they still ask for is answered with the reason. */
+static bool has_lost(void *arg, void *access)
+{
+	struct segment_client *client = arg;
+	uint32_t rights = access_rights(access, client->peer.identity, client->peer.owner,
+					client->segment->name);
+
+	if (!(client->rights & ~rights))
+		return false;
+	client->reason = -EKEYREVOKED;
+	log_warning("%s loses segment %s: the grants have changed", client->peer.identity,
+		    client->segment->name);
+	return true;
+}
+
+struct replace_call {
+	struct slu_engine *engine;
+	struct access *access;
+};
+
+static int replace(void *arg)
+{
+	struct replace_call *call = arg;
+	struct access *old = call->engine->access;
+
+	call->engine->access = call->access;
+	server_revoke(call->engine->server, has_lost, call->access, -EKEYREVOKED);
+	access_destroy(old);
+	return 0;
+}
+
+int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *grants, uint32_t count)
+{
+	struct replace_call call = {.engine = engine};
+	int rc = access_create(grants, count, &call.access);
+
+	return rc < 0 ? rc : control_call(engine->control, replace, &call);
+}
+
+int slu_engine_reload_tls(struct slu_engine *engine)
+{
+	int rc = 0;
+
+	if (engine->server_tls)
+		rc = server_reload_tls(engine->server);
+	if (rc == 0 && engine->client_tls)
+		rc = tls_reload(engine->client_tls);
+	return rc;
+}
