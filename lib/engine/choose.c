@@ -157,18 +157,39 @@ static void consider(struct choice *choice, struct slu_candidate *candidate,
 		consider_tcp(choice, candidate);
 }
 
+const struct slu_candidate *choice_taken(const struct choice *choice)
+{
+	for (uint32_t i = 0; i < choice->count; i++)
+		if (choice->candidates[i].chosen)
+			return &choice->candidates[i];
+	return NULL;
+}
+
+/* Why one that would have worked was not taken. */
+static void say_passed_over(struct slu_candidate *candidate, enum slu_transport taken, bool asked)
+{
+	size_t length = strlen(candidate->reason);
+
+	snprintf(candidate->reason + length, sizeof(candidate->reason) - length, "; %s %s",
+		 slu_transport_name(taken), asked ? "was asked for" : "costs less");
+}
+
 /* The first usable one, or the one that was asked for. */
 static void take(struct choice *choice, enum slu_transport wanted)
 {
-	bool taken = false;
+	const struct slu_candidate *taken;
 
-	for (uint32_t i = 0; i < choice->count; i++) {
+	for (uint32_t i = 0; i < choice->count && !choice_taken(choice); i++) {
 		struct slu_candidate *candidate = &choice->candidates[i];
-		bool asked = wanted == SLU_TRANSPORT_AUTO || wanted == candidate->transport;
 
-		candidate->chosen = candidate->usable && asked && !taken;
-		taken |= candidate->chosen;
+		candidate->chosen = candidate->usable && (wanted == SLU_TRANSPORT_AUTO ||
+							  wanted == candidate->transport);
 	}
+	taken = choice_taken(choice);
+	for (uint32_t i = 0; taken && i < choice->count; i++)
+		if (choice->candidates[i].usable && !choice->candidates[i].chosen)
+			say_passed_over(&choice->candidates[i], taken->transport,
+					wanted != SLU_TRANSPORT_AUTO);
 }
 
 int choice_make(struct choice *choice, struct client_pool *pool, const char *name,
@@ -193,19 +214,13 @@ int choice_make(struct choice *choice, struct client_pool *pool, const char *nam
 	return 0;
 }
 
-const struct slu_candidate *choice_taken(const struct choice *choice)
-{
-	for (uint32_t i = 0; i < choice->count; i++)
-		if (choice->candidates[i].chosen)
-			return &choice->candidates[i];
-	return NULL;
-}
-
 bool choice_refuse(struct choice *choice, enum slu_transport wanted, const char *why)
 {
-	for (uint32_t i = 0; i < choice->count; i++)
+	for (uint32_t i = 0; i < choice->count; i++) {
 		if (choice->candidates[i].chosen)
 			say(&choice->candidates[i], false, "%s", why);
+		choice->candidates[i].chosen = false;
+	}
 	take(choice, wanted);
 	return choice_taken(choice) != NULL;
 }

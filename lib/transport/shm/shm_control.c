@@ -22,7 +22,9 @@ enum { FD_SEGMENT, FD_AREA, FD_EVENT, FD_COUNT };
 static void shm_capabilities(struct transport_capabilities *capabilities)
 {
 	*capabilities = (struct transport_capabilities){.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
-							.immediate = true};
+							.immediate = true,
+							.latency_ns = 50,
+							.bytes_per_second = UINT64_C(20000000000)};
 }
 
 static int shm_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
