@@ -113,17 +113,22 @@ const uint32_t config_specs_count = sizeof(config_specs) / sizeof(config_specs[0
 
 const char config_usage[] =
 	"Usage: sluice-initiator --remote_segment NAME [options]\n"
+	"       sluice-initiator explain --remote_segment NAME [options]\n"
+	"       sluice-initiator doctor [--remote_segment NAME] [options]\n"
 	"\n"
 	"Reads and writes the memory of a sluice-target and reports how fast that went. "
 	"Writing\n"
 	"workloads overwrite the segment. '-' and '_' in names of flags are the same; a "
 	"switch\n"
-	"is turned off by --no-NAME or --NAME=false.\n";
+	"is turned off by --no-NAME or --NAME=false.\n"
+	"explain tells the ways to a segment, which is taken, and why the others are not. doctor\n"
+	"looks at this machine, and whether the segment can be reached, and says what mends it.\n";
 
 const char config_notes[] =
 	"\n"
-	"Exit codes: 0 done, and verified where asked; 1 failed, interrupted or wrong data;\n"
-	"            2 wrong command line.\n"
+	"Exit codes: 0 done, and verified where asked; 1 failed, interrupted or wrong data, no "
+	"way\n"
+	"            (explain), a problem (doctor); 2 wrong command line or configuration.\n"
 	"Example:    sluice-initiator --remote_segment ram0 --workload mix "
 	"--integrity_check\n";
 
@@ -199,9 +204,6 @@ static int check(struct config *config)
 	if (!rc)
 		rc = check_transport(config);
 
-	if (!rc && !config->remote_segment)
-		rc = fail(-EINVAL,
-			  "--remote_segment is required: the name that sluice-target serves");
 	if (!rc && !config->use_dram && !config->use_vram)
 		rc = fail(-EINVAL,
 			  "--use_dram and --use_vram are both off: no memory is left to use");
@@ -218,7 +220,7 @@ static int check(struct config *config)
 	return 0;
 }
 
-int config_check(void *values, const struct options *options)
+int config_check_doctor(void *values, const struct options *options)
 {
 	struct config *config = values;
 
@@ -227,6 +229,16 @@ int config_check(void *values, const struct options *options)
 	if (!options_given(options, "progress"))
 		config->progress = isatty(STDERR_FILENO);
 	return check(config);
+}
+
+int config_check(void *values, const struct options *options)
+{
+	const struct config *config = values;
+
+	if (!config->remote_segment)
+		return fail(-EINVAL,
+			    "--remote_segment is required: the name that sluice-target serves");
+	return config_check_doctor(values, options);
 }
 
 const char *config_workload_name(const struct config *config)

@@ -91,6 +91,9 @@ extern const char config_notes[];
  */
 int config_check(void *config, const struct options *options);
 
+/** The same, and --remote_segment may be missing. */
+int config_check_doctor(void *config, const struct options *options);
+
 /** "read", "write", "mix"; "sequential", "random". */
 const char *config_workload_name(const struct config *config);
 const char *config_access_name(const struct config *config);

@@ -20,6 +20,8 @@
 #include "common/settings.h"
 #include "gpu/gpu.h"
 #include "initiator/config.h"
+#include "initiator/doctor.h"
+#include "initiator/explain.h"
 #include "initiator/progress.h"
 #include "initiator/report.h"
 #include "initiator/report_json.h"
@@ -243,6 +245,8 @@ int main(int argc, char **argv)
 {
 	static const struct subcommand subcommands[] = {
 		{NULL, config_check, run},
+		{"explain", config_check, explain_run},
+		{"doctor", config_check_doctor, doctor_run},
 	};
 	const struct command command = {
 		.name = "sluice-initiator",

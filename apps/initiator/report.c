@@ -41,6 +41,8 @@ int report_init(struct report *report)
 	slu_remote_get_info(report->setup->remote, &path->remote);
 	slu_region_get_info(report->setup->region, &path->local);
 	slu_engine_get_info(report->setup->engine, &path->engine);
+	path->candidates_count = slu_remote_get_candidates(report->setup->remote, path->candidates,
+							   SLU_CANDIDATES_MAX);
 	machine_read(&report->machine);
 	return read_pollers(report);
 }
@@ -166,6 +168,28 @@ static void print_pollers(const struct report *report)
 	putchar('\n');
 }
 
+/* Who is at the other end of which connection, and why this transport and no other. */
+static void print_way(const struct path *path)
+{
+	const struct slu_remote_info *remote = &path->remote;
+
+	printf(LABEL "connected to %s as %s", "", remote->address ? remote->address : "unknown",
+	       remote->identity ? remote->identity : "unknown");
+	if (remote->transport == SLU_TRANSPORT_TCP)
+		printf(", %u data connections, %s", remote->connections,
+		       remote->encrypted ? "encrypted" : "NOT encrypted");
+	putchar('\n');
+	for (int i = 0; i < path->candidates_count; i++) {
+		const struct slu_candidate *candidate = &path->candidates[i];
+
+		printf(LABEL "%s%s: %s\n", i ? "" : "why",
+		       candidate->chosen   ? ""
+		       : candidate->usable ? "also possible, "
+					   : "not ",
+		       slu_transport_name(candidate->transport), candidate->reason);
+	}
+}
+
 static void print_path(const struct report *report)
 {
 	const struct path *path = &report->path;
@@ -181,6 +205,7 @@ static void print_path(const struct report *report)
 	       path->remote.node, local, path->local.node,
 	       path->local.exportable ? ", shareable" : "");
 	print_pollers(report);
+	print_way(path);
 }
 
 static void print_machine(const struct report *report)

@@ -21,6 +21,8 @@ struct path {
 	struct slu_region_info local;
 	struct slu_engine_info engine;
 	struct slu_poller_info *pollers; /* threads, engine.pollers of them */
+	struct slu_candidate candidates[SLU_CANDIDATES_MAX]; /* the ways that there were */
+	int candidates_count;
 };
 
 struct report {

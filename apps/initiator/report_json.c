@@ -131,6 +131,27 @@ static json_t *worker_cores_json(const struct setup *setup)
 	return cores;
 }
 
+static json_t *candidates_json(const struct path *path)
+{
+	json_t *candidates = json_array();
+
+	for (int i = 0; i < path->candidates_count; i++) {
+		const struct slu_candidate *candidate = &path->candidates[i];
+
+		json_array_append_new(candidates,
+				      json_pack("{s:s, s:b, s:b, s:s}", "transport",
+						slu_transport_name(candidate->transport), "chosen",
+						candidate->chosen, "usable", candidate->usable,
+						"reason", candidate->reason));
+	}
+	return candidates;
+}
+
+static json_t *text_or_null(const char *text)
+{
+	return text ? json_string(text) : json_null();
+}
+
 static json_t *path_json(const struct report *report)
 {
 	const struct path *path = &report->path;
@@ -154,7 +175,12 @@ static json_t *path_json(const struct report *report)
 	set(object, "queues", json_string(path->engine.pollers ? "poller" : "inline"));
 	set(object, "pollers", pollers_json(path, poll));
 	set(object, "worker_cores", worker_cores_json(report->setup));
-	set(object, "copy", path->engine.copy ? json_string(path->engine.copy) : json_null());
+	set(object, "copy", text_or_null(path->engine.copy));
+	set(object, "address", text_or_null(path->remote.address));
+	set(object, "identity", text_or_null(path->remote.identity));
+	set(object, "encrypted", json_boolean(path->remote.encrypted));
+	set(object, "connections", integer(path->remote.connections));
+	set(object, "candidates", candidates_json(path));
 	return object;
 }
 

@@ -29,7 +29,7 @@ static int divide_cores(struct setup *setup, const struct config *config,
 	return 0;
 }
 
-static int open_engine(struct setup *setup, const struct config *config)
+int setup_engine(struct setup *setup, const struct config *config)
 {
 	struct slu_engine_options options;
 	char poller_cores[CORES_TEXT] = "";
@@ -55,7 +55,7 @@ static int open_engine(struct setup *setup, const struct config *config)
 int setup_connect(struct setup *setup, const struct config *config)
 {
 	struct slu_remote_options options;
-	int rc = open_engine(setup, config);
+	int rc = setup_engine(setup, config);
 
 	if (rc)
 		return rc;

@@ -28,6 +28,9 @@ struct setup {
 	uint32_t worker_cores_count; /* 0 = not pinned */
 };
 
+/** Open the engine alone. @param setup  zeroed. @return 0; errors of slu_engine_open() */
+int setup_engine(struct setup *setup, const struct config *config);
+
 /**
  * Open the engine and connect to the remote segment.
  *

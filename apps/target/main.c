@@ -3,7 +3,7 @@
  * @file
  * sluice-target: exposes memory under names until a signal comes, then says what was moved.
  *
- * main -> command_main -> serve -> serving_open -> announce -> finish
+ * main -> command_main -> serve -> serving_open -> announce -> (reload) -> finish
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include <sluice/sluice.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
@@ -20,6 +21,7 @@
 #include "target/announce.h"
 #include "target/config.h"
 #include "target/doctor.h"
+#include "target/reload.h"
 #include "target/report.h"
 #include "target/serving.h"
 
@@ -40,10 +42,26 @@ static int finish(const struct serving *serving, const struct config *config, ui
 	return config->json ? report_write_json(serving, config, &outcome) : 0;
 }
 
-static void serve_until_told(void)
+/* What cannot be reloaded leaves the old rules in force: refused aloud, and serving goes on. */
+static void handle_reload(const struct serving *serving, struct settings *settings)
+{
+	int rc;
+
+	notify_reloading();
+	rc = reload(serving->engine, settings);
+	if (rc)
+		log_error("not reloaded, the old identities and keys stay in force: %s",
+			  slu_last_error());
+	notify_send("READY=1\nSTATUS=%s",
+		    rc ? "Serving; the last reload was refused, see the log" : "Serving");
+}
+
+static void serve_until_told(const struct serving *serving, struct settings *settings)
 {
 	notify_send("READY=1\nSTATUS=Serving\nMAINPID=%d", (int)getpid());
-	interrupt_wait(INTERRUPT_FOREVER);
+	while (!interrupt_wait(INTERRUPT_FOREVER))
+		if (interrupt_take_reload())
+			handle_reload(serving, settings);
 	notify_send("STOPPING=1\nSTATUS=Clients are told to leave");
 }
 
@@ -54,12 +72,13 @@ static int serve(struct settings *settings)
 	uint64_t began_ns;
 	int rc = interrupt_init();
 
+	interrupt_catch_reload();
 	if (!rc)
 		rc = serving_open(&serving, config, &settings->grants);
 	if (!rc) {
 		announce(&serving, config, &settings->grants);
 		began_ns = clock_monotonic_ns(NULL);
-		serve_until_told();
+		serve_until_told(&serving, settings);
 		rc = finish(&serving, config, began_ns);
 	}
 	if (rc)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/doctor/pcie.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,16 +54,21 @@ static void check_ordering(struct doctor *doctor, const char *name, const char *
 	uint8_t config[PCIE_CONFIG_BYTES];
 	size_t length = file_bytes(doctor, config, sizeof(config), "%s/config", device);
 	uint16_t control;
+	int rc;
 
 	find_address(doctor, device, address);
 	snprintf(check, sizeof(check), "relaxed ordering %.40s", name);
 	snprintf(remedy, sizeof(remedy), "sudo setpci -s %.40s CAP_EXP+8.w shows it: bit 4",
 		 address);
-	if (pcie_device_control(config, length, &control)) {
+	rc = pcie_device_control(config, length, &control);
+	if (rc == -ENOENT)
+		doctor_add(doctor, VERDICT_ABSENT, check, NULL,
+			   "the device tells of no PCI Express registers");
+	else if (rc)
 		doctor_add(doctor, VERDICT_SKIPPED, check, remedy,
 			   "the configuration space is not readable without root");
+	if (rc)
 		return;
-	}
 	snprintf(remedy, sizeof(remedy), "sudo setpci -s %.40s CAP_EXP+8.w=10:10, or in the BIOS",
 		 address);
 	if (control & PCIE_RELAXED_ORDERING)

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "target/reload.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "target/config.h"
+
+/* The values of an option as one text, for comparing. @return NULL out of memory */
+static char *value_text(const struct options *options, const struct option_spec *spec)
+{
+	uint32_t count = options_value_count(options, spec);
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return NULL;
+	for (uint32_t i = 0; i < count; i++) {
+		options_print_value(options, spec, i, out);
+		fputc('\n', out);
+	}
+	if (fclose(out)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static void print_unapplied(const struct settings *old, const struct settings *new)
+{
+	for (uint32_t i = 0; i < old->command->specs_count; i++) {
+		const struct option_spec *spec = &old->command->specs[i];
+		char *before = value_text(&old->options, spec);
+		char *after = value_text(&new->options, spec);
+
+		if (before && after && strcmp(before, after))
+			printf("  option %s: the new value counts when the target is started "
+			       "again\n",
+			       spec->name);
+		free(before);
+		free(after);
+	}
+}
+
+static int apply(struct slu_engine *engine, const struct settings *old, const struct settings *new)
+{
+	const struct config *config = old->config;
+	int rc = 0;
+
+	if (security_tls(&config->security))
+		rc = slu_engine_reload_tls(engine);
+	if (!rc)
+		rc = slu_engine_set_grants(engine, new->grants.items, new->grants.count);
+	return rc;
+}
+
+static void report(const struct settings *old, const struct settings *new)
+{
+	printf("reloaded %s: %u rights of identities\n", new->path ? new->path : "keys, no file",
+	       new->grants.count);
+	if (!grants_print_changes(&old->grants, &new->grants, stdout))
+		puts("  no right has changed");
+	if (old->grants.count && !new->grants.count)
+		puts("  WARNING: no identities are left in the file: whoever is let in may now do "
+		     "everything");
+	print_unapplied(old, new);
+}
+
+int reload(struct slu_engine *engine, struct settings *settings)
+{
+	struct settings new = {
+		.command = settings->command,
+		.argc = settings->argc,
+		.argv = settings->argv,
+	};
+	struct grants grants;
+	int rc = settings_read(&new);
+
+	if (!rc)
+		rc = config_check(new.config, &new.options);
+	if (!rc)
+		rc = apply(engine, settings, &new);
+	if (!rc) {
+		report(settings, &new);
+		grants = settings->grants;
+		settings->grants = new.grants;
+		new.grants = grants;
+	}
+	settings_fini(&new);
+	return rc;
+}
