@@ -27,14 +27,13 @@ int grants_check_identity(const char *identity, const char *where)
 	size_t length = strlen(identity);
 
 	for (size_t i = 0; i < length; i++)
-		if (iscntrl((unsigned char)identity[i]) || strchr("];", identity[i]))
+		if (!isgraph((unsigned char)identity[i]) || strchr("];", identity[i]))
 			length = 0;
 	if (!length || length > SLU_IDENTITY_MAX)
-		return fail(
-			-EINVAL,
-			"%s: \"%.80s\" is no identity: 1 to %d bytes, no control characters, no "
-			"']' and no ';'",
-			where, identity, SLU_IDENTITY_MAX);
+		return fail(-EINVAL,
+			    "%s: \"%.80s\" is no identity: 1 to %d printable characters without "
+			    "blanks, ']' and ';', or * for everybody",
+			    where, identity, SLU_IDENTITY_MAX);
 	return 0;
 }
 

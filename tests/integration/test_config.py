@@ -105,6 +105,7 @@ FILES = (
     (b"[target]\nsocket = /a\0b\n", ":2:", "NUL"),
     ("[identity]\nram0 = read\n", ":1:", "did you mean [identity NAME]?"),
     ("[identity " + "x" * 64 + "]\nram0 = read\n", ":1:", "no identity", "63"),
+    ("[identity alice cooper]\nram0 = read\n", ":1:", "no identity", "without blanks"),
     ("[identity alice]\n[target]\n", ":1:", "alice has no rights", "* = none"),
     ("[identity alice]\n", ":1:", "alice has no rights"),
     ("[identity alice]\nram0 = wriet\n", ":2:", "read,write", "did you mean write?"),
