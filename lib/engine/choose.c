@@ -62,6 +62,20 @@ static struct client *find_local(struct choice *choice, struct client_pool *pool
 	return local;
 }
 
+static void say_out_of_reach(struct slu_candidate *candidate, const char *path)
+{
+	if (path[0])
+		say(candidate, false,
+		    "the target is on this host, but its Unix socket %s is not to be reached from "
+		    "here: share that directory",
+		    path);
+	else
+		say(candidate, false,
+		    "the target is on this host, but no Unix socket of it can be reached from "
+		    "here: "
+		    "start it with --socket PATH in a directory that both see");
+}
+
 static void consider_shm(struct choice *choice, struct slu_candidate *candidate,
 			 struct client_pool *pool, uint64_t until_ns)
 {
@@ -76,10 +90,7 @@ static void consider_shm(struct choice *choice, struct slu_candidate *candidate,
 		choice->local = find_local(choice, pool, until_ns);
 	}
 	if (!choice->local) {
-		say(candidate, false,
-		    "the target is on this host, but no Unix socket of it can be reached from "
-		    "here: "
-		    "start it with --socket PATH in a directory that both see");
+		say_out_of_reach(candidate, welcome->socket);
 		return;
 	}
 	say(candidate, true, "both ends are on this host and share its Unix socket (%s)",
