@@ -44,9 +44,10 @@ enum slu_opcode {
  * SLU_CALL sends the @p length bytes at @p local_offset, 0..SLU_MESSAGE_MAX, and puts the answer at
  * @p remote_offset, which for a call counts from the start of the same region, into the @p tag
  * bytes there, 0..SLU_MESSAGE_MAX. A longer answer fails with -EMSGSIZE and nothing is written. The
- * calls of one remote that the owner has not answered are bounded (SLU_CALLS_MAX): others wait, in
- * order, until they may go or are late. Any right is enough to call. A call goes out once; one that
- * ended with -ETIMEDOUT may have reached the owner, whose answer is then dropped.
+ * calls of one remote that the owner has not answered are bounded (over shm to SLU_CALLS_MAX):
+ * others wait, in order, until they may go or are late. Any right is enough to call. A call goes
+ * out once; one that ended with -ETIMEDOUT may have reached the owner, whose answer is then
+ * dropped.
  */
 struct slu_op {
 	uint64_t user_data; /* handed back in the completion */

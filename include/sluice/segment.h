@@ -39,7 +39,7 @@ extern "C" {
 #define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote and poller */
 #define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
 #define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
-#define SLU_CALLS_MAX         16   /* sent and not answered, per remote and poller; others wait */
+#define SLU_CALLS_MAX         16   /* sent and not answered, per remote and poller, over shm */
 #define SLU_CANDIDATES_MAX    3    /* shm, verbs, tcp */
 
 struct slu_segment;
