@@ -18,6 +18,8 @@ NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"
 # lib/transport/tcp/wire.h
 REQUEST = struct.Struct("<B3xIIIQII")  # type, length, handle, generation, offset, tag, sequence
 READ, WRITE, NOTIFY, CALL = 1, 2, 3, 4
+RESPONSE = struct.Struct("<BxhII")  # type, status, length, sequence
+DONE, DATA, ANSWER = 1, 2, 3
 
 
 def psk_file(folder, **keys):

@@ -5,7 +5,9 @@ While one is at work a well-behaved client writes, reads and compares; none of i
 fail. Hostile clients come from other addresses of the loopback network, since failures count
 against the address that they come from.
 """
+import collections
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -20,8 +22,8 @@ import threading
 import time
 
 import harness
-from control import (PSK, READ, REQUEST, WRITE, Authority, Control, Refused, context, framed,
-                     psk_file, s_client)
+from control import (DONE, PSK, READ, REQUEST, RESPONSE, WRITE, Authority, Control, Refused,
+                     context, framed, psk_file, s_client)
 from harness import Process, Target, case, check, equal, eventually
 
 GROWTH_KIB = 1024
@@ -43,16 +45,16 @@ class Scene:
         self.keys = psk_file(folder, guest=PSK)
         self.intruder = context(self.good, self.good.issue("intruder"))
         self.other = context(self.good, self.good.issue("other"))
-        self.target = Target("--listen", "127.0.0.1:0", "--psk", self.keys, "--tls-cert",
-                             certificate, "--tls-key", key, "--tls-ca", self.good.path,
-                             size=str(SEGMENT_BYTES))
+        self.open_one = harness.unique("open")  # the segment of the hostile and of others
+        self.target = Target("--segment", f"{self.open_one}={SEGMENT_BYTES}", "--listen",
+                             "127.0.0.1:0", "--psk", self.keys, "--tls-cert", certificate,
+                             "--tls-key", key, "--tls-ca", self.good.path, size="16M")
         self.address = ("127.0.0.1", int(self.target.wait_for(r"@127\.0\.0\.1:(\d+)").group(1)))
-        self.remote = f"{self.target.name}@127.0.0.1:{self.address[1]}"
         self.report = os.path.join(folder, "report.json")
 
     def __enter__(self):
-        self.client = Process(harness.INITIATOR, "--remote_segment", self.remote, "--require",
-                              "tcp", "--psk", self.keys, "--workload", "mix", "--integrity_check",
+        self.client = Process(harness.INITIATOR, "--remote_segment",
+                              self.remote(self.target.name), "--require", "tcp", "--psk", self.keys, "--workload", "mix", "--integrity_check",
                               "--size", "4K", "--threads", "1", "--rate", "2k", "--duration",
                               "600", "--warmup", "0", "--no-use_vram", "--progress", "--json",
                               self.report)
@@ -70,6 +72,9 @@ class Scene:
         self.client.__exit__()
         self.target.__exit__()
 
+    def remote(self, segment):
+        return f"{segment}@127.0.0.1:{self.address[1]}"
+
     def thread_count(self):
         return len(os.listdir(f"/proc/{self.target.pid}/task"))
 
@@ -83,8 +88,13 @@ class Scene:
 
     def check_fds(self):
         eventually(lambda: harness.fds(self.target.pid) == self.fds,
-                   lambda: f"descriptors before: {self.fds}, after: "
-                           f"{harness.fds(self.target.pid)}", self.target)
+                   lambda: f"descriptors that came: {self.difference()[0]}, "
+                           f"that went: {self.difference()[1]}", self.target)
+
+    def difference(self):
+        now, before = collections.Counter(harness.fds(self.target.pid)), \
+            collections.Counter(self.fds)
+        return dict(now - before), dict(before - now)
 
     def check(self):
         """Nothing is left, the well-behaved client has not noticed, and another is served."""
@@ -101,8 +111,8 @@ class Scene:
         equal((report["errors_total"], report["mismatch"]), (0, None), "its errors", result)
 
     def serve_another(self):
-        result = harness.initiator("--remote_segment", self.remote, "--require", "tcp", "--psk",
-                                   self.keys, "--workload", "mix", "--integrity_check", "--size",
+        result = harness.initiator("--remote_segment", self.remote(self.open_one), "--require",
+                                   "tcp", "--psk", self.keys, "--workload", "mix", "--integrity_check", "--size",
                                    "4K", "--threads", "1")
         equal(result.code, 0, "exit code of another client", result)
 
@@ -218,7 +228,7 @@ def replayed_session(scene):
     recorder.start()
     with Control(("127.0.0.1", recorder.port), scene.intruder) as client:
         client.hello()
-        client.open(scene.target.name)
+        client.open(scene.open_one)
     recorder.join()
     check(len(recorder.recorded) > 500, "nothing was recorded")
     replay(scene, recorder.recorded)
@@ -273,7 +283,7 @@ class Data:
         self.control = scene.connect(scene.intruder)
         self.data = scene.connect(scene.intruder)
         token = self.control.hello()["token"]
-        self.grant = self.control.open(scene.target.name)["grant"]
+        self.grant = self.control.open(scene.open_one)["grant"]
         equal(self.data.attach(token)["type"], "attached", "answer to attach")
 
     def __enter__(self):
@@ -300,19 +310,34 @@ def garbage(scene):
             each.data.closed()
 
 
-@attack("requests beyond a segment, or for a segment of nobody, are refused")
+def status_of(data, request):
+    """What the target answers to one request; its type and status."""
+    check(data.send_bytes(request), "the data connection is closed")
+    answer = b""
+    while len(answer) < RESPONSE.size:
+        part = data.receive_bytes(RESPONSE.size - len(answer))
+        check(part, f"closed after {len(answer)} bytes of an answer")
+        answer += part
+    return RESPONSE.unpack(answer)[:2]
+
+
+@attack("requests beyond a segment, or for a segment of somebody else, are refused")
 def out_of_range(scene):
-    with Data(scene) as good:
-        beyond = [good.request(READ, 4096, SEGMENT_BYTES - 4095),
-                  good.request(READ, 4096, (1 << 64) - 4096),
-                  good.request(READ, 4096, 0, handle=good.grant["handle"] + 1000),
-                  good.request(READ, 4096, 0, generation=good.grant["generation"] + 1),
-                  good.request(WRITE, 4096, SEGMENT_BYTES) + b"x" * 4096]
-    for request in beyond:
-        with Data(scene) as each:
-            each.data.send_bytes(request)
-            answer = each.data.receive_bytes(12)
-            check(not answer or struct.unpack("<h", answer[2:4])[0] < 0, f"answered: {answer}")
+    with Data(scene) as one, Data(scene) as other:
+        last = SEGMENT_BYTES - 4096
+        equal(status_of(one.data, one.request(WRITE, 4096, last) + b"x" * 4096), (DONE, 0),
+              "a good request")
+        foreign = {key: other.grant[key] for key in ("handle", "generation")}
+        bad = [(-errno.ERANGE, READ, last + 1, {}), (-errno.ERANGE, READ, (1 << 64) - 4096, {}),
+               (-errno.ERANGE, WRITE, SEGMENT_BYTES, {}), (-errno.EACCES, READ, 0, foreign),
+               (-errno.EACCES, WRITE, 0, foreign),
+               (-errno.EKEYREVOKED, READ, 0, {"generation": one.grant["generation"] + 1}),
+               (-errno.EKEYREVOKED, READ, 0, {"handle": one.grant["handle"] + 1000}),
+               (-errno.EACCES, READ, 0, {"handle": 0xffffffff})]
+        for sequence, (error, kind, offset, changes) in enumerate(bad, 1):
+            request = one.request(kind, 4096, offset, sequence, **changes)
+            equal(status_of(one.data, request + (b"x" * 4096 if kind == WRITE else b"")),
+                  (DONE, error), f"answer to request {sequence}")
 
 
 @attack("a client that asks for much and reads nothing holds up nobody")

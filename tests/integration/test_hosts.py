@@ -93,11 +93,22 @@ def require_fails_closed():
                                           name)
                 equal(result.code, 1, "exit code", result)
                 check(name in result.err, "does not name the transport", result)
-                explanation(second, remote, "--insecure", "--require", name, code=1)
             equal(first.report_of("--remote_segment", remote, "--insecure", "--require", "tcp",
                                   *FLAGS)["transport"], "tcp", "transport on one host")
             stopped = target.stop()
         check(" 1 clients" in stopped.out, "a refused client was let in", stopped)
+
+
+@case("explain with --require says whether that transport is to be had")
+def explain_require():
+    with two_hosts() as (first, second, address):
+        with first.target("--listen", address, "--insecure") as target:
+            remote = f"{target.name}@{address}"
+            for name, code in (("shm", 1), ("verbs", 1), ("tcp", 0)):
+                candidates, result = explanation(second, remote, "--insecure", "--require", name,
+                                                 code=code)
+                equal(candidates[name]["chosen"], code == 0, f"{name} is chosen", result)
+            target.stop()
 
 
 @case("TCP without TLS leaves the host only with --insecure, at either end")
