@@ -170,7 +170,10 @@ def run_in_sandbox(folder, *args, **options):
     if os.geteuid() == 0:
         harness.need_root_to_change_user()
         os.chown(folder, harness.NOBODY, harness.NOBODY)
-    return Process(harness.TARGET, *args, preexec_fn=sandbox(folder), **options)
+    environment = dict(os.environ)
+    if harness.SANITIZED:
+        environment["ASAN_OPTIONS"] = environment.get("ASAN_OPTIONS", "") + ":detect_leaks=0"  # it looks by ptrace, which is forbidden
+    return Process(harness.TARGET, *args, preexec_fn=sandbox(folder), env=environment, **options)
 
 
 @case("the target works in the sandbox of the unit: it serves, reloads and ends")
