@@ -332,6 +332,8 @@ static int shake(struct connection *connection)
 		connection->state = CONNECTION_NEW;
 	else if (rc < 0 && rc != -ECONNRESET)
 		connection_failed(connection);
+	if (rc < 0 && tls_shaken(&connection->stream))
+		connection_refuse(connection, rc);
 	return rc < 0 ? rc : 0;
 }
 

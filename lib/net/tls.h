@@ -65,6 +65,9 @@ int tls_start(struct tls *tls, struct stream *stream, const char *host);
  */
 int tls_handshake(struct stream *stream);
 
+/** Is there a channel through which a refusal can be told, though tls_handshake() has failed? */
+bool tls_shaken(const struct stream *stream);
+
 /** Who the peer is, after the handshake: PSK identity or common name. Lives with the stream. */
 const char *tls_identity(const struct stream *stream);
 

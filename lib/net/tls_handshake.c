@@ -383,6 +383,11 @@ int tls_handshake(struct stream *stream)
 	return rc == 1 ? finish(stream) : tls_explain(stream->ssl, rc, &stream->wants_write);
 }
 
+bool tls_shaken(const struct stream *stream)
+{
+	return SSL_is_init_finished(stream->ssl);
+}
+
 const char *tls_identity(const struct stream *stream)
 {
 	return tls_peer(stream->ssl)->identity;
