@@ -108,6 +108,30 @@ static void test_back_pressure(void **state)
 	pair_close(&pair);
 }
 
+/* Goal: requests that waited for room in the responses are begun when the client reads at last. */
+static void test_reads_late(void **state)
+{
+	struct slu_completion done[64];
+	struct slu_op ops[200];
+	struct tcp_pair pair;
+	uint32_t posted, finished = 0;
+
+	(void)state;
+	pair_open(&pair, false);
+	for (int i = 0; i < 200; i++)
+		ops[i] = op(&pair, SLU_READ, 0, 0, 20000);
+	for (posted = 0; posted < 200;)
+		posted += post(&pair, ops + posted, 200 - posted);
+	for (int i = 0; i < 10000; i++) /* far beyond the turns that count as silent */
+		pair.service->run(pair.service);
+	for (int i = 0; i < 100000 && finished < 200; i++) {
+		pair.service->run(pair.service);
+		finished += pair_poll(&pair, done, 64);
+	}
+	assert_int_equal(finished, 200);
+	pair_close(&pair);
+}
+
 /* Goal: the target itself checks range, right, handle and generation. */
 static void test_target_checks(void **state)
 {
@@ -467,6 +491,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_back_pressure),
+		cmocka_unit_test(test_reads_late),
 		cmocka_unit_test(test_target_checks),
 		cmocka_unit_test(test_revoke_in_mid_transfer),
 		cmocka_unit_test(test_flush_write),

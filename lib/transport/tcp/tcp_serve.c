@@ -386,23 +386,27 @@ static uint32_t take_requests(struct tcp_service *service, struct connection *co
 	}
 }
 
+/*
+ * That responses which were stuck have left is work as well: requests may stand in the buffer that
+ * could not be begun for want of room, and no descriptor tells of them.
+ */
 static uint32_t serve(struct tcp_service *service, struct connection *connection)
 {
 	struct channel *channel = &connection->channel;
-	uint32_t work;
+	bool stuck = channel_unsent(channel);
+	uint32_t work = 0;
 
-	if (channel_unsent(channel) && channel_send(channel) < 0)
+	if (stuck && channel_send(channel) < 0)
 		connection->failed = true;
-	work = connection->failed ? 1 : take_requests(service, connection);
+	if (!connection->failed)
+		work = take_requests(service, connection);
 	if (!connection->failed) {
 		respond_done(connection);
 		if (channel_unsent(channel) && channel_send(channel) < 0)
 			connection->failed = true;
 	}
-	if (work > 0)
-		connection->silent = 0;
-	else
-		connection->silent++;
+	work += connection->failed || (stuck && !channel_unsent(channel));
+	connection->silent = work > 0 ? 0 : connection->silent + 1;
 	if (connection->failed)
 		drop(service, connection);
 	return work;
