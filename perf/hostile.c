@@ -22,7 +22,7 @@
 #include "base/clock.h"
 #include "net/tls.h"
 
-#define SOURCE        "127.0.0.2" /* failures count against the address they come from */
+#define SOURCE        "127.0.0.2" /* has its own 28000 ports */
 #define HELD          200         /* connections kept open at a time */
 #define GARBAGE_BYTES 65536
 #define WAIT_MS       100 /* for an answer, or for the target to close */

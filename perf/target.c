@@ -44,6 +44,7 @@ static const char *open_engine(const struct target_tcp *tcp, struct slu_engine *
 	slu_engine_options_init(&options);
 	options.name = "perf-target";
 	if (tcp->listen) {
+		slu_log_set(SLU_LOG_ERROR, NULL, NULL); /* hostile clients are not news here */
 		snprintf(core, sizeof(core), "%d", tcp->core);
 		options.listen = "127.0.0.1:0";
 		options.pollers = 1;

@@ -2,8 +2,7 @@
 """Hostile clients over TCP: each gets nothing, leaves nothing behind and keeps nobody out.
 
 While one is at work a well-behaved client writes, reads and compares; none of its operations may
-fail. Hostile clients come from other addresses of the loopback network, since failures count
-against the address that they come from.
+fail. Hostile clients come from other addresses of the loopback network, as from other hosts.
 """
 import collections
 import contextlib
