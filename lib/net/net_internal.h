@@ -47,6 +47,7 @@ struct tls_peer {
 	bool has_certificate;
 	bool unknown; /* server: of the identity that was offered no key is there */
 	bool by_key;  /* authenticated so */
+	bool shaken;  /* the handshake is over; OpenSSL forgets that after an error */
 	char identity[SLU_IDENTITY_MAX + 1]; /* client: which we offer; server: the client's */
 	uint8_t key_digest[KEY_DIGEST_BYTES];
 	char *host; /* client: for messages */

@@ -191,7 +191,7 @@ static int configure(SSL_CTX *ctx, enum tls_role role, const struct slu_tls_opti
 	/* Without one, OpenSSL lets a server that verifies its peers take no pre-shared key. */
 	if (role == TLS_SERVER)
 		if (role == TLS_SERVER)
-		SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"sluice", 6);
+			SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"sluice", 6);
 	if (given(files->cert_file))
 		rc = use_certificate(ctx, files);
 	if (rc == 0 && given(files->psk_file))

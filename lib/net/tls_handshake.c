@@ -216,7 +216,7 @@ static int explain_reason(const SSL *ssl, int reason)
 	case SSL_R_HTTPS_PROXY_REQUEST:
 	case SSL_R_PACKET_LENGTH_TOO_LONG:
 	case SSL_R_BAD_RECORD_TYPE:
-		if (!SSL_is_init_finished(ssl))
+		if (!peer->shaken)
 			return no_tls(peer);
 		break;
 	case SSL_R_CERTIFICATE_VERIFY_FAILED:
@@ -367,6 +367,7 @@ static int finish(struct stream *stream)
 	struct tls_peer *peer = tls_peer(stream->ssl);
 	int rc = 0;
 
+	peer->shaken = true;
 	peer->by_key = SSL_session_reused(stream->ssl);
 	if (!peer->by_key && peer->role == TLS_SERVER)
 		rc = take_common_name(stream->ssl, peer);
@@ -385,7 +386,7 @@ int tls_handshake(struct stream *stream)
 
 bool tls_shaken(const struct stream *stream)
 {
-	return SSL_is_init_finished(stream->ssl);
+	return tls_peer(stream->ssl)->shaken;
 }
 
 const char *tls_identity(const struct stream *stream)

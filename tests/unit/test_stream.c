@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bytes through both kinds of streams, full sockets and ends included. */
+#include "net/stream.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "net/tls.h"
+#include "tests/tap.h"
+#include "tests/unit/keys.h"
+
+#define TOTAL (3u << 20)
+
+static struct stream from, to;
+static struct tls *client, *server;
+
+static int plain_pair(void **state)
+{
+	int fds[2];
+
+	(void)state;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+		return -1;
+	from = (struct stream){.fd = fds[0]};
+	to = (struct stream){.fd = fds[1]};
+	return 0;
+}
+
+static int tls_pair(void **state)
+{
+	int done = 0;
+
+	if (plain_pair(state) < 0 || tls_start(client, &from, "t") < 0 ||
+	    tls_start(server, &to, NULL) < 0)
+		return -1;
+	for (int i = 0; i < 10 && done != 3; i++)
+		done |= (tls_handshake(&from) == 1) | (tls_handshake(&to) == 1) << 1;
+	return done == 3 ? 0 : -1;
+}
+
+static int close_pair(void **state)
+{
+	(void)state;
+	stream_close(&from);
+	stream_close(&to);
+	stream_close(&to); /* a closed one is accepted */
+	return 0;
+}
+
+static uint8_t *noise(void)
+{
+	uint8_t *bytes = malloc(TOTAL);
+	struct random random = {.state = 7};
+
+	assert_non_null(bytes);
+	for (size_t i = 0; i < TOTAL; i++)
+		bytes[i] = (uint8_t)random_next(&random);
+	return bytes;
+}
+
+/* Up to 64 pieces of what is left at @p at, their sizes by @p cut; the same for the same @p at. */
+static int pieces(uint8_t *bytes, size_t at, struct iovec iov[64])
+{
+	int count = 0;
+
+	while (at < TOTAL && count < 64) {
+		struct random cut = {.state = at};
+		size_t length = count % 7 == 3 ? 20000 : random_below(&cut, 300);
+
+		if (length > TOTAL - at)
+			length = TOTAL - at;
+		iov[count++] = (struct iovec){.iov_base = bytes + at, .iov_len = length};
+		at += length;
+	}
+	return count;
+}
+
+static size_t sum(const struct iovec *iov, int count)
+{
+	size_t total = 0;
+
+	for (int i = 0; i < count; i++)
+		total += iov[i].iov_len;
+	return total;
+}
+
+/* Drop @p done bytes off the front. */
+static int advance(struct iovec *iov, int count, size_t done)
+{
+	int dropped = 0;
+
+	while (dropped < count && done >= iov[dropped].iov_len)
+		done -= iov[dropped++].iov_len;
+	memmove(iov, iov + dropped, (size_t)(count - dropped) * sizeof(*iov));
+	count -= dropped;
+	if (count > 0) {
+		iov[0].iov_base = (char *)iov[0].iov_base + done;
+		iov[0].iov_len -= done;
+	}
+	return count;
+}
+
+/* Goal: all bytes arrive once and in order, in whatever pieces, though the socket fills up. */
+static void test_transfer(void **state)
+{
+	uint8_t *sent = noise(), *got = calloc(1, TOTAL);
+	struct iovec out[64], in[8];
+	size_t written = 0, read = 0;
+	unsigned full = 0;
+	int count = 0;
+
+	(void)state;
+	while (read < TOTAL) {
+		ssize_t rc;
+
+		while (written < TOTAL) {
+			if (count == 0)
+				count = pieces(sent, written, out);
+			rc = stream_write(&from, out, count);
+			assert_true(rc >= 0 && (size_t)rc <= sum(out, count));
+			if (rc == 0) {
+				full++;
+				assert_true(!from.ssl || from.wants_write);
+				break;
+			}
+			written += (size_t)rc;
+			count = advance(out, count, (size_t)rc);
+			if (count > 0 && sum(out, count) == 0)
+				count = 0;
+		}
+		for (int i = 0; i < 8; i++) {
+			size_t left = TOTAL - read, step = left / 8 < 50000 ? left / 8 : 50000;
+
+			in[i] = (struct iovec){.iov_base = got + read + (size_t)i * step,
+					       .iov_len = i < 7 ? step : left - 7 * step};
+			if (step == 50000 && i == 7)
+				in[i].iov_len = 50000;
+		}
+		rc = stream_read(&to, in, 8);
+		assert_true(rc >= 0);
+		read += (size_t)rc;
+	}
+	assert_memory_equal(sent, got, TOTAL);
+	assert_true(full > 0);
+	assert_int_equal(stream_read(&to, in, 1), 0);
+	assert_false(stream_pending(&to));
+	free(sent);
+	free(got);
+}
+
+/* Goal: the end of the stream comes after its last byte, as -ECONNRESET, and again. */
+static void test_end(void **state)
+{
+	char bytes[8];
+	struct iovec out = {.iov_base = "last", .iov_len = 4};
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+
+	(void)state;
+	assert_int_equal(stream_write(&from, &out, 1), 4);
+	stream_close(&from);
+	assert_int_equal(from.fd, -1);
+	assert_int_equal(stream_read(&to, &in, 1), 4);
+	assert_int_equal(stream_read(&to, &in, 1), -ECONNRESET);
+	assert_int_equal(stream_read(&to, &in, 1), -ECONNRESET);
+}
+
+/* Goal: writing to a peer that has gone is an error, and no signal kills the application. */
+static void test_no_signal(void **state)
+{
+	struct iovec out = {.iov_base = "lost", .iov_len = 4};
+	ssize_t rc;
+
+	(void)state;
+	signal(SIGPIPE, SIG_DFL);
+	stream_close(&to);
+	rc = stream_write(&from, &out, 1);
+	assert_true(rc == -EPIPE || rc == -ECONNRESET);
+	rc = stream_write(&from, &out, 1);
+	assert_true(rc == -EPIPE || rc == -ECONNRESET || rc == -EPROTO);
+}
+
+/* Goal: bytes that TLS has already read off the socket are pending. */
+static void test_pending(void **state)
+{
+	char bytes[4];
+	struct iovec out = {.iov_base = "eight...", .iov_len = 8};
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+
+	(void)state;
+	assert_int_equal(stream_write(&from, &out, 1), 8);
+	assert_int_equal(stream_read(&to, &in, 1), 4);
+	assert_true(stream_pending(&to));
+	assert_int_equal(stream_read(&to, &in, 1), 4);
+	assert_false(stream_pending(&to));
+}
+
+/* Goal: sixty-four small pieces cost one record, not one each. */
+static void test_gathering(void **state)
+{
+	struct iovec out[64];
+	int queued;
+
+	(void)state;
+	for (int i = 0; i < 64; i++)
+		out[i] = (struct iovec){.iov_base = "0123456789abcdef", .iov_len = 16};
+	assert_int_equal(stream_write(&from, out, 64), 1024);
+	assert_int_equal(ioctl(to.fd, FIONREAD, &queued), 0);
+	assert_in_range(queued, 1024, 1024 + 64);
+}
+
+/* Goal: what is no TLS any more, in the middle of a stream, is -EPROTO, not bytes. */
+static void test_garbage(void **state)
+{
+	char bytes[64];
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+
+	(void)state;
+	assert_int_equal(write(from.fd, "this is no record of TLS at all", 31), 31);
+	assert_int_equal(stream_read(&to, &in, 1), -EPROTO);
+	assert_true(stream_read(&to, &in, 1) < 0); /* and it stays broken */
+}
+
+/* Goal: a changed byte on the way is -EPROTO: nothing of its record is handed out. */
+static void test_tampering(void **state)
+{
+	char bytes[256];
+	struct iovec out = {.iov_base = "genuine", .iov_len = 7};
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	ssize_t length;
+
+	(void)state;
+	assert_int_equal(stream_write(&from, &out, 1), 7);
+	length = recv(to.fd, bytes, sizeof(bytes), 0);
+	assert_true(length > 7);
+	bytes[length - 1] ^= 1;
+	assert_int_equal(send(from.fd, bytes, (size_t)length, 0), length);
+	assert_int_equal(stream_read(&to, &in, 1), -EPROTO);
+}
+
+static int open_keys(void **state)
+{
+	struct slu_tls_options options = {0};
+
+	(void)state;
+	if (keys_open() < 0)
+		return -1;
+	options.psk_file = keys_write("keys", "alice:" KEY_ALICE "\n");
+	return tls_open(TLS_CLIENT, &options, &client) < 0 ||
+	       tls_open(TLS_SERVER, &options, &server) < 0;
+}
+
+static int close_keys(void **state)
+{
+	(void)state;
+	tls_close(client);
+	tls_close(server);
+	keys_close();
+	return 0;
+}
+
+#define plain(test)                                                                                \
+	{                                                                                          \
+#test " plain", test, plain_pair, close_pair, NULL                                 \
+	}
+#define over_tls(test)                                                                             \
+	{                                                                                          \
+#test " TLS", test, tls_pair, close_pair, NULL                                     \
+	}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		plain(test_transfer),     over_tls(test_transfer),  plain(test_end),
+		over_tls(test_end),       plain(test_no_signal),    over_tls(test_no_signal),
+		over_tls(test_pending),   over_tls(test_gathering), over_tls(test_garbage),
+		over_tls(test_tampering),
+	};
+
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	return cmocka_run_group_tests(tests, open_keys, close_keys);
+}
