@@ -60,7 +60,7 @@ def equal(got, expected, what, *results):
 
 def main():
     global TARGET, INITIATOR
-    TARGET, INITIATOR = sys.argv[1:3]
+    TARGET, INITIATOR = map(os.path.abspath, sys.argv[1:3])
     only = sys.argv[3] if len(sys.argv) > 3 else ""
     chosen = [(goal, function) for goal, function in _cases if only in goal]
     print(f"1..{len(chosen)}", flush=True)

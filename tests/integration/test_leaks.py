@@ -54,9 +54,10 @@ class Client:
             self.data += part
 
     def open(self, name):
-        self.send({"type": "hello", "versions": [1, 1], "name": "test"})
+        self.send({"type": "hello", "versions": [2, 2], "name": "test"})
         equal(self.receive()["type"], "welcome", "answer to hello")
-        self.send({"type": "open", "segment": name, "rights": 3, "transports": ["shm"]})
+        self.send({"type": "open", "session": 1, "segment": name, "rights": 3,
+                   "transports": ["shm"]})
         answer = self.receive()
         equal(answer["type"], "opened", f"answer to open ({answer})")
         check(self.fds, "no descriptors came")
@@ -157,7 +158,7 @@ def killed_targets():
 
 
 def hostile_messages(name):
-    hello = json.dumps({"type": "hello", "versions": [1, 1], "name": "x"}).encode()
+    hello = json.dumps({"type": "hello", "versions": [2, 2], "name": "x"}).encode()
     good = struct.pack("<I", len(hello)) + hello
     yield "nothing", b""
     yield "half a length", b"\x10\x00"
@@ -167,13 +168,14 @@ def hostile_messages(name):
     yield "half a body", struct.pack("<I", 100) + b'{"type":'
     for text in (b"{}", b"[]", b"null", b"7", b'"hello"', b'{"type":7}', b'{"type":"open"}',
                  b'{"type":"moved"}', b'{"type":"hello"}', b'{"type":"hello","versions":[]}',
-                 b'{"type":"hello","versions":"all"}', b'{"type":"hello","versions":[2,9]}',
+                 b'{"type":"hello","versions":"all"}', b'{"type":"hello","versions":[3,9]}',
                  b"\xff\xfe\x00{", b"[" * 16000, b'{"type":"' + b"a" * 16000 + b'"}'):
         yield repr(text[:40]), struct.pack("<I", len(text)) + text
-    for fields in ({}, {"segment": 7}, {"segment": "../etc"}, {"rights": 255}, {"rights": -1},
+    for fields in ({}, {"session": -1}, {"session": "1"}, {"segment": 7}, {"segment": "../etc"}, {"rights": 255}, {"rights": -1},
                    {"rights": 0}, {"transports": []}, {"transports": "shm"}, {"transports": [7]},
                    {"transports": ["nonsense"] * 900}, {"segment": "a" * 8000}):
-        message = {"type": "open", "segment": name, "rights": 3, "transports": ["tcp"], **fields}
+        message = {"type": "open", "session": 1, "segment": name, "rights": 3,
+                   "transports": ["tcp"], **fields}
         body = json.dumps(message).encode()
         yield f"open with {str(fields)[:60]}", good + struct.pack("<I", len(body)) + body
     chance = random.Random(1)
