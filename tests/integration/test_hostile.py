@@ -108,6 +108,7 @@ class Scene:
             report = json.load(file)
         check(report["operations"] > 0, "the well-behaved client did nothing", result)
         equal((report["errors_total"], report["mismatch"]), (0, None), "its errors", result)
+        self.target.stop()
 
     def serve_another(self):
         result = harness.initiator("--remote_segment", self.remote(self.open_one), "--require",
