@@ -22,6 +22,14 @@ int log_enabled(enum slu_log_level level)
 	return level <= log_level;
 }
 
+/* Texts of peers are quoted: none may begin a line of its own or talk to a terminal. */
+static void keep_to_one_line(char *text)
+{
+	for (char *c = text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+}
+
 void log_line(enum slu_log_level level, const char *format, ...)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
@@ -33,6 +41,7 @@ void log_line(enum slu_log_level level, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
+	keep_to_one_line(text);
 	if (log_receiver)
 		log_receiver(log_receiver_arg, level, text);
 	else
@@ -46,6 +55,7 @@ int fail(int error, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(last_error, sizeof(last_error), format, args);
 	va_end(args);
+	keep_to_one_line(last_error);
 	log_debug("%s", last_error);
 	return error;
 }

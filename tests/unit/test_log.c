@@ -69,6 +69,19 @@ static void test_fail_keeps_cause(void **state)
 	assert_string_equal(slu_last_error(), "want 7 pages");
 }
 
+/* Goal: what a peer said cannot begin a line of its own, nor talk to a terminal. */
+static void test_quoted_text(void **state)
+{
+	struct received received = {0};
+
+	(void)state;
+	slu_log_set(SLU_LOG_INFO, receive, &received);
+	log_error("client \"%s\"", "x\nerror: fine\033[2J\x7f\tcaf\xc3\xa9");
+	assert_string_equal(received.text, "client \"x?error: fine?[2J??caf\xc3\xa9\"");
+	fail(-EPROTO, "said \"%s\"", "a\r\nb");
+	assert_string_equal(slu_last_error(), "said \"a??b\"");
+}
+
 static void *fail_elsewhere(void *arg)
 {
 	(void)arg;
@@ -94,6 +107,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_level_filters, restore_log),
 		cmocka_unit_test_teardown(test_long_line_is_cut, restore_log),
 		cmocka_unit_test(test_fail_keeps_cause),
+		cmocka_unit_test_teardown(test_quoted_text, restore_log),
 		cmocka_unit_test(test_last_error_is_per_thread),
 	};
 

@@ -1,0 +1,1090 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A server and real clients over TCP, with and without TLS; and hostile ones over bare sockets. */
+#include <errno.h>
+#include <ifaddrs.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/client.h"
+#include "control/server.h"
+#include "net/stream.h"
+#include "net/tls.h"
+#include "tests/tap.h"
+#include "tests/unit/keys.h"
+#include "transport/transport.h"
+
+#define PATIENCE_MS 15000
+#define DAY         86400L
+#define TIMEOUT_US  10000000
+
+static const struct trust trust;
+static struct control_thread *control;
+static struct server *server;
+static struct tls *server_tls, *client_tls;
+static struct client_pool *pool;
+static struct listener *listener;
+static struct endpoint at;
+
+static struct peer_info last_peer;
+static struct stream attached[8];
+static _Atomic unsigned attached_count, opened, closed, gone;
+static _Atomic uint64_t attached_to, gone_last;
+static _Atomic int lost_with;
+static _Atomic unsigned lost_count;
+
+static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
+		   const json_t *transports, json_t *answer, int fds[MESSAGE_FDS_MAX],
+		   uint32_t *close_mask, void **client)
+{
+	json_t *fields;
+
+	(void)arg;
+	(void)transports;
+	(void)fds;
+	(void)close_mask;
+	if (strcmp(segment, "ram") != 0)
+		return fail(-EACCES, "%s may not use %s", peer->identity, segment);
+	fields = json_pack("{s:s, s:i, s:i, s:i, s:i, s:{}}", "transport", "tcp", "length", 4096,
+			   "rights", rights, "page_bytes", 4096, "node", 0, "grant");
+	json_object_update(answer, fields);
+	json_decref(fields);
+	last_peer = *peer;
+	*client = &opened;
+	atomic_fetch_add(&opened, 1);
+	return 0;
+}
+
+static void on_moved(void *client, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
+{
+	(void)client;
+	(void)operations;
+	(void)bytes_read;
+	(void)bytes_written;
+}
+
+static void on_close(void *client, bool lost)
+{
+	(void)client;
+	(void)lost;
+	atomic_fetch_add(&closed, 1);
+}
+
+static void on_attach(void *arg, struct stream *stream, uint64_t connection)
+{
+	(void)arg;
+	attached[atomic_load(&attached_count)] = *stream;
+	atomic_store(&attached_to, connection);
+	atomic_fetch_add(&attached_count, 1);
+}
+
+static void on_gone(void *arg, uint64_t connection)
+{
+	(void)arg;
+	atomic_store(&gone_last, connection);
+	atomic_fetch_add(&gone, 1);
+}
+
+static const struct server_callbacks callbacks = {.open = on_open,
+						  .moved = on_moved,
+						  .close = on_close,
+						  .attach = on_attach,
+						  .gone = on_gone};
+
+static void on_lost(void *arg, int error)
+{
+	(void)arg;
+	atomic_store(&lost_with, error);
+	atomic_fetch_add(&lost_count, 1);
+}
+
+static void on_totals(void *arg, struct client_totals *totals)
+{
+	(void)arg;
+	*totals = (struct client_totals){0};
+}
+
+static const struct session_callbacks session_callbacks = {.lost = on_lost, .totals = on_totals};
+
+/* ---- set-up: which ends have what ---- */
+
+struct setting {
+	struct slu_tls_options target;
+	struct slu_tls_options initiator;
+	bool target_plain;
+	bool initiator_plain;
+	struct server_limits limits;
+	const char *address; /* NULL: loopback */
+};
+
+static struct slu_tls_options psk(const char *file, const char *identity)
+{
+	return (struct slu_tls_options){.psk_file = keys_path(file), .identity = identity};
+}
+
+static struct slu_tls_options certificate(const char *name)
+{
+	char crt[64], key[64];
+
+	snprintf(crt, sizeof(crt), "%s.crt", name);
+	snprintf(key, sizeof(key), "%s.key", name);
+	return (struct slu_tls_options){.cert_file = keys_path(crt),
+					.key_file = keys_path(key),
+					.ca_file = keys_path("ca.crt")};
+}
+
+static int start_client(const struct setting *setting)
+{
+	struct client_pool_options options = {.control = control,
+					      .name = "unit",
+					      .trust = &trust,
+					      .tcp_plain = setting->initiator_plain};
+
+	client_tls = NULL;
+	if (tls_wanted(&setting->initiator) &&
+	    tls_open(TLS_CLIENT, &setting->initiator, &client_tls) < 0)
+		return -1;
+	options.tls = client_tls;
+	return client_pool_create(&options, &pool);
+}
+
+static void begin(struct setting setting)
+{
+	struct server_options options = {.control = control,
+					 .trust = &trust,
+					 .name = "unit",
+					 .incarnation = 5,
+					 .tcp_plain = setting.target_plain,
+					 .limits = setting.limits,
+					 .callbacks = &callbacks};
+
+	server_tls = NULL;
+	if (tls_wanted(&setting.target))
+		assert_int_equal(tls_open(TLS_SERVER, &setting.target, &server_tls), 0);
+	options.tls = server_tls;
+	assert_int_equal(server_create(&options, &server), 0);
+	assert_int_equal(server_listen_tcp(server,
+					   setting.address ? setting.address : "127.0.0.1:0",
+					   setting.address != NULL, &listener),
+			 0);
+	at = (struct endpoint){0};
+	assert_int_equal(address_parse(listener_address(listener), &at.tcp), 0);
+	assert_int_equal(start_client(&setting), 0);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	atomic_store(&attached_count, 0);
+	atomic_store(&opened, 0);
+	atomic_store(&closed, 0);
+	atomic_store(&gone, 0);
+	atomic_store(&lost_with, 0);
+	atomic_store(&lost_count, 0);
+	server = NULL;
+	pool = NULL;
+	server_tls = client_tls = NULL;
+	return control_thread_start(&control);
+}
+
+static void end(void)
+{
+	client_pool_destroy(pool);
+	server_destroy(server);
+	for (unsigned i = 0; i < attached_count; i++)
+		stream_close(&attached[i]);
+	atomic_store(&attached_count, 0);
+	tls_close(client_tls);
+	tls_close(server_tls);
+	pool = NULL;
+	server = NULL;
+	client_tls = server_tls = NULL;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	end();
+	control_thread_stop(control);
+	return 0;
+}
+
+/* ---- steps ---- */
+
+static bool becomes(_Atomic unsigned *count, unsigned value)
+{
+	for (int i = 0; i < PATIENCE_MS && atomic_load(count) != value; i++)
+		usleep(1000);
+	return atomic_load(count) == value;
+}
+
+static struct client *connected(void)
+{
+	struct client *client = NULL;
+	int rc = client_connect(pool, &at, "ram", TIMEOUT_US, &client);
+
+	if (rc < 0)
+		fail_msg("connect: %d (%s)", rc, slu_last_error());
+	return client;
+}
+
+static void expect_refused(int error, const char *text)
+{
+	struct client *client;
+	int rc = client_connect(pool, &at, "ram", TIMEOUT_US, &client);
+
+	if (rc != error || !strstr(slu_last_error(), text))
+		fail_msg("%d (%s), not %d (... %s ...)", rc, slu_last_error(), error, text);
+}
+
+static int open_segment(struct client *client, const char *segment, struct session **session)
+{
+	static const enum slu_transport transports[] = {SLU_TRANSPORT_TCP};
+	const struct session_request request = {.segment = segment,
+						.rights = SLU_RIGHT_READ,
+						.transports = transports,
+						.transport_count = 1,
+						.timeout_us = TIMEOUT_US,
+						.callbacks = &session_callbacks};
+	struct client_grant grant;
+	int rc = session_open(client, &request, session, &grant);
+
+	if (rc == 0)
+		client_grant_free(&grant);
+	return rc;
+}
+
+static struct session *opened_on(struct client *client)
+{
+	struct session *session = NULL;
+	int rc = open_segment(client, "ram", &session);
+
+	if (rc < 0)
+		fail_msg("open: %d (%s)", rc, slu_last_error());
+	return session;
+}
+
+static void wait_readable(int fd)
+{
+	struct pollfd readable = {.fd = fd, .events = POLLIN};
+
+	assert_int_equal(poll(&readable, 1, PATIENCE_MS), 1);
+}
+
+static void expect_bytes(struct stream *stream, const char *text)
+{
+	char bytes[64] = "";
+	size_t have = 0;
+
+	while (have < strlen(text)) {
+		struct iovec iov = {.iov_base = bytes + have, .iov_len = strlen(text) - have};
+		ssize_t got = stream_read(stream, &iov, 1);
+
+		assert_true(got >= 0);
+		if (got == 0)
+			wait_readable(stream->fd);
+		have += (size_t)got;
+	}
+	assert_string_equal(bytes, text);
+}
+
+static void write_text(struct stream *stream, const char *text)
+{
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
+
+	assert_int_equal(stream_write(stream, &iov, 1), strlen(text));
+}
+
+/* A data connection that works both ways. */
+static void check_data(struct client *client, const char *described)
+{
+	struct transport_peer *peer = client_peer(client);
+	struct stream stream;
+	unsigned before = atomic_load(&attached_count);
+	int rc = peer->dial(peer, &stream);
+
+	if (rc < 0)
+		fail_msg("dial: %d (%s)", rc, slu_last_error());
+	assert_true(becomes(&attached_count, before + 1));
+	assert_string_equal(stream_describe(&stream), described);
+	assert_string_equal(stream_describe(&attached[before]), described);
+	assert_int_equal(peer->encrypted, strcmp(described, "plain") != 0);
+	write_text(&stream, "there");
+	expect_bytes(&attached[before], "there");
+	write_text(&attached[before], "and back");
+	expect_bytes(&stream, "and back");
+	stream_close(&stream);
+}
+
+/* ---- well-behaved ---- */
+
+/* Goal: over loopback without TLS a client is anonymous, opens sessions and attaches data. */
+static void test_plain(void **state)
+{
+	const struct client_welcome *welcome;
+	struct session *session;
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){0});
+	client = connected();
+	session = opened_on(client);
+	welcome = client_welcome(client);
+	assert_string_equal(last_peer.identity, "anonymous");
+	assert_string_equal(welcome->identity, "anonymous");
+	assert_false(last_peer.is_unix);
+	assert_false(last_peer.owner);
+	assert_false(welcome->encrypted);
+	assert_false(welcome->is_unix);
+	assert_true(welcome->same_host);
+	assert_int_equal(welcome->tcp.port, at.tcp.port);
+	assert_int_equal(strncmp(welcome->address, "tcp:127.0.0.1:", 14), 0);
+	check_data(client, "plain");
+	assert_int_equal(attached_to, last_peer.connection);
+	session_close(session);
+	assert_int_equal(gone, 0);
+	client_release(client);
+	assert_true(becomes(&gone, 1));
+	assert_int_equal(gone_last, last_peer.connection);
+	assert_int_equal(closed, 1);
+	assert_int_equal(lost_count, 0);
+}
+
+/* Goal: with a key the identity is the key's, and data is encrypted. */
+static void test_key(void **state)
+{
+	struct session *session;
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	client = connected();
+	session = opened_on(client);
+	assert_string_equal(last_peer.identity, "bob");
+	assert_string_equal(client_welcome(client)->identity, "bob");
+	assert_true(client_welcome(client)->encrypted);
+	check_data(client, "TLS 1.3");
+	session_close(session);
+	client_release(client);
+}
+
+/* Goal: with certificates the identity is the common name. */
+static void test_certificates(void **state)
+{
+	struct session *session;
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){.target = certificate("target"), .initiator = certificate("carol")});
+	client = connected();
+	session = opened_on(client);
+	assert_string_equal(last_peer.identity, "carol");
+	check_data(client, "TLS 1.3");
+	session_close(session);
+	client_release(client);
+}
+
+/* Goal: data goes in the clear only where both ends want it. */
+static void test_plain_data(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		struct client *client;
+
+		begin((struct setting){.target = psk("all", NULL),
+				       .initiator = psk("all", "bob"),
+				       .target_plain = i & 1,
+				       .initiator_plain = i & 2});
+		client = connected();
+		check_data(client, i == 3 ? "plain" : "TLS 1.3");
+		client_release(client);
+		end();
+	}
+}
+
+/* Goal: over a Unix socket the target says where data connections go, and they work. */
+static void test_data_of_unix_client(void **state)
+{
+	struct endpoint local = {.is_unix = true};
+	struct listener *unix_listener;
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){.address = "0.0.0.0:0"});
+	local.path.sun_family = AF_UNIX;
+	snprintf(local.path.sun_path + 1, 64, "sluice/unit-network-%d", (int)getpid());
+	local.path_length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+					strlen(local.path.sun_path + 1));
+	assert_int_equal(server_listen(server, &local.path, local.path_length, &unix_listener), 0);
+	at = local;
+	client = connected();
+	assert_true(client_welcome(client)->is_unix);
+	assert_string_equal(client_welcome(client)->tcp.host, "0.0.0.0");
+	check_data(client, "plain");
+	client_release(client);
+	server_unlisten(server, listener);
+	client = connected();
+	assert_int_equal(client_welcome(client)->tcp.port, 0);
+	assert_int_equal(client_peer(client)->dial(client_peer(client), &(struct stream){0}),
+			 -EOPNOTSUPP);
+	assert_non_null(strstr(slu_last_error(), "--listen"));
+	client_release(client);
+}
+
+static void *open_and_close(void *arg)
+{
+	struct client *client = NULL;
+	struct session *session = NULL;
+
+	if (client_connect(pool, &at, "ram", TIMEOUT_US, &client) == 0 &&
+	    open_segment(client, "ram", &session) == 0) {
+		atomic_fetch_add((_Atomic unsigned *)arg, 1);
+		while (atomic_load((_Atomic unsigned *)arg) < 32)
+			usleep(1000);
+	}
+	session_close(session);
+	client_release(client);
+	return NULL;
+}
+
+/* Goal: threads that connect at the same time share one connection. */
+static void test_shared_connection(void **state)
+{
+	_Atomic unsigned ready = 0;
+	pthread_t threads[32];
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	for (int i = 0; i < 32; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, open_and_close, &ready), 0);
+	for (int i = 0; i < 32; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(ready, 32);
+	assert_int_equal(opened, 32);
+	assert_true(becomes(&gone, 1));
+	assert_int_equal(closed, 32);
+}
+
+/* Goal: a thousand sessions over one TLS connection, and the table of either end forgets them. */
+static void test_thousand_sessions(void **state)
+{
+	static struct session *sessions[1000];
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	client = connected();
+	for (int i = 0; i < 1000; i++)
+		sessions[i] = opened_on(client);
+	assert_int_equal(server_session_count(server), 1000);
+	assert_int_equal(server_connection_count(server), 1);
+	for (int i = 0; i < 1000; i++)
+		session_close(sessions[i]);
+	assert_true(becomes(&closed, 1000));
+	assert_int_equal(server_session_count(server), 0);
+	client_release(client);
+	assert_int_equal(lost_count, 0);
+}
+
+/* Goal: a target that dies is told to its sessions once; the next connection is a new one. */
+static void test_target_dies(void **state)
+{
+	struct session *session;
+	struct client *client, *other;
+	char address[ADDRESS_TEXT_MAX];
+	struct server_options options = {.control = control,
+					 .trust = &trust,
+					 .name = "next",
+					 .incarnation = 6,
+					 .callbacks = &callbacks};
+
+	(void)state;
+	begin((struct setting){0});
+	client = connected();
+	session = opened_on(client);
+	strcpy(address, listener_address(listener));
+	server_destroy(server);
+	assert_true(becomes(&lost_count, 1));
+	assert_int_equal(lost_with, -ECONNRESET);
+	assert_int_equal(server_create(&options, &server), 0);
+	assert_int_equal(server_listen_tcp(server, address, false, &listener), 0);
+	other = connected();
+	assert_ptr_not_equal(other, client);
+	assert_int_equal(client_welcome(other)->incarnation, 6);
+	client_release(other);
+	session_close(session);
+	client_release(client);
+}
+
+/* ---- refusals: each with its own error ---- */
+
+/* Goal: an identity's wrong key is -EKEYREJECTED. */
+static void test_wrong_key(void **state)
+{
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("wrong", NULL)});
+	expect_refused(-EKEYREJECTED, "another key for the identity \"alice\"");
+}
+
+/* Goal: an identity that the target does not know is -ENOKEY. */
+static void test_unknown_identity(void **state)
+{
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("mallory", NULL)});
+	expect_refused(-ENOKEY, "does not know the identity \"mallory\"");
+}
+
+/* Goal: a certificate that expired since it was loaded is -EKEYEXPIRED. */
+static void test_expired_certificate(void **state)
+{
+	(void)state;
+	keys_certificate("short", "ca", "shorty", NULL, 2);
+	begin((struct setting){.target = certificate("target"), .initiator = certificate("short")});
+	sleep(3);
+	expect_refused(-EKEYEXPIRED, "our certificate has expired");
+}
+
+/* Goal: a certificate of another authority is -EKEYREJECTED, at whichever end; a name that does not
+ * fit as well, and a common name that is no identity. */
+static void test_rejected_certificates(void **state)
+{
+	(void)state;
+	begin((struct setting){.target = certificate("target"),
+			       .initiator = certificate("foreign")});
+	expect_refused(-EKEYREJECTED, "does not trust the authority");
+	end();
+	begin((struct setting){.target = certificate("foreign"),
+			       .initiator = certificate("carol")});
+	expect_refused(-EKEYREJECTED, "is not trusted");
+	end();
+	begin((struct setting){.target = certificate("carol"), .initiator = certificate("carol")});
+	expect_refused(-EKEYREJECTED, "another name");
+	end();
+	begin((struct setting){.target = certificate("target"),
+			       .initiator = certificate("posing")});
+	expect_refused(-EKEYREJECTED, "no common name");
+}
+
+/* Goal: where only one end speaks TLS it is -EPERM, with what to do. */
+static void test_tls_mismatch(void **state)
+{
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL)});
+	expect_refused(-EPERM, "requires TLS: give --psk");
+	end();
+	begin((struct setting){.initiator = psk("bob", NULL)});
+	expect_refused(-EPERM, "does not speak TLS");
+}
+
+/* Goal: the initiator does not leave the host in the clear. */
+static void test_exposed_initiator(void **state)
+{
+	(void)state;
+	begin((struct setting){0});
+	assert_int_equal(address_parse("192.0.2.1:7000", &at.tcp), 0);
+	expect_refused(-EPERM, "--insecure");
+}
+
+/* Goal: a name that is not known is -EADDRNOTAVAIL. */
+static void test_name_unknown(void **state)
+{
+	struct client *client;
+	int rc;
+
+	(void)state;
+	begin((struct setting){0});
+	assert_int_equal(address_parse("no-such-host.invalid:7000", &at.tcp), 0);
+	rc = client_connect(pool, &at, "ram", TIMEOUT_US, &client);
+	if (rc == -ETIMEDOUT)
+		skip_because("the name server does not answer");
+	assert_int_equal(rc, -EADDRNOTAVAIL);
+	assert_non_null(strstr(slu_last_error(), "no-such-host.invalid"));
+}
+
+/* Goal: a port where nobody listens is -ECONNREFUSED. */
+static void test_nobody_listens(void **state)
+{
+	(void)state;
+	begin((struct setting){0});
+	server_unlisten(server, listener);
+	expect_refused(-ECONNREFUSED, "no target listens at 127.0.0.1:");
+}
+
+/* Goal: addresses that cannot be listened at: each for its own reason. */
+static void test_listen(void **state)
+{
+	struct listener *other = NULL;
+
+	(void)state;
+	begin((struct setting){0});
+	assert_int_equal(server_listen_tcp(server, listener_address(listener), false, &other),
+			 -EADDRINUSE);
+	assert_non_null(strstr(slu_last_error(), "is taken"));
+	assert_int_equal(server_listen_tcp(server, "192.0.2.1:0", true, &other), -EADDRNOTAVAIL);
+	assert_int_equal(server_listen_tcp(server, "0.0.0.0:0", false, &other), -EPERM);
+	assert_non_null(strstr(slu_last_error(), "--insecure"));
+	assert_int_equal(server_listen_tcp(server, "[::]:0", false, &other), -EPERM);
+	assert_int_equal(server_listen_tcp(server, "7000", false, &other), -EINVAL);
+	assert_null(other);
+	assert_int_equal(server_listen_tcp(server, "0.0.0.0:0", true, &other), 0);
+	server_unlisten(server, other);
+	end();
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	assert_int_equal(server_listen_tcp(server, "0.0.0.0:0", false, &other), 0);
+}
+
+/* Goal: a segment that is not granted is -EACCES; the connection serves others. */
+static void test_refused_segment(void **state)
+{
+	struct session *session = NULL;
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){0});
+	client = connected();
+	assert_int_equal(open_segment(client, "rom", &session), -EACCES);
+	assert_non_null(strstr(slu_last_error(), "anonymous may not use rom"));
+	assert_null(session);
+	session = opened_on(client);
+	session_close(session);
+	client_release(client);
+}
+
+/* Goal: an identity that has lost its key loses its session within a second and cannot come back;
+ * others stay; a broken file changes nothing. */
+static void test_revoked_key(void **state)
+{
+	struct tls *alice_tls;
+	struct slu_tls_options alice = psk("all", "alice");
+	struct client_pool_options options = {.control = control, .name = "a", .trust = &trust};
+	struct client_pool *bob_pool, *alice_pool;
+	struct session *of_alice, *of_bob;
+	struct client *client;
+	uint64_t cpu_ns;
+
+	(void)state;
+	keys_write("changing", "alice:" KEY_ALICE "\nbob:" KEY_BOB "\n");
+	begin((struct setting){.target = psk("changing", NULL), .initiator = psk("all", "bob")});
+	bob_pool = pool;
+	assert_int_equal(tls_open(TLS_CLIENT, &alice, &alice_tls), 0);
+	options.tls = alice_tls;
+	assert_int_equal(client_pool_create(&options, &alice_pool), 0);
+	client = connected();
+	of_bob = opened_on(client);
+	client_release(client);
+	pool = alice_pool;
+	client = connected();
+	of_alice = opened_on(client);
+	client_release(client);
+	keys_write("changing", "nonsense\n");
+	assert_int_equal(server_reload_tls(server), -EINVAL);
+	assert_int_equal(server_session_count(server), 2);
+	keys_write("changing", "bob:" KEY_BOB "\n");
+	assert_int_equal(server_reload_tls(server), 0);
+	assert_int_equal(server_session_count(server), 1);
+	assert_true(becomes(&lost_count, 1));
+	assert_int_equal(lost_with, -EKEYREVOKED);
+	assert_int_equal(session_usage(of_alice, 1000000, &cpu_ns), -EKEYREVOKED);
+	assert_int_equal(session_usage(of_bob, 10000000, &cpu_ns), 0);
+	assert_int_equal(gone, 1);
+	expect_refused(-ENOKEY, "\"alice\"");
+	session_close(of_alice);
+	session_close(of_bob);
+	client_pool_destroy(alice_pool);
+	pool = bob_pool;
+	tls_close(alice_tls);
+}
+
+/* ---- over bare sockets ---- */
+
+static int dial(void)
+{
+	uint64_t until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
+	union address addresses[ADDRESSES_MAX];
+	int fd;
+
+	assert_int_equal(address_resolve(&at.tcp, until_ns, addresses), 1);
+	fd = address_connect(addresses, 1, until_ns);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static void say(struct stream *stream, json_t *message)
+{
+	struct message_writer writer = {.limit_bytes = 0};
+
+	assert_int_equal(message_send(&writer, stream, message, NULL, 0), 0);
+}
+
+static json_t *hear(struct stream *stream)
+{
+	struct message_reader reader = {0};
+	json_t *message;
+	int rc;
+
+	while ((rc = message_read(&reader, stream, &message)) == 0)
+		wait_readable(stream->fd);
+	assert_int_equal(rc, 1);
+	return message;
+}
+
+static void expect_refusal(struct stream *stream, int error)
+{
+	json_t *message = hear(stream);
+
+	assert_string_equal(message_type(message), "refused");
+	assert_int_equal(json_integer_value(json_object_get(message, "error")), error);
+	json_decref(message);
+}
+
+/* Whatever comes before it. */
+static void expect_end(int fd)
+{
+	char waste[4096];
+	ssize_t got;
+
+	do {
+		wait_readable(fd);
+		got = recv(fd, waste, sizeof(waste), 0);
+	} while (got > 0);
+	assert_true(got == 0 || errno == ECONNRESET);
+	close(fd);
+}
+
+static json_t *hello(void)
+{
+	return json_pack("{s:s, s:[i,i], s:s}", "type", "hello", "versions", MESSAGE_VERSION_LOW,
+			 MESSAGE_VERSION_HIGH, "name", "bare");
+}
+
+static json_t *attach(const char *token)
+{
+	return json_pack("{s:s, s:s}", "type", "attach", "token", token);
+}
+
+/* A control connection by hand, under TLS if @p tls is given. @p token has room for 128 bytes. */
+static struct stream greeted(struct tls *tls, char *token)
+{
+	struct stream stream = {.fd = dial()};
+	json_t *message;
+
+	if (tls) {
+		int rc;
+
+		assert_int_equal(tls_start(tls, &stream, "127.0.0.1"), 0);
+		while ((rc = tls_handshake(&stream)) == 0)
+			wait_readable(stream.fd);
+		assert_int_equal(rc, 1);
+	}
+	say(&stream, hello());
+	message = hear(&stream);
+	assert_string_equal(message_type(message), "welcome");
+	strcpy(token, json_string_value(json_object_get(message, "token")));
+	json_decref(message);
+	return stream;
+}
+
+static void refuse_token(const char *token)
+{
+	struct stream stream = {.fd = dial()};
+
+	say(&stream, attach(token));
+	expect_refusal(&stream, EACCES);
+	expect_end(stream.fd);
+}
+
+/* Goal: only the token of a living connection attaches; wrong, cut and old ones do not. */
+static void test_tokens(void **state)
+{
+	char token[128], wrong[128], other[128];
+	struct stream owner, second, data;
+	json_t *message;
+
+	(void)state;
+	begin((struct setting){0});
+	owner = greeted(NULL, token);
+	second = greeted(NULL, other);
+	assert_string_not_equal(token, other);
+	strcpy(wrong, token);
+	wrong[40] = wrong[40] == '0' ? '1' : '0';
+	refuse_token(wrong);
+	memcpy(wrong, other, 16); /* the number of one, the secret of the other */
+	memcpy(wrong + 16, token + 16, strlen(token + 16) + 1);
+	refuse_token(wrong);
+	refuse_token("");
+	refuse_token("0000000000000001");
+	data = (struct stream){.fd = dial()};
+	say(&data, attach(token));
+	message = hear(&data);
+	assert_string_equal(message_type(message), "attached");
+	json_decref(message);
+	assert_true(becomes(&attached_count, 1));
+	stream_close(&data);
+	close(owner.fd);
+	assert_true(becomes(&gone, 1));
+	refuse_token(token); /* replayed */
+	stream_close(&second);
+	assert_int_equal(attached_count, 1);
+}
+
+/* Goal: what comes right behind attach belongs to the data connection: none of it is lost. */
+static void test_no_byte_overread(void **state)
+{
+	char token[128], wire[256];
+	struct stream owner;
+	uint32_t length;
+	int fd;
+
+	(void)state;
+	begin((struct setting){0});
+	owner = greeted(NULL, token);
+	length = (uint32_t)snprintf(wire + 4, sizeof(wire) - 4,
+				    "{\"type\":\"attach\",\"token\":\"%s\"}", token);
+	memcpy(wire, &length, 4);
+	strcpy(wire + 4 + length, "first bytes");
+	fd = dial();
+	assert_int_equal(send(fd, wire, 4 + length + 11, 0), 4 + length + 11);
+	assert_true(becomes(&attached_count, 1));
+	expect_bytes(&attached[0], "first bytes");
+	close(fd);
+	stream_close(&owner);
+}
+
+/* Goal: under TLS a token serves its own identity only, and no plain connection. */
+static void test_stolen_token(void **state)
+{
+	struct slu_tls_options alice = psk("all", "alice");
+	struct tls *alice_tls;
+	struct stream owner, thief;
+	char token[128], unused[128];
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	assert_int_equal(tls_open(TLS_CLIENT, &alice, &alice_tls), 0);
+	owner = greeted(client_tls, token);
+	thief = greeted(alice_tls, unused);
+	stream_close(&thief);
+	thief = (struct stream){.fd = dial()};
+	assert_int_equal(tls_start(alice_tls, &thief, "127.0.0.1"), 0);
+	while (tls_handshake(&thief) == 0)
+		wait_readable(thief.fd);
+	say(&thief, attach(token));
+	expect_refusal(&thief, EACCES);
+	stream_close(&thief);
+	thief = (struct stream){.fd = dial()};
+	say(&thief, attach(token));
+	expect_refusal(&thief, EPERM);
+	expect_end(thief.fd);
+	stream_close(&owner);
+	tls_close(alice_tls);
+	assert_int_equal(attached_count, 0);
+}
+
+/* Goal: a client of an older protocol is told so, over TCP too. */
+static void test_version(void **state)
+{
+	struct stream stream;
+
+	(void)state;
+	begin((struct setting){0});
+	stream = (struct stream){.fd = dial()};
+	say(&stream, json_pack("{s:s, s:[i,i]}", "type", "hello", "versions", 1, 1));
+	expect_refusal(&stream, EPROTONOSUPPORT);
+	expect_end(stream.fd);
+}
+
+/* Goal: who begins and does not go on is closed when its time is up: before a byte, inside TLS,
+ * inside a message; a client that has greeted stays. */
+static void test_half_open(void **state)
+{
+	struct stream good;
+	char token[128];
+	int fds[4];
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	good = greeted(client_tls, token);
+	for (int i = 0; i < 4; i++)
+		fds[i] = dial();
+	assert_int_equal(send(fds[1], "\x16", 1, 0), 1);
+	assert_int_equal(send(fds[2], "\x16\x03\x01\x02\x00\x01", 6, 0), 6);
+	assert_int_equal(send(fds[3], "\x40\0\0\0{\"type", 10, 0), 10);
+	for (int i = 0; i < 4; i++)
+		expect_end(fds[i]);
+	say(&good, json_pack("{s:s}", "type", "ping"));
+	json_decref(hear(&good));
+	stream_close(&good);
+}
+
+/* Goal: garbage, endless lengths and one byte with an end are closed at once. */
+static void test_garbage(void **state)
+{
+	static const char *const garbage[] = {"GET / HTTP/1.1\r\n\r\n", "\xff\xff\xff\xff",
+					      "\x16\x03\x01"
+					      "\xff\xff\xff"};
+	int fd;
+
+	(void)state;
+	for (int secure = 0; secure < 2; secure++) {
+		begin((struct setting){.target = secure ? psk("all", NULL)
+							: (struct slu_tls_options){0}});
+		for (size_t i = 0; i < sizeof(garbage) / sizeof(garbage[0]); i++) {
+			fd = dial();
+			send(fd, garbage[i], strlen(garbage[i]), 0);
+			expect_end(fd);
+		}
+		fd = dial();
+		send(fd, "\x16", 1, 0);
+		shutdown(fd, SHUT_WR);
+		expect_end(fd);
+		end();
+	}
+}
+
+/* Goal: connections over the rate wait in the backlog, and are served in their time. */
+static void test_accept_rate(void **state)
+{
+	char token[128];
+
+	(void)state;
+	begin((struct setting){.limits = {.accepts_per_second = 50, .accepts_burst = 5}});
+	for (int i = 0; i < 30; i++) {
+		struct stream stream = greeted(NULL, token);
+
+		stream_close(&stream);
+	}
+	assert_true(becomes(&gone, 30));
+}
+
+static _Atomic unsigned security_lines;
+
+static void count_security(void *arg, enum slu_log_level level, const char *text)
+{
+	(void)arg;
+	if (level == SLU_LOG_WARNING && strstr(text, "security: "))
+		atomic_fetch_add(&security_lines, 1);
+}
+
+/* Goal: security events are logged with who and where from; a flood of them is not. */
+static void test_security_log(void **state)
+{
+	(void)state;
+	begin((struct setting){0});
+	atomic_store(&security_lines, 0);
+	slu_log_set(SLU_LOG_WARNING, count_security, NULL);
+	for (int i = 0; i < 500; i++)
+		refuse_token("x");
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	assert_in_range(security_lines, 20, 250);
+}
+
+static bool own_address(char text[ADDRESS_TEXT_MAX])
+{
+	struct ifaddrs *all, *one;
+	bool found = false;
+
+	if (getifaddrs(&all) < 0)
+		return false;
+	for (one = all; one && !found; one = one->ifa_next) {
+		union address address;
+
+		if (!one->ifa_addr || one->ifa_addr->sa_family != AF_INET)
+			continue;
+		memcpy(&address.v4, one->ifa_addr, sizeof(address.v4));
+		address.v4.sin_port = 0;
+		found = !address_is_loopback(&address);
+		if (found)
+			address_format(&address, text);
+	}
+	freeifaddrs(all);
+	return found;
+}
+
+/* Goal: an address that fails to show who it is, again and again, is refused for a while; those who
+ * are connected from there stay. */
+static void test_failing_address(void **state)
+{
+	char text[ADDRESS_TEXT_MAX], token[128];
+	struct stream good;
+
+	(void)state;
+	if (!own_address(text))
+		skip_because("this host has no address but loopback");
+	begin((struct setting){.address = text});
+	good = greeted(NULL, token);
+	for (unsigned i = 0; i < SERVER_FAILURES_MAX; i++)
+		refuse_token("x");
+	expect_end(dial());
+	say(&good, json_pack("{s:s}", "type", "ping"));
+	json_decref(hear(&good));
+	stream_close(&good);
+}
+
+static int make_files(void **state)
+{
+	(void)state;
+	if (keys_open() < 0)
+		return -1;
+	keys_write("all", "alice:" KEY_ALICE "\nbob:" KEY_BOB "\n");
+	keys_write("bob", "bob:" KEY_BOB "\n");
+	keys_write("wrong", "alice:" KEY_WRONG "\n");
+	keys_write("mallory", "mallory:" KEY_WRONG "\n");
+	keys_authority("ca");
+	keys_authority("ca2");
+	keys_certificate("target", "ca", "target", "IP:127.0.0.1", DAY);
+	keys_certificate("carol", "ca", "carol", "DNS:carol.test", DAY);
+	keys_certificate("posing", "ca", "user:root", NULL, DAY);
+	keys_certificate("foreign", "ca2", "foreign", "IP:127.0.0.1", DAY);
+	return 0;
+}
+
+static int remove_files(void **state)
+{
+	(void)state;
+	keys_close();
+	return 0;
+}
+
+#define networked(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		networked(test_plain),
+		networked(test_key),
+		networked(test_certificates),
+		networked(test_plain_data),
+		networked(test_data_of_unix_client),
+		networked(test_shared_connection),
+		networked(test_thousand_sessions),
+		networked(test_target_dies),
+		networked(test_wrong_key),
+		networked(test_unknown_identity),
+		networked(test_expired_certificate),
+		networked(test_rejected_certificates),
+		networked(test_tls_mismatch),
+		networked(test_exposed_initiator),
+		networked(test_name_unknown),
+		networked(test_nobody_listens),
+		networked(test_listen),
+		networked(test_refused_segment),
+		networked(test_revoked_key),
+		networked(test_tokens),
+		networked(test_no_byte_overread),
+		networked(test_stolen_token),
+		networked(test_version),
+		networked(test_half_open),
+		networked(test_garbage),
+		networked(test_accept_rate),
+		networked(test_security_log),
+		networked(test_failing_address),
+	};
+
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	return cmocka_run_group_tests(tests, make_files, remove_files);
+}
