@@ -124,8 +124,8 @@ def connect(first, second, number=1):
     """Lay a cable between two hosts; returns their addresses."""
     addresses = [f"10.231.{number}.1", f"10.231.{number}.2"]
     name = f"veth{number}"
-    result = harness.run(["nsenter", "--target", first.pid, "--net", "--", "ip", "link", "add", name,
-                          "type", "veth", "peer", "name", name, "netns", second.pid])
+    result = harness.run(["nsenter", "--target", first.pid, "--net", "--", "ip", "link", "add",
+                          name, "type", "veth", "peer", "name", name, "netns", second.pid])
     harness.equal(result.code, 0, "exit code", result)
     for host, address in zip((first, second), addresses):
         host.run("ip", "address", "add", f"{address}/24", "dev", name)

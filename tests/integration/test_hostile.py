@@ -50,13 +50,14 @@ class Scene:
                              "--tls-key", key, "--tls-ca", self.good.path, size="16M")
         self.address = ("127.0.0.1", int(self.target.wait_for(r"@127\.0\.0\.1:(\d+)").group(1)))
         self.report = os.path.join(folder, "report.json")
+        self.flags = ["--require", "tcp", "--psk", self.keys, "--workload", "mix",
+                      "--integrity_check", "--size", "4K", "--threads", "1"]
 
     def __enter__(self):
         self.client = Process(harness.INITIATOR, "--remote_segment",
-                              self.remote(self.target.name), "--require", "tcp", "--psk", self.keys, "--workload", "mix", "--integrity_check",
-                              "--size", "4K", "--threads", "1", "--rate", "2k", "--duration",
-                              "600", "--warmup", "0", "--no-use_vram", "--progress", "--json",
-                              self.report)
+                              self.remote(self.target.name), *self.flags, "--rate", "2k",
+                              "--duration", "600", "--warmup", "0", "--no-use_vram", "--progress",
+                              "--json", self.report)
         try:
             self.client.wait_for("measuring", "err")
         except BaseException:
@@ -111,9 +112,7 @@ class Scene:
         self.target.stop()
 
     def serve_another(self):
-        result = harness.initiator("--remote_segment", self.remote(self.open_one), "--require",
-                                   "tcp", "--psk", self.keys, "--workload", "mix", "--integrity_check", "--size",
-                                   "4K", "--threads", "1")
+        result = harness.initiator("--remote_segment", self.remote(self.open_one), *self.flags)
         equal(result.code, 0, "exit code of another client", result)
 
 
