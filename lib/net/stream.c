@@ -34,8 +34,9 @@ static ssize_t plain_read(int fd, const struct iovec *iov, int iovcnt)
 				.msg_iovlen = (size_t)iovcnt};
 	ssize_t got;
 
-	do
-		got = recvmsg(fd, &header, MSG_DONTWAIT);
+	do /* one piece is the common case, and recvmsg() would copy its head in first */
+		got = iovcnt == 1 ? recv(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT)
+				  : recvmsg(fd, &header, MSG_DONTWAIT);
 	while (got < 0 && errno == EINTR);
 	if (got == 0)
 		return -ECONNRESET;
@@ -46,10 +47,12 @@ static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
 {
 	const struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
 				      .msg_iovlen = (size_t)iovcnt};
+	const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
 	ssize_t sent;
 
 	do
-		sent = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+		sent = iovcnt == 1 ? send(fd, iov->iov_base, iov->iov_len, flags)
+				   : sendmsg(fd, &header, flags);
 	while (sent < 0 && errno == EINTR);
 	return sent < 0 ? plain_error() : sent;
 }

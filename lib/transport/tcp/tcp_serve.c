@@ -25,7 +25,7 @@
 #define SILENT_TURNS 4096u
 
 /* While some are active, the others are looked for every so many turns. */
-#define LOOK_EVERY 8u
+#define LOOK_EVERY 64u
 
 /* Room for what one request can lead to: DONE for those before it, its own head, a small body. */
 #define RESPONSE_BYTES ((uint32_t)sizeof(struct wire_response) * 2 + CHANNEL_STAGE_BYTES)
