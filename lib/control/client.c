@@ -394,8 +394,7 @@ static void on_reading(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	client->heard_ns = clock_monotonic_ns(NULL);
-	client->pinged = false;
+	client->silent_seconds = 0;
 	while ((rc = message_read(&client->reader, &client->stream, &message)) > 0) {
 		rc = dispatch(client, message);
 		json_decref(message);
@@ -428,15 +427,13 @@ static void on_writing(evutil_socket_t fd, short what, void *arg)
 /* Of a Unix socket's peer the kernel tells. */
 static int check_silence(struct client *client)
 {
-	uint64_t silence_ns = clock_monotonic_ns(NULL) - client->heard_ns;
-
-	if (client->endpoint.is_unix || silence_ns < CLIENT_PING_SECONDS * NS_PER_SECOND)
+	if (client->endpoint.is_unix)
 		return 0;
-	if (silence_ns >= CLIENT_SILENCE_SECONDS * NS_PER_SECOND)
+	client->silent_seconds++;
+	if (client->silent_seconds > CLIENT_SILENCE_SECONDS)
 		return fail(-ETIMEDOUT, "nothing was heard for %d s", CLIENT_SILENCE_SECONDS);
-	if (client->pinged)
+	if (client->silent_seconds != CLIENT_PING_SECONDS)
 		return 0;
-	client->pinged = true;
 	return say(client, json_pack("{s:s}", "type", "ping"));
 }
 
@@ -465,7 +462,6 @@ static int start_watching(void *arg)
 	event_assign(&client->reading, base, fd, EV_READ | EV_PERSIST, on_reading, client);
 	event_assign(&client->writing, base, fd, EV_WRITE | EV_PERSIST, on_writing, client);
 	client->timer = event_new(base, -1, EV_PERSIST, on_timer, client);
-	client->heard_ns = clock_monotonic_ns(NULL);
 	client->watched = true;
 	if (client->timer && event_add(&client->reading, NULL) == 0 &&
 	    event_add(client->timer, &timer_interval) == 0) {

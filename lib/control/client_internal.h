@@ -47,13 +47,12 @@ struct client {
 
 	/* The control thread's, once open. */
 	bool watched;
-	bool pinged;
 	int error; /* 0, or why it is over */
 	struct event reading;
 	struct event writing;
 	struct event *timer;
 	struct message_writer writer;
-	uint64_t heard_ns;
+	uint32_t silent_seconds; /* in turns of the timer: a host may have been suspended */
 	uint32_t next_session;
 	uint32_t session_count;
 	uint32_t slot_count;

@@ -165,7 +165,7 @@ static void add_stranger(struct connection *connection)
 {
 	TAILQ_INSERT_TAIL(&connection->server->strangers, connection, link);
 	connection->server->stranger_count++;
-	connection->begun_ns = clock_monotonic_ns(NULL);
+	connection->age_seconds = 0;
 }
 
 /* Closing at once, with input unread, would reset the connection and take our words back. */
@@ -376,8 +376,7 @@ static void on_reading(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	connection->heard_ns = clock_monotonic_ns(NULL);
-	connection->pinged = false;
+	connection->silent_seconds = 0;
 	rc = advance(connection);
 	if (rc < 0)
 		leave(connection, rc);
@@ -520,19 +519,19 @@ void connection_opened(struct connection *connection)
 
 /* ---- once a second ---- */
 
-static void sweep_strangers(struct server *server, uint64_t now_ns)
+static void sweep_strangers(struct server *server)
 {
 	struct connection *connection, *next;
 	char who[CONNECTION_TEXT_MAX];
 
 	for (connection = TAILQ_FIRST(&server->strangers); connection; connection = next) {
-		uint64_t age_ns = now_ns - connection->begun_ns;
+		uint32_t age = ++connection->age_seconds;
 
 		next = TAILQ_NEXT(connection, link);
 		if (connection->state == CONNECTION_CLOSING) {
-			if (age_ns >= LAST_WORDS_SECONDS * NS_PER_SECOND)
+			if (age > LAST_WORDS_SECONDS)
 				connection_close(connection);
-		} else if (age_ns >= SERVER_HANDSHAKE_SECONDS * NS_PER_SECOND) {
+		} else if (age > SERVER_HANDSHAKE_SECONDS) {
 			fail(-ETIMEDOUT, "no handshake within %d s", SERVER_HANDSHAKE_SECONDS);
 			connection_suspect(connection);
 			log_debug("%s is disconnected", connection_describe(connection, who));
@@ -542,21 +541,20 @@ static void sweep_strangers(struct server *server, uint64_t now_ns)
 }
 
 /* @return negative: it is dead. Of a Unix socket's peer the kernel tells. */
-static int check_silence(struct connection *connection, uint64_t now_ns)
+static int check_silence(struct connection *connection)
 {
-	uint64_t silence_ns = now_ns - connection->heard_ns;
+	const struct server_limits *limits = &connection->server->options.limits;
 
-	if (connection->info.is_unix || silence_ns < SERVER_PING_SECONDS * NS_PER_SECOND)
+	if (connection->info.is_unix)
 		return 0;
-	if (silence_ns >= SERVER_SILENCE_SECONDS * NS_PER_SECOND)
-		return fail(-ETIMEDOUT, "nothing was heard of it for %d s", SERVER_SILENCE_SECONDS);
-	if (connection->pinged)
-		return 0;
-	connection->pinged = true;
-	return say(connection, "ping");
+	connection->silent_seconds++;
+	if (connection->silent_seconds > limits->silence_seconds)
+		return fail(-ETIMEDOUT, "nothing was heard of it for %u s",
+			    limits->silence_seconds);
+	return connection->silent_seconds == limits->ping_seconds ? say(connection, "ping") : 0;
 }
 
-static void sweep_connections(struct server *server, uint64_t now_ns)
+static void sweep_connections(struct server *server)
 {
 	struct connection *connection, *next;
 	char who[CONNECTION_TEXT_MAX];
@@ -564,7 +562,7 @@ static void sweep_connections(struct server *server, uint64_t now_ns)
 	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
 		next = TAILQ_NEXT(connection, link);
 		connection->budget = server->options.limits.messages_per_second;
-		if (check_silence(connection, now_ns) < 0) {
+		if (check_silence(connection) < 0) {
 			log_warning("%s is disconnected: %s", connection_describe(connection, who),
 				    slu_last_error());
 			connection_close(connection);
@@ -575,12 +573,12 @@ static void sweep_connections(struct server *server, uint64_t now_ns)
 	}
 }
 
-void connection_sweep(struct server *server, uint64_t now_ns)
+void connection_sweep(struct server *server)
 {
-	sweep_strangers(server, now_ns);
-	sweep_connections(server, now_ns);
+	sweep_strangers(server);
+	sweep_connections(server);
 	if (server->events_unsaid > 0 &&
-	    rate_take(&server->events, EVENTS_PER_SECOND, EVENTS_BURST, now_ns)) {
+	    rate_take(&server->events, EVENTS_PER_SECOND, EVENTS_BURST, clock_monotonic_ns(NULL))) {
 		log_warning("security: %u more events like these", server->events_unsaid);
 		server->events_unsaid = 0;
 	}

@@ -275,7 +275,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	connection_sweep(arg, clock_monotonic_ns(NULL));
+	connection_sweep(arg);
 }
 
 static void add_identity(struct server *server, uid_t uid)
@@ -312,6 +312,8 @@ static void take_limits(struct server *server)
 	limits->accepts_burst = or_default(limits->accepts_burst, SERVER_ACCEPTS_BURST);
 	limits->messages_per_second =
 		or_default(limits->messages_per_second, SERVER_MESSAGES_PER_SECOND);
+	limits->ping_seconds = or_default(limits->ping_seconds, SERVER_PING_SECONDS);
+	limits->silence_seconds = or_default(limits->silence_seconds, SERVER_SILENCE_SECONDS);
 }
 
 static int start_sweep(void *arg)

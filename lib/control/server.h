@@ -83,6 +83,8 @@ struct server_limits {
 	uint32_t accepts_per_second;
 	uint32_t accepts_burst;
 	uint32_t messages_per_second;
+	uint32_t ping_seconds;
+	uint32_t silence_seconds;
 };
 
 struct server_options {

@@ -48,7 +48,6 @@ struct connection {
 	bool writes;
 	bool throttled;
 	bool said_bye;
-	bool pinged;
 	enum connection_state state;
 	uint32_t budget; /* messages until the next sweep */
 	struct stream stream;
@@ -57,8 +56,9 @@ struct connection {
 	struct peer_info info;
 	union address address; /* TCP */
 	uint8_t secret[SECRET_BYTES];
-	uint64_t begun_ns;
-	uint64_t heard_ns;
+	/* In sweeps, not by the clock: a host that was suspended has not waited for anybody. */
+	uint32_t age_seconds;    /* as a stranger */
+	uint32_t silent_seconds; /* once open */
 
 	uint32_t session_count;
 	uint32_t slot_count; /* a power of two, or 0 */
@@ -122,7 +122,7 @@ void connection_close(struct connection *connection);
 void connection_close_politely(struct connection *connection);
 
 /** What is due once a second. */
-void connection_sweep(struct server *server, uint64_t now_ns);
+void connection_sweep(struct server *server);
 
 /** Consumes @p message. @return 0; or the connection has to be closed */
 int connection_send(struct connection *connection, json_t *message, const int *fds,

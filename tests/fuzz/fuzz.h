@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sluice/error.h>
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
@@ -21,6 +23,52 @@ static inline char *fuzz_text(const uint8_t *data, size_t size)
 	memcpy(text, data, size);
 	text[size] = '\0';
 	return text;
+}
+
+/** For slu_log_set(): says nothing. */
+static inline void fuzz_log(void *arg, enum slu_log_level level, const char *text)
+{
+	(void)arg;
+	(void)level;
+	(void)text;
+}
+
+/**
+ * Control messages: of an input that begins with '=', each line is made a message, its length put
+ * before it, and '$' in it is replaced by @p token; any other input is taken as it is.
+ *
+ * @return bytes written to @p wire, to be freed
+ */
+static inline size_t fuzz_messages(const uint8_t *data, size_t size, const char *token,
+				   uint8_t **wire)
+{
+	size_t at = 0, token_bytes = strlen(token);
+
+	*wire = (uint8_t *)malloc(size * (5 + token_bytes) + 1);
+	if (!*wire)
+		abort();
+	if (size == 0 || data[0] != '=') {
+		if (size > 0)
+			memcpy(*wire, data, size);
+		return size;
+	}
+	for (size_t i = 1; i < size; i++) {
+		size_t begin = at;
+		uint32_t length;
+
+		at += 4;
+		for (; i < size && data[i] != '\n'; i++) {
+			if (data[i] == '$') {
+				memcpy(*wire + at, token, token_bytes);
+				at += token_bytes;
+			} else {
+				(*wire)[at++] = data[i];
+			}
+		}
+		length = (uint32_t)(at - begin - 4);
+		memcpy(*wire + begin, &length, sizeof(length));
+	}
+	return at;
 }
 
 #endif

@@ -17,8 +17,8 @@
 #define SEGMENT_BYTES 65536
 #define RING_BYTES    4096
 
-static struct sockaddr_un address;
-static socklen_t address_length;
+static struct client_pool *pool;
+static struct endpoint endpoint = {.is_unix = true};
 static int listener, fds[2];
 static const uint8_t *input;
 static size_t input_size;
@@ -72,19 +72,24 @@ static void *target(void *arg)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
+	static const struct trust trust;
+	struct client_pool_options options = {.name = "fuzz", .trust = &trust};
 	pthread_t thread;
 	char name[32];
 
 	(void)argc;
 	(void)argv;
-	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	slu_log_set(SLU_LOG_ERROR, fuzz_log, NULL);
 	sem_init(&served, 0, 0);
+	if (control_thread_start(&options.control) < 0 || client_pool_create(&options, &pool) < 0)
+		abort();
 	fds[0] = sealed_memory(SEGMENT_BYTES);
 	fds[1] = sealed_memory(RING_BYTES);
 	snprintf(name, sizeof(name), "fuzz-client-%d", (int)getpid());
-	p2p_segment_address(name, &address, &address_length);
+	p2p_segment_address(name, &endpoint.path, &endpoint.path_length);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener < 0 || bind(listener, (struct sockaddr *)&address, address_length) < 0 ||
+	if (listener < 0 ||
+	    bind(listener, (struct sockaddr *)&endpoint.path, endpoint.path_length) < 0 ||
 	    listen(listener, 16) < 0 || pthread_create(&thread, NULL, target, NULL) != 0)
 		abort();
 	return 0;
@@ -95,7 +100,7 @@ static void use(const struct client_grant *grant, uint32_t rights)
 	const struct transport_memory *memory = shm_transport.memory;
 	void *view;
 
-	if (grant->fd_count > MESSAGE_FDS_MAX || strlen(grant->target) > SLU_NAME_MAX)
+	if (grant->fd_count > MESSAGE_FDS_MAX)
 		abort();
 	if (memory->import(json_object_get(grant->opened, "grant"), grant->length, rights,
 			   grant->fds, grant->fd_count, &view) < 0)
@@ -105,28 +110,58 @@ static void use(const struct client_grant *grant, uint32_t rights)
 	memory->release(view);
 }
 
+static void on_lost(void *arg, int error)
+{
+	(void)arg;
+	if (error >= 0)
+		abort();
+}
+
+static void on_totals(void *arg, struct client_totals *totals)
+{
+	(void)arg;
+	*totals = (struct client_totals){.operations = 1};
+}
+
+static void open_session(struct client *client)
+{
+	static const struct session_callbacks callbacks = {.lost = on_lost, .totals = on_totals};
+	static const enum slu_transport transports[] = {SLU_TRANSPORT_SHM};
+	const struct session_request request = {.segment = "fuzz",
+						.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+						.transports = transports,
+						.transport_count = 1,
+						.timeout_us = 5000000,
+						.callbacks = &callbacks};
+	struct client_grant grant;
+	struct session *session;
+	uint64_t cpu_ns;
+
+	if (session_open(client, &request, &session, &grant) < 0)
+		return;
+	use(&grant, request.rights);
+	client_grant_free(&grant);
+	session_usage(session, 5000000, &cpu_ns);
+	session_close(session);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct trust trust;
-	struct client_request request = {.address = address,
-					 .address_length = address_length,
-					 .described = "fuzz",
-					 .name = "fuzz",
-					 .segment = "fuzz",
-					 .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE,
-					 .transport = SLU_TRANSPORT_SHM,
-					 .timeout_us = 5000000,
-					 .trust = &trust};
-	struct client_grant grant;
 	struct client *client;
+	uint8_t *wire;
 
-	input = data;
-	input_size = size;
-	if (client_open(&request, &client, &grant) == 0) {
-		use(&grant, request.rights);
-		client_grant_free(&grant);
-		client_close(client);
+	input_size = fuzz_messages(data, size, "", &wire);
+	input = wire;
+	if (client_connect(pool, &endpoint, "fuzz", 5000000, &client) == 0) {
+		const struct client_welcome *welcome = client_welcome(client);
+
+		if (strlen(welcome->target) > SLU_NAME_MAX ||
+		    strlen(welcome->identity) > SLU_IDENTITY_MAX)
+			abort();
+		open_session(client);
+		client_release(client);
 	}
 	sem_wait(&served);
+	free(wire);
 	return 0;
 }

@@ -3,15 +3,24 @@
 #include "directory/p2p.h"
 #include "tests/fuzz/fuzz.h"
 
+static void check(const struct p2p_name *name)
+{
+	const struct endpoint *endpoint = &name->endpoint;
+
+	if (p2p_check_segment(name->segment) < 0)
+		abort();
+	if (endpoint->is_unix ? endpoint->path_length > sizeof(endpoint->path)
+			      : endpoint->tcp.port == 0 || strlen(endpoint->tcp.host) > HOST_MAX)
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *text = fuzz_text(data, size);
 	struct p2p_name name;
 
-	if (p2p_parse(text, &name) == 0 &&
-	    (p2p_check_segment(name.segment) != 0 || strlen(name.segment) > SLU_NAME_MAX ||
-	     name.address_length > sizeof(name.address)))
-		abort();
+	if (p2p_parse(text, &name) == 0)
+		check(&name);
 	free(text);
 	return 0;
 }

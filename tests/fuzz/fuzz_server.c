@@ -1,31 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A target under a client that sends anything: the session ends, and its client object with it. */
+/*
+ * A target under a client that sends anything, over a Unix socket or TCP: its sessions end, and
+ * their objects with them; a client that behaves stays connected.
+ */
+#include <poll.h>
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "control/server.h"
 #include "directory/p2p.h"
+#include "net/address.h"
+#include "net/stream.h"
 #include "tests/fuzz/fuzz.h"
 
-static struct sockaddr_un address;
-static socklen_t address_length;
+static struct sockaddr_un path;
+static socklen_t path_length;
+static union address tcp;
 static struct server *server;
+static char token[64]; /* of the client that behaves */
 static _Atomic int clients;
 
-static int on_open(void *arg, const char *segment, uint32_t rights, const json_t *transports,
-		   json_t *opened, int fds[MESSAGE_FDS_MAX], uint32_t *close_mask, void **client)
+static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
+		   const json_t *transports, json_t *opened, int fds[MESSAGE_FDS_MAX],
+		   uint32_t *close_mask, void **client)
 {
 	(void)arg;
 	(void)segment;
-	(void)rights;
 	(void)transports;
+	if (rights == 0)
+		return fail(-EACCES, "not without rights");
 	json_object_set_new(opened, "length", json_integer(4096));
-	fds[0] = dup(0);
-	*close_mask = 1;
 	atomic_fetch_add(&clients, 1);
 	*client = malloc(1);
+	if (!peer->is_unix)
+		return 0;
+	fds[0] = dup(0);
+	*close_mask = 1;
 	return 1;
 }
 
@@ -45,42 +60,103 @@ static void on_close(void *client, bool lost)
 	free(client);
 }
 
+static void on_attach(void *arg, struct stream *stream, uint64_t connection)
+{
+	(void)arg;
+	if (connection != 1)
+		abort(); /* only the client that behaves has a token */
+	stream_close(stream);
+}
+
 static const struct server_callbacks callbacks = {
-	.open = on_open, .moved = on_moved, .close = on_close};
+	.open = on_open, .moved = on_moved, .close = on_close, .attach = on_attach};
+
+static int dial(bool over_tcp)
+{
+	const struct sockaddr *address = over_tcp ? &tcp.any : (struct sockaddr *)&path;
+	socklen_t length = over_tcp ? sizeof(tcp.v4) : path_length;
+	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, address, length) < 0)
+		abort();
+	return fd;
+}
+
+/* The client that behaves. Its connection stays. */
+static void greet(void)
+{
+	static const char hello[] = "={\"type\":\"hello\",\"versions\":[2,2],\"name\":\"n\"}";
+	struct message_reader reader = {0};
+	struct stream stream = {.fd = dial(false)};
+	json_t *message;
+	uint8_t *wire;
+	size_t length = fuzz_messages((const uint8_t *)hello, sizeof(hello) - 1, "", &wire);
+
+	if (send(stream.fd, wire, length, 0) != (ssize_t)length)
+		abort();
+	free(wire);
+	while (message_read(&reader, &stream, &message) == 0)
+		poll(&(struct pollfd){.fd = stream.fd, .events = POLLIN}, 1, -1);
+	strcpy(token, json_string_value(json_object_get(message, "token")));
+	json_decref(message);
+}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static const struct trust trust;
-	struct server_options options = {.trust = &trust, .name = "fuzz", .callbacks = &callbacks};
-	struct listener *listener;
+	struct server_options options = {.trust = &trust,
+					 .name = "fuzz",
+					 .callbacks = &callbacks,
+					 .limits = {.accepts_per_second = 1000000,
+						    .accepts_burst = 1000000,
+						    .messages_per_second = 1000000}};
+	union address addresses[ADDRESSES_MAX];
+	struct listener *listener, *tcp_listener;
+	struct host_port at;
 	char name[32];
 
 	(void)argc;
 	(void)argv;
-	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	slu_log_set(SLU_LOG_ERROR, fuzz_log, NULL);
 	snprintf(name, sizeof(name), "fuzz-server-%d", (int)getpid());
-	p2p_segment_address(name, &address, &address_length);
+	p2p_segment_address(name, &path, &path_length);
 	if (control_thread_start(&options.control) < 0 || server_create(&options, &server) < 0 ||
-	    server_listen(server, &address, address_length, &listener) < 0)
+	    server_listen(server, &path, path_length, &listener) < 0 ||
+	    server_listen_tcp(server, "127.0.0.1:0", false, &tcp_listener) < 0 ||
+	    address_parse(listener_address(tcp_listener), &at) < 0 ||
+	    address_resolve(&at, clock_monotonic_ns(NULL) + NS_PER_SECOND, addresses) != 1)
 		abort();
+	tcp = addresses[0];
+	greet();
 	return 0;
+}
+
+/* Over a reset connection the server may still be about to notice. */
+static void expect_nothing_left(void)
+{
+	for (int i = 0; i < 10000; i++) {
+		if (server_session_count(server) == 0 && atomic_load(&clients) == 0 &&
+		    server_connection_count(server) == 1)
+			return;
+		usleep(i < 100 ? 10 : 1000);
+	}
+	abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint8_t *wire;
+	size_t length = fuzz_messages(data, size, token, &wire);
+	int fd = dial(size % 4 == 1);
 	char answer[4096];
 
-	if (fd < 0 || connect(fd, (struct sockaddr *)&address, address_length) < 0)
-		abort();
-	if (size > 0)
-		send(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (length > 0)
+		send(fd, wire, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 	shutdown(fd, SHUT_WR);
 	while (read(fd, answer, sizeof(answer)) > 0)
 		;
 	close(fd);
-	/* The session was closed before the end of file came here. */
-	if (server_session_count(server) != 0 || atomic_load(&clients) != 0)
-		abort();
+	free(wire);
+	expect_nothing_left();
 	return 0;
 }

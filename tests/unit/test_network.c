@@ -921,6 +921,53 @@ static void test_half_open(void **state)
 	stream_close(&good);
 }
 
+static void expect(struct stream *stream, const char *type)
+{
+	json_t *message = hear(stream);
+
+	assert_string_equal(message_type(message), type);
+	json_decref(message);
+}
+
+/* Goal: a connection on which nothing comes is asked; one that answers stays, one that does not is
+ * closed. */
+static void test_keepalive(void **state)
+{
+	struct stream alive, dead;
+	char token[128];
+
+	(void)state;
+	begin((struct setting){.limits = {.ping_seconds = 1, .silence_seconds = 2}});
+	alive = greeted(NULL, token);
+	dead = greeted(NULL, token);
+	for (int i = 0; i < 4; i++) {
+		expect(&alive, "ping");
+		say(&alive, json_pack("{s:s}", "type", "pong"));
+	}
+	expect(&dead, "ping");
+	expect_end(dead.fd);
+	assert_int_equal(server_connection_count(server), 1);
+	stream_close(&alive);
+}
+
+/* Goal: real clients answer, and are not lost. */
+static void test_kept_alive(void **state)
+{
+	struct session *session;
+	struct client *client;
+	uint64_t cpu_ns;
+
+	(void)state;
+	begin((struct setting){.limits = {.ping_seconds = 1, .silence_seconds = 2}});
+	client = connected();
+	session = opened_on(client);
+	sleep(4);
+	assert_int_equal(session_usage(session, TIMEOUT_US, &cpu_ns), 0);
+	assert_int_equal(lost_count, 0);
+	session_close(session);
+	client_release(client);
+}
+
 /* Goal: garbage, endless lengths and one byte with an end are closed at once. */
 static void test_garbage(void **state)
 {
@@ -1079,6 +1126,8 @@ int main(void)
 		networked(test_stolen_token),
 		networked(test_version),
 		networked(test_half_open),
+		networked(test_keepalive),
+		networked(test_kept_alive),
 		networked(test_garbage),
 		networked(test_accept_rate),
 		networked(test_security_log),

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A storm of control messages, made from a seed: valid ones, nearly valid ones and noise, in pieces
+ * of any size, over Unix sockets and TCP to one target. libFuzzer finds the clever inputs; this one
+ * counts: storm_control COUNT [SEED]. To be built with sanitizers.
+ *
+ * Meanwhile a client that behaves opens and closes sessions: it must be served to the end. What the
+ * storm opened must all have been closed when its connections have gone.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "control/server.h"
+#include "directory/p2p.h"
+#include "net/address.h"
+#include "net/stream.h"
+#include "tests/fuzz/fuzz.h"
+
+#define WIRE_MAX    32768u
+#define PATIENCE_MS 300000
+#define BURST       4096u /* bytes gathered before they are sent */
+
+#define must(condition)                                                                            \
+	do {                                                                                       \
+		if (!(condition)) {                                                                \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);            \
+			abort();                                                                   \
+		}                                                                                  \
+	} while (0)
+
+static struct random dice;
+static struct server *server;
+static struct sockaddr_un path;
+static socklen_t path_length;
+static union address tcp;
+static _Atomic int clients, attached;
+
+static uint32_t below(uint32_t n)
+{
+	return (uint32_t)random_below(&dice, n);
+}
+
+/* ---- the target ---- */
+
+static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
+		   const json_t *transports, json_t *opened, int fds[MESSAGE_FDS_MAX],
+		   uint32_t *close_mask, void **client)
+{
+	(void)arg;
+	(void)transports;
+	if (rights == 0 || strlen(segment) > 20)
+		return fail(-EACCES, "\"%.30s\" is not for you", segment);
+	json_object_set_new(opened, "length", json_integer(4096));
+	*client = malloc(1);
+	atomic_fetch_add(&clients, 1);
+	if (!peer->is_unix)
+		return 0;
+	fds[0] = dup(0);
+	*close_mask = 1;
+	return 1;
+}
+
+static void on_moved(void *client, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
+{
+	(void)operations;
+	(void)bytes_read;
+	(void)bytes_written;
+	must(client);
+}
+
+static void on_close(void *client, bool lost)
+{
+	(void)lost;
+	atomic_fetch_sub(&clients, 1);
+	free(client);
+}
+
+static void on_attach(void *arg, struct stream *stream, uint64_t connection)
+{
+	(void)arg;
+	(void)connection;
+	atomic_fetch_add(&attached, 1);
+	stream_close(stream);
+}
+
+static const struct server_callbacks callbacks = {
+	.open = on_open, .moved = on_moved, .close = on_close, .attach = on_attach};
+
+static void start_target(void)
+{
+	static const struct trust trust;
+	struct server_options options = {.trust = &trust,
+					 .name = "storm",
+					 .callbacks = &callbacks,
+					 .limits = {.accepts_per_second = 1000000,
+						    .accepts_burst = 1000000,
+						    .messages_per_second = 100000000}};
+	union address addresses[ADDRESSES_MAX];
+	struct listener *listener, *tcp_listener;
+	struct host_port at;
+	char name[32];
+
+	snprintf(name, sizeof(name), "storm-%d", (int)getpid());
+	p2p_segment_address(name, &path, &path_length);
+	must(control_thread_start(&options.control) == 0);
+	must(server_create(&options, &server) == 0);
+	must(server_listen(server, &path, path_length, &listener) == 0);
+	must(server_listen_tcp(server, "127.0.0.1:0", false, &tcp_listener) == 0);
+	must(address_parse(listener_address(tcp_listener), &at) == 0);
+	must(address_resolve(&at, clock_monotonic_ns(NULL) + NS_PER_SECOND, addresses) == 1);
+	tcp = addresses[0];
+}
+
+/* ---- messages ---- */
+
+struct wire {
+	uint32_t length;
+	uint8_t bytes[WIRE_MAX];
+};
+
+static void put(struct wire *wire, const void *bytes, uint32_t length)
+{
+	must(wire->length + length <= WIRE_MAX);
+	memcpy(wire->bytes + wire->length, bytes, length);
+	wire->length += length;
+}
+
+__attribute__((format(printf, 2, 3))) static void say(struct wire *wire, const char *format, ...)
+{
+	char text[2048];
+	uint32_t length;
+	va_list args;
+
+	va_start(args, format);
+	length = (uint32_t)vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	put(wire, &length, sizeof(length));
+	put(wire, text, length);
+}
+
+/* A number as JSON, mostly a small one, sometimes nothing of the kind. */
+static const char *number(void)
+{
+	static const char *const odd[] = {
+		"-1", "4294967295", "4294967296", "9223372036854775807", "1e99", "null", "\"1\"",
+		"[]", "0.5",        "{}",         "18446744073709551616"};
+	static char small[4][16];
+	static unsigned next;
+	char *text = small[next++ % 4];
+
+	if (below(1000) == 0)
+		return odd[below(sizeof(odd) / sizeof(odd[0]))];
+	snprintf(text, sizeof(small[0]), "%u", below(64));
+	return text;
+}
+
+static void say_open(struct wire *wire)
+{
+	static const char *const segments[] = {"ram", "", "a\\u0000b", "\\ud83d\\ude00",
+					       "a name that is longer than is allowed"};
+
+	say(wire,
+	    "{\"type\":\"open\",\"session\":%s,\"segment\":\"%s\",\"rights\":%s,\"transports\":[%s]"
+	    "}",
+	    number(), segments[below(8) ? 0 : below(5)], number(),
+	    below(8) ? "\"shm\",\"tcp\"" : "1,[],null");
+}
+
+static void say_close(struct wire *wire)
+{
+	say(wire,
+	    "{\"type\":\"close\",\"session\":%s,\"operations\":%s,\"bytes_read\":%s,"
+	    "\"bytes_written\":%s}",
+	    number(), number(), number(), number());
+}
+
+static void say_moved(struct wire *wire)
+{
+	say(wire, "{\"type\":\"moved\",\"totals\":[[%s,%s,%s,%s],[%s,1,2,3]]}", number(), number(),
+	    number(), number(), number());
+}
+
+static void say_something(struct wire *wire)
+{
+	static const char *const plain[] = {"ping",   "pong",   "usage",   "hello", "bye",
+					    "attach", "opened", "closing", "",      "ping\\n"};
+	uint32_t what = below(20);
+
+	if (what < 8)
+		say_open(wire);
+	else if (what < 14)
+		say_close(wire);
+	else if (what < 17)
+		say_moved(wire);
+	else
+		say(wire, "{\"type\":\"%s\"}", plain[below(500) ? below(3) : below(10)]);
+}
+
+/* One bit, or a length that lies. */
+static void spoil(struct wire *wire, uint32_t begin)
+{
+	if (below(4) == 0)
+		wire->bytes[begin + below(4)] ^= (uint8_t)(1u << below(8));
+	else
+		wire->bytes[begin + below(wire->length - begin)] ^= (uint8_t)(1u << below(8));
+}
+
+static void begin_connection(struct wire *wire)
+{
+	wire->length = 0;
+	if (below(50) == 0)
+		say(wire, "{\"type\":\"attach\",\"token\":\"%048u\"}", below(1000));
+	else if (below(50))
+		say(wire, "{\"type\":\"hello\",\"versions\":[2,%s],\"name\":\"storm\"}",
+		    below(20) ? "2" : number());
+}
+
+/* ---- sending ---- */
+
+static int dial(void)
+{
+	bool over_tcp = below(2);
+	const struct sockaddr *address = over_tcp ? &tcp.any : (struct sockaddr *)&path;
+	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	must(fd >= 0);
+	must(connect(fd, address, over_tcp ? sizeof(tcp.v4) : path_length) == 0);
+	return fd;
+}
+
+/* Reads what is said back, or the target would stop to listen. @return false: it hung up */
+static bool deliver(int fd, const struct wire *wire)
+{
+	static char waste[65536];
+	uint32_t at = 0;
+
+	while (at < wire->length) {
+		struct pollfd ready = {.fd = fd, .events = POLLIN | POLLOUT};
+		uint32_t left = wire->length - at;
+		ssize_t rc;
+
+		must(poll(&ready, 1, PATIENCE_MS) == 1); /* else the target hangs */
+		if (ready.revents & (POLLIN | POLLHUP | POLLERR)) {
+			rc = recv(fd, waste, sizeof(waste), MSG_DONTWAIT);
+			if (rc == 0 || (rc < 0 && errno != EAGAIN))
+				return false;
+		}
+		if (!(ready.revents & POLLOUT))
+			continue;
+		rc = send(fd, wire->bytes + at, below(8) ? left : 1 + below(left),
+			  MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (rc < 0 && errno != EAGAIN)
+			return false;
+		at += rc > 0 ? (uint32_t)rc : 0;
+	}
+	return true;
+}
+
+/* One connection. @return messages that were delivered while it was open */
+static uint64_t storm_once(void)
+{
+	static struct wire wire;
+	uint32_t bursts = 1 + below(200);
+	uint64_t sent = 0;
+	bool open = true;
+	int fd = dial();
+
+	begin_connection(&wire);
+	while (open && bursts-- > 0) {
+		uint32_t count = 0;
+
+		while (wire.length < BURST) {
+			uint32_t begin = wire.length;
+
+			say_something(&wire);
+			if (below(3000) == 0)
+				spoil(&wire, begin);
+			count++;
+		}
+		open = deliver(fd, &wire);
+		sent += open ? count : 0;
+		wire.length = 0;
+	}
+	close(fd);
+	return sent;
+}
+
+/* ---- somebody who behaves ---- */
+
+static struct stream good;
+static struct message_reader reader;
+
+static void expect(const char *type)
+{
+	json_t *message;
+	int rc;
+
+	while ((rc = message_read(&reader, &good, &message)) == 0) {
+		struct pollfd readable = {.fd = good.fd, .events = POLLIN};
+
+		must(poll(&readable, 1, PATIENCE_MS) == 1);
+	}
+	must(rc == 1);
+	must(strcmp(message_type(message), type) == 0);
+	json_decref(message);
+}
+
+static void tell(const char *text)
+{
+	struct message_writer writer = {.limit_bytes = 0};
+
+	must(message_send(&writer, &good, json_loads(text, 0, NULL), NULL, 0) == 0);
+}
+
+static void greet(void)
+{
+	good = (struct stream){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+	must(connect(good.fd, &tcp.any, sizeof(tcp.v4)) == 0);
+	tell("{\"type\":\"hello\",\"versions\":[2,2],\"name\":\"good\"}");
+	expect("welcome");
+}
+
+static void behave(void)
+{
+	tell("{\"type\":\"open\",\"session\":1,\"segment\":\"ram\",\"rights\":1,\"transports\":[]"
+	     "}");
+	expect("opened");
+	tell("{\"type\":\"close\",\"session\":1,\"operations\":0,\"bytes_read\":0,"
+	     "\"bytes_written\":0}");
+	tell("{\"type\":\"ping\"}");
+	expect("pong");
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 0, sent = 0, connections = 0;
+
+	if (count == 0) {
+		fprintf(stderr, "usage: %s COUNT [SEED]\n", argv[0]);
+		return 2;
+	}
+	dice.state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+	slu_log_set(SLU_LOG_ERROR, fuzz_log, NULL);
+	start_target();
+	greet();
+	while (sent < count) {
+		sent += storm_once();
+		connections++;
+		behave();
+	}
+	for (int i = 0; i < 10000 && server_connection_count(server) > 1; i++)
+		usleep(1000);
+	must(server_connection_count(server) == 1);
+	must(server_session_count(server) == 0);
+	must(atomic_load(&clients) == 0 && atomic_load(&attached) == 0);
+	server_destroy(server);
+	printf("%llu messages on %llu connections, seed %s: nothing broke\n",
+	       (unsigned long long)sent, (unsigned long long)connections, argc > 2 ? argv[2] : "1");
+	return 0;
+}
