@@ -241,6 +241,15 @@ static uint64_t nap_ns(const struct poller *poller, uint64_t timeout_ns)
 	return longest < timeout_ns ? longest : timeout_ns;
 }
 
+/* Paths ask to be told once: without this, what nobody waits for any more would wake us for ever.
+ */
+static void take_events(struct poller *poller)
+{
+	struct epoll_event events[POLLER_BURST];
+
+	epoll_wait(poller->env.epoll_fd, events, POLLER_BURST, 0);
+}
+
 bool poller_sleep(struct poller *poller, int eventfd, uint64_t timeout_ns)
 {
 	uint64_t nap = nap_ns(poller, timeout_ns);
@@ -250,7 +259,11 @@ bool poller_sleep(struct poller *poller, int eventfd, uint64_t timeout_ns)
 			       {.fd = eventfd, .events = POLLIN}};
 
 	poller->sleeps++;
-	return ppoll(fds, 2, nap == UINT64_MAX ? NULL : &limit, NULL) > 0;
+	if (ppoll(fds, 2, nap == UINT64_MAX ? NULL : &limit, NULL) <= 0)
+		return false;
+	if (fds[0].revents)
+		take_events(poller);
+	return true;
 }
 
 int poller_attach(struct poller *poller, struct slu_queue *queue)

@@ -171,7 +171,9 @@ struct transport_fast {
 	 * not see twice: they fail. So a path that carries calls should have it.
 	 */
 	void (*cancel)(struct path *path, uint64_t user_data);
-	/** The poller is about to sleep: let epoll_fd tell of what the path waits for. May be NULL.
+	/**
+	 * The poller is about to sleep: let epoll_fd tell, once (EPOLLONESHOT), of what the path
+	 * waits for. May be NULL.
 	 */
 	void (*sleep)(struct path *path);
 };

@@ -867,6 +867,28 @@ static void notices_death(void **state)
 	expect_end(-ECONNRESET);
 }
 
+static uint64_t sleeps_so_far(void)
+{
+	struct slu_poller_info info = {.size = sizeof(info)};
+
+	assert_int_equal(slu_engine_get_poller(rig.engine, 0, &info), 0);
+	return info.sleeps;
+}
+
+/* Goal: what a dead target has left behind, the ends of its connections, keeps no poller awake. */
+static void sleeps_beside_the_dead(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	if (rig.spare_pid || !rig.options.pollers || rig.options.transport == SLU_TRANSPORT_FAKE)
+		skip_because("no poller that sleeps, or no target that died");
+	usleep(20000);
+	before = sleeps_so_far();
+	usleep(200000);
+	assert_in_range(sleeps_so_far() - before, 0, 20);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(moves_every_small_length),
 	cmocka_unit_test(moves_lengths_around_boundaries),
@@ -900,6 +922,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(counts_what_it_did),
 	cmocka_unit_test(notices_closing),
 	cmocka_unit_test(notices_death),
+	cmocka_unit_test(sleeps_beside_the_dead),
 };
 
 /* One column per process: EAL is started once, and a target is forked before it. */
