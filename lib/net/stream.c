@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,15 +29,21 @@ static ssize_t plain_error(void)
 	return -errno;
 }
 
+/*
+ * By the system call itself: libc's functions are cancellation points, which costs a locked
+ * instruction before and one after, a tenth of a small message's time. One piece is the common
+ * case, and for it recvfrom() and sendto() copy less in.
+ */
 static ssize_t plain_read(int fd, const struct iovec *iov, int iovcnt)
 {
 	struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
 				.msg_iovlen = (size_t)iovcnt};
 	ssize_t got;
 
-	do /* one piece is the common case, and recvmsg() would copy its head in first */
-		got = iovcnt == 1 ? recv(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT)
-				  : recvmsg(fd, &header, MSG_DONTWAIT);
+	do
+		got = iovcnt == 1 ? syscall(SYS_recvfrom, fd, iov->iov_base, iov->iov_len,
+					    MSG_DONTWAIT, NULL, NULL)
+				  : syscall(SYS_recvmsg, fd, &header, MSG_DONTWAIT);
 	while (got < 0 && errno == EINTR);
 	if (got == 0)
 		return -ECONNRESET;
@@ -51,8 +58,9 @@ static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
 	ssize_t sent;
 
 	do
-		sent = iovcnt == 1 ? send(fd, iov->iov_base, iov->iov_len, flags)
-				   : sendmsg(fd, &header, flags);
+		sent = iovcnt == 1 ? syscall(SYS_sendto, fd, iov->iov_base, iov->iov_len, flags,
+					     NULL, 0)
+				   : syscall(SYS_sendmsg, fd, &header, flags);
 	while (sent < 0 && errno == EINTR);
 	return sent < 0 ? plain_error() : sent;
 }
