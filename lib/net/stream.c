@@ -155,10 +155,22 @@ ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt)
 	return stream->ssl ? tls_read(stream, iov, iovcnt) : plain_read(stream->fd, iov, iovcnt);
 }
 
+/*
+ * Then nothing may go through SSL_write(): what it could not send it remembers by address, even
+ * where it was told that buffers move (OpenSSL's issue 21202), and ours do. The kernel takes data
+ * by the plain call, any number of pieces at once.
+ */
+static bool kernel_encrypts(const struct stream *stream)
+{
+	return BIO_get_ktls_send(SSL_get_wbio(stream->ssl));
+}
+
 ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	stream->wants_write = false;
-	return stream->ssl ? tls_write(stream, iov, iovcnt) : plain_write(stream->fd, iov, iovcnt);
+	if (stream->ssl && !kernel_encrypts(stream))
+		return tls_write(stream, iov, iovcnt);
+	return plain_write(stream->fd, iov, iovcnt);
 }
 
 bool stream_pending(const struct stream *stream)
@@ -170,7 +182,7 @@ const char *stream_describe(const struct stream *stream)
 {
 	if (!stream->ssl)
 		return "plain";
-	return BIO_get_ktls_send(SSL_get_wbio(stream->ssl)) ? "TLS 1.3 in the kernel" : "TLS 1.3";
+	return kernel_encrypts(stream) ? "TLS 1.3 in the kernel" : "TLS 1.3";
 }
 
 void stream_close(struct stream *stream)
