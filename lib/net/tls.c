@@ -182,15 +182,11 @@ static int configure(SSL_CTX *ctx, enum tls_role role, const struct slu_tls_opti
 					 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_COMPRESSION);
 	SSL_CTX_set_num_tickets(ctx, 0);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	/* OpenSSL takes a session of a pre-shared key for a resumed one, which wants this. */
-	if (role == TLS_SERVER)
-		SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"sluice", 6);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 				      SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	/* Without one, OpenSSL lets a server that verifies its peers take no pre-shared key. */
 	if (role == TLS_SERVER)
-		if (role == TLS_SERVER)
 			SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"sluice", 6);
 	if (given(files->cert_file))
 		rc = use_certificate(ctx, files);
