@@ -181,8 +181,12 @@ static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
 static uint32_t run_flights(struct poller *poller)
 {
 	uint32_t work = flights_post(poller) + flights_poll(poller);
-	uint64_t now_us = poller_now_us(poller);
+	uint64_t now_us;
 
+	if (++poller->clock_turns < POLLER_CLOCK_TURNS)
+		return work;
+	poller->clock_turns = 0;
+	now_us = poller_now_us(poller);
 	if (now_us >= poller->expire_at_us) {
 		flights_expire(poller, now_us);
 		poller->expire_at_us = now_us + EXPIRE_EVERY_US;
@@ -259,6 +263,7 @@ bool poller_sleep(struct poller *poller, int eventfd, uint64_t timeout_ns)
 			       {.fd = eventfd, .events = POLLIN}};
 
 	poller->sleeps++;
+	poller->clock_turns = POLLER_CLOCK_TURNS;
 	if (ppoll(fds, 2, nap == UINT64_MAX ? NULL : &limit, NULL) <= 0)
 		return false;
 	if (fds[0].revents)

@@ -21,6 +21,9 @@
 #define POLLER_BURST      64u
 #define POLLER_QUEUES_MAX 1024u
 
+/** Turns with flights between two looks at the clock; the end of a sleep is one. */
+#define POLLER_CLOCK_TURNS 8u
+
 /** Something for the poller's thread to do between two turns. */
 typedef void (*poller_fn)(struct poller *poller, void *arg);
 
@@ -34,6 +37,7 @@ struct poller {
 	LIST_HEAD(, path) busy; /* asynchronous paths with something posted */
 	LIST_HEAD(, transport_service) services;
 	uint64_t expire_at_us; /* next look for deadlines */
+	uint32_t clock_turns;  /* since the last look at the clock */
 	struct path_env env;
 	const struct clock *clock;
 	uint64_t loops;
