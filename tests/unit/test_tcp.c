@@ -281,6 +281,60 @@ static void test_notify(void **state)
 	pair_close(&pair);
 }
 
+static void post_notify(struct tcp_pair *pair, struct path *path)
+{
+	struct slu_op one = op(pair, SLU_WRITE_NOTIFY, 0, 0, 8);
+
+	assert_int_equal(path->fast->post(path, &one, 1, NULL), 1);
+}
+
+/* Both sides' turns until it has ended. @return was there room for it? */
+static bool notified(struct tcp_pair *pair, struct path *path)
+{
+	struct slu_completion done = {.status = 1};
+
+	for (int i = 0; i < 1000 && path->fast->poll(path, &done, 1) == 0; i++) {
+		pair->service->run(pair->service);
+		pair->turn++;
+	}
+	assert_in_set(-done.status, ((unsigned long[]){0, EAGAIN}), 2);
+	return done.status == 0;
+}
+
+/* Goal: of two clients that both wait for room for notifications, each gets some of it. */
+static void test_room_is_shared(void **state)
+{
+	struct slu_notification note;
+	struct path_env other_env;
+	struct path *other;
+	struct tcp_pair pair;
+	uint32_t first_got = 0, other_got = 0;
+
+	(void)state;
+	pair_open(&pair, false);
+	other_env = pair.path_env;
+	other_env.poller = 1;
+	assert_int_equal(tcp_transport.control->connect(pair.remote, &other_env, &other), 0);
+	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX; i++) {
+		post_notify(&pair, pair.path);
+		assert_true(notified(&pair, pair.path));
+	}
+	for (uint32_t i = 0; i < 64; i++) {
+		assert_int_equal(inbox_poll(pair.export.inbox, 0, &note, 1), 1);
+		post_notify(&pair, pair.path);
+		post_notify(&pair, other);
+		for (uint32_t turn = 0; turn <= i % 3; turn++)
+			pair.service->run(pair.service);
+		pair.turn++;
+		first_got += notified(&pair, pair.path);
+		other_got += notified(&pair, other);
+	}
+	assert_int_equal(first_got + other_got, 64);
+	assert_in_range(first_got, 8, 56);
+	tcp_transport.control->disconnect(other);
+	pair_close(&pair);
+}
+
 static struct slu_op call(struct tcp_pair *pair, uint64_t local, uint64_t length, uint64_t answer,
 			  uint32_t room)
 {
@@ -497,6 +551,7 @@ int main(void)
 		cmocka_unit_test(test_flush_write),
 		cmocka_unit_test(test_flush_read),
 		cmocka_unit_test(test_notify),
+		cmocka_unit_test(test_room_is_shared),
 		cmocka_unit_test(test_calls),
 		cmocka_unit_test(test_late_answer),
 		cmocka_unit_test(test_hostile_target),

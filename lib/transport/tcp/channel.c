@@ -10,6 +10,9 @@
 /* What is read beyond a large body: the next head, and a few small frames. */
 #define READ_AHEAD_MIN 512u
 
+/* Sent in one call, while the other end takes as much: then it is others' turn. */
+#define TURN_BYTES (UINT64_C(1) << 20)
+
 struct channel_copy {
 	struct channel_copy *next;
 	char bytes[];
@@ -180,13 +183,21 @@ static void sent(struct channel *channel, size_t n)
 
 int channel_send(struct channel *channel)
 {
-	while (channel_unsent(channel)) {
-		ssize_t n = stream_write(&channel->stream, channel->pieces + channel->first,
-					 (int)(channel->count - channel->first));
+	size_t total = 0;
 
+	channel->full = false;
+	while (channel_unsent(channel)) {
+		ssize_t n;
+
+		if (total >= TURN_BYTES)
+			return 0;
+		n = stream_write(&channel->stream, channel->pieces + channel->first,
+				 (int)(channel->count - channel->first));
+		channel->full = n == 0;
 		if (n <= 0)
 			return (int)n;
 		sent(channel, (size_t)n);
+		total += (size_t)n;
 	}
 	channel->first = channel->count = channel->staged = 0;
 	if (channel->copies)

@@ -42,6 +42,7 @@ struct channel {
 	uint32_t staged;
 	uint32_t first; /* piece to send next */
 	uint32_t count; /* pieces so far, sent ones included */
+	bool full;      /* the last channel_send() filled the socket */
 	struct iovec *pieces;
 	struct channel_copy *copies; /* what channel_privatize() took aside */
 };
@@ -93,7 +94,7 @@ static inline bool channel_unsent(const struct channel *channel)
 	return channel->first < channel->count;
 }
 
-/** Send what the socket takes. @return 0; negative: the connection is over */
+/** Send what the socket takes, up to about 1 MiB. @return 0; negative: the connection is over */
 int channel_send(struct channel *channel);
 
 /**

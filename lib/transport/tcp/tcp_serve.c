@@ -24,8 +24,9 @@
  */
 #define SILENT_TURNS 4096u
 
-/* While some are active, the others are looked for every so many turns. */
+/* While some are active, the others are looked for every so many turns, or requests and reads. */
 #define LOOK_EVERY 64u
+#define LOOK_WORK  32u
 
 /* Room for what one request can lead to: DONE for those before it, its own head, a small body. */
 #define RESPONSE_BYTES ((uint32_t)sizeof(struct wire_response) * 2 + CHANNEL_STAGE_BYTES)
@@ -68,7 +69,7 @@ struct connection {
 	char *message; /* body of a call */
 
 	LIST_ENTRY(connection) link;
-	LIST_ENTRY(connection) active_link;
+	TAILQ_ENTRY(connection) active_link;
 };
 
 /* A lane with calls that were not answered. */
@@ -85,9 +86,10 @@ struct tcp_service {
 	uint32_t count;
 	uint32_t active_count;
 	uint32_t turn;
+	uint32_t worked; /* since others were looked for */
 	uint32_t next_cookie;
 	LIST_HEAD(, connection) connections;
-	LIST_HEAD(, connection) active;
+	TAILQ_HEAD(, connection) active;
 	struct connection **by_cookie; /* cookie % CONNECTIONS_MAX */
 	uint32_t lanes_count;
 	struct open_lane lanes[SLU_SEGMENTS_MAX];
@@ -95,7 +97,7 @@ struct tcp_service {
 
 struct tcp_server {
 	uint32_t pollers;
-	uint32_t next_poller;
+	uint32_t next_poller; /* counts data connections */
 	tcp_on_poller on_poller;
 	void *arg;
 	struct slot *slots; /* GRANTS_MAX, touched as far as used */
@@ -338,7 +340,7 @@ static void activate(struct tcp_service *service, struct connection *connection)
 		return;
 	connection->active = true;
 	service->active_count++;
-	LIST_INSERT_HEAD(&service->active, connection, active_link);
+	TAILQ_INSERT_TAIL(&service->active, connection, active_link);
 }
 
 static void deactivate(struct tcp_service *service, struct connection *connection)
@@ -347,7 +349,7 @@ static void deactivate(struct tcp_service *service, struct connection *connectio
 		return;
 	connection->active = false;
 	service->active_count--;
-	LIST_REMOVE(connection, active_link);
+	TAILQ_REMOVE(&service->active, connection, active_link);
 }
 
 static void drop(struct tcp_service *service, struct connection *connection)
@@ -387,8 +389,8 @@ static uint32_t take_requests(struct tcp_service *service, struct connection *co
 }
 
 /*
- * That responses which were stuck have left is work as well: requests may stand in the buffer that
- * could not be begun for want of room, and no descriptor tells of them.
+ * That responses which were stuck go on leaving is work as well: requests may stand in the buffer
+ * that could not be begun for want of room, and no descriptor tells of them.
  */
 static uint32_t serve(struct tcp_service *service, struct connection *connection)
 {
@@ -405,7 +407,7 @@ static uint32_t serve(struct tcp_service *service, struct connection *connection
 		if (channel_unsent(channel) && channel_send(channel) < 0)
 			connection->failed = true;
 	}
-	work += connection->failed || (stuck && !channel_unsent(channel));
+	work += connection->failed || (stuck && !channel->full);
 	connection->silent = work > 0 ? 0 : connection->silent + 1;
 	if (connection->failed)
 		drop(service, connection);
@@ -483,20 +485,30 @@ static void watch(struct tcp_service *service, struct connection *connection, ui
 	epoll_ctl(service->epoll_fd, EPOLL_CTL_MOD, connection->channel.stream.fd, &event);
 }
 
-static uint32_t run(struct transport_service *base)
+static bool time_to_look(struct tcp_service *service)
 {
-	struct tcp_service *service = (struct tcp_service *)base;
+	return service->active_count == 0 || service->worked >= LOOK_WORK ||
+	       ++service->turn % LOOK_EVERY == 0;
+}
+
+/* The first one gets what little room there is for notifications and calls: each in its turn. */
+static void rotate(struct tcp_service *service)
+{
+	struct connection *first = TAILQ_FIRST(&service->active);
+
+	if (service->active_count < 2)
+		return;
+	TAILQ_REMOVE(&service->active, first, active_link);
+	TAILQ_INSERT_TAIL(&service->active, first, active_link);
+}
+
+static uint32_t serve_active(struct tcp_service *service)
+{
 	struct connection *connection, *next;
 	uint32_t work = 0;
 
-	if (service->count == 0)
-		return 0;
-	if (service->lanes_count > 0)
-		work += take_answers(service);
-	if (service->active_count == 0 || ++service->turn % LOOK_EVERY == 0)
-		work += look_for_more(service);
-	for (connection = LIST_FIRST(&service->active); connection; connection = next) {
-		next = LIST_NEXT(connection, active_link);
+	for (connection = TAILQ_FIRST(&service->active); connection; connection = next) {
+		next = TAILQ_NEXT(connection, active_link);
 		watch(service, connection, EPOLLIN);
 		if (connection->silent > SILENT_TURNS / service->active_count &&
 		    !channel_unsent(&connection->channel))
@@ -504,6 +516,25 @@ static uint32_t run(struct transport_service *base)
 		else
 			work += serve(service, connection);
 	}
+	rotate(service);
+	return work;
+}
+
+static uint32_t run(struct transport_service *base)
+{
+	struct tcp_service *service = (struct tcp_service *)base;
+	uint32_t work = 0;
+
+	if (service->count == 0)
+		return 0;
+	if (service->lanes_count > 0)
+		work += take_answers(service);
+	if (time_to_look(service)) {
+		work += look_for_more(service);
+		service->worked = 0;
+	}
+	work += serve_active(service);
+	service->worked += work;
 	return work;
 }
 
@@ -516,7 +547,7 @@ static bool pending(struct transport_service *base)
 	for (uint32_t i = 0; i < service->lanes_count; i++)
 		if (inbox_answers_pending(service->lanes[i].lane))
 			return true;
-	LIST_FOREACH (connection, &service->active, active_link) {
+	TAILQ_FOREACH (connection, &service->active, active_link) {
 		const struct channel *channel = &connection->channel;
 		bool full = !channel_room(channel, RESPONSE_BYTES, RESPONSE_PIECES);
 
@@ -539,6 +570,7 @@ static int service_create(struct tcp_server *server, uint32_t poller)
 	service->base.pending = pending;
 	service->server = server;
 	service->poller = poller;
+	TAILQ_INIT(&service->active);
 	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (service->epoll_fd < 0)
 		return fail(-errno, "epoll_create1: %s", strerror(errno));
@@ -642,9 +674,20 @@ static void adopt_on_poller(void *arg)
 	call->result = adopt(call->service, call->connection);
 }
 
+/*
+ * In turn, but each round begins one further on: clients connect in pairs, for small operations and
+ * for bulk, and else every bulk connection could come to the same poller.
+ */
+static uint32_t next_poller(struct tcp_server *server)
+{
+	uint32_t n = server->next_poller++;
+
+	return (n + n / server->pollers) % server->pollers;
+}
+
 void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t owner)
 {
-	uint32_t poller = server->next_poller++ % server->pollers;
+	uint32_t poller = next_poller(server);
 	struct adopt_call call = {.service = server->services[poller],
 				  .connection = calloc(1, sizeof(struct connection))};
 	struct stream refused = *stream;
