@@ -9,7 +9,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 SIZES = (("1M", MIB, 1.0), ("64K", 64 * KIB, 0.9))  # with the floor
-UCX_TESTS = ((8, 2_000_000), (64, 1_500_000))       # bytes, iterations
+UCX_TESTS = ((8, 400_000), (64, 400_000))       # bytes, iterations
 UCX_FLOOR = 2.0
 STREAMING = ("write", "read")
 ENCRYPTED = (("write 1M", "write 1M, 1 stream", "GB/s"), ("read 1M", "read 1M, 1 stream", "GB/s"),
