@@ -143,7 +143,6 @@ void segment_leave(struct segment_client *client, bool lost)
 		client_destroy(client);
 }
 
-/* Shared memory is passed as descriptors. */
 /* The client offers what can work on its side; here is what can work on ours. */
 static bool can_serve(const struct slu_engine *engine, const struct peer_info *peer,
 		      const struct transport *transport)
