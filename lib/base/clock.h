@@ -34,6 +34,22 @@ static inline uint64_t clock_monotonic_ns(void *arg)
 	return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
+/** In @p timeout_us from now; more than a day is taken for a day, so that no sum overflows. */
+static inline uint64_t clock_deadline_ns(uint64_t timeout_us)
+{
+	const uint64_t day_us = UINT64_C(86400000000);
+
+	return clock_monotonic_ns(NULL) + (timeout_us < day_us ? timeout_us : day_us) * NS_PER_US;
+}
+
+/** Until @p deadline_ns; 0 when it has passed. */
+static inline uint64_t clock_left_us(uint64_t deadline_ns)
+{
+	uint64_t now = clock_monotonic_ns(NULL);
+
+	return deadline_ns > now ? (deadline_ns - now) / NS_PER_US : 0;
+}
+
 /**
  * Let clock_tsc_ns() count at @p hz. Once per process, before it is used.
  *

@@ -281,9 +281,10 @@ static int parse_opened(json_t *message, struct client_grant *grant)
 	return 0;
 }
 
-static int on_opened(struct client *client, json_t *message)
+/* Takes the message along: its reference must not be two threads' at the same time. */
+static int on_opened(struct client *client, json_t **message)
 {
-	json_int_t id = json_integer_value(json_object_get(message, "session"));
+	json_int_t id = json_integer_value(json_object_get(*message, "session"));
 	struct session *session = find(client, id);
 	struct client_grant *grant;
 	int rc;
@@ -293,14 +294,15 @@ static int on_opened(struct client *client, json_t *message)
 	if (!session->opening)
 		return fail(-EPROTO, "the target opened a session twice");
 	grant = &session->opening->grant;
-	rc = parse_opened(message, grant);
+	rc = parse_opened(*message, grant);
 	if (rc < 0) {
 		say_close(session, (struct client_totals){0});
 		take_out(session);
 		answer(session, rc);
 		return 0;
 	}
-	grant->opened = json_incref(message);
+	grant->opened = *message;
+	*message = NULL;
 	grant->fd_count = client->reader.fd_count;
 	memcpy(grant->fds, client->reader.fds, sizeof(grant->fds));
 	client->reader.fd_count = 0;
@@ -353,12 +355,13 @@ static void on_usage(struct client *client, const json_t *message)
 	pthread_mutex_unlock(&client->lock);
 }
 
-static int dispatch(struct client *client, json_t *message)
+static int dispatch(struct client *client, json_t **taken)
 {
+	const json_t *message = *taken;
 	const char *type = message_type(message);
 
 	if (strcmp(type, "opened") == 0)
-		return on_opened(client, message);
+		return on_opened(client, taken);
 	if (strcmp(type, "refused") == 0)
 		return on_refused(client, message);
 	if (strcmp(type, "closing") == 0)
@@ -396,7 +399,7 @@ static void on_reading(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	client->silent_seconds = 0;
 	while ((rc = message_read(&client->reader, &client->stream, &message)) > 0) {
-		rc = dispatch(client, message);
+		rc = dispatch(client, &message);
 		json_decref(message);
 		if (rc < 0)
 			break;
@@ -595,7 +598,7 @@ static void session_destroy(struct session *session)
 int session_open(struct client *client, const struct session_request *request, struct session **out,
 		 struct client_grant *grant)
 {
-	uint64_t until_ns = clock_monotonic_ns(NULL) + request->timeout_us * NS_PER_US;
+	uint64_t until_ns = clock_deadline_ns(request->timeout_us);
 	struct session *session = session_create(client, request);
 	struct open_call call = {.session = session, .request = request};
 	struct opening opening = {0};
@@ -652,7 +655,7 @@ static int ask_usage(void *arg)
 
 int session_usage(struct session *session, uint64_t timeout_us, uint64_t *cpu_ns)
 {
-	uint64_t until_ns = clock_monotonic_ns(NULL) + timeout_us * NS_PER_US;
+	uint64_t until_ns = clock_deadline_ns(timeout_us);
 	struct client *client = session->client;
 	bool waiting = true;
 	uint64_t before;

@@ -361,7 +361,8 @@ static int attach(struct client *client, struct stream *stream, uint64_t until_n
 int handshake_dial(struct transport_peer *peer, struct stream *out)
 {
 	struct client *client = (struct client *)((char *)peer - offsetof(struct client, peer));
-	uint64_t until_ns = clock_monotonic_ns(NULL) + CLIENT_DIAL_NS;
+	uint64_t until_ns =
+		peer->until_ns ? peer->until_ns : clock_monotonic_ns(NULL) + CLIENT_DIAL_NS;
 	struct stream stream = {.fd = -1};
 	union address address;
 	int rc = data_address(client, until_ns, &address);

@@ -14,13 +14,6 @@
 static const enum slu_transport preference[SLU_CANDIDATES_MAX] = {
 	SLU_TRANSPORT_SHM, SLU_TRANSPORT_VERBS, SLU_TRANSPORT_TCP};
 
-static uint64_t left_us(uint64_t until_ns)
-{
-	uint64_t now = clock_monotonic_ns(NULL);
-
-	return until_ns > now ? (until_ns - now) / NS_PER_US : 0;
-}
-
 __attribute__((format(printf, 3, 4))) static void say(struct slu_candidate *candidate, bool usable,
 						      const char *format, ...)
 {
@@ -41,7 +34,7 @@ static struct client *connect_local(struct choice *choice, struct client_pool *p
 	uint64_t incarnation = client_welcome(choice->connection)->incarnation;
 	struct client *local;
 
-	if (client_connect(pool, at, choice->name.segment, left_us(until_ns), &local) < 0)
+	if (client_connect(pool, at, choice->name.segment, clock_left_us(until_ns), &local) < 0)
 		return NULL;
 	if (client_welcome(local)->incarnation == incarnation)
 		return local;
@@ -212,7 +205,7 @@ int choice_make(struct choice *choice, struct client_pool *pool, const char *nam
 	rc = p2p_parse(name, &choice->name);
 	if (rc == 0)
 		rc = client_connect(pool, &choice->name.endpoint, choice->name.segment,
-				    left_us(until_ns), &choice->connection);
+				    clock_left_us(until_ns), &choice->connection);
 	if (rc < 0)
 		return rc;
 	for (; choice->count < SLU_CANDIDATES_MAX; choice->count++) {

@@ -282,7 +282,7 @@ static int drain_server(void *arg)
 
 int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 {
-	uint64_t until = clock_monotonic_ns(NULL) + timeout_us * NS_PER_US;
+	uint64_t until = clock_deadline_ns(timeout_us);
 
 	server_unlisten(engine->server, engine->socket);
 	server_unlisten(engine->server, engine->tcp_listener);

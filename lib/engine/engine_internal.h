@@ -199,7 +199,13 @@ struct requests *requests_create(void);
 void requests_destroy(struct requests *requests);
 
 /** Connect @p remote for @p poller. Under opening. @return 0; as transport_control.connect */
-int remote_connect(struct slu_remote *remote, struct poller *poller);
+int remote_connect(struct slu_remote *remote, struct poller *poller, uint64_t until_ns);
+
+/** Is it dead for good? Then nothing is submitted on it any more. Any thread. */
+static inline bool remote_is_dead(const struct slu_remote *remote)
+{
+	return atomic_load_explicit(&remote->permitted, memory_order_acquire) == 0;
+}
 
 /** Drop the path of @p poller, which has nothing left of @p remote. Under opening. */
 void remote_disconnect(struct slu_remote *remote, struct poller *poller);

@@ -16,6 +16,9 @@
 /* The owner of an inline queue looks for so long before it sleeps until something comes. */
 #define INLINE_SPIN_NS (50 * NS_PER_US)
 
+/* A new inline queue waits so long for a target that does not answer. */
+#define CONNECT_US UINT64_C(5000000)
+
 static const struct slu_queue_options default_options = {.size = sizeof(struct slu_queue_options),
 							 .depth = 1024,
 							 .poller = SLU_POLLER_ANY,
@@ -63,10 +66,27 @@ static void disconnect_all(struct slu_engine *engine, struct poller *poller)
 		remote_disconnect(remote, poller);
 }
 
+/* Under opening. The dead need no path, and must not keep a queue from being opened. */
+static int connect_all(struct slu_engine *engine, struct poller *poller)
+{
+	struct slu_remote *remote;
+	int rc = 0;
+
+	LIST_FOREACH (remote, &engine->remotes, link) {
+		if (!remote_is_dead(remote))
+			rc = remote_connect(remote, poller, clock_deadline_ns(CONNECT_US));
+		if (rc < 0 && !remote_is_dead(remote))
+			break;
+		rc = 0;
+	}
+	if (rc < 0)
+		disconnect_all(engine, poller);
+	return rc;
+}
+
 /* Under opening: an inline queue's own poller, with a path to each remote. */
 static int open_inline_poller(struct slu_engine *engine, struct poller **out)
 {
-	struct slu_remote *remote;
 	struct poller *poller;
 	uint32_t index = engine->poller_threads;
 	int rc;
@@ -79,13 +99,8 @@ static int open_inline_poller(struct slu_engine *engine, struct poller **out)
 	rc = poller_create(index, &engine->env, engine->llc_bytes, &poller);
 	if (rc < 0)
 		return rc;
-	LIST_FOREACH (remote, &engine->remotes, link) {
-		rc = remote_connect(remote, poller);
-		if (rc < 0)
-			break;
-	}
+	rc = connect_all(engine, poller);
 	if (rc < 0) {
-		disconnect_all(engine, poller);
 		poller_destroy(poller);
 		return rc;
 	}

@@ -32,11 +32,14 @@ static int check_options(const struct slu_remote_options *options)
 	return 0;
 }
 
-int remote_connect(struct slu_remote *remote, struct poller *poller)
+int remote_connect(struct slu_remote *remote, struct poller *poller, uint64_t until_ns)
 {
 	struct path *path;
-	int rc = remote->transport->control->connect(remote, &poller->env, &path);
+	int rc;
 
+	if (remote->peer)
+		remote->peer->until_ns = until_ns;
+	rc = remote->transport->control->connect(remote, &poller->env, &path);
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&remote->engine->lock);
@@ -164,15 +167,16 @@ static void take_welcome(struct slu_remote *remote, const struct client_welcome 
 	strcpy(remote->target, welcome->target);
 }
 
+/* A grant that is of no use is given back: another transport may be tried. */
 static int open_session(struct slu_remote *remote, const struct choice *choice,
-			enum slu_transport transport, uint64_t timeout_us)
+			enum slu_transport transport, uint64_t until_ns)
 {
 	struct client *client = choice_connection(choice, transport);
 	struct session_request request = {.segment = choice->name.segment,
 					  .rights = remote->rights,
 					  .transports = &transport,
 					  .transport_count = 1,
-					  .timeout_us = timeout_us,
+					  .timeout_us = clock_left_us(until_ns),
 					  .callbacks = &callbacks,
 					  .arg = remote};
 	struct client_grant grant;
@@ -182,11 +186,16 @@ static int open_session(struct slu_remote *remote, const struct choice *choice,
 	rc = session_open(client, &request, &remote->session, &grant);
 	if (rc < 0)
 		return rc;
-	remote->client = client;
-	remote->peer = client_peer(client);
 	rc = take_grant(remote, &grant, transport);
 	client_grant_free(&grant);
-	return rc;
+	if (rc < 0) {
+		session_close(remote->session);
+		remote->session = NULL;
+		return rc;
+	}
+	remote->client = client;
+	remote->peer = client_peer(client);
+	return 0;
 }
 
 /*
@@ -200,8 +209,8 @@ static bool may_go_on(const struct choice *choice, enum slu_transport transport,
 	       error == -EACCES;
 }
 
-static int open_chosen(struct slu_remote *remote, struct choice *choice,
-		       const struct slu_remote_options *options)
+static int open_chosen(struct slu_remote *remote, struct choice *choice, enum slu_transport wanted,
+		       uint64_t until_ns)
 {
 	for (;;) {
 		const struct slu_candidate *taken = choice_taken(choice);
@@ -209,24 +218,22 @@ static int open_chosen(struct slu_remote *remote, struct choice *choice,
 		int rc;
 
 		if (!taken)
-			return choice_fail(choice, options->transport);
+			return choice_fail(choice, wanted);
 		transport = taken->transport;
-		rc = open_session(remote, choice, transport, options->timeout_us);
+		rc = open_session(remote, choice, transport, until_ns);
 		if (rc == 0 || !may_go_on(choice, transport, rc))
 			return rc;
-		choice_refuse(choice, options->transport, slu_last_error());
+		choice_refuse(choice, wanted, slu_last_error());
 	}
 }
 
-static int open_elsewhere(struct slu_remote *remote, const struct slu_remote_options *options)
+static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, uint64_t until_ns)
 {
-	uint64_t until = clock_monotonic_ns(NULL) + options->timeout_us * NS_PER_US;
 	struct choice choice;
-	int rc = choice_make(&choice, remote->engine->clients, remote->name, options->transport,
-			     until);
+	int rc = choice_make(&choice, remote->engine->clients, remote->name, wanted, until_ns);
 
 	if (rc == 0)
-		rc = open_chosen(remote, &choice, options);
+		rc = open_chosen(remote, &choice, wanted, until_ns);
 	memcpy(remote->candidates, choice.candidates, sizeof(remote->candidates));
 	remote->candidate_count = choice.count;
 	choice_release(&choice, remote->client);
@@ -313,7 +320,7 @@ static void unlink_remote(struct slu_remote *remote)
 	pthread_mutex_unlock(&engine->lock);
 }
 
-static int connect_paths(struct slu_remote *remote)
+static int connect_paths(struct slu_remote *remote, uint64_t until_ns)
 {
 	struct slu_engine *engine = remote->engine;
 	int rc = 0;
@@ -322,7 +329,7 @@ static int connect_paths(struct slu_remote *remote)
 		return fail(-ENOSPC, "%d remotes are open", SLU_REMOTES_MAX);
 	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
-			rc = remote_connect(remote, engine->pollers[i]);
+			rc = remote_connect(remote, engine->pollers[i], until_ns);
 	link_remote(remote);
 	return rc;
 }
@@ -380,17 +387,18 @@ static void permit(struct slu_remote *remote)
 static int open_remote(struct slu_remote *remote, const struct slu_remote_options *options)
 {
 	const struct transport *transport = transport_find(options->transport);
+	uint64_t until_ns = clock_deadline_ns(options->timeout_us);
 	int rc;
 
 	if (transport && transport->memory->import_local)
 		rc = open_in_process(remote, transport);
 	else
-		rc = open_elsewhere(remote, options);
+		rc = open_elsewhere(remote, options->transport, until_ns);
 	if (rc < 0)
 		return rc;
 	permit(remote);
 	pthread_mutex_lock(&remote->engine->opening);
-	rc = connect_paths(remote);
+	rc = connect_paths(remote, until_ns);
 	pthread_mutex_unlock(&remote->engine->opening);
 	return rc;
 }

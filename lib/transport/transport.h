@@ -65,12 +65,13 @@ struct path_env {
  */
 struct transport_peer {
 	/**
-	 * Open one more data connection, authenticated; blocks.
+	 * Open one more data connection, authenticated; blocks, until until_ns.
 	 *
 	 * @param stream  out: the caller's, non-blocking
 	 * @return        0; as slu_remote_open()
 	 */
 	int (*dial)(struct transport_peer *peer, struct stream *stream);
+	uint64_t until_ns;            /* 0: for five seconds; engine->opening guards */
 	bool encrypted;               /* data connections are */
 	void *links[SLU_POLLERS_MAX]; /* the transport's own, by poller; engine->opening guards */
 };

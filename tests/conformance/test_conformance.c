@@ -725,6 +725,22 @@ static void calls_a_sleeping_owner(void **state)
 
 /* ---- waiting ---- */
 
+/* Goal: the longest time to wait is not taken for the shortest. */
+static void opens_with_all_the_time(void **state)
+{
+	struct slu_remote_info info = {.size = sizeof(info)};
+	struct slu_remote_options options;
+	struct slu_remote *remote = NULL;
+
+	(void)state;
+	assert_int_equal(slu_remote_get_info(rig.remote, &info), 0);
+	slu_remote_options_init(&options);
+	options.transport = rig.options.transport;
+	options.timeout_us = UINT64_MAX;
+	assert_int_equal(slu_remote_open(rig.engine, info.name, &options, &remote), 0);
+	slu_remote_close(remote);
+}
+
 /* Goal: the eventfd fires once per arm, and a wait for nothing does not block. */
 static void wakes_by_eventfd(void **state)
 {
@@ -889,6 +905,19 @@ static void sleeps_beside_the_dead(void **state)
 	assert_in_range(sleeps_so_far() - before, 0, 20);
 }
 
+/* Goal: a dead remote, not closed yet, is no reason to refuse a queue to the living. */
+static void opens_queues_beside_the_dead(void **state)
+{
+	struct slu_queue_options options;
+	struct slu_queue *queue = NULL;
+
+	(void)state;
+	slu_queue_options_init(&options);
+	options.poller = SLU_POLLER_INLINE;
+	assert_int_equal(slu_queue_open(rig.engine, &options, &queue), 0);
+	slu_queue_close(queue);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(moves_every_small_length),
 	cmocka_unit_test(moves_lengths_around_boundaries),
@@ -919,10 +948,12 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(closing_ends_calls),
 	cmocka_unit_test(calls_a_sleeping_owner),
 	cmocka_unit_test(wakes_by_eventfd),
+	cmocka_unit_test(opens_with_all_the_time),
 	cmocka_unit_test(counts_what_it_did),
 	cmocka_unit_test(notices_closing),
 	cmocka_unit_test(notices_death),
 	cmocka_unit_test(sleeps_beside_the_dead),
+	cmocka_unit_test(opens_queues_beside_the_dead),
 };
 
 /* One column per process: EAL is started once, and a target is forked before it. */
