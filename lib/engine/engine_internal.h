@@ -143,6 +143,9 @@ struct slu_segment {
 	uint32_t next_client; /* round robin */
 	uint32_t next_caller;
 	uint32_t next_lane;
+	uint32_t next_called_lane;
+	bool polls_lanes_first; /* this time, before the clients in shared memory */
+	bool receives_lanes_first;
 	_Atomic uint64_t notifications;
 	struct requests *requests;
 };

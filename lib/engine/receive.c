@@ -38,6 +38,13 @@ static inline void end_polling(struct slu_segment *segment)
 		atomic_store_explicit(&segment->ever_polled, true, memory_order_relaxed);
 }
 
+/* Those in shared memory and those on the wire go first in turn: neither can keep the other out. */
+static inline bool take_turn(bool *lanes_first)
+{
+	*lanes_first = !*lanes_first;
+	return *lanes_first;
+}
+
 /* ---- notifications ---- */
 
 /* Each client once, beginning where the last call ended, so that none starves. */
@@ -79,10 +86,12 @@ static inline void count_notifications(struct slu_segment *segment, uint32_t n)
 int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
 {
 	uint32_t lanes = inbox_lanes(segment->inbox);
-	uint32_t taken = poll_clients(segment, begin_polling(segment), out, n);
+	bool lanes_first = lanes > 0 && take_turn(&segment->polls_lanes_first);
+	uint32_t taken = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
 
+	taken += poll_clients(segment, begin_polling(segment), out + taken, n - taken);
 	end_polling(segment);
-	if (lanes > 0)
+	if (lanes > 0 && !lanes_first)
 		taken += poll_lanes(segment, lanes, out + taken, n - taken);
 	if (taken > 0)
 		count_notifications(segment, taken);
@@ -196,31 +205,41 @@ static uint32_t receive_clients(struct slu_segment *segment, const struct client
 	return taken;
 }
 
-static uint32_t receive_lanes(struct slu_segment *segment, struct slu_message *out, uint32_t n)
+/* One request of each lane in turn. */
+static uint32_t receive_lanes(struct slu_segment *segment, uint32_t lanes, struct slu_message *out,
+			      uint32_t n)
 {
-	uint32_t lanes = inbox_lanes(segment->inbox);
-	uint32_t taken = 0;
+	uint32_t taken = 0, idle = 0;
 
-	for (uint32_t i = 0; i < lanes; i++) {
+	while (idle < lanes && taken < n && any_free(segment->requests)) {
 		struct inbox_request request;
+		uint32_t lane;
 
-		while (taken < n && any_free(segment->requests) &&
-		       inbox_receive(segment->inbox, i, &request))
-			open_request(segment->requests, take_index(segment->requests),
-				     (struct open_request){.client = request.client,
-							   .lane = i,
-							   .slot = request.slot},
-				     request.data, request.length, &out[taken++]);
+		if (segment->next_called_lane >= lanes)
+			segment->next_called_lane = 0;
+		lane = segment->next_called_lane++;
+		idle++;
+		if (!inbox_receive(segment->inbox, lane, &request))
+			continue;
+		idle = 0;
+		open_request(segment->requests, take_index(segment->requests),
+			     (struct open_request){
+				     .client = request.client, .lane = lane, .slot = request.slot},
+			     request.data, request.length, &out[taken++]);
 	}
 	return taken;
 }
 
 int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n)
 {
-	uint32_t taken = receive_clients(segment, begin_polling(segment), out, n);
+	uint32_t lanes = inbox_lanes(segment->inbox);
+	bool lanes_first = lanes > 0 && take_turn(&segment->receives_lanes_first);
+	uint32_t taken = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
 
+	taken += receive_clients(segment, begin_polling(segment), out + taken, n - taken);
 	end_polling(segment);
-	taken += receive_lanes(segment, out + taken, n - taken);
+	if (lanes > 0 && !lanes_first)
+		taken += receive_lanes(segment, lanes, out + taken, n - taken);
 	return (int)taken;
 }
 

@@ -291,6 +291,38 @@ static void test_lanes(void **state)
 	slu_remote_close(remote);
 }
 
+/* Goal: neither what comes by shared memory nor what comes on the wire keeps the other out. */
+static void test_takes_from_both(void **state)
+{
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct slu_remote *remote = open_remote();
+	struct slu_notification note;
+	struct slu_message message;
+	struct inbox_answer answer;
+	uint32_t tags = 0, lengths = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < 8; i++) {
+		assert_true(inbox_notify(lane, 1001, 7));
+		assert_true(inbox_call(lane, 1001, i, "question", 1));
+	}
+	submit(remote, SLU_WRITE_NOTIFY, 8);
+	submit(remote, SLU_CALL, 8);
+	for (uint32_t i = 0; i < 4; i++) { /* as an application calls them */
+		assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
+		tags |= 1u << note.tag;
+		assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
+		lengths |= 1u << message.length;
+		assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+	}
+	assert_int_equal(tags, 1u << 7 | 1u << 8);
+	assert_int_equal(lengths, 1u << 1 | 1u << 8);
+	finish();
+	while (inbox_answer(lane, &answer))
+		inbox_answer_done(lane);
+	slu_remote_close(remote);
+}
+
 struct answering {
 	struct transport_service service;
 	struct inbox_lane *lane;
@@ -369,6 +401,7 @@ int main(void)
 						close_one),
 		cmocka_unit_test_setup_teardown(test_wakes, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_lanes, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_takes_from_both, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_answers_wake_the_poller, export_one,
 						close_one),
 	};
