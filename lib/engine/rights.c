@@ -17,7 +17,8 @@ uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer
 	       segment->export.rights;
 }
 
-/* Marks those whose sessions end, so that what they still ask for is answered with the reason. */
+/* Marks those whose sessions end, so that what they still ask for is answered with the reason.
+ * Asked twice of each: to tell the client, and to end the session. */
 static bool has_lost(void *arg, void *access)
 {
 	struct segment_client *client = arg;
@@ -26,9 +27,10 @@ static bool has_lost(void *arg, void *access)
 
 	if (!(client->rights & ~rights))
 		return false;
+	if (client->reason == 0)
+		log_warning("%s loses segment %s: the grants have changed", client->peer.identity,
+			    client->segment->name);
 	client->reason = -EKEYREVOKED;
-	log_warning("%s loses segment %s: the grants have changed", client->peer.identity,
-		    client->segment->name);
 	return true;
 }
 
