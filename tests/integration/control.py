@@ -46,8 +46,9 @@ class Authority:
         result = harness.run(["openssl", *args])
         harness.equal(result.code, 0, "exit code", result)
 
-    def issue(self, name, *addresses):
-        """A certificate for a common name; returns the paths of it and of its key."""
+    def issue(self, name, *addresses, days=2):
+        """A certificate for a common name; returns the paths of it and of its key. With 0 days it
+        expires in the second of its making."""
         base = f"{self.prefix}-{name}"
         self.openssl("req", "-new", *NEW_KEY, "-keyout", f"{base}.key", "-out", f"{base}.csr",
                      "-subj", f"/CN={name}")
@@ -55,7 +56,7 @@ class Authority:
             file.write("subjectAltName=" + ",".join(["DNS:localhost"] +
                                                     [f"IP:{each}" for each in addresses]) + "\n")
         self.openssl("x509", "-req", "-in", f"{base}.csr", "-CA", self.path, "-CAkey",
-                     f"{self.prefix}.key", "-CAcreateserial", "-days", "2", "-extfile",
+                     f"{self.prefix}.key", "-CAcreateserial", "-days", days, "-extfile",
                      f"{base}.ext", "-out", f"{base}.pem")
         return f"{base}.pem", f"{base}.key"
 
