@@ -10,9 +10,12 @@
 static void test_each_promised_errno_has_its_text(void **state)
 {
 	static const int promised[] = {
-		EINVAL,     ERANGE,    EACCES,          ENOENT,     ECONNREFUSED,
-		EADDRINUSE, EPROTO,    EPROTONOSUPPORT, EOPNOTSUPP, ECONNRESET,
-		ESHUTDOWN,  ETIMEDOUT, ECANCELED,       EBUSY,      ENOMEM,
+		EINVAL,       ERANGE,        EACCES,      EPERM,     ENOKEY,
+		EKEYREJECTED, EKEYEXPIRED,   EKEYREVOKED, ENOENT,    ECONNREFUSED,
+		EHOSTUNREACH, EADDRNOTAVAIL, EADDRINUSE,  EPROTO,    EPROTONOSUPPORT,
+		EOPNOTSUPP,   ECONNRESET,    ESHUTDOWN,   ETIMEDOUT, EMSGSIZE,
+		ECANCELED,    EBUSY,         ENOMEM,      ENOSPC,    EMFILE,
+		EAGAIN,
 	};
 	const char *unexpected = slu_strerror(-EXDEV);
 
