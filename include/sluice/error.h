@@ -29,6 +29,7 @@
  *   -ECANCELED     given up because its queue or remote was closed
  *   -EBUSY         a second engine in one process, or something still in use
  *   -ENOMEM        out of memory, of hugepages, or over the memlock limit
+ *   -ENOSPC        a named limit is reached: of segments, remotes, queues, clients or sessions
  *   -EMFILE        out of file descriptors
  *   -EAGAIN        no further thread can be started
  */

@@ -104,7 +104,9 @@ SLU_API void slu_queue_options_init(struct slu_queue_options *options);
 SLU_API int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
 			   struct slu_queue **queue);
 
-/** Close it; outstanding operations are finished first, their completions are lost. Accepts NULL.
+/**
+ * Close it; outstanding operations are finished first, or given up after a second; their
+ * completions are lost. Accepts NULL.
  */
 SLU_API void slu_queue_close(struct slu_queue *queue);
 

@@ -223,8 +223,9 @@ SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
 /**
  * Disconnect; accepts NULL.
  *
- * Operations taken by pollers are finished first. No thread may submit on it any more, and inline
- * queues must have been reaped of operations on it.
+ * Operations taken by pollers are finished first; what is not done within a second ends with
+ * -ECANCELED, so that a target that does not answer cannot hold it up. No thread may submit on it
+ * any more, and inline queues must have been reaped of operations on it.
  */
 SLU_API void slu_remote_close(struct slu_remote *remote);
 

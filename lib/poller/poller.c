@@ -19,7 +19,7 @@
 /* Between two looks at work that nothing wakes us for. */
 #define NAP_NS (50 * NS_PER_US)
 
-/* At close, work that makes no progress is given up after so long. */
+/* At close, work that is not done is given up after so long. */
 #define DRAIN_US 1000000u
 
 int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes,
