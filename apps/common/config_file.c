@@ -10,7 +10,8 @@
 
 #include "base/log.h"
 
-#define LINE_MAX_BYTES 198 /* of Debian's inih, which would read the rest as another line */
+/* Without its end, of Debian's inih, which would read the rest as another line. */
+#define LINE_MAX_BYTES 198
 #define WHERE_MAX      256
 #define IDENTITY       "identity"
 
@@ -119,12 +120,12 @@ static int begin_section(struct reader *reader, char *text)
 	return 0;
 }
 
-static int check_line(const struct reader *reader, ssize_t length)
+static int check_line(const struct reader *reader, size_t length)
 {
-	if (strlen(reader->text) != (size_t)length)
+	if (strlen(reader->text) != length)
 		return fail(-EINVAL, "%s:%u: a NUL byte: this is no text file", reader->path,
 			    reader->line);
-	if (length > LINE_MAX_BYTES)
+	if (strcspn(reader->text, "\n") > LINE_MAX_BYTES)
 		return fail(-EINVAL, "%s:%u: the line is longer than %d bytes", reader->path,
 			    reader->line, LINE_MAX_BYTES);
 	return 0;
@@ -148,7 +149,7 @@ static int read_line(struct reader *reader, const char **line)
 	*line = text;
 	if (*text == '#' || *text == ';')
 		*text = '\0';
-	rc = *text ? check_line(reader, length) : 0;
+	rc = *text ? check_line(reader, (size_t)length) : 0;
 	if (rc || *text != '[')
 		return rc;
 	rc = end_section(reader);

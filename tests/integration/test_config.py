@@ -177,6 +177,18 @@ def cannot_hold():
         check("--json" in result.err, "the option is not named", result)
 
 
+@case("a line as long as is allowed is read, and printed as one that is read again")
+def longest():
+    path = "/" + "x" * (198 - len("json = /"))
+    with File(f"[target]\nsegment = a=1M\njson = {path}\n") as file:
+        first = print_config(harness.TARGET, "--config", file.path)
+        check(f"json = {path}" in first.out, "the value", first)
+        file.write(first.out)
+        equal(values(print_config(harness.TARGET, "--config", file.path)), values(first), "again")
+        file.write(f"[target]\nsegment = a=1M\njson = {path}x\n")
+        refused(run([harness.TARGET, "--config", file.path]), ":3:", "longer than 198 bytes")
+
+
 @case("--print-config also prints what is incomplete, and says that it is")
 def incomplete():
     result = print_config(harness.TARGET, code=2)
