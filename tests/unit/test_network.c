@@ -972,8 +972,7 @@ static void test_kept_alive(void **state)
 static void test_garbage(void **state)
 {
 	static const char *const garbage[] = {"GET / HTTP/1.1\r\n\r\n", "\xff\xff\xff\xff",
-					      "\x16\x03\x01"
-					      "\xff\xff\xff"};
+					      "\x16\x03\x01\xff\xff\xff"};
 	int fd;
 
 	(void)state;
