@@ -12,14 +12,14 @@
 #include "control/client.h"
 #include "directory/p2p.h"
 #include "tests/fuzz/fuzz.h"
+#include "transport/client_area.h"
 #include "transport/transport.h"
 
 #define SEGMENT_BYTES 65536
-#define RING_BYTES    4096
 
 static struct client_pool *pool;
 static struct endpoint endpoint = {.is_unix = true};
-static int listener, fds[2];
+static int listener, fds[3]; /* as shm passes them: segment, area, eventfd */
 static const uint8_t *input;
 static size_t input_size;
 static sem_t served; /* the target is done with input */
@@ -84,7 +84,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	if (control_thread_start(&options.control) < 0 || client_pool_create(&options, &pool) < 0)
 		abort();
 	fds[0] = sealed_memory(SEGMENT_BYTES);
-	fds[1] = sealed_memory(RING_BYTES);
+	fds[1] = sealed_memory(CLIENT_AREA_BYTES);
+	fds[2] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	snprintf(name, sizeof(name), "fuzz-client-%d", (int)getpid());
 	p2p_segment_address(name, &endpoint.path, &endpoint.path_length);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
