@@ -441,6 +441,7 @@ static void test_hostile_target(void **state)
 		{.type = WIRE_DONE, .length = 1, .sequence = 0}, /* a read without its data */
 		{.type = WIRE_ANSWER, .length = SLU_MESSAGE_MAX + 1},
 		{.type = WIRE_ANSWER, .status = 1},
+		{.type = WIRE_DONE, .reserved = 1, .status = -EACCES, .length = 1},
 	};
 
 	(void)state;
@@ -471,6 +472,7 @@ static void test_hostile_client(void **state)
 	static const struct wire_request lies[] = {
 		{.type = 0},
 		{.type = 5},
+		{.type = WIRE_READ, .reserved = {0, 1, 0}, .length = 8},
 		{.type = WIRE_WRITE, .length = UINT32_MAX},
 		{.type = WIRE_CALL, .length = SLU_MESSAGE_MAX + 1},
 		{.type = WIRE_READ, .length = 8, .sequence = 1},

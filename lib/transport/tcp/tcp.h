@@ -58,7 +58,7 @@ struct tcp_link {
 	uint32_t users;
 	uint32_t count;      /* of ends */
 	uint32_t next;       /* bulk end */
-	int error;           /* 0, or why it is dead */
+	_Atomic int error;   /* 0, or why it is dead; who opens a path looks as well */
 	uint64_t turn;       /* of the poller, when it was last driven */
 	const uint64_t *now; /* the poller's turn */
 	int epoll_fd;

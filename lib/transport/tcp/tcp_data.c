@@ -321,8 +321,8 @@ static int on_answer(struct tcp_end *end, const struct wire_response *response)
 
 static int on_response(struct tcp_end *end, const struct wire_response *response)
 {
-	if (response->status > 0)
-		return strange("a status that is no error");
+	if (response->status > 0 || response->reserved)
+		return strange("a response that cannot be");
 	switch (response->type) {
 	case WIRE_DONE:
 		return on_done(end, response);

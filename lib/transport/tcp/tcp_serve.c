@@ -85,6 +85,7 @@ struct tcp_service {
 	int epoll_fd;
 	uint32_t count;
 	uint32_t active_count;
+	uint32_t patience; /* silent turns until a connection is not active any more */
 	uint32_t turn;
 	uint32_t worked; /* since others were looked for */
 	uint32_t next_cookie;
@@ -166,7 +167,8 @@ static int check_form(struct connection *connection, const struct wire_request *
 	uint32_t limit =
 		request->type == WIRE_CALL ? SLU_MESSAGE_MAX : (uint32_t)TRANSPORT_SLICE_MAX_BYTES;
 
-	if (request->type < WIRE_READ || request->type > WIRE_CALL)
+	if (request->type < WIRE_READ || request->type > WIRE_CALL || request->reserved[0] ||
+	    request->reserved[1] || request->reserved[2])
 		return hostile(connection, "an unknown request");
 	if (request->length > limit)
 		return hostile(connection, "a request that is too long");
@@ -340,6 +342,7 @@ static void activate(struct tcp_service *service, struct connection *connection)
 		return;
 	connection->active = true;
 	service->active_count++;
+	service->patience = SILENT_TURNS / service->active_count;
 	TAILQ_INSERT_TAIL(&service->active, connection, active_link);
 }
 
@@ -349,6 +352,8 @@ static void deactivate(struct tcp_service *service, struct connection *connectio
 		return;
 	connection->active = false;
 	service->active_count--;
+	if (service->active_count > 0)
+		service->patience = SILENT_TURNS / service->active_count;
 	TAILQ_REMOVE(&service->active, connection, active_link);
 }
 
@@ -510,8 +515,7 @@ static uint32_t serve_active(struct tcp_service *service)
 	for (connection = TAILQ_FIRST(&service->active); connection; connection = next) {
 		next = TAILQ_NEXT(connection, active_link);
 		watch(service, connection, EPOLLIN);
-		if (connection->silent > SILENT_TURNS / service->active_count &&
-		    !channel_unsent(&connection->channel))
+		if (connection->silent > service->patience && !channel_unsent(&connection->channel))
 			deactivate(service, connection);
 		else
 			work += serve(service, connection);
