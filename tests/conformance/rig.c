@@ -125,6 +125,7 @@ void rig_security(const struct rig *rig, struct slu_engine_options *options)
 {
 	if (rig->options.tls)
 		options->tls.psk_file = rig->psk_file;
+	options->tcp_plain = rig->options.tcp_plain;
 }
 
 static void open_engine(struct rig *rig)

@@ -38,6 +38,7 @@ struct rig_options {
 	enum slu_poll_mode poll;
 	const char *fake; /* behaviour, fake transport only */
 	bool tls;         /* by pre-shared key, tcp only */
+	bool tcp_plain;   /* data in the clear all the same */
 	uint32_t depth;
 	slu_clock_fn clock; /* virtual time, or NULL */
 	void *clock_arg;

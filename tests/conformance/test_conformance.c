@@ -966,6 +966,7 @@ static const struct rig_options columns[] = {
 	{.title = "tcp-adaptive", .transport = SLU_TRANSPORT_TCP, .pollers = 1},
 	{.title = "tcp-busy", .transport = SLU_TRANSPORT_TCP, .pollers = 1, .poll = SLU_POLL_BUSY},
 	{.title = "tcp-tls", .transport = SLU_TRANSPORT_TCP, .pollers = 1, .tls = true},
+	{.title = "tcp-plain", .transport = SLU_TRANSPORT_TCP, .tls = true, .tcp_plain = true},
 	{.title = "fake-inline", .transport = SLU_TRANSPORT_FAKE},
 	{.title = "fake-adaptive", .transport = SLU_TRANSPORT_FAKE, .pollers = 1},
 	{.title = "fake-reordering",
