@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One guest: its QEMU process and the lines that come out of it."""
+import collections
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+
+PR_SET_PDEATHSIG = 1
+RECEIVE_BYTES = 65536
+SEND_SECONDS = 5  # a guest that takes nothing for so long loses what was sent
+LINE_MAX = 65536
+KEPT_KERNEL_LINES = 20
+STREAMS = ("kernel", "output", "control", "monitor")
+
+
+class Lines:
+    """Cuts a stream into lines; one that is longer than LINE_MAX is cut as well."""
+
+    def __init__(self):
+        self.rest = b""
+
+    def add(self, data):
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        if len(self.rest) > LINE_MAX:
+            lines, self.rest = lines + [self.rest], b""
+        return [line.decode(errors="replace").rstrip("\r") for line in lines]
+
+
+class Guest:
+    """state: starting, running, waiting (at .barrier), done (with .status), killed or dead."""
+
+    def __init__(self, name, index):
+        self.name, self.index = name, index
+        self.state, self.status, self.barrier, self.reason = "starting", None, None, ""
+        self.sockets, self.lines = {}, {name: Lines() for name in (*STREAMS, "qemu")}
+        self.kernel_lines = collections.deque(maxlen=KEPT_KERNEL_LINES)
+        self.process = None
+
+    @property
+    def alive(self):
+        return self.state in ("starting", "running", "waiting")
+
+    def start(self, make_command, rails):
+        """make_command: from descriptors to a command line. rails: sockets to the other guest."""
+        theirs = {}
+        try:
+            for name in STREAMS:
+                self.sockets[name], theirs[name] = socket.socketpair()
+                self.sockets[name].settimeout(SEND_SECONDS)
+            descriptors = {name: end.fileno() for name, end in theirs.items()}
+            descriptors["rails"] = [rail.fileno() if rail else None for rail in rails]
+            kept = [fd for fd in (*[end.fileno() for end in theirs.values()],
+                                  *descriptors["rails"]) if fd is not None]
+            self.process = subprocess.Popen(
+                make_command(descriptors), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, pass_fds=kept, start_new_session=True,
+                preexec_fn=_die_with(os.getpid()))
+        finally:
+            for end in (*theirs.values(), *filter(None, rails)):
+                end.close()
+        self.send_monitor("qmp_capabilities")
+
+    def streams(self):
+        """(name, descriptor) of all that can be read."""
+        yield from ((name, end) for name, end in self.sockets.items())
+        yield "qemu", self.process.stdout
+
+    def receive(self, name):
+        """What came in: lines, or None at the end of the stream."""
+        try:
+            if name == "qemu":
+                data = os.read(self.process.stdout.fileno(), RECEIVE_BYTES)
+            else:
+                data = self.sockets[name].recv(RECEIVE_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if data:
+            return self.lines[name].add(data)
+        return None
+
+    def answer(self, line):
+        self._send("control", line + "\n")
+
+    def cable(self, rail, plugged):
+        self.send_monitor("set_link", name=f"nic{rail}", up=plugged)
+
+    def send_monitor(self, command, **arguments):
+        self._send("monitor", json.dumps({"execute": command, "arguments": arguments}) + "\n")
+
+    def _send(self, name, text):
+        try:
+            self.sockets[name].sendall(text.encode())
+        except OSError:
+            pass  # it died: the main loop learns that by itself
+
+    def kill(self):
+        """End it now, also when it is stopped; nothing in it is worth an orderly end."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+            self.process = None
+        for end in self.sockets.values():
+            end.close()
+        self.sockets = {}
+
+
+def _die_with(parent):
+    """A preexec_fn: the kernel ends the guest when the lab ends, however that ends."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def apply():
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return apply
