@@ -11,7 +11,8 @@
 #include "base/log.h"
 #include "control/client_internal.h"
 
-#define REPORT_MAX 128u /* sessions in one message of totals; a line is at most 75 bytes */
+#define RUN_MESSAGES 32   /* of one target, then whoever else is served by the control thread */
+#define REPORT_MAX   128u /* sessions in one message of totals; a line is at most 75 bytes */
 
 static const struct timeval timer_interval = {.tv_sec = 1};
 
@@ -389,25 +390,39 @@ static void leave(struct client *client, int rc)
 	end(client, rc == -ESHUTDOWN || rc == -EKEYREVOKED ? rc : -ECONNRESET);
 }
 
+/* Not all that comes: a target that never stops would have the control thread for itself. */
+static int take_messages(struct client *client)
+{
+	json_t *message;
+	int rc = 0;
+
+	for (int i = 0; i < RUN_MESSAGES && rc == 0; i++) {
+		rc = message_read(&client->reader, &client->stream, &message);
+		if (rc <= 0)
+			break;
+		rc = dispatch(client, &message);
+		json_decref(message);
+	}
+	return rc;
+}
+
 static void on_reading(evutil_socket_t fd, short what, void *arg)
 {
 	struct client *client = arg;
-	json_t *message;
 	int rc;
 
 	(void)fd;
 	(void)what;
 	client->silent_seconds = 0;
-	while ((rc = message_read(&client->reader, &client->stream, &message)) > 0) {
-		rc = dispatch(client, &message);
-		json_decref(message);
-		if (rc < 0)
-			break;
-	}
-	if (rc < 0)
+	rc = take_messages(client);
+	if (rc < 0) {
 		leave(client, rc);
-	else
-		update(client);
+		return;
+	}
+	update(client);
+	/* What TLS has read off the socket already, epoll does not know of. */
+	if (stream_pending(&client->stream))
+		event_active(&client->reading, EV_READ, 0);
 }
 
 static void on_writing(evutil_socket_t fd, short what, void *arg)

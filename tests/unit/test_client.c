@@ -26,6 +26,8 @@
 	"{\"type\":\"opened\",\"session\":1,\"transport\":\"shm\",\"length\":4096,"                \
 	"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}"
 
+#define FLOOD "flood" /* say pong for as long as we listen */
+
 /* What the target says after each message that it hears; NULL: hang up. "": say nothing more. */
 static const char *const *lines;
 static int listener;
@@ -35,6 +37,7 @@ static const struct trust trust;
 static struct control_thread *control;
 static struct client_pool *pool;
 
+static _Atomic bool flooded; /* to the end: the target was not hung up on */
 static _Atomic int lost_with;
 static _Atomic unsigned lost_times;
 
@@ -74,6 +77,20 @@ static int listen_to(struct stream *stream, struct message_reader *reader)
 	return rc == 1 ? 0 : -1;
 }
 
+/* A million messages: seconds of work for whoever does nothing else until they are read. */
+static void flood(const struct stream *stream)
+{
+	static const char pong[] = "\x0f\0\0\0{\"type\":\"pong\"}";
+	char many[1024 * (sizeof(pong) - 1)];
+	int rounds = 0;
+
+	for (size_t i = 0; i < sizeof(many); i++)
+		many[i] = pong[i % (sizeof(pong) - 1)];
+	while (rounds < 1024 && send(stream->fd, many, sizeof(many), MSG_NOSIGNAL) > 0)
+		rounds++;
+	atomic_store(&flooded, rounds == 1024);
+}
+
 static void *play(void *arg)
 {
 	struct message_reader reader = {0};
@@ -82,7 +99,9 @@ static void *play(void *arg)
 	for (const char *const *line = lines; listen_to(&stream, &reader) == 0; line++) {
 		if (!*line)
 			break;
-		if (**line)
+		if (strcmp(*line, FLOOD) == 0)
+			flood(&stream);
+		else if (**line)
 			tell(&stream, *line);
 	}
 	message_reader_reset(&reader);
@@ -282,6 +301,19 @@ static void test_silent_target(void **state)
 	}
 }
 
+/* Goal: a target that never stops talking holds up nobody: opening times out all the same. */
+static void test_flood(void **state)
+{
+	static const char *const script[] = {WELCOME, FLOOD, NULL};
+	struct client_grant grant;
+	struct session *session;
+
+	(void)state;
+	assert_int_equal(open_at(script, 100000, &session, &grant), -ETIMEDOUT);
+	pthread_join(actor, NULL);
+	assert_false(flooded);
+}
+
 /* Goal: a refusal arrives with the target's error and words. */
 static void test_refusal(void **state)
 {
@@ -437,19 +469,13 @@ static void test_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		on_stage(test_granted),
-		on_stage(test_shared),
-		on_stage(test_revoked),
-		on_stage(test_nobody_listens),
-		on_stage(test_silent_target),
-		on_stage(test_refusal),
-		on_stage(test_refusal_without_reason),
-		on_stage(test_version),
-		on_stage(test_broken_answers),
-		on_stage(test_hang_up),
-		on_stage(test_usage),
-		on_stage(test_usage_timeout),
-		on_stage(test_lost),
+		on_stage(test_granted),       on_stage(test_shared),
+		on_stage(test_revoked),       on_stage(test_nobody_listens),
+		on_stage(test_silent_target), on_stage(test_flood),
+		on_stage(test_refusal),       on_stage(test_refusal_without_reason),
+		on_stage(test_version),       on_stage(test_broken_answers),
+		on_stage(test_hang_up),       on_stage(test_usage),
+		on_stage(test_usage_timeout), on_stage(test_lost),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
