@@ -82,17 +82,29 @@ class Guest:
         return None
 
     def answer(self, line):
-        self._send("control", line + "\n")
+        self._send("control", line.encode() + b"\n")
 
     def cable(self, rail, plugged):
         self.send_monitor("set_link", name=f"nic{rail}", up=plugged)
 
     def send_monitor(self, command, **arguments):
-        self._send("monitor", json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        request = {"execute": command, "arguments": arguments}
+        self._send("monitor", json.dumps(request).encode() + b"\n")
 
-    def _send(self, name, text):
+    def type(self, data):
+        self._send("output", data)
+
+    def stopped(self):
+        """Whether somebody has suspended it, by SIGSTOP."""
         try:
-            self.sockets[name].sendall(text.encode())
+            with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+                return file.read().rpartition(")")[2].split()[0] == "T"
+        except OSError:
+            return False
+
+    def _send(self, name, data):
+        try:
+            self.sockets[name].sendall(data)
         except OSError:
             pass  # it died: the main loop learns that by itself
 

@@ -36,7 +36,7 @@ def command(scenario, index, booted, folder, keep, sockets, output):
 def kernel_options(folder, keep):
     def encoded(text):
         return base64.b64encode(text.encode()).decode()
-    kept = sorted({path for path in keep if path.startswith(COVERED)})
+    kept = sorted({path for path in keep if path and path.startswith(COVERED)})
     return (f"{KERNEL_OPTIONS} lab.folder={encoded(folder)} "
             f"lab.keep={encoded(''.join(path + chr(10) for path in kept))}")
 

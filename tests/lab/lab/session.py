@@ -20,6 +20,7 @@ STATUS_SKIP = 77
 GRACE_SECONDS = 15  # for the others when one guest has failed
 TICK_SECONDS = 1
 LEAVE_SHELL = b"\x1d"  # control and ]
+END_OF_INPUT = b"\x04"  # control and D
 INPUT_BYTES = 1024
 
 
@@ -58,8 +59,6 @@ class Session:
             guest.start(lambda sockets, guest=guest: self._command(guest, sockets), rails)
             for name, end in guest.streams():
                 self.selector.register(end, selectors.EVENT_READ, (guest, name))
-        if self.shell:
-            self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ, (self.shell, "input"))
 
     def _rails(self):
         """For each guest its end of each rail, or None where there is nobody to talk to."""
@@ -68,9 +67,7 @@ class Session:
         return list(zip(*[socket.socketpair() for _ in range(self.scenario.nics)])) or [[], []]
 
     def _command(self, guest, sockets):
-        keep = [qemu_folder for qemu_folder in
-                (_lab_folder(), os.path.dirname(self.scenario.path), self.build,
-                 self.booted.folder) if qemu_folder]
+        keep = [_lab_folder(), self.scenario.path, self.booted.folder, self.build]
         return qemu.command(self.scenario, guest.index, self.booted, _lab_folder(), keep, sockets,
                             self.output)
 
@@ -140,6 +137,8 @@ class Session:
         guest.state = "running"
         self.say(None, f"{guest.name} is up after {time.monotonic() - self.began:.0f} s")
         guest.answer("ok")
+        if guest is self.shell:
+            self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ, (guest, "input"))
 
     def _on_barrier(self, guest, name):
         guest.state, guest.barrier = "waiting", name
@@ -219,10 +218,10 @@ class Session:
         if LEAVE_SHELL in data:
             self.shell.state = "done"
         elif data:
-            self.shell.sockets["output"].sendall(data)
+            self.shell.type(data)
         else:
             self.selector.unregister(sys.stdin.fileno())
-            self.shell.sockets["output"].sendall(b"\x04")
+            self.shell.type(END_OF_INPUT)
 
     def _show_raw(self):
         data = self.shell.sockets["output"].recv(INPUT_BYTES)
@@ -237,6 +236,8 @@ def _lab_folder():
 
 
 def _describe(guest):
+    if guest.alive and guest.stopped():
+        return f"{guest.name}'s QEMU was stopped (SIGSTOP)"
     if guest.barrier and guest.state == "waiting":
         return f"{guest.name} waits at barrier {guest.barrier}"
     return {"starting": f"{guest.name} is still booting", "running": f"{guest.name} is running",
