@@ -12,7 +12,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc;
 	(void)argv;
-	slu_log_set((enum slu_log_level) - 1, NULL, NULL);
+	slu_log_set(SLU_LOG_ERROR, pair_silence, NULL);
 	return 0;
 }
 

@@ -7,7 +7,9 @@
  * Meanwhile a client that behaves opens and closes sessions: it must be served to the end. What the
  * storm opened must all have been closed when its connections have gone.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -43,11 +45,29 @@ static struct server *server;
 static struct sockaddr_un path;
 static socklen_t path_length;
 static union address tcp;
-static _Atomic int clients, attached;
+static _Atomic int clients;
+static _Atomic uint64_t attached, taken;
+static uint64_t right_tokens; /* sent, each as a whole */
+static char token[64];        /* of the client that behaves */
 
 static uint32_t below(uint32_t n)
 {
 	return (uint32_t)random_below(&dice, n);
+}
+
+static struct message_reader reader; /* of somebody who behaves */
+
+int __real_message_read(struct message_reader *from, struct stream *stream, json_t **message);
+int __wrap_message_read(struct message_reader *from, struct stream *stream, json_t **message);
+
+/* Counts what the target has taken: more was sent, but not all before the connection had ended. */
+int __wrap_message_read(struct message_reader *from, struct stream *stream, json_t **message)
+{
+	int rc = __real_message_read(from, stream, message);
+
+	if (from != &reader && rc != 0 && rc != -ECONNRESET)
+		atomic_fetch_add(&taken, 1);
+	return rc;
 }
 
 /* ---- the target ---- */
@@ -227,14 +247,26 @@ static void begin_connection(struct wire *wire)
 
 /* ---- sending ---- */
 
+static int dial_tcp(uint32_t host)
+{
+	struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	must(fd >= 0 && bind(fd, (struct sockaddr *)&from, sizeof(from)) == 0);
+	must(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) == 0);
+	must(connect(fd, &tcp.any, sizeof(tcp.v4)) == 0);
+	return fd;
+}
+
+/* From many addresses of this host: one that sends wrong tokens is not listened to for a while. */
 static int dial(void)
 {
-	bool over_tcp = below(2);
-	const struct sockaddr *address = over_tcp ? &tcp.any : (struct sockaddr *)&path;
-	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd;
 
-	must(fd >= 0);
-	must(connect(fd, address, over_tcp ? sizeof(tcp.v4) : path_length) == 0);
+	if (below(2))
+		return dial_tcp(INADDR_LOOPBACK + 1 + below(100000));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	must(fd >= 0 && connect(fd, (struct sockaddr *)&path, path_length) == 0);
 	return fd;
 }
 
@@ -266,41 +298,34 @@ static bool deliver(int fd, const struct wire *wire)
 	return true;
 }
 
-/* One connection. @return messages that were delivered while it was open */
-static uint64_t storm_once(void)
+/* One connection. */
+static void storm_once(void)
 {
 	static struct wire wire;
 	uint32_t bursts = 1 + below(200);
-	uint64_t sent = 0;
 	bool open = true;
 	int fd = dial();
 
 	begin_connection(&wire);
 	while (open && bursts-- > 0) {
-		uint32_t count = 0;
-
 		while (wire.length < BURST) {
 			uint32_t begin = wire.length;
 
 			say_something(&wire);
 			if (below(3000) == 0)
 				spoil(&wire, begin);
-			count++;
 		}
 		open = deliver(fd, &wire);
-		sent += open ? count : 0;
 		wire.length = 0;
 	}
 	close(fd);
-	return sent;
 }
 
 /* ---- somebody who behaves ---- */
 
 static struct stream good;
-static struct message_reader reader;
 
-static void expect(const char *type)
+static json_t *expect(const char *type)
 {
 	json_t *message;
 	int rc;
@@ -312,7 +337,7 @@ static void expect(const char *type)
 	}
 	must(rc == 1);
 	must(strcmp(message_type(message), type) == 0);
-	json_decref(message);
+	return message;
 }
 
 static void tell(const char *text)
@@ -324,26 +349,72 @@ static void tell(const char *text)
 
 static void greet(void)
 {
-	good = (struct stream){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-	must(connect(good.fd, &tcp.any, sizeof(tcp.v4)) == 0);
+	const char *text;
+	json_t *welcome;
+
+	good = (struct stream){.fd = dial_tcp(INADDR_LOOPBACK)};
 	tell("{\"type\":\"hello\",\"versions\":[2,2],\"name\":\"good\"}");
-	expect("welcome");
+	welcome = expect("welcome");
+	must(json_unpack(welcome, "{s:s}", "token", &text) == 0);
+	snprintf(token, sizeof(token), "%s", text);
+	json_decref(welcome);
 }
 
 static void behave(void)
 {
 	tell("{\"type\":\"open\",\"session\":1,\"segment\":\"ram\",\"rights\":1,\"transports\":[]"
 	     "}");
-	expect("opened");
+	json_decref(expect("opened"));
 	tell("{\"type\":\"close\",\"session\":1,\"operations\":0,\"bytes_read\":0,"
 	     "\"bytes_written\":0}");
 	tell("{\"type\":\"ping\"}");
-	expect("pong");
+	json_decref(expect("pong"));
+}
+
+/* A data connection of the client that behaves: the token lets it in, and only it. */
+static void attach(void)
+{
+	struct stream control = good;
+	struct wire wire = {0};
+
+	good.fd = dial_tcp(INADDR_LOOPBACK);
+	say(&wire, "{\"type\":\"attach\",\"token\":\"%s\"}", token);
+	must(deliver(good.fd, &wire));
+	json_decref(expect("attached"));
+	close(good.fd);
+	good = control;
+	right_tokens++;
+}
+
+static unsigned open_descriptors(void)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	must(folder);
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
+}
+
+static void expect_nothing_left(unsigned descriptors)
+{
+	for (int i = 0;
+	     i < 10000 && (server_connection_count(server) > 1 || open_descriptors() > descriptors);
+	     i++)
+		usleep(1000);
+	must(server_connection_count(server) == 1);
+	must(server_session_count(server) == 0);
+	must(atomic_load(&clients) == 0);
+	must(atomic_load(&attached) == right_tokens);
+	must(open_descriptors() == descriptors);
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 0, sent = 0, connections = 0;
+	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 0, connections = 0;
+	unsigned descriptors;
 
 	if (count == 0) {
 		fprintf(stderr, "usage: %s COUNT [SEED]\n", argv[0]);
@@ -353,18 +424,19 @@ int main(int argc, char **argv)
 	slu_log_set(SLU_LOG_ERROR, fuzz_log, NULL);
 	start_target();
 	greet();
-	while (sent < count) {
-		sent += storm_once();
+	behave();
+	descriptors = open_descriptors();
+	while (atomic_load(&taken) < count) {
+		storm_once();
 		connections++;
 		behave();
+		if (below(4) == 0)
+			attach();
 	}
-	for (int i = 0; i < 10000 && server_connection_count(server) > 1; i++)
-		usleep(1000);
-	must(server_connection_count(server) == 1);
-	must(server_session_count(server) == 0);
-	must(atomic_load(&clients) == 0 && atomic_load(&attached) == 0);
+	expect_nothing_left(descriptors);
 	server_destroy(server);
 	printf("%llu messages on %llu connections, seed %s: nothing broke\n",
-	       (unsigned long long)sent, (unsigned long long)connections, argc > 2 ? argv[2] : "1");
+	       (unsigned long long)taken, (unsigned long long)connections,
+	       argc > 2 ? argv[2] : "1");
 	return 0;
 }

@@ -230,7 +230,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	dice.state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-	slu_log_set((enum slu_log_level) - 1, NULL, NULL);
+	slu_log_set(SLU_LOG_ERROR, pair_silence, NULL);
 	pair_open(&pair, false);
 	storm_target(&pair, count - count / 5);
 	check_service(&pair);
