@@ -176,6 +176,11 @@ fuzz() {
 		-artifact_prefix="$LOGS/$name-" "$scratch/$name" "$corpus"
 }
 
+# Not libFuzzer's: a given number of messages or frames from a seed.
+storm() {
+	"build-fuzz/tests/fuzz/storm_$1" "$2" 1
+}
+
 cleanup() {
 	trap '' INT TERM
 	hugepages_restore
@@ -228,6 +233,9 @@ fuzz_checks() {
 	for target in build-fuzz/tests/fuzz/fuzz_*; do
 		[ -f "$target" ] && check "fuzz: ${target##*/fuzz_}" fuzz "$target"
 	done
+	check "storm of data frames" storm data 500000
+	check "storm of control messages at a target" storm control 100000
+	check "storm of control messages at a client" storm client 100000
 }
 
 slow_checks() {

@@ -7,7 +7,8 @@
 BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libdpdk-dev libhwloc-dev libnuma-dev
 	libjansson-dev libssl-dev libinih-dev libevent-dev)
 # To run every test besides.
-TEST_PACKAGES=(libcmocka-dev g++ clang libclang-rt-14-dev shellcheck procps)
+TEST_PACKAGES=(libcmocka-dev g++ clang libclang-rt-14-dev shellcheck procps python3 iproute2 mount
+	openssl liburing-dev systemd)
 
 # Run a command as root, by sudo where it asks for no password. Fails where neither can be had.
 as_root() {
