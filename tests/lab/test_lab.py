@@ -145,15 +145,32 @@ def lacks():
             says(result, "skipped: the guests need .* MiB are available")
 
 
-@case("without QEMU or a cache there is a reason")
+@case("without QEMU, a cache or the kernel's package there is a reason")
 def unusable():
     try:
         kernel.check_tools({"no-such-emulator": "its-package"})
         check(False, "a tool that is not there was found")
     except kernel.Lacking as lacking:
         check("apt-get install its-package" in str(lacking), str(lacking))
-    need_guests()
+    try:
+        kernel.check_tools(kernel.TOOLS)
+    except kernel.Lacking as lacking:
+        raise Skip(str(lacking)) from None
     says(lab("prepare", "--cache", "/proc/nowhere", code=SKIPPED), "skipped: the cache .* --cache")
+    with harness.File(f'Dir::State "{HERE}/nowhere"; Dir::Cache "/nowhere";') as file, \
+            tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "APT_CONFIG": file.path}
+        says(lab("prepare", "--cache", folder, code=SKIPPED, env=environment),
+             "skipped: apt knows no package linux-image-amd64: run apt-get update")
+
+
+@case("the README's scenario runs")
+def readme():
+    with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
+        text = re.search(r"```sh\n(.*?)```", file.read(), re.DOTALL).group(1)
+    with ScenarioFile(text) as path:
+        says(boot(path, "needs=ibv_devinfo:ibverbs-utils"), r"^right +\| .*hca_id:\s+rxe0",
+             r"^lab +\| passed$")
 
 
 def add_scenario_cases():

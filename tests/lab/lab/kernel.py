@@ -86,6 +86,8 @@ def _newest(cache):
 
 def _fetch(cache, say):
     package = _package_name()
+    for old in glob.glob(os.path.join(cache, "unpack-*")):  # of one that was killed
+        shutil.rmtree(old, ignore_errors=True)
     say(f"downloading {package} into {cache}, once")
     with tempfile.TemporaryDirectory(prefix="unpack-", dir=cache) as scratch:
         _call(["apt-get", "-q", "download", package], cwd=scratch)
@@ -104,12 +106,13 @@ def _fetch(cache, say):
 
 
 def _package_name():
-    text = _call(["apt-cache", "depends", META_PACKAGE])
-    match = re.search(r"Depends: (linux-image-[0-9]\S*-amd64)", text)
-    if not match:
-        raise Lacking(f"apt knows no package {META_PACKAGE}: run apt-get update, with Debian among "
-                      "its sources")
-    return match.group(1)
+    with contextlib.suppress(Lacking):
+        text = _call(["apt-cache", "depends", META_PACKAGE])
+        match = re.search(r"Depends: (linux-image-[0-9]\S*-amd64)", text)
+        if match:
+            return match.group(1)
+    raise Lacking(f"apt knows no package {META_PACKAGE}: run apt-get update, with Debian among its "
+                  "sources")
 
 
 def _unpack(deb, tree):

@@ -46,7 +46,8 @@ class Session:
             self._start()
             while self._unfinished() and time.monotonic() < self.deadline:
                 for key, _ in self.selector.select(TICK_SECONDS):
-                    self._receive(*key.data)
+                    if key.data[0].state != "killed":  # by one of the events before this one
+                        self._receive(*key.data)
             self._judge()
         finally:
             self.selector.close()
