@@ -30,7 +30,24 @@ extern "C" {
 #define SLU_NAME_MAX            63 /* bytes of a segment's or an engine's name, without the NUL */
 #define SLU_TCP_CONNECTIONS_MAX 8
 
+#define SLU_RDMA_QUEUE_PAIRS_MAX 16
+
 struct slu_engine;
+
+/**
+ * How RDMA is used. What is not set here is chosen, with a reason that slu_remote_explain() gives.
+ */
+struct slu_rdma_options {
+	bool off;             /* use no RDMA device, and serve none */
+	const char *device;   /* "NAME" or "NAME:PORT": that one only; NULL = every usable one */
+	int gid_index;        /* of the port's table; -1 = chosen */
+	uint32_t mtu;         /* bytes: 256, 512, 1024, 2048 or 4096; 0 = what both ports can */
+	int timeout;          /* for an acknowledgement: 4.096 us * 2^n, 1..31; -1 = chosen */
+	int retries;          /* after that timeout, 0..7; -1 = chosen */
+	int traffic_class;    /* 0..255; -1 = chosen */
+	uint32_t queue_pairs; /* for bulk, per poller and target; 0 = chosen */
+	bool cm;              /* connect queue pairs by librdmacm instead of the control session */
+};
 
 enum slu_poll_mode {
 	SLU_POLL_ADAPTIVE, /* spin while there is work and shortly after, then sleep until woken */
@@ -58,6 +75,7 @@ struct slu_engine_options {
 	bool insecure;   /* TCP without TLS may leave this host */
 	bool tcp_plain;  /* with TLS sessions: data connections are authenticated, not encrypted */
 	uint32_t tcp_connections; /* data connections per poller and target; 0 = chosen */
+	struct slu_rdma_options rdma;
 	struct slu_tls_options tls;
 	const struct slu_grant *grants; /* NULL = whoever is let in has the segments' own rights */
 	uint32_t grants_count;
@@ -90,6 +108,7 @@ struct slu_engine_info {
 	bool tls;             /* TCP is authenticated and encrypted */
 	uint32_t connections; /* control connections of clients, now */
 	uint32_t sessions;    /* on them */
+	const char *rdma;     /* devices in use, or why there are none */
 };
 
 /** Fill @p options with the defaults. Any thread. */
@@ -103,9 +122,10 @@ SLU_API void slu_engine_options_init(struct slu_engine_options *options);
  *
  * @param options  NULL for the defaults; likewise in every call that takes options
  * @return 0; -EBUSY this process has an engine; -EINVAL bad option (cores, socket, fake, listen,
- *         tls); -EADDRINUSE the socket or port is served by another process; -EADDRNOTAVAIL not an
- *         address of this host; -EPERM listening beyond loopback needs TLS, or insecure;
- *         -EKEYEXPIRED, -EKEYREJECTED, -ENOKEY credentials that cannot be used; -ENOMEM
+ *         tls, rdma); -ENODEV the RDMA device that was named is not there or cannot be used;
+ * -EADDRINUSE the socket or port is served by another process; -EADDRNOTAVAIL not an address of
+ * this host; -EPERM listening beyond loopback needs TLS, or insecure; -EKEYEXPIRED, -EKEYREJECTED,
+ * -ENOKEY credentials that cannot be used; -ENOMEM
  */
 SLU_API int slu_engine_open(const struct slu_engine_options *options, struct slu_engine **engine);
 

@@ -44,8 +44,10 @@ struct slu_region_info {
 	size_t size;
 	uint64_t length_bytes;
 	uint64_t page_bytes;
-	int node;        /* where its first page is; -1 unknown */
-	bool exportable; /* a segment can be made of it */
+	int node;             /* where its first page is; -1 unknown */
+	bool exportable;      /* a segment can be made of it */
+	uint32_t devices;     /* RDMA devices that it is registered with, for our own operations */
+	uint64_t register_ns; /* what that took, altogether */
 };
 
 /** Fill @p options with the defaults: automatic pages, any node. */

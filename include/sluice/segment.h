@@ -122,7 +122,11 @@ struct slu_remote_info {
 	const char *identity; /* what the target knows us as */
 	const char *address;  /* of the control connection: "unix:..." or "tcp:HOST:PORT" */
 	bool encrypted;       /* the bytes of operations are, on their way */
-	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp */
+	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp, and
+				 queue pairs of verbs */
+	char path[256];       /* verbs: devices, GIDs, MTU, how they were connected; else empty */
+	uint64_t doorbells;   /* verbs: bursts handed to the device */
+	uint64_t signalled;   /* verbs: completions that the device wrote */
 	uint64_t reads;       /* finished well */
 	uint64_t writes;
 	uint64_t failed;

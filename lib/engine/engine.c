@@ -21,7 +21,10 @@
 static _Atomic bool engine_is_open;
 
 static const struct slu_engine_options default_options = {
-	.size = sizeof(struct slu_engine_options), .poll = SLU_POLL_ADAPTIVE, .node = -1};
+	.size = sizeof(struct slu_engine_options),
+	.poll = SLU_POLL_ADAPTIVE,
+	.node = -1,
+	.rdma = {.gid_index = -1, .timeout = -1, .retries = -1, .traffic_class = -1}};
 
 void slu_engine_options_init(struct slu_engine_options *options)
 {
