@@ -18,6 +18,7 @@ static const char *const workloads[] = {"read", "write", "mix", NULL}; /* enum w
 static const char *const accesses[] = {"sequential", "random", NULL};  /* enum access_order */
 static const char *const pages[] = {"auto", "4K", "2M", NULL};         /* enum slu_page */
 static const char *const polls[] = {"adaptive", "busy", NULL};         /* enum slu_poll_mode */
+static const char *const connects[] = {"session", "cm", NULL};         /* enum connect */
 static const char *const transports[] = {"auto", "shm", "verbs", "tcp", "fake", NULL};
 
 #define FIELD(name) offsetof(struct config, name)
@@ -47,6 +48,15 @@ const struct option_spec config_specs[] = {
 	 .help = "who we are: which line of --psk; the first when not given"},
 	{NULL, "tls-name", 0, OPTION_STRING, FIELD(tls_name), .argument = "NAME",
 	 .help = "what the target's certificate must name; its address when not given"},
+
+	RDMA_FLAGS(struct config, rdma),
+	{NULL, "rdma-queue-pairs", 0, OPTION_U64, FIELD(rdma_queue_pairs), "0", 0,
+	 SLU_RDMA_QUEUE_PAIRS_MAX, NULL, "N",
+	 "queue pairs of each poller and target for bulk, beside the one for small operations; 0: "
+	 "chosen"},
+	{NULL, "connect", 0, OPTION_ENUM, FIELD(connect), "session", .values = connects,
+	 .help = "queue pairs are brought together by the authenticated control session, or by "
+		 "librdmacm (cm)"},
 
 	{"Work", "workload", 0, OPTION_ENUM, FIELD(workload), "read", .values = workloads,
 	 .help = "mix alternates batches of WRITE and READ"},
@@ -183,6 +193,8 @@ static int check_cores(const struct config *config)
 
 static int check_transport(struct config *config)
 {
+	int rc;
+
 	if (config->require != SLU_TRANSPORT_AUTO && config->transport != SLU_TRANSPORT_AUTO &&
 	    config->require != config->transport)
 		return fail(-EINVAL, "--require %s and --transport %s are two: give one of them",
@@ -194,7 +206,11 @@ static int check_transport(struct config *config)
 	if (config->tls_name && !config->security.tls_cert)
 		return fail(-EINVAL, "--tls-name goes with --tls-cert: only certificates carry "
 				     "names");
-	return security_check(&config->security);
+	if (!config->rdma.on && config->transport == SLU_TRANSPORT_VERBS)
+		return fail(-EINVAL, "--no-rdma leaves no device for the transport verbs, which is "
+				     "required: leave one of the two out");
+	rc = security_check(&config->security);
+	return rc ? rc : rdma_check(&config->rdma);
 }
 
 static int check(struct config *config)

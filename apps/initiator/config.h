@@ -13,6 +13,7 @@
 
 #include "base/options.h"
 #include "common/command.h"
+#include "common/rdma.h"
 #include "common/security.h"
 #include "initiator/units.h"
 
@@ -30,6 +31,12 @@ enum access_order {
 	ACCESS_RANDOM,
 };
 
+/** How queue pairs are brought together. */
+enum connect {
+	CONNECT_SESSION, /* each end tells the other by the control session */
+	CONNECT_CM,      /* librdmacm */
+};
+
 struct config {
 	int metadata_type;
 	const char *metadata_servers;
@@ -42,6 +49,9 @@ struct config {
 	const char *identity;
 	const char *tls_name;
 	struct security security;
+	struct rdma rdma;
+	uint64_t rdma_queue_pairs; /* 0 = chosen */
+	int connect;               /* enum connect */
 
 	int workload; /* enum workload */
 	uint64_t size;

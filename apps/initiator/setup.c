@@ -47,6 +47,9 @@ int setup_engine(struct setup *setup, const struct config *config)
 	options.seed = config->seed;
 	options.tcp_connections = (uint32_t)config->tcp_connections;
 	security_apply(&config->security, &options);
+	rdma_apply(&config->rdma, &options.rdma);
+	options.rdma.queue_pairs = (uint32_t)config->rdma_queue_pairs;
+	options.rdma.cm = config->connect == CONNECT_CM;
 	options.tls.identity = config->identity;
 	options.tls.name = config->tls_name;
 	return slu_engine_open(&options, &setup->engine);

@@ -38,6 +38,7 @@ const struct option_spec config_specs[] = {
 		 "or "
 		 "--insecure"},
 	SECURITY_FLAGS(struct config, security),
+	RDMA_FLAGS(struct config, rdma),
 	{"Pollers", "pollers", 0, OPTION_U64, FIELD(pollers), "0", 0, SLU_POLLERS_MAX, NULL, "N",
 	 "polling threads; shared memory needs none, and with 0 there is one if TCP is served"},
 	{NULL, "poll", 0, OPTION_ENUM, FIELD(poll), "adaptive", .values = polls,
@@ -175,6 +176,8 @@ int config_check_doctor(void *values, const struct options *options)
 		return fail(-EINVAL, "--socket: the path is longer than %d bytes",
 			    SLU_SOCKET_PATH_MAX);
 	rc = security_check(&config->security);
+	if (!rc)
+		rc = rdma_check(&config->rdma);
 	if (rc)
 		return rc;
 	rc = users_resolve(&config->allow_user, config->allowed_uids, SLU_ALLOWED_UIDS_MAX);

@@ -13,6 +13,7 @@
 
 #include "base/options.h"
 #include "common/command.h"
+#include "common/rdma.h"
 #include "common/security.h"
 
 #define TARGET_SEGMENTS_MAX (OPTION_LIST_MAX + 1) /* --segment each, and --local_segment */
@@ -36,6 +37,7 @@ struct config {
 	struct option_list allow_user;
 	const char *listen;
 	struct security security;
+	struct rdma rdma;
 	uint64_t pollers;
 	int poll; /* enum slu_poll_mode */
 	const char *cores;

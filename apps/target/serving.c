@@ -21,6 +21,7 @@ int serving_open_engine(struct serving *serving, const struct config *config,
 	options.grants = grants->items;
 	options.grants_count = grants->count;
 	security_apply(&config->security, &options);
+	rdma_apply(&config->rdma, &options.rdma);
 	return slu_engine_open(&options, &serving->engine);
 }
 

@@ -170,6 +170,41 @@ def round_trip():
             check(("[initiator]", *line) in values(first), f"lacks {line}", first)
 
 
+RDMA = (("rdma", "true", "false"), ("rdma-device", None, "mlx5_0:2"), ("rdma-gid", "-1", "3"),
+        ("rdma-mtu", "auto", "2048"), ("rdma-timeout", "-1", "18"), ("rdma-retries", "-1", "0"),
+        ("rdma-traffic-class", "-1", "104"))
+RDMA_INITIATOR = (("rdma-queue-pairs", "0", "4"), ("connect", "session", "cm"))
+
+
+def rdma_in_force(program, options, *args, **environment):
+    found = {name: value for _, name, value in values(print_config(program, *args, **environment))}
+    return [found.get(name) for name, *_ in options]
+
+
+@case("the options of RDMA: defaults, and each from a file, the environment and a flag")
+def rdma():
+    for program, section, options, args in (
+            (harness.TARGET, "target", RDMA, ["--segment", "a=1M"]),
+            (harness.INITIATOR, "initiator", RDMA + RDMA_INITIATOR, ["--remote_segment", "a"])):
+        defaults = [default for _, default, _ in options]
+        wanted = [value for *_, value in options]
+        equal(rdma_in_force(program, options, *args), defaults, "defaults")
+        flags = [f"--{name}={value}" for name, _, value in options]
+        equal(rdma_in_force(program, options, *args, *flags), wanted, "flags")
+        variables = {f"SLUICE_{section}_{name}".upper().replace("-", "_"): value
+                     for name, _, value in options}
+        equal(rdma_in_force(program, options, *args, **variables), wanted, "environment")
+        with File(f"[{section}]\n" + "".join(f"{name} = {value}\n" for name, _, value in options)
+                  ) as file:
+            equal(rdma_in_force(program, options, *args, "--config", file.path), wanted, "file")
+            printed = print_config(program, *args, "--config", file.path)
+            file.write(printed.out)
+            equal(values(print_config(program, "--config", file.path)), values(printed),
+                  "what was printed")
+            equal(rdma_in_force(program, options, "--config", file.path, "--rdma",
+                                "--rdma-gid", "-1")[:3:2], ["true", "-1"], "flags over a file")
+
+
 @case("what no file can hold is not printed as one")
 def cannot_hold():
     for value in ("a ;b", " a", "a\nb", "x" * 200):

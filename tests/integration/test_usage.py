@@ -63,6 +63,29 @@ INITIATOR_ERRORS = (
     (["--tcp-plain"], "--tcp-plain", "--psk"),
     (["--identity", "alice"], "--identity", "--psk"),
     (["--psk", "keys", "--tls-name", "target"], "--tls-name", "--tls-cert"),
+    (["--rdma-queue-pairs", "17"], "--rdma-queue-pairs", "0 to 16"),
+    (["--connect", "carrier"], "session, cm"),
+    (["--no-rdma", "--require", "verbs"], "--no-rdma", "verbs", "leave one of the two out"),
+)
+
+# Of both programs.
+RDMA_ERRORS = (
+    (["--rdma-device="], "--rdma-device", "NAME"),
+    (["--rdma-device", ":1"], "--rdma-device", "NAME:PORT"),
+    (["--rdma-device", "mlx5_0/1"], "mlx5_0/1", "NAME:PORT", "rdma link"),
+    (["--rdma-device", "mlx5_0:"], "NAME:PORT"),
+    (["--rdma-device", "mlx5_0:0"], "1 to 255"),
+    (["--rdma-device", "mlx5_0:256"], "1 to 255"),
+    (["--rdma-device", "mlx5_0:1:2"], "NAME:PORT"),
+    (["--rdma-device", "m" * 64], "NAME:PORT"),
+    (["--rdma-gid", "256"], "--rdma-gid", "-1 to 255"),
+    (["--rdma-gid", "-2"], "--rdma-gid", "-1 to 255"),
+    (["--rdma-mtu", "1500"], "auto, 256, 512, 1024, 2048, 4096"),
+    (["--rdma-timeout", "32"], "--rdma-timeout", "-1 to 31"),
+    (["--rdma-timeout", "0"], "--rdma-timeout", "for ever", "14 is 67 ms"),
+    (["--rdma-retries", "8"], "--rdma-retries", "-1 to 7"),
+    (["--rdma-traffic-class", "256"], "--rdma-traffic-class", "-1 to 255"),
+    (["--rdma-mut", "4096"], "did you mean --rdma-mtu?"),
 )
 
 TARGET_ERRORS = (
@@ -93,7 +116,7 @@ TARGET_ERRORS = (
 
 @case("every mistake in the initiator's flags is named")
 def initiator_flags():
-    for flags, *parts in INITIATOR_ERRORS:
+    for flags, *parts in INITIATOR_ERRORS + RDMA_ERRORS:
         refused(initiator("--remote_segment", "nowhere", *flags, quick=False), *parts)
 
 
@@ -106,6 +129,8 @@ def required():
 def target_flags():
     for flags, *parts in TARGET_ERRORS:
         refused(run([harness.TARGET, *flags]), *parts)
+    for flags, *parts in RDMA_ERRORS:
+        refused(run([harness.TARGET, "--segment", "a=1M", *flags]), *parts)
 
 
 @case("a load over the segment's size is refused with the numbers")
