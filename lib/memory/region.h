@@ -14,10 +14,15 @@
 
 #include "memory/arena.h"
 
+#define REGION_DEVICES_MAX 8
+
+struct verbs_registration;
+
 struct slu_region {
 	/* Read by every operation. */
 	char *addr;
 	uint64_t length;
+	struct verbs_registration *registered[REGION_DEVICES_MAX]; /* by device; NULL: not */
 
 	uint64_t page_bytes;
 	int node;
@@ -26,6 +31,7 @@ struct slu_region {
 	struct arena arena;
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_region) link;
+	LIST_ENTRY(slu_region) registered_link; /* those that RDMA devices are to know */
 };
 
 /** Allocate, without telling an engine. @return as slu_region_alloc() */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The RDMA devices of this host: which there are, which port and GID of each is used, and why the
- * others are not. Opened once per engine; afterwards constant.
+ * The RDMA devices of this host: which there are, which ports and GIDs of each can be used, and why
+ * the others cannot. Opened once per engine; afterwards constant.
  */
 #ifndef VERBS_VERBS_DEVICE_H
 #define VERBS_VERBS_DEVICE_H
@@ -14,40 +14,48 @@
 
 #include <sluice/engine.h>
 
-#define VERBS_DEVICES_MAX 8u
-#define VERBS_NAME_MAX    63u
+#include "memory/region.h"
 
+#define VERBS_DEVICES_MAX REGION_DEVICES_MAX
+#define VERBS_GIDS_MAX    16u /* of one port that are considered */
+#define VERBS_NAME_MAX    63u
+#define VERBS_GID_TEXT    48u
+#define VERBS_PLACE_TEXT  128u
+
+/** A usable entry of a port's GID table. */
+struct verbs_gid {
+	union ibv_gid gid;
+	uint32_t index;
+	uint32_t type; /* enum ibv_gid_type */
+};
+
+/** One port of one device. */
 struct verbs_device {
 	uint32_t index; /* in verbs_devices.devices */
 	char name[VERBS_NAME_MAX + 1];
 	struct ibv_context *context;
 	struct ibv_pd *pd;
 	struct ibv_device_attr attr;
-	uint8_t port;
 	struct ibv_port_attr port_attr;
-	int gid_index;
-	union ibv_gid gid;
-	char gid_text[64]; /* "10.77.0.1" or "fe80::1" */
-	char gid_type[16]; /* "RoCE v2", "RoCE v1", "IB" */
-	bool ethernet;     /* the link layer */
-	enum ibv_mtu mtu;  /* of the port, or as asked for */
-	int node;          /* NUMA node; -1 unknown */
-	bool windows;      /* memory windows of type 2 can be bound */
-	char reason[192];  /* why this port and GID */
+	uint8_t port;
+	bool ethernet;    /* the link layer */
+	bool windows;     /* memory windows of type 2 can be bound */
+	enum ibv_mtu mtu; /* the port's, or the smaller one that was asked for */
+	int node;         /* NUMA node; -1 unknown */
+	uint32_t gid_count;
+	struct verbs_gid gids[VERBS_GIDS_MAX]; /* the best one first */
 };
 
 struct verbs_devices {
+	struct slu_rdma_options options; /* device is not used any more */
 	uint32_t count;
 	struct verbs_device devices[VERBS_DEVICES_MAX];
-	struct slu_rdma_options options; /* texts are copies */
-	char device_name[VERBS_NAME_MAX + 8];
-	char text[512]; /* what is used; or, with count 0, why nothing is, and the remedy */
+	char text[512]; /* what is used; with count 0 why nothing is, and the remedy */
 };
 
 /**
- * Open every usable device, or those that @p options name.
- *
- * Without a device it succeeds with count 0 and says why in text, unless one was named.
+ * Open every usable port, or the one that @p options name. Without any it succeeds with count 0 and
+ * says why in text, unless a device was named.
  *
  * @return 0; -ENODEV the named one is not there or cannot be used; -EINVAL an option; -ENOMEM
  */
@@ -62,8 +70,17 @@ static inline uint32_t verbs_mtu_bytes(enum ibv_mtu mtu)
 	return 128u << mtu;
 }
 
-/** "mlx5_0 port 1 GID 3 (RoCE v2, 10.0.0.1)"; @p text has VERBS_PLACE_MAX bytes. */
-#define VERBS_PLACE_MAX 192u
-const char *verbs_device_describe(const struct verbs_device *device, char *text);
+/** "10.77.0.1" or "fe80::1". @p text has VERBS_GID_TEXT bytes. */
+const char *verbs_gid_format(const union ibv_gid *gid, char *text);
+
+/** "RoCE v2", "RoCE v1", "InfiniBand". */
+const char *verbs_gid_type_name(uint32_t type);
+
+/** Of an IPv4 address? */
+bool verbs_gid_is_ipv4(const union ibv_gid *gid);
+
+/** "mlx5_0 port 1 GID 3 (RoCE v2, 10.0.0.1)". @p text has VERBS_PLACE_TEXT bytes. */
+const char *verbs_describe(const struct verbs_device *device, const struct verbs_gid *gid,
+			   char *text);
 
 #endif

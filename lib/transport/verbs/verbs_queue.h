@@ -9,7 +9,7 @@
  * What is received goes another way: ibv_post_recv() and ibv_poll_cq() on the receive completion
  * queue that was given at creation.
  *
- * Order of calls: create, verbs_queue_connect(), then post, poll and arm by one thread;
+ * Order of calls: create, initialise, post receives, connect, then post, poll and arm by one thread;
  * verbs_queue_fail() and poll until everything posted has come back; destroy.
  */
 #ifndef VERBS_VERBS_QUEUE_H
@@ -51,7 +51,7 @@ struct verbs_work {
 	uint8_t opcode; /* enum verbs_opcode */
 	uint8_t flags;
 	uint8_t pieces;     /* 0..VERBS_PIECES_MAX */
-	uint32_t id;        /* comes back with its completion */
+	uint32_t id;        /* counts those posted on this queue, from 0; comes back */
 	uint32_t immediate; /* host byte order */
 	uint32_t rkey;
 	uint64_t remote;
@@ -118,6 +118,7 @@ struct verbs_connection {
 	uint32_t peer_psn;
 	uint32_t psn; /* ours */
 	union ibv_gid peer_gid;
+	uint32_t gid_index; /* ours */
 	uint16_t peer_lid;
 	bool global; /* by GID; always so over Ethernet */
 	enum ibv_mtu mtu;
@@ -127,10 +128,16 @@ struct verbs_connection {
 	uint8_t retries;
 	uint8_t traffic_class;
 	uint8_t service_level;
-	uint32_t access; /* enum ibv_access_flags */
 };
 
-/** Reset to ready to send. @return 0; -errno with a text that names the step */
+/**
+ * Let receives be posted, and the peer do what @p access says (enum ibv_access_flags) once it is
+ * connected. @return 0; -errno with a text
+ */
+int verbs_queue_initialise(struct verbs_queue *queue, const struct verbs_device *device,
+			   uint32_t access);
+
+/** From there to ready to send. @return 0; -errno with a text that names the step */
 int verbs_queue_connect(struct verbs_queue *queue, const struct verbs_device *device,
 			const struct verbs_connection *connection);
 

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/verbs/verbs_memory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+/* ---- one registration ---- */
+
+/* A device that cannot order loosely, or a kernel that does not know of it, leaves it out. */
+static struct ibv_mr *register_slice(const struct verbs_device *device, char *addr, uint64_t length,
+				     unsigned access)
+{
+	return ibv_reg_mr_iova2(device->pd, addr, length, (uintptr_t)addr,
+				access | IBV_ACCESS_RELAXED_ORDERING);
+}
+
+static int explain(const struct verbs_device *device, uint64_t length, int error)
+{
+	struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
+
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	if (error == ENOMEM && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < length)
+		return fail(-ENOMEM,
+			    "cannot register %llu MiB with %s: the memlock limit is %llu KiB: "
+			    "raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)",
+			    (unsigned long long)(length / MIB), device->name,
+			    (unsigned long long)(limit.rlim_cur / 1024));
+	if (error == ENOMEM || error == ENOSPC)
+		return fail(-error,
+			    "cannot register %llu MiB with %s: %s: the memlock limit, the device's "
+			    "%d registrations or its memory are used up: use fewer or smaller "
+			    "regions, or larger pages",
+			    (unsigned long long)(length / MIB), device->name, strerror(error),
+			    device->attr.max_mr);
+	return fail(-error, "cannot register %llu MiB with %s: %s",
+		    (unsigned long long)(length / MIB), device->name, strerror(error));
+}
+
+int verbs_register(const struct verbs_device *device, void *addr, uint64_t length, unsigned access,
+		   struct verbs_registration **out)
+{
+	uint32_t count = (uint32_t)((length + VERBS_SLICE_BYTES - 1) >> VERBS_SLICE_SHIFT);
+	struct verbs_registration *made;
+	uint64_t begin = clock_monotonic_ns(NULL);
+
+	made = calloc(1, sizeof(*made) + count * sizeof(made->slices[0]));
+	if (!made)
+		return fail(-ENOMEM, "out of memory");
+	for (; made->count < count; made->count++) {
+		uint64_t offset = (uint64_t)made->count << VERBS_SLICE_SHIFT;
+		uint64_t left = length - offset;
+		struct ibv_mr *mr = register_slice(device, (char *)addr + offset,
+						   left < VERBS_SLICE_BYTES ? left
+									    : VERBS_SLICE_BYTES,
+						   access);
+
+		if (!mr) {
+			int rc = explain(device, length, errno);
+
+			verbs_deregister(made);
+			return rc;
+		}
+		made->slices[made->count].mr = mr;
+		made->slices[made->count].lkey = mr->lkey;
+		made->slices[made->count].rkey = mr->rkey;
+	}
+	made->ns = clock_monotonic_ns(NULL) - begin;
+	*out = made;
+	return 0;
+}
+
+void verbs_deregister(struct verbs_registration *registration)
+{
+	if (!registration)
+		return;
+	for (uint32_t i = 0; i < registration->count; i++)
+		ibv_dereg_mr(registration->slices[i].mr);
+	free(registration);
+}
+
+/* ---- the engine's regions ---- */
+
+void verbs_memory_init(struct verbs_memory *memory, struct verbs_devices *devices)
+{
+	memory->devices = devices;
+	pthread_mutex_init(&memory->lock, NULL);
+	LIST_INIT(&memory->regions);
+}
+
+void verbs_memory_fini(struct verbs_memory *memory)
+{
+	pthread_mutex_destroy(&memory->lock);
+}
+
+static int enter(struct slu_region *region, const struct verbs_device *device)
+{
+	struct verbs_registration **at = &region->registered[device->index];
+
+	if (*at)
+		return 0;
+	return verbs_register(device, region->addr, region->length, IBV_ACCESS_LOCAL_WRITE, at);
+}
+
+static void leave(struct slu_region *region)
+{
+	for (uint32_t i = 0; i < VERBS_DEVICES_MAX; i++) {
+		verbs_deregister(region->registered[i]);
+		region->registered[i] = NULL;
+	}
+}
+
+int verbs_memory_add(struct verbs_memory *memory, struct slu_region *region)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&memory->lock);
+	for (uint32_t i = 0; rc == 0 && i < memory->devices->count; i++)
+		if (memory->used[i])
+			rc = enter(region, &memory->devices->devices[i]);
+	if (rc == 0)
+		LIST_INSERT_HEAD(&memory->regions, region, registered_link);
+	else
+		leave(region);
+	pthread_mutex_unlock(&memory->lock);
+	return rc;
+}
+
+void verbs_memory_remove(struct verbs_memory *memory, struct slu_region *region)
+{
+	pthread_mutex_lock(&memory->lock);
+	LIST_REMOVE(region, registered_link);
+	leave(region);
+	pthread_mutex_unlock(&memory->lock);
+}
+
+int verbs_memory_use(struct verbs_memory *memory, const struct verbs_device *device)
+{
+	struct slu_region *region;
+	int rc = 0;
+
+	pthread_mutex_lock(&memory->lock);
+	if (!memory->used[device->index])
+		LIST_FOREACH (region, &memory->regions, registered_link)
+			if (rc == 0)
+				rc = enter(region, device);
+	memory->used[device->index] |= rc == 0;
+	pthread_mutex_unlock(&memory->lock);
+	return rc;
+}
