@@ -250,6 +250,10 @@ struct transport_service {
 	LIST_ENTRY(transport_service) link;
 };
 
+/** Run @p fn on a poller's thread, between two of its turns, and wait for it. */
+typedef void (*transport_on_poller)(void *arg, uint32_t poller, void (*fn)(void *fn_arg),
+				    void *fn_arg);
+
 /** Mark it unusable, once: operations on it fail with @p error from now on. Any thread. */
 void remote_fail(struct slu_remote *remote, int error);
 

@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
+#include "transport/grants.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
 
@@ -160,11 +161,12 @@ static int tcp_import(const json_t *grant, uint64_t length, uint32_t rights, con
 }
 
 static int tcp_grant(const struct transport_env *env, const struct export *export, uint32_t rights,
-		     uint32_t client, uint64_t connection, json_t *grant, void **granted)
+		     uint32_t client, uint64_t connection, json_t *description, void **granted)
 {
-	struct tcp_grant *made;
-	int rc =
-		tcp_server_grant(env->tcp_server, export, rights, client, connection, grant, &made);
+	const struct grant grant = {
+		.export = export, .rights = rights, .client = client, .connection = connection};
+	struct grant *made;
+	int rc = tcp_server_grant(env->tcp_server, &grant, description, &made);
 
 	if (rc == 0)
 		*granted = made;

@@ -5,16 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/queue.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "transport/grants.h"
 #include "transport/inbox.h"
 #include "transport/tcp/channel.h"
 #include "transport/tcp/wire.h"
 
-#define GRANTS_MAX      (1u << 20)
 #define CONNECTIONS_MAX 65536u /* of one poller */
 
 /* One turn for one connection. */
@@ -34,21 +33,6 @@
 /* And in pieces; those for the answers that a client can wait for stay free for them. */
 #define RESPONSE_PIECES (3 + INBOX_CALLS)
 
-struct tcp_grant {
-	const struct export *export;
-	uint64_t connection;
-	uint32_t rights;
-	uint32_t client;
-	uint32_t handle;
-};
-
-/* The control thread writes, the pollers read. */
-struct slot {
-	_Atomic(struct tcp_grant *) grant; /* NULL: none, for this reason */
-	_Atomic uint32_t generation;
-	_Atomic int32_t reason;
-};
-
 struct connection {
 	struct channel channel;
 	uint64_t owner; /* control connection */
@@ -64,7 +48,7 @@ struct connection {
 	/* The request whose body is on its way. */
 	bool receiving;
 	struct wire_request request;
-	struct tcp_grant *grant; /* NULL: refused with status */
+	struct grant *grant; /* NULL: refused with status */
 	int status;
 	char *message; /* body of a call */
 
@@ -99,13 +83,9 @@ struct tcp_service {
 struct tcp_server {
 	uint32_t pollers;
 	uint32_t next_poller; /* counts data connections */
-	tcp_on_poller on_poller;
+	transport_on_poller on_poller;
 	void *arg;
-	struct slot *slots; /* GRANTS_MAX, touched as far as used */
-	uint32_t used;      /* slots so far */
-	uint32_t free_count;
-	uint32_t free_room;
-	uint32_t *free_slots;
+	struct grants *grants;
 	struct tcp_service *services[SLU_POLLERS_MAX];
 };
 
@@ -177,30 +157,7 @@ static int check_form(struct connection *connection, const struct wire_request *
 	return 0;
 }
 
-/* A handle is worth something only on the connections of the client that it was given to. */
-static int find_grant(const struct tcp_server *server, const struct connection *connection,
-		      const struct wire_request *request, struct tcp_grant **out)
-{
-	struct slot *slot;
-	struct tcp_grant *grant;
-
-	if (request->handle >= GRANTS_MAX)
-		return -EACCES;
-	slot = &server->slots[request->handle];
-	if (request->generation == 0 ||
-	    atomic_load_explicit(&slot->generation, memory_order_relaxed) != request->generation)
-		return -EKEYREVOKED;
-	/* Pairs with the release in tcp_server_grant(). */
-	grant = atomic_load_explicit(&slot->grant, memory_order_acquire);
-	if (!grant)
-		return atomic_load_explicit(&slot->reason, memory_order_relaxed);
-	if (grant->connection != connection->owner)
-		return -EACCES;
-	*out = grant;
-	return 0;
-}
-
-static int check_right(const struct tcp_grant *grant, const struct wire_request *request)
+static int check_right(const struct grant *grant, const struct wire_request *request)
 {
 	uint32_t needed = request->type == WIRE_READ   ? SLU_RIGHT_READ
 			  : request->type == WIRE_CALL ? 0
@@ -216,14 +173,14 @@ static int check_right(const struct tcp_grant *grant, const struct wire_request 
 	return 0;
 }
 
-static struct inbox_lane *lane_of(const struct tcp_service *service, const struct tcp_grant *grant)
+static struct inbox_lane *lane_of(const struct tcp_service *service, const struct grant *grant)
 {
 	return inbox_lane(grant->export->inbox, service->poller);
 }
 
 static int deliver_notification(struct tcp_service *service, const struct connection *connection)
 {
-	const struct tcp_grant *grant = connection->grant;
+	const struct grant *grant = connection->grant;
 
 	return inbox_notify(lane_of(service, grant), grant->client, connection->request.tag)
 		       ? 0
@@ -243,7 +200,7 @@ static void lane_opened(struct tcp_service *service, struct inbox_lane *lane)
 
 static int deliver_call(struct tcp_service *service, const struct connection *connection)
 {
-	const struct tcp_grant *grant = connection->grant;
+	const struct grant *grant = connection->grant;
 	struct inbox_lane *lane = lane_of(service, grant);
 	uint64_t cookie = (uint64_t)connection->cookie << 32 | connection->request.tag;
 
@@ -285,8 +242,9 @@ static char *destination(struct connection *connection)
 static void begin(struct tcp_service *service, struct connection *connection)
 {
 	const struct wire_request *request = &connection->request;
-	struct tcp_grant *grant = NULL;
-	int status = find_grant(service->server, connection, request, &grant);
+	struct grant *grant = NULL;
+	int status = grants_find(service->server->grants, connection->owner, request->handle,
+				 request->generation, &grant);
 
 	if (status == 0)
 		status = check_right(grant, request);
@@ -608,22 +566,18 @@ int tcp_service_fd(const struct transport_service *service)
 
 /* ---- the server: control thread ---- */
 
-int tcp_server_create(uint32_t pollers, tcp_on_poller on_poller, void *arg, struct tcp_server **out)
+int tcp_server_create(uint32_t pollers, transport_on_poller on_poller, void *arg,
+		      struct tcp_server **out)
 {
 	struct tcp_server *server = calloc(1, sizeof(*server));
-	int rc = 0;
+	int rc;
 
 	if (!server)
 		return fail(-ENOMEM, "out of memory");
 	server->pollers = pollers;
 	server->on_poller = on_poller;
 	server->arg = arg;
-	server->slots = mmap(NULL, GRANTS_MAX * sizeof(struct slot), PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (server->slots == MAP_FAILED) {
-		server->slots = NULL;
-		rc = fail(-ENOMEM, "no memory for the table of grants: %s", strerror(errno));
-	}
+	rc = grants_create(&server->grants);
 	for (uint32_t i = 0; rc == 0 && i < pollers; i++)
 		rc = service_create(server, i);
 	if (rc < 0) {
@@ -640,9 +594,7 @@ void tcp_server_destroy(struct tcp_server *server)
 		return;
 	for (uint32_t i = 0; i < server->pollers; i++)
 		service_destroy(server->services[i]);
-	if (server->slots)
-		munmap(server->slots, GRANTS_MAX * sizeof(struct slot));
-	free(server->free_slots);
+	grants_destroy(server->grants);
 	free(server);
 }
 
@@ -739,74 +691,20 @@ void tcp_server_gone(struct tcp_server *server, uint64_t owner)
 	}
 }
 
-static int take_slot(struct tcp_server *server, uint32_t *handle)
+int tcp_server_grant(struct tcp_server *server, const struct grant *grant, json_t *description,
+		     struct grant **out)
 {
-	if (server->free_count > 0) {
-		*handle = server->free_slots[--server->free_count];
-		return 0;
-	}
-	if (server->used == GRANTS_MAX)
-		return fail(-ENOSPC, "%u segments are open at this target over TCP", GRANTS_MAX);
-	*handle = server->used++;
-	return 0;
-}
-
-static void give_slot(struct tcp_server *server, uint32_t handle)
-{
-	if (server->free_count == server->free_room) {
-		uint32_t room = server->free_room ? server->free_room * 2 : 64;
-		uint32_t *larger = realloc(server->free_slots, room * sizeof(*larger));
-
-		if (!larger)
-			return; /* one of a million is lost */
-		server->free_slots = larger;
-		server->free_room = room;
-	}
-	server->free_slots[server->free_count++] = handle;
-}
-
-int tcp_server_grant(struct tcp_server *server, const struct export *export, uint32_t rights,
-		     uint32_t client, uint64_t connection, json_t *description,
-		     struct tcp_grant **out)
-{
-	struct tcp_grant *grant = malloc(sizeof(*grant));
-	struct slot *slot;
-	uint32_t handle = 0, generation;
-	int rc = grant ? take_slot(server, &handle) : fail(-ENOMEM, "out of memory");
-
-	if (rc < 0) {
-		free(grant);
-		return rc;
-	}
-	*grant = (struct tcp_grant){.export = export,
-				    .connection = connection,
-				    .rights = rights,
-				    .client = client,
-				    .handle = handle};
-	slot = &server->slots[handle];
-	generation = atomic_load_explicit(&slot->generation, memory_order_relaxed) + 1;
-	generation += generation == 0; /* which is none */
-	if (json_object_set_new(description, "handle", json_integer(handle)) < 0 ||
-	    json_object_set_new(description, "generation", json_integer(generation)) < 0) {
-		give_slot(server, handle);
-		free(grant);
-		return fail(-ENOMEM, "out of memory");
-	}
-	atomic_store_explicit(&slot->generation, generation, memory_order_relaxed);
-	/* Pairs with the acquire in find_grant(). */
-	atomic_store_explicit(&slot->grant, grant, memory_order_release);
-	*out = grant;
-	return 0;
+	return grants_add(server->grants, grant, description, out);
 }
 
 struct forget_call {
 	struct tcp_service *service;
-	const struct tcp_grant *grant;
+	const struct grant *grant;
 	int reason;
 };
 
 /* What arrives for it goes nowhere; what is to be sent from its memory is copied aside. */
-static void forget(struct connection *connection, const struct tcp_grant *grant, int reason)
+static void forget(struct connection *connection, const struct grant *grant, int reason)
 {
 	const struct slu_region *region = grant->export->region;
 
@@ -836,23 +734,18 @@ static void forget_on_poller(void *arg)
 	}
 }
 
-void tcp_server_revoke(struct tcp_server *server, struct tcp_grant *grant, int reason)
+void tcp_server_revoke(struct tcp_server *server, struct grant *grant, int reason)
 {
-	struct slot *slot;
-
 	if (!grant)
 		return;
-	slot = &server->slots[grant->handle];
-	atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
-	atomic_store_explicit(&slot->grant, NULL, memory_order_release);
+	grants_end(server->grants, grant, reason);
 	for (uint32_t i = 0; i < server->pollers; i++) {
 		struct forget_call call = {
 			.service = server->services[i], .grant = grant, .reason = reason};
 
 		server->on_poller(server->arg, i, forget_on_poller, &call);
 	}
-	give_slot(server, grant->handle);
-	free(grant);
+	grants_free(server->grants, grant);
 }
 
 struct close_call {

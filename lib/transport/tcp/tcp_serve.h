@@ -19,13 +19,10 @@
 
 struct stream;
 struct tcp_server;
-struct tcp_grant;
-
-/** Run @p fn on a poller's thread, between two of its turns, and wait for it. */
-typedef void (*tcp_on_poller)(void *arg, uint32_t poller, void (*fn)(void *fn_arg), void *fn_arg);
+struct grant;
 
 /** @return 0; -ENOMEM; -errno of epoll_create */
-int tcp_server_create(uint32_t pollers, tcp_on_poller on_poller, void *arg,
+int tcp_server_create(uint32_t pollers, transport_on_poller on_poller, void *arg,
 		      struct tcp_server **server);
 
 /** No poller runs its services any more, and nothing is granted. Accepts NULL. */
@@ -46,16 +43,15 @@ void tcp_server_attach(struct tcp_server *server, const struct stream *stream, u
 /** Control thread: @p connection has ended, and so do its data connections. */
 void tcp_server_gone(struct tcp_server *server, uint64_t connection);
 
-/** Control thread. @return 0; -ENOMEM, -ENOSPC */
-int tcp_server_grant(struct tcp_server *server, const struct export *export, uint32_t rights,
-		     uint32_t client, uint64_t connection, json_t *description,
-		     struct tcp_grant **grant);
+/** Control thread: add @p grant. @return as grants_add() */
+int tcp_server_grant(struct tcp_server *server, const struct grant *grant, json_t *description,
+		     struct grant **out);
 
 /** Control thread: nothing of @p export is granted any more; its inbox is left alone from now on.
  */
 void tcp_server_close(struct tcp_server *server, const struct export *export);
 
 /** Control thread: from now on requests for it fail with @p reason. */
-void tcp_server_revoke(struct tcp_server *server, struct tcp_grant *grant, int reason);
+void tcp_server_revoke(struct tcp_server *server, struct grant *grant, int reason);
 
 #endif
