@@ -147,8 +147,8 @@ static int create_cq(struct verbs_device *device, const struct verbs_queue_optio
 }
 
 static struct ibv_qp *create_qp(struct verbs_device *device,
-				const struct verbs_queue_options *options, struct verbs_queue *queue,
-				uint32_t inline_bytes)
+				const struct verbs_queue_options *options,
+				struct verbs_queue *queue, uint32_t inline_bytes)
 {
 	struct ibv_qp_init_attr_ex attr = {
 		.qp_context = options->context,

@@ -252,9 +252,8 @@ static int open_port(struct verbs_devices *devices, struct ibv_device *ibv, uint
 		return rc;
 	}
 	device->ethernet = device->port_attr.link_layer == IBV_LINK_LAYER_ETHERNET;
-	device->windows =
-		device->attr.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B &&
-		device->attr.max_mw > 0;
+	device->windows = device->attr.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B &&
+			  device->attr.max_mw > 0;
 	device->node = read_node(device->name);
 	devices->count++;
 	return 0;
@@ -333,7 +332,8 @@ static int open_named(struct verbs_devices *devices, struct ibv_device **list, i
 		if (strcmp(ibv_get_device_name(list[i]), name) != 0)
 			continue;
 		if (open_ports(devices, list[i], (uint8_t)port) < 0 && devices->count == 0)
-			return fail(-ENODEV, "the RDMA device that was asked for cannot be used: %s",
+			return fail(-ENODEV,
+				    "the RDMA device that was asked for cannot be used: %s",
 				    devices->text);
 		return 0;
 	}
@@ -354,9 +354,9 @@ static int open_all(struct verbs_devices *devices, struct ibv_device **list, int
 	}
 	if (n == 0)
 		say_none(devices);
-	return devices->count == 0 && rc < 0 ? fail(rc, "no RDMA device can be used: %s",
-						     devices->text)
-					     : 0;
+	return devices->count == 0 && rc < 0
+		       ? fail(rc, "no RDMA device can be used: %s", devices->text)
+		       : 0;
 }
 
 int verbs_devices_open(const struct slu_rdma_options *options, struct verbs_devices **out)

@@ -56,10 +56,9 @@ int verbs_register(const struct verbs_device *device, void *addr, uint64_t lengt
 	for (; made->count < count; made->count++) {
 		uint64_t offset = (uint64_t)made->count << VERBS_SLICE_SHIFT;
 		uint64_t left = length - offset;
-		struct ibv_mr *mr = register_slice(device, (char *)addr + offset,
-						   left < VERBS_SLICE_BYTES ? left
-									    : VERBS_SLICE_BYTES,
-						   access);
+		struct ibv_mr *mr =
+			register_slice(device, (char *)addr + offset,
+				       left < VERBS_SLICE_BYTES ? left : VERBS_SLICE_BYTES, access);
 
 		if (!mr) {
 			int rc = explain(device, length, errno);

@@ -52,8 +52,8 @@ static int make_receive(struct verbs_queue *queue, const struct verbs_device *de
 				    .traffic_class = connection->traffic_class}}};
 
 	return modify(queue, &attr,
-		      IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
-			      IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
+		      IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+			      IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
 		      "ready to receive");
 }
 
@@ -75,9 +75,8 @@ static int make_send(struct verbs_queue *queue, const struct verbs_connection *c
 int verbs_queue_initialise(struct verbs_queue *queue, const struct verbs_device *device,
 			   uint32_t access)
 {
-	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT,
-				   .port_num = device->port,
-				   .qp_access_flags = access};
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_INIT, .port_num = device->port, .qp_access_flags = access};
 
 	return modify(queue, &attr,
 		      IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS,

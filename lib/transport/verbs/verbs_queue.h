@@ -9,8 +9,8 @@
  * What is received goes another way: ibv_post_recv() and ibv_poll_cq() on the receive completion
  * queue that was given at creation.
  *
- * Order of calls: create, initialise, post receives, connect, then post, poll and arm by one thread;
- * verbs_queue_fail() and poll until everything posted has come back; destroy.
+ * Order of calls: create, initialise, post receives, connect, then post, poll and arm by one
+ * thread; verbs_queue_fail() and poll until everything posted has come back; destroy.
  */
 #ifndef VERBS_VERBS_QUEUE_H
 #define VERBS_VERBS_QUEUE_H
