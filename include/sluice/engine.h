@@ -100,15 +100,16 @@ struct slu_engine_info {
 	size_t size;
 	const char *name;
 	uint64_t incarnation;
-	uint32_t pollers;     /* poller threads */
-	bool eal_hugepages;   /* rings and pools are on hugepages */
-	const char *copy;     /* copy kernels in use, e.g. "memcpy, avx2 non-temporal" */
-	uint64_t llc_bytes;   /* last-level cache that copies are planned for */
-	const char *listen;   /* TCP address served, with the port that was chosen; NULL = none */
-	bool tls;             /* TCP is authenticated and encrypted */
-	uint32_t connections; /* control connections of clients, now */
-	uint32_t sessions;    /* on them */
-	const char *rdma;     /* devices in use, or why there are none */
+	uint32_t pollers;      /* poller threads */
+	bool eal_hugepages;    /* rings and pools are on hugepages */
+	const char *copy;      /* copy kernels in use, e.g. "memcpy, avx2 non-temporal" */
+	uint64_t llc_bytes;    /* last-level cache that copies are planned for */
+	const char *listen;    /* TCP address served, with the port that was chosen; NULL = none */
+	bool tls;              /* TCP is authenticated and encrypted */
+	uint32_t connections;  /* control connections of clients, now */
+	uint32_t sessions;     /* on them */
+	const char *rdma;      /* devices in use, or why there are none */
+	uint32_t rdma_devices; /* in use: one for each port */
 };
 
 /** Fill @p options with the defaults. Any thread. */
