@@ -207,7 +207,7 @@ static int add_grant(struct reader *reader, const char *name, const char *value)
 
 	reader->identity_rights++;
 	snprintf(where, sizeof(where), "%s:%u", reader->path, reader->line);
-	return grants_add(reader->grants, reader->identity, name, value, reader->line, where);
+	return grants_add_line(reader->grants, reader->identity, name, value, reader->line, where);
 }
 
 /* ini_handler */

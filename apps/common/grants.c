@@ -109,8 +109,8 @@ static int append(struct grants *grants, const struct slu_grant *grant, uint32_t
 	return 0;
 }
 
-int grants_add(struct grants *grants, const char *identity, const char *segment, const char *rights,
-	       uint32_t line, const char *where)
+int grants_add_line(struct grants *grants, const char *identity, const char *segment,
+		    const char *rights, uint32_t line, const char *where)
 {
 	struct slu_grant grant = {.identity = identity};
 	int rc = check_segment(segment, where);

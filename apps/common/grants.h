@@ -32,8 +32,8 @@ int grants_check_identity(const char *identity, const char *where);
  * @param where     what messages start with
  * @return          0; -EINVAL; -E2BIG over SLU_GRANTS_MAX; -ENOMEM
  */
-int grants_add(struct grants *grants, const char *identity, const char *segment, const char *rights,
-	       uint32_t line, const char *where);
+int grants_add_line(struct grants *grants, const char *identity, const char *segment,
+		    const char *rights, uint32_t line, const char *where);
 
 /** Is nothing granted twice? @param path  of the file, for the message. @return 0; -EINVAL; -ENOMEM
  */
