@@ -24,18 +24,6 @@ struct opening {
 	struct client_grant grant;
 };
 
-struct session {
-	struct client *client;
-	const struct session_callbacks *callbacks;
-	void *arg;
-	uint32_t id;
-	int error;               /* why it is over, if it is */
-	bool present;            /* in the client's table: the target knows of it */
-	struct opening *opening; /* NULL: nobody waits */
-	struct client_totals reported;
-	LIST_ENTRY(session) link;
-};
-
 /* ---- the table of sessions ---- */
 
 static struct session_list *slot_of(const struct client *client, uint32_t id)
@@ -106,8 +94,8 @@ static void update(struct client *client)
 		event_del(&client->writing);
 }
 
-/* Consumes @p message. A connection that fails here is found broken when it is read. */
-static int say(struct client *client, json_t *message)
+/* A connection that fails here is found broken when it is read. */
+int client_say(struct client *client, json_t *message)
 {
 	int rc = message_send(&client->writer, &client->stream, message, NULL, 0);
 
@@ -126,11 +114,12 @@ static struct client_totals ask_totals(const struct session *session)
 
 static int say_close(struct session *session, struct client_totals totals)
 {
-	return say(session->client,
-		   json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", "close", "session",
-			     (json_int_t)session->id, "operations", (json_int_t)totals.operations,
-			     "bytes_read", (json_int_t)totals.bytes_read, "bytes_written",
-			     (json_int_t)totals.bytes_written));
+	return client_say(session->client,
+			  json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", "close", "session",
+				    (json_int_t)session->id, "operations",
+				    (json_int_t)totals.operations, "bytes_read",
+				    (json_int_t)totals.bytes_read, "bytes_written",
+				    (json_int_t)totals.bytes_written));
 }
 
 /* @return NULL: nothing new; else the line for it, or NULL without memory: the next time then */
@@ -150,7 +139,7 @@ static json_t *report_line(struct session *session)
 
 static int say_moved(struct client *client, json_t *totals)
 {
-	return say(client, json_pack("{s:s, s:o}", "type", "moved", "totals", totals));
+	return client_say(client, json_pack("{s:s, s:o}", "type", "moved", "totals", totals));
 }
 
 static int report_moved(struct client *client)
@@ -207,6 +196,7 @@ static void lose(struct session *session, int error)
 						      : "the target closed the connection"));
 		return;
 	}
+	asks_end(session->client, session, error);
 	session->callbacks->lost(session->arg, error);
 	if (announced)
 		say_close(session, ask_totals(session));
@@ -245,9 +235,10 @@ static void end(struct client *client, int error)
 {
 	client->error = error;
 	client_retire(client);
+	asks_end(client, NULL, error);
 	lose_all(client, error);
 	if (error != -ECONNRESET)
-		say(client, json_pack("{s:s}", "type", "bye"));
+		client_say(client, json_pack("{s:s}", "type", "bye"));
 	if (error == -ECONNRESET || !message_writer_busy(&client->writer))
 		finish(client);
 	else
@@ -315,8 +306,11 @@ static int on_refused(struct client *client, const json_t *message)
 {
 	const json_t *id = json_object_get(message, "session");
 	struct session *session = find(client, json_integer_value(id));
-	int rc = handshake_refused(message);
+	int rc;
 
+	if (json_object_get(message, "request"))
+		return asks_refuse(client, message);
+	rc = handshake_refused(message);
 	if (!id)
 		return rc;
 	if (!session || !session->opening)
@@ -365,10 +359,12 @@ static int dispatch(struct client *client, json_t **taken)
 		return on_opened(client, taken);
 	if (strcmp(type, "refused") == 0)
 		return on_refused(client, message);
+	if (strcmp(type, "path") == 0)
+		return asks_answer(client, taken);
 	if (strcmp(type, "closing") == 0)
 		return on_closing(client, message);
 	if (strcmp(type, "ping") == 0)
-		return say(client, json_pack("{s:s}", "type", "pong"));
+		return client_say(client, json_pack("{s:s}", "type", "pong"));
 	if (strcmp(type, "pong") == 0)
 		return 0;
 	if (strcmp(type, "usage") != 0)
@@ -452,7 +448,7 @@ static int check_silence(struct client *client)
 		return fail(-ETIMEDOUT, "nothing was heard for %d s", CLIENT_SILENCE_SECONDS);
 	if (client->silent_seconds != CLIENT_PING_SECONDS)
 		return 0;
-	return say(client, json_pack("{s:s}", "type", "ping"));
+	return client_say(client, json_pack("{s:s}", "type", "ping"));
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -464,6 +460,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (client->error)
 		return;
+	asks_age(client);
 	rc = message_writer_busy(&client->writer) ? 0 : report_moved(client);
 	if (rc >= 0)
 		rc = check_silence(client);
@@ -505,7 +502,7 @@ static int end_watching(void *arg)
 	if (!client->watched)
 		return 0;
 	if (!client->error)
-		say(client, json_pack("{s:s}", "type", "bye"));
+		client_say(client, json_pack("{s:s}", "type", "bye"));
 	unwatch(client);
 	return 0;
 }
@@ -545,9 +542,10 @@ static int begin_open(void *arg)
 	rc = insert(client, session);
 	if (rc < 0)
 		return rc;
-	rc = say(client, json_pack("{s:s, s:I, s:s, s:I, s:o}", "type", "open", "session",
-				   (json_int_t)session->id, "segment", request->segment, "rights",
-				   (json_int_t)request->rights, "transports", names_of(request)));
+	rc = client_say(client,
+			json_pack("{s:s, s:I, s:s, s:I, s:o}", "type", "open", "session",
+				  (json_int_t)session->id, "segment", request->segment, "rights",
+				  (json_int_t)request->rights, "transports", names_of(request)));
 	if (rc == -EPIPE || rc == -ECONNRESET) /* reading will tell, and lose it */
 		return 0;
 	if (rc < 0)
@@ -639,6 +637,7 @@ static int end_session(void *arg)
 	struct session *session = arg;
 	struct client *client = session->client;
 
+	asks_end(client, session, -ECANCELED);
 	if (!session->present)
 		return 0;
 	if (say_close(session, ask_totals(session)) == -EAGAIN) {
@@ -665,7 +664,7 @@ static int ask_usage(void *arg)
 
 	if (!session->present)
 		return session->error ? session->error : -ECONNRESET;
-	return say(session->client, json_pack("{s:s}", "type", "usage"));
+	return client_say(session->client, json_pack("{s:s}", "type", "usage"));
 }
 
 int session_usage(struct session *session, uint64_t timeout_us, uint64_t *cpu_ns)

@@ -52,6 +52,9 @@ struct client_welcome {
 	struct host_port tcp;                 /* where data connections go; port 0: nowhere */
 	bool tcp_tls;                         /* that port wants TLS */
 	bool tcp_plain;                       /* though not for data connections */
+	int version;                          /* of the protocol that is spoken */
+	json_t *transports; /* an object: what its transports say of themselves; NULL: nothing.
+			       Many threads read it: take no reference, it lives as long */
 };
 
 /** What the target granted. */
@@ -129,8 +132,41 @@ struct session_request {
 int session_open(struct client *client, const struct session_request *request,
 		 struct session **session, struct client_grant *grant);
 
-/** Report the totals and end it; no callback comes afterwards. Accepts NULL. */
+/**
+ * Report the totals and end it; no callback comes afterwards. Nobody may be in session_ask() with
+ * it. Any thread but the control thread. Accepts NULL.
+ */
 void session_close(struct session *session);
+
+#define SESSION_ASK_SECONDS 10 /* a target that does not answer session_ask_async() is given up */
+
+/**
+ * Ask the target's transport for a path; blocks. Any thread but the control thread, and several at
+ * once. An answer that comes too late is dropped: what the target has made for it ends with the
+ * session.
+ *
+ * @param offer   a JSON object; nobody else uses it meanwhile, references included
+ * @param answer  out: a JSON object, the caller's
+ * @return        0; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN, -EKEYREVOKED the session is over, or is
+ *                meanwhile; -EPROTONOSUPPORT the target is too old for it; -EMSGSIZE the offer is
+ *                too long; -EINVAL it is no object; -EAGAIN the target does not read; -EPROTO;
+ *                -ENOMEM; else what the target refused with, its reason in slu_last_error()
+ */
+int session_ask(struct session *session, const json_t *offer, uint64_t timeout_us, json_t **answer);
+
+/**
+ * The same without waiting. Any thread, also the control thread.
+ *
+ * @p answered is called once, on the control thread, also when the session ends: before lost() is;
+ * or with -ECANCELED before session_close() returns. It may ask again, but not after -ECANCELED.
+ *
+ * @param offer     the callee's from now on, whatever is returned
+ * @param answered  error: as above; -ETIMEDOUT after SESSION_ASK_SECONDS. answer: with error 0,
+ *                  during the call
+ * @return          0; -ENOMEM, -EINVAL the offer is no object: answered is not called
+ */
+int session_ask_async(struct session *session, json_t *offer,
+		      void (*answered)(void *arg, int error, const json_t *answer), void *arg);
 
 /** Ask the target what it has used. @return 0; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN it has gone */
 int session_usage(struct session *session, uint64_t timeout_us, uint64_t *cpu_ns);

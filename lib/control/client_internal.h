@@ -2,7 +2,8 @@
 /**
  * @file
  * What the files of the client share: clients.c (which connection), handshake.c (making one, on the
- * caller's thread) and client.c (what goes over it afterwards, on the control thread).
+ * caller's thread), client.c (what goes over it afterwards, on the control thread) and asks.c (what
+ * is asked on open sessions).
  */
 #ifndef CONTROL_CLIENT_INTERNAL_H
 #define CONTROL_CLIENT_INTERNAL_H
@@ -57,6 +58,8 @@ struct client {
 	uint32_t session_count;
 	uint32_t slot_count;
 	LIST_HEAD(session_list, session) * slots;
+	json_int_t next_request;
+	TAILQ_HEAD(, ask) asks; /* not answered, the oldest first */
 
 	/* Between those who ask and wait, and the control thread. */
 	pthread_mutex_t lock;
@@ -64,6 +67,18 @@ struct client {
 	uint64_t usages; /* answers so far */
 	uint64_t cpu_ns;
 	bool lost;
+};
+
+struct session {
+	struct client *client;
+	const struct session_callbacks *callbacks;
+	void *arg;
+	uint32_t id;
+	int error;               /* why it is over, if it is */
+	bool present;            /* in the client's table: the target knows of it */
+	struct opening *opening; /* NULL: nobody waits */
+	struct client_totals reported;
+	LIST_ENTRY(session) link;
 };
 
 struct client_pool {
@@ -91,6 +106,21 @@ void client_end(struct client *client);
 
 /** It is over: no new sessions. Control thread. */
 void client_retire(struct client *client);
+
+/** Consumes @p message. Control thread. @return 0; as message_send(), -EPIPE: reading will tell */
+int client_say(struct client *client, json_t *message);
+
+/* asks.c, control thread */
+
+/** The messages path, and refused with a request. @return 0, or why the connection ends */
+int asks_answer(struct client *client, json_t **message);
+int asks_refuse(struct client *client, const json_t *message);
+
+/** Those of @p session, or all with NULL, are over. */
+void asks_end(struct client *client, const struct session *session, int error);
+
+/** A second has passed. */
+void asks_age(struct client *client);
 
 /** A condition that waits by the monotonic clock. */
 void client_condition_init(pthread_cond_t *condition);

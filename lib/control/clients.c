@@ -62,12 +62,15 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 	if (!client)
 		return NULL;
 	client->peer.dial = handshake_dial;
+	client->peer.ask = session_ask;
+	client->peer.ask_async = session_ask_async;
 	client->pool = pool;
 	client->endpoint = *endpoint;
 	client->stream.fd = -1;
 	client->reader.takes_fds = endpoint->is_unix;
 	client->writer.limit_bytes = CLIENT_OUTPUT_MAX_BYTES;
 	client->references = 1;
+	TAILQ_INIT(&client->asks);
 	pthread_mutex_init(&client->lock, NULL);
 	client_condition_init(&client->answered);
 	return client;
@@ -79,6 +82,7 @@ static void client_destroy(struct client *client)
 	stream_close(&client->stream);
 	message_reader_reset(&client->reader);
 	message_writer_reset(&client->writer);
+	json_decref(client->welcome.transports);
 	free(client->slots);
 	pthread_cond_destroy(&client->answered);
 	pthread_mutex_destroy(&client->lock);

@@ -233,6 +233,8 @@ static int dispatch(struct connection *connection, const json_t *message)
 		return dispatch_first(connection, type, message);
 	if (strcmp(type, "open") == 0)
 		return sessions_open(connection, message);
+	if (strcmp(type, "path") == 0 && connection->version >= MESSAGE_VERSION_PATH)
+		return sessions_path(connection, message);
 	if (strcmp(type, "close") == 0)
 		return sessions_close(connection, message);
 	if (strcmp(type, "moved") == 0)

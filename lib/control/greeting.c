@@ -61,7 +61,28 @@ static json_t *describe_socket(const struct server *server)
 	return listener ? message_text(listener->text) : json_null();
 }
 
-static int welcome(struct connection *connection, int version)
+/* NULL: nothing. What is too long is left out: the welcome must reach the client. */
+static json_t *describe_transports(const struct connection *connection)
+{
+	const struct server_options *options = &connection->server->options;
+	json_t *transports = NULL;
+	size_t length;
+
+	if (options->callbacks->describe && connection->version >= MESSAGE_VERSION_PATH)
+		transports = options->callbacks->describe(options->arg, &connection->info);
+	if (!transports)
+		return NULL;
+	length = json_dumpb(transports, NULL, 0, JSON_COMPACT);
+	if (length > 0 && length <= MESSAGE_TRANSPORTS_MAX_BYTES)
+		return transports;
+	log_warning("what a client has to be told of transports takes %zu bytes, %u are allowed: "
+		    "it is told nothing and will not use them; use fewer devices",
+		    length, MESSAGE_TRANSPORTS_MAX_BYTES);
+	json_decref(transports);
+	return NULL;
+}
+
+static int welcome(struct connection *connection)
 {
 	const struct server *server = connection->server;
 	char incarnation[17], token[TOKEN_TEXT_BYTES + 1];
@@ -72,14 +93,16 @@ static int welcome(struct connection *connection, int version)
 	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, server->options.incarnation);
 	snprintf(token, sizeof(token), "%016" PRIx64, connection->info.connection);
 	hex(token + 16, connection->secret, SECRET_BYTES);
-	return connection_send(
-		connection,
-		json_pack("{s:s, s:i, s:o, s:s, s:i, s:s, s:s, s:s, s:o, s:o}", "type", "welcome",
-			  "version", version, "name", message_text(server->options.name),
-			  "incarnation", incarnation, "pid", (int)getpid(), "boot_id",
-			  server->boot_id, "identity", connection->info.identity, "token", token,
-			  "socket", describe_socket(server), "tcp", describe_tcp(server)),
-		NULL, 0);
+	return connection_send(connection,
+			       json_pack("{s:s, s:i, s:o, s:s, s:i, s:s, s:s, s:s, s:o, s:o, s:o*}",
+					 "type", "welcome", "version", connection->version, "name",
+					 message_text(server->options.name), "incarnation",
+					 incarnation, "pid", (int)getpid(), "boot_id",
+					 server->boot_id, "identity", connection->info.identity,
+					 "token", token, "socket", describe_socket(server), "tcp",
+					 describe_tcp(server), "transports",
+					 describe_transports(connection)),
+			       NULL, 0);
 }
 
 /* Over a Unix socket it was filled in when the connection was accepted. */
@@ -124,7 +147,8 @@ int greeting_hello(struct connection *connection, const json_t *message)
 							  server->options.name,
 							  server->options.limits.connections));
 	connection->info.connection = ++server->last_connection;
-	rc = welcome(connection, high < MESSAGE_VERSION_HIGH ? high : MESSAGE_VERSION_HIGH);
+	connection->version = high < MESSAGE_VERSION_HIGH ? high : MESSAGE_VERSION_HIGH;
+	rc = welcome(connection);
 	if (rc == 0)
 		connection_opened(connection);
 	return rc;

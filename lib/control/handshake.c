@@ -196,12 +196,17 @@ static bool parse_places(const json_t *message, struct client_welcome *welcome)
 {
 	const json_t *socket = json_object_get(message, "socket");
 	json_t *tcp = json_object_get(message, "tcp");
+	json_t *transports = json_object_get(message, "transports");
 	const char *host;
 	int port, tls, plain;
 
 	if (json_is_string(socket) &&
 	    !copy(welcome->socket, sizeof(welcome->socket), json_string_value(socket)))
 		return false;
+	if (transports && !json_is_null(transports) && !json_is_object(transports))
+		return false;
+	if (json_is_object(transports))
+		welcome->transports = json_incref(transports);
 	if (!json_is_object(tcp))
 		return true;
 	if (json_unpack(tcp, "{s:s, s:i, s:b, s:b}", "host", &host, "port", &port, "tls", &tls,
@@ -234,6 +239,8 @@ static int parse_welcome(struct client *client, const json_t *message)
 	    !copy(welcome->identity, sizeof(welcome->identity), identity) ||
 	    !copy(client->token, sizeof(client->token), token) || !parse_places(message, welcome))
 		return fail(-EPROTO, "the target's welcome is incomplete");
+	welcome->version = version;
+	client->peer.transports = welcome->transports;
 	welcome->is_unix = client->endpoint.is_unix;
 	welcome->encrypted = client->stream.ssl != NULL;
 	welcome->same_host =

@@ -11,12 +11,18 @@
  *   hello {versions:[low,high], name}  ->
  *                                      <-  welcome {version, name, incarnation, pid, boot_id,
  *                                              identity, token, socket: path or null,
- *                                              tcp: {host, port, tls, plain} or null}
+ *                                              tcp: {host, port, tls, plain} or null,
+ *                                              transports: {verbs: {..}, ..}, or not there}
  *   open {session, segment, rights,    ->
  *       transports:[..]}
  *                                      <-  opened {session, transport, length, rights,
  *                                              page_bytes, node, grant:{..}} + descriptors
  *                                      <-  or refused {session, error, text}
+ *   path {session, request,            ->  several may be open; what is in offer and answer is
+ *       offer:{..}}                            the transport's
+ *                                      <-  path {session, request, answer:{..}}
+ *                                      <-  or refused {session, request, error, text}: the session
+ *                                              stays as it was
  *   moved {totals:[[session,           ->  about once a second
  *       operations, bytes_read,
  *       bytes_written], ..]}
@@ -35,7 +41,12 @@
  *   attach {token}                     ->
  *                                      <-  attached {}
  *
- * Instead of an answer that is not to a session: refused {error, text}, then the target closes.
+ * Instead of an answer that is not to a session: refused {error, text}, then the target closes. So
+ * it answers a type that it does not know.
+ *
+ * Versions: 3 has path, and transports in the welcome; 2 has not. The welcome says which is spoken.
+ * A client that speaks 3 asks no target that speaks 2 for a path, since that would end the
+ * connection and all sessions on it: the caller is told that the target is too old.
  */
 #ifndef CONTROL_MESSAGE_H
 #define CONTROL_MESSAGE_H
@@ -49,10 +60,12 @@
 #include "net/stream.h"
 
 #define MESSAGE_VERSION_LOW  2
-#define MESSAGE_VERSION_HIGH 2
+#define MESSAGE_VERSION_HIGH 3
+#define MESSAGE_VERSION_PATH 3 /* since then there is path */
 
-#define MESSAGE_MAX_BYTES 16384u
-#define MESSAGE_FDS_MAX   4u
+#define MESSAGE_MAX_BYTES            16384u
+#define MESSAGE_FDS_MAX              4u
+#define MESSAGE_TRANSPORTS_MAX_BYTES 8192u /* of what the welcome says of transports */
 
 /** Assembles one message from a stream; nothing is allocated while no message is begun. */
 struct message_reader {

@@ -52,6 +52,14 @@ struct peer_info {
 
 struct server_callbacks {
 	/**
+	 * What a client is told of our transports with the welcome: an object with one object for
+	 * each that has something to say, together at most MESSAGE_TRANSPORTS_MAX_BYTES as text.
+	 * May be NULL.
+	 *
+	 * @return a new reference, the caller's; NULL: nothing
+	 */
+	json_t *(*describe)(void *arg, const struct peer_info *peer);
+	/**
 	 * Grant a segment. The answer (length, grant, ...) is put into @p opened.
 	 *
 	 * @param fds         out: only for a peer that is_unix
@@ -62,6 +70,16 @@ struct server_callbacks {
 	int (*open)(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
 		    const json_t *transports, json_t *opened, int fds[MESSAGE_FDS_MAX],
 		    uint32_t *close_mask, void **client);
+	/**
+	 * The client asks for a path to what it was granted; the session stays whatever comes of
+	 * it. An answer that cannot be sent is not taken back: what was made for it belongs to the
+	 * session and ends with it. NULL: there are none.
+	 *
+	 * @param offer   an object, not checked further
+	 * @param answer  an object to be filled
+	 * @return        0; or a negative errno with slu_last_error(), which the client is told
+	 */
+	int (*path)(void *client, const json_t *offer, json_t *answer);
 	/** Totals that the client reports. */
 	void (*moved)(void *client, uint64_t operations, uint64_t bytes_read,
 		      uint64_t bytes_written);

@@ -49,6 +49,7 @@ struct connection {
 	bool throttled;
 	bool said_bye;
 	enum connection_state state;
+	int version;     /* of the protocol, once open */
 	uint32_t budget; /* messages until the next sweep */
 	struct stream stream;
 	struct message_reader reader;
@@ -161,6 +162,7 @@ int greeting_attach(struct connection *connection, const json_t *message);
 
 int sessions_open(struct connection *connection, const json_t *message);
 int sessions_close(struct connection *connection, const json_t *message);
+int sessions_path(struct connection *connection, const json_t *message);
 int sessions_moved(struct connection *connection, const json_t *message);
 
 /** All of a connection are over. */

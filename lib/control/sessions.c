@@ -180,6 +180,70 @@ int sessions_open(struct connection *connection, const json_t *message)
 	return refuse(connection, (uint32_t)id, rc);
 }
 
+/* ---- paths ---- */
+
+static int refuse_path(struct connection *connection, json_int_t id, json_int_t request, int error)
+{
+	return connection_send(connection,
+			       json_pack("{s:s, s:I, s:I, s:i, s:o?}", "type", "refused", "session",
+					 id, "request", request, "error", -error, "text",
+					 message_text(slu_last_error())),
+			       NULL, 0);
+}
+
+/* Consumes @p answer. */
+static int answer_path(struct connection *connection, json_int_t id, json_int_t request,
+		       json_t *answer)
+{
+	int rc = connection_send(connection,
+				 json_pack("{s:s, s:I, s:I, s:o}", "type", "path", "session", id,
+					   "request", request, "answer", answer),
+				 NULL, 0);
+
+	return rc < 0 ? fail(rc, "the answer cannot be sent: %s", strerror(-rc)) : 0;
+}
+
+static int make_path(struct connection *connection, json_int_t id, json_int_t request,
+		     const json_t *offer)
+{
+	const struct server_options *options = &connection->server->options;
+	struct server_session **at = find(connection, (uint32_t)id);
+	json_t *answer;
+	int rc;
+
+	if (!at)
+		return fail(-ENOENT, "session %u is not open on this connection", (uint32_t)id);
+	if (!options->callbacks->path)
+		return fail(-EOPNOTSUPP, "target %s is asked for no paths", options->name);
+	answer = json_object();
+	if (!answer)
+		return fail(-ENOMEM, "target is out of memory");
+	rc = options->callbacks->path((*at)->client, offer, answer);
+	if (rc == 0)
+		return answer_path(connection, id, request, answer);
+	json_decref(answer);
+	return rc;
+}
+
+int sessions_path(struct connection *connection, const json_t *message)
+{
+	json_int_t id, request;
+	json_t *offer;
+	int rc;
+
+	if (json_unpack((json_t *)(uintptr_t)message, "{s:I, s:I, s:o}", "session", &id, "request",
+			&request, "offer", &offer) < 0 ||
+	    id < 0 || id > UINT32_MAX || request < 0 || !json_is_object(offer))
+		return connection_refuse(connection,
+					 fail(-EPROTO, "path without session, request or offer"));
+	rc = make_path(connection, id, request, offer);
+	if (rc == 0)
+		return 0;
+	if (rc == -EACCES)
+		connection_suspect(connection);
+	return refuse_path(connection, id, request, rc);
+}
+
 /* ---- totals and the end ---- */
 
 static void report(struct connection *connection, json_int_t id, json_int_t operations,

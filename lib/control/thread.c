@@ -23,26 +23,47 @@ struct control_thread {
 	control_fn fn;
 	void *arg;
 	int result;
+	STAILQ_HEAD(task_list, control_task) posted;
 };
 
-static void run_call(evutil_socket_t fd, short what, void *arg)
+static void run_posted(struct task_list *tasks)
+{
+	struct control_task *task;
+
+	while ((task = STAILQ_FIRST(tasks))) {
+		STAILQ_REMOVE_HEAD(tasks, link);
+		task->run(task);
+	}
+}
+
+static void run_call(struct control_thread *thread)
+{
+	int result = thread->fn(thread->arg);
+
+	pthread_mutex_lock(&thread->lock);
+	thread->result = result;
+	thread->fn = NULL;
+	pthread_cond_signal(&thread->done);
+	pthread_mutex_unlock(&thread->lock);
+}
+
+/* Both are looked at together: what was posted before a call is never run after it. */
+static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
 	struct control_thread *thread = arg;
+	struct task_list tasks = STAILQ_HEAD_INITIALIZER(tasks);
 	eventfd_t count;
-	int result;
+	bool called;
 
 	(void)what;
 	eventfd_read(fd, &count);
 	pthread_mutex_lock(&thread->lock);
-	if (thread->fn) {
-		pthread_mutex_unlock(&thread->lock);
-		result = thread->fn(thread->arg);
-		pthread_mutex_lock(&thread->lock);
-		thread->result = result;
-		thread->fn = NULL;
-		pthread_cond_signal(&thread->done);
-	}
+	STAILQ_CONCAT(&tasks, &thread->posted);
+	called = thread->fn;
 	pthread_mutex_unlock(&thread->lock);
+	run_posted(&tasks);
+	if (called)
+		run_call(thread);
 }
 
 int control_call(struct control_thread *thread, control_fn fn, void *arg)
@@ -62,6 +83,14 @@ int control_call(struct control_thread *thread, control_fn fn, void *arg)
 	pthread_mutex_unlock(&thread->lock);
 	pthread_mutex_unlock(&thread->turn);
 	return result;
+}
+
+void control_post(struct control_thread *thread, struct control_task *task)
+{
+	pthread_mutex_lock(&thread->lock);
+	STAILQ_INSERT_TAIL(&thread->posted, task, link);
+	pthread_mutex_unlock(&thread->lock);
+	eventfd_write(thread->eventfd, 1);
 }
 
 struct event_base *control_base(struct control_thread *thread)
@@ -116,7 +145,7 @@ static int build(struct control_thread *thread)
 	if (!thread->base)
 		return fail(-ENOMEM, "cannot make an event loop");
 	thread->wake =
-		event_new(thread->base, thread->eventfd, EV_READ | EV_PERSIST, run_call, thread);
+		event_new(thread->base, thread->eventfd, EV_READ | EV_PERSIST, on_wake, thread);
 	if (!thread->wake || event_add(thread->wake, NULL) < 0)
 		return fail(-ENOMEM, "out of memory");
 	return create(thread);
@@ -132,6 +161,7 @@ int control_thread_start(struct control_thread **out)
 	pthread_mutex_init(&thread->turn, NULL);
 	pthread_mutex_init(&thread->lock, NULL);
 	pthread_cond_init(&thread->done, NULL);
+	STAILQ_INIT(&thread->posted);
 	rc = build(thread);
 	if (rc < 0) {
 		destroy(thread);

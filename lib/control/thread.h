@@ -8,11 +8,18 @@
 #define CONTROL_THREAD_H
 
 #include <pthread.h>
+#include <sys/queue.h>
 
 struct event_base;
 struct control_thread;
 
 typedef int (*control_fn)(void *arg);
+
+/** What control_post() hands over: the thread's until it is run, which may free it. */
+struct control_task {
+	void (*run)(struct control_task *task);
+	STAILQ_ENTRY(control_task) link;
+};
 
 /** @return 0; -ENOMEM, -EMFILE, -EAGAIN */
 int control_thread_start(struct control_thread **thread);
@@ -22,6 +29,12 @@ void control_thread_stop(struct control_thread *thread);
 
 /** Run @p fn on the thread and return what it returned. Any other thread; also from the thread. */
 int control_call(struct control_thread *thread, control_fn fn, void *arg);
+
+/**
+ * Have @p task run on the thread, once, without waiting for it: after those that were posted before
+ * and before any control_call() that another thread makes later. Never fails. Any thread.
+ */
+void control_post(struct control_thread *thread, struct control_task *task);
 
 /** libevent's loop; to be used on the thread only. */
 struct event_base *control_base(struct control_thread *thread);

@@ -256,6 +256,17 @@ static int on_open(void *arg, const struct peer_info *peer, const char *name, ui
 	return admit(segment, peer, transport, rights, opened, fds, close_mask, client);
 }
 
+static int on_path(void *arg, const json_t *offer, json_t *answer)
+{
+	const struct segment_client *client = arg;
+	const struct transport_memory *memory = client->transport->memory;
+
+	if (!memory->join)
+		return fail(-EOPNOTSUPP, "over %s no path has to be asked for",
+			    slu_transport_name(client->transport->id));
+	return memory->join(&client->segment->engine->env, client->granted, offer, answer);
+}
+
 static void on_moved(void *arg, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
 {
 	struct segment_client *client = arg;
@@ -280,6 +291,7 @@ static void on_close(void *arg, bool lost)
 
 const struct server_callbacks segment_callbacks = {
 	.open = on_open,
+	.path = on_path,
 	.moved = on_moved,
 	.close = on_close,
 	.attach = serve_attach,

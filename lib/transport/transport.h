@@ -38,6 +38,7 @@ struct path;
 struct transport;
 struct client_inbox;
 struct inbox;
+struct session;
 struct stream;
 struct tcp_server;
 
@@ -71,6 +72,15 @@ struct transport_peer {
 	 * @return        0; as slu_remote_open()
 	 */
 	int (*dial)(struct transport_peer *peer, struct stream *stream);
+	/**
+	 * Ask the target for a path on an open session, which its join() answers: as session_ask()
+	 * and session_ask_async() (control/client.h).
+	 */
+	int (*ask)(struct session *session, const json_t *offer, uint64_t timeout_us,
+		   json_t **answer);
+	int (*ask_async)(struct session *session, json_t *offer,
+			 void (*answered)(void *arg, int error, const json_t *answer), void *arg);
+	const json_t *transports;     /* what the target's say of themselves; NULL: nothing */
 	uint64_t until_ns;            /* 0: for five seconds; engine->opening guards */
 	bool encrypted;               /* data connections are */
 	void *links[SLU_POLLERS_MAX]; /* the transport's own, by poller; engine->opening guards */
@@ -126,6 +136,19 @@ struct transport_memory {
 	 */
 	int (*grant)(const struct transport_env *env, const struct export *export, uint32_t rights,
 		     uint32_t client, uint64_t connection, json_t *grant, void **granted);
+	/**
+	 * Target: a client asks for a path to what it was granted, whenever it wants and as often:
+	 * how many it gets has to be bounded. What was made ends with what was granted, in revoke.
+	 * Control thread: others wait meanwhile. NULL on a transport that needs none.
+	 *
+	 * @param granted  what grant made
+	 * @param offer    JSON object of the client; input
+	 * @param answer   JSON object that the client gets
+	 * @return         0; -EPROTO a bad offer; or another errno. The client is told it, and
+	 *                 slu_last_error().
+	 */
+	int (*join)(const struct transport_env *env, void *granted, const json_t *offer,
+		    json_t *answer);
 	/** Target: requests fail with @p reason from now on. Accepts NULL. */
 	void (*revoke)(const struct transport_env *env, void *granted, int reason);
 	/**

@@ -168,7 +168,7 @@ def hostile_messages(name):
     yield "half a body", struct.pack("<I", 100) + b'{"type":'
     for text in (b"{}", b"[]", b"null", b"7", b'"hello"', b'{"type":7}', b'{"type":"open"}',
                  b'{"type":"moved"}', b'{"type":"hello"}', b'{"type":"hello","versions":[]}',
-                 b'{"type":"hello","versions":"all"}', b'{"type":"hello","versions":[3,9]}',
+                 b'{"type":"hello","versions":"all"}', b'{"type":"hello","versions":[90,99]}',
                  b"\xff\xfe\x00{", b"[" * 16000, b'{"type":"' + b"a" * 16000 + b'"}'):
         yield repr(text[:40]), struct.pack("<I", len(text)) + text
     for fields in ({}, {"session": -1}, {"session": "1"}, {"segment": 7}, {"segment": "../etc"}, {"rights": 255}, {"rights": -1},
