@@ -8,7 +8,9 @@
 
 #include "common/doctor/config.h"
 #include "common/doctor/doctor.h"
+#include "common/doctor/rdma_in_use.h"
 #include "initiator/config.h"
+#include "initiator/plan.h"
 #include "initiator/setup.h"
 
 static const char *cause(int error)
@@ -94,9 +96,12 @@ static void check_target(struct doctor *doctor, const struct config *config,
 
 static void check_engine(struct doctor *doctor, const struct config *config)
 {
+	struct slu_engine_info info = {.size = sizeof(info)};
 	struct setup setup = {0};
 	int rc = setup_engine(&setup, config);
 
+	if (!rc && !slu_engine_get_info(setup.engine, &info))
+		doctor_check_rdma_in_use(doctor, &info);
 	if (rc)
 		doctor_add(doctor, VERDICT_PROBLEM, "start", NULL, "%s", cause(rc));
 	else if (config->remote_segment)
@@ -107,12 +112,28 @@ static void check_engine(struct doctor *doctor, const struct config *config)
 	setup_close(&setup);
 }
 
+/* Local memory of a run, as plan.c lays it out; a huge one is as good as without end. */
+static uint64_t local_bytes(const struct config *config)
+{
+	uint64_t blocks = config->batch * config->depth * config->threads, bytes;
+
+	if (config->sweep)
+		return PLAN_SWEEP_LOCAL;
+	return __builtin_mul_overflow(blocks, config->size, &bytes) ? UINT64_MAX : bytes;
+}
+
 int doctor_run(struct settings *settings)
 {
 	const struct config *config = settings->config;
 	struct doctor_needs needs = {
 		.hugepages_required = config->page == SLU_PAGE_2M,
 		.tls = security_tls(&config->security),
+		.pinned_bytes = local_bytes(config),
+		.no_rdma = !config->rdma.on,
+		.verbs_required = config->transport == SLU_TRANSPORT_VERBS,
+		.cm = config->connect == CONNECT_CM,
+		.node = config->node,
+		.cores = config->cores,
 	};
 	struct doctor doctor;
 

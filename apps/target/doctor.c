@@ -8,6 +8,7 @@
 
 #include "common/doctor/config.h"
 #include "common/doctor/doctor.h"
+#include "common/doctor/rdma_in_use.h"
 #include "target/config.h"
 #include "target/serving.h"
 
@@ -18,10 +19,14 @@ static struct doctor_needs find_needs(const struct config *config)
 		.hugepages_required = config->page == SLU_PAGE_2M,
 		.locks = config->mlock,
 		.tls = security_tls(&config->security),
+		.no_rdma = !config->rdma.on,
+		.node = config->node,
+		.cores = config->cores,
 	};
 
 	for (uint32_t i = 0; i < config->segments_count; i++)
 		needs.memory_bytes += config->segments[i].length_bytes;
+	needs.pinned_bytes = needs.memory_bytes;
 	return needs;
 }
 
@@ -43,6 +48,7 @@ static void check_engine(struct doctor *doctor, const struct settings *settings)
 			   !info.listen ? ""
 			   : info.tls   ? " with TLS"
 					: " without TLS");
+		doctor_check_rdma_in_use(doctor, &info);
 	}
 	serving_close(&serving);
 }

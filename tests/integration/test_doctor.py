@@ -8,11 +8,13 @@ import tempfile
 import harness
 from harness import File, case, check, equal, run, unique
 
-NODE = "sys/devices/system/node/node{}/hugepages/hugepages-2048kB/"
+NODES = "sys/devices/system/node/"
+NODE = NODES + "node{}/hugepages/hugepages-2048kB/"
 CPU = "sys/devices/system/cpu/"
 THP = "sys/kernel/mm/transparent_hugepage/enabled"
 CLOCK = "sys/devices/system/clocksource/clocksource0/"
 IB = "sys/class/infiniband/mlx5_0/"
+VERBS = "sys/class/infiniband_verbs/uverbs0/"
 PCI = "sys/bus/pci/devices/"
 LIMITS = ("Limit                     Soft Limit           Hard Limit           Units     \n"
           "Max open files            {files:<20} 1048576              files     \n"
@@ -56,7 +58,14 @@ HEALTHY = {
     IB + "ports/1/gid_attrs/types/0": "IB/RoCE v1",
     IB + "ports/1/gid_attrs/types/1": "RoCE v2",
     IB + "ports/1/gid_attrs/ndevs/0": "eth9",
-    IB + "device/infiniband_verbs/uverbs0/dev": "231:192",
+    IB + "device/numa_node": "1",
+    IB + "device/iommu_group/type": "identity",
+    VERBS + "ibdev": "mlx5_0",
+    VERBS + "dev": "231:192",
+    "sys/class/misc/rdma_cm/abi_version": "4",
+    "dev/infiniband/rdma_cm": "",
+    NODES + "node0/cpulist": "0-1",
+    NODES + "node1/cpulist": "2-3",
     IB + "device/uevent": "DRIVER=mlx5_core\nPCI_SLOT_NAME=0000:3b:00.0\n",
     IB + "device/current_link_width": "16",
     IB + "device/max_link_width": "16",
@@ -88,6 +97,28 @@ def config_space(relaxed=True, acs=0):
 
 HEALTHY[IB + "device/config"] = config_space()
 HEALTHY[PCI + "0000:00:01.0/config"] = config_space()
+
+# Soft-RoCE, as a guest of tests/lab showed it (Linux 6.1): it has no folder "device".
+RXE = "sys/class/infiniband/rxe0/"
+SOFT = {
+    RXE + "parent": "rail0",
+    RXE + "node_type": "1: CA",
+    RXE + "ports/1/state": "4: ACTIVE",
+    RXE + "ports/1/phys_state": "5: LinkUp",
+    RXE + "ports/1/rate": "2.5 Gb/sec (1X SDR)",
+    RXE + "ports/1/link_layer": "Ethernet",
+    RXE + "ports/1/gids/0": "fe80:0000:0000:0000:5054:00ff:fe51:0000",
+    RXE + "ports/1/gids/1": "0000:0000:0000:0000:0000:ffff:0a4d:0001",
+    RXE + "ports/1/gids/2": "0000:0000:0000:0000:0000:0000:0000:0000",
+    RXE + "ports/1/gid_attrs/types/0": "RoCE v2",
+    RXE + "ports/1/gid_attrs/types/1": "RoCE v2",
+    RXE + "ports/1/gid_attrs/ndevs/0": "rail0",
+    RXE + "ports/1/gid_attrs/ndevs/1": "rail0",
+    "sys/class/net/rail0/mtu": "1500",
+    "sys/class/net/rail0/device/numa_node": "0",
+    VERBS + "ibdev": "rxe0",
+    IB + "*": None,
+}
 
 
 class Machine:
@@ -163,7 +194,11 @@ def healthy():
         expect(findings, "relaxed ordering mlx5_0", "ok")
         expect(findings, "ACS", "ok")
         expect(findings, "GPU peer memory", "ok", "nvidia_peermem")
-        expect(findings, "transport verbs", "absent")
+        expect(findings, "RDMA devices", "ok", "1, and 1 can be used")
+        expect(findings, "RDMA mlx5_0 access", "ok", "uverbs0")
+        expect(findings, "RDMA mlx5_0 NUMA node", "ok", "1: ", "--node")
+        expect(findings, "RDMA connection manager", "ok", "rdma_cm")
+        expect(findings, "IOMMU mlx5_0", "ok", "passed through")
 
 
 # (changes, arguments, check, verdict, parts of the text)
@@ -180,6 +215,21 @@ VERDICTS = (
     ({}, ["--segment", "a=1T"], "memory", "warning", "1 TiB"),
     ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608)}, [], "memlock limit",
      "warning", "8 MiB", "ulimit -l"),
+    ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608)},
+     ["--segment", "a=8M"], "memlock limit", "ok", "would pin 8 MiB"),
+    ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608)},
+     ["--segment", "a=1G"], "memlock limit", "warning", "would pin 1 GiB", "cannot be registered",
+     "LimitMEMLOCK=infinity"),
+    ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608)},
+     ["--segment", "a=1G", "--no-rdma"], "memlock limit", "ok", "8 MiB"),
+    ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608),
+      "proc/self/status": "Cpus_allowed_list:\t0-3\nCapEff:\t0000000000004000\n"},
+     ["--segment", "a=1G", "--mlock"], "memlock limit", "ok", "CAP_IPC_LOCK"),
+    ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608),
+      "proc/self/status": "Cpus_allowed_list:\t0-3\nCapEff:\t0000000000003fff\n"},
+     ["--segment", "a=1G", "--mlock"], "memlock limit", "problem", "--mlock"),
+    ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608),
+      "sys/class/infiniband/*": None, "sys/class/infiniband/.keep": ""}, [], "memlock limit", "ok"),
     ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608)},
      ["--segment", "a=1G", "--mlock"], "memlock limit", "problem", "--mlock"),
     ({"proc/self/limits": LIMITS.format(files=1048576, lock=8388608),
@@ -228,17 +278,34 @@ VERDICTS = (
     ({"proc/sys/net/ipv4/tcp_available_ulp": "mptcp"}, [], "kernel TLS", "absent"),
     ({"proc/sys/net/ipv4/tcp_available_ulp": "mptcp"}, ["--psk", "/nowhere"], "kernel TLS",
      "warning", "modprobe tls"),
-    ({"sys/class/infiniband/*": None}, [], "RDMA devices", "absent"),
+    ({"sys/class/infiniband/*": None}, [], "RDMA devices", "absent", "modprobe mlx5_ib",
+     "rdma link add"),
+    ({}, ["--no-rdma"], "RDMA devices", "skipped", "--no-rdma"),
+    ({IB + "ports/1/state": "1: DOWN"}, [], "RDMA devices", "warning", "1, and none"),
+    ({"dev/infiniband/uverbs0": None}, [], "RDMA devices", "warning", "1, and none"),
     ({"sys/class/infiniband/*": None}, [], "relaxed ordering", "absent"),
     ({"sys/class/infiniband/*": None}, [], "GPU peer memory", "absent"),
     ({"sys/class/infiniband/*": None}, [], "ACS", "absent"),
     ({"sys/class/infiniband/*": None}, [], "PCIe links", "absent"),
-    ({IB + "ports/1/state": "1: DOWN"}, [], "RDMA mlx5_0 port 1", "warning", "DOWN",
-     "ip link set dev eth9 up"),
+    ({IB + "ports/1/state": "1: DOWN", IB + "ports/1/phys_state": "3: Disabled"}, [],
+     "RDMA mlx5_0 port 1", "warning", "DOWN", "Disabled", "ip link set dev eth9 up"),
     ({IB + "ports/1/state": "2: INIT", IB + "ports/1/link_layer": "InfiniBand"}, [],
      "RDMA mlx5_0 port 1", "warning", "sminfo"),
-    ({"dev/infiniband/uverbs0": None}, [], "RDMA mlx5_0 access", "problem", "--device"),
-    ({IB + "device/infiniband_verbs/*": None}, [], "RDMA mlx5_0 access", "problem", "ib_uverbs"),
+    ({"dev/infiniband/uverbs0": None}, [], "RDMA mlx5_0 access", "problem", "is not there",
+     "--device", "DeviceAllow="),
+    ({VERBS + "*": None}, [], "RDMA mlx5_0 access", "problem", "modprobe ib_uverbs"),
+    ({VERBS + "ibdev": "mlx5_1"}, [], "RDMA mlx5_0 access", "problem", "modprobe ib_uverbs"),
+    ({"dev/infiniband/rdma_cm": None}, [], "RDMA connection manager", "absent", "--device"),
+    ({"dev/infiniband/rdma_cm": None, "sys/class/misc/*": None}, [], "RDMA connection manager",
+     "absent", "modprobe rdma_ucm", "--connect cm"),
+    ({}, ["--node", "1"], "RDMA mlx5_0 NUMA node", "ok", "as --node"),
+    ({}, ["--node", "0"], "RDMA mlx5_0 NUMA node", "warning", "--node is 0", "--node 1"),
+    ({}, ["--cores", "2,3"], "RDMA mlx5_0 NUMA node", "ok", "all --cores"),
+    ({}, ["--cores", "0-2"], "RDMA mlx5_0 NUMA node", "warning", "2 of 3", "node 1: 2-3"),
+    ({IB + "device/numa_node": "-1"}, [], "RDMA mlx5_0 NUMA node", "skipped", "firmware"),
+    ({IB + "device/iommu_group/type": "DMA-FQ"}, [], "IOMMU mlx5_0", "warning", "DMA-FQ",
+     "iommu=pt"),
+    ({IB + "device/iommu_group/type": None}, [], "IOMMU mlx5_0", "ok", "none"),
     ({IB + "device/current_link_width": "8"}, [], "PCIe link of mlx5_0", "warning",
      "x8 at 16.0", "x16", "lspci -vvs 0000:3b:00.0"),
     ({IB + "device/current_link_speed": "8.0 GT/s PCIe"}, [], "PCIe link of mlx5_0", "warning",
@@ -275,10 +342,68 @@ def ports():
     expect(findings, name, "warning", "none of RoCE v2", at=1)
     findings = examine({"sys/class/net/eth9/mtu": "1500"})
     expect(findings, name, "warning", "MTU 1500", "1024 bytes", "mtu 9000", at=2)
+    for mtu, verdict, text in ((4192, "ok", "4192"), (4191, "warning", "2048 bytes"),
+                               (2144, "warning", "2048 bytes"), (2143, "warning", "1024 bytes"),
+                               (1120, "warning", "1024 bytes"), (1119, "warning", " 512 bytes"),
+                               (576, "warning", "256 bytes")):
+        findings = examine({"sys/class/net/eth9/mtu": str(mtu)})
+        expect(findings, name, verdict, text, at=2)
+    findings = examine({"sys/class/net/eth9/*": None})
+    expect(findings, name, "warning", "eth9 is not in this network namespace", "--network host",
+           at=2)
+    findings = examine({IB + "ports/1/gids/1": "fe80:0000:0000:0000:0000:0000:0000:0002"})
+    expect(findings, name, "warning", "all of this link", "ip addr add", "dev eth9", at=1)
+    findings = examine({IB + "ports/1/link_layer": "InfiniBand"})
+    expect(findings, name, "ok", "2 GIDs", at=1)
     findings = examine({})
     expect(findings, name, "ok", "100 Gb/sec")
-    expect(findings, name, "ok", "2 GIDs, RoCE v2", at=1)
+    expect(findings, name, "ok", "2 GIDs, RoCE v2", "index 1 is 10.0.0.1", at=1)
     expect(findings, name, "ok", "MTU 9000", at=2)
+
+
+@case("a device in software is used, found by its own files, and told apart from a card")
+def software():
+    findings = examine(SOFT, code=0)
+    expect(findings, "RDMA devices", "ok", "1, and 1 can be used")
+    expect(findings, "RDMA rxe0 kind", "warning", "rail0", "rdma link delete rxe0")
+    expect(findings, "RDMA rxe0 port 1", "ok", "2.5 Gb/sec", "Ethernet")
+    expect(findings, "RDMA rxe0 port 1", "ok", "index 1 is 10.77.0.1", at=1)
+    expect(findings, "RDMA rxe0 port 1", "warning", "1024 bytes", at=2)
+    expect(findings, "RDMA rxe0 access", "ok", "uverbs0")
+    expect(findings, "RDMA rxe0 NUMA node", "ok", "0")
+    check("IOMMU rxe0" not in findings, "an IOMMU of what is no card", findings["result"])
+
+
+@case("what a run with --require verbs or --connect cm needs and lacks is a problem")
+def required():
+    def lacks(changes, *args):
+        return examine(changes, *args, program=harness.INITIATOR, code=1)
+    verbs = ["--require", "verbs"]
+    expect(lacks({"sys/class/infiniband/*": None}, *verbs), "RDMA devices", "problem",
+           "--require verbs fails")
+    expect(lacks({IB + "ports/1/state": "1: DOWN"}, *verbs), "RDMA devices", "problem", "none")
+    limits = {"proc/self/limits": LIMITS.format(files=1048576, lock=8388608)}
+    expect(lacks(limits, *verbs, "--threads", 8), "memlock limit", "problem", "would pin 16 MiB")
+    expect(lacks(limits, *verbs, "--sweep"), "memlock limit", "problem", "would pin 1 GiB")
+    expect(lacks(limits, *verbs, "--size", "1T", "--batch", 65536, "--depth", 1, "--threads", 128),
+           "memlock limit", "problem", "cannot be registered")
+    expect(lacks({"dev/infiniband/rdma_cm": None}, "--connect", "cm"), "RDMA connection manager",
+           "problem", "--device")
+
+
+@case("a device's file that is not ours is a problem, and the manager's is named")
+def permissions():
+    harness.need_root_to_change_user()
+    with Machine({}) as root:
+        os.chmod(root, 0o755)
+        for name in ("uverbs0", "rdma_cm"):
+            os.chmod(os.path.join(root, "dev/infiniband", name), 0o600)
+        result = run([harness.TARGET, "doctor", "--doctor-root", root],
+                     preexec_fn=harness.as_nobody)
+    equal(result.code, 1, "exit code", result)
+    for part in ("uverbs0 is not ours", "chmod 666 /dev/infiniband/uverbs0", "rdma_cm is not ours",
+                 "1, and none can be used"):
+        check(part in result.out, f"lacks {part!r}", result)
 
 
 @case("hostile configuration spaces: lists in circles, pointers past the end")

@@ -13,7 +13,7 @@ void check_processors(struct doctor *doctor); /* isolation, governor, clock */
 void check_container(struct doctor *doctor);  /* limits of the control group */
 void check_network(struct doctor *doctor);    /* sockets, descriptors, kernel TLS */
 void check_rdma(struct doctor *doctor);       /* devices and ports; before check_pcie */
-void check_pcie(struct doctor *doctor);       /* links, relaxed ordering */
+void check_pcie(struct doctor *doctor);       /* links, relaxed ordering, IOMMU */
 void check_gpu(struct doctor *doctor);        /* driver, peer memory, ACS; after check_rdma */
 
 #endif

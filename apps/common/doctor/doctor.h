@@ -36,6 +36,12 @@ struct doctor_needs {
 	uint64_t memory_bytes;   /* to be allocated; 0 = unknown */
 	bool hugepages_required; /* fail without */
 	bool locks;              /* the memory is to be locked */
+	uint64_t pinned_bytes;   /* that RDMA would register; 0 = unknown */
+	bool no_rdma;            /* it is turned off */
+	bool verbs_required;     /* fail without */
+	bool cm;                 /* queue pairs are connected by librdmacm */
+	int node;                /* of pollers and memory; -1 = any */
+	const char *cores;       /* of pollers and workers, a list that is valid; NULL = chosen */
 	bool tls;                /* is configured */
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,8 @@
 #define NODES     "/sys/devices/system/node"
 #define HUGEPAGES "hugepages/hugepages-2048kB"
 #define PAGE      (UINT64_C(2) << 20)
+
+#define MEMLOCK_REMEDY "ulimit -l unlimited (as root), or LimitMEMLOCK=infinity in the unit"
 
 static void judge_hugepages(struct doctor *doctor, const char *check, const char *file,
 			    uint64_t total, uint64_t free_pages)
@@ -77,31 +80,70 @@ static void check_nodes(struct doctor *doctor)
 	doctor_add(doctor, VERDICT_OK, "NUMA nodes", NULL, "%u", doctor->nodes);
 }
 
+/* Does the limit count for us? */
+static bool may_lock_all(const struct doctor *doctor)
+{
+	char text[FILE_TEXT];
+
+	return file_find(doctor, text, "/proc/self/status", "CapEff:") &&
+	       strtoull(text, NULL, 16) >> CAP_IPC_LOCK & 1;
+}
+
+static bool has_rdma(const struct doctor *doctor)
+{
+	char **names;
+	int count = file_names(doctor, "/sys/class/infiniband", "", &names);
+
+	for (int i = 0; i < count; i++)
+		free(names[i]);
+	free(names);
+	return count > 0 && !doctor->needs.no_rdma;
+}
+
+/* Registered memory is pinned, and counts: the kernel refuses what is over the limit. */
+static void judge_pinning(struct doctor *doctor, uint64_t limit)
+{
+	uint64_t pinned = doctor->needs.pinned_bytes;
+	bool short_of = pinned > limit;
+	char text[OPTION_SIZE_TEXT], wanted[OPTION_SIZE_TEXT];
+
+	option_format_size(limit, text);
+	option_format_size(pinned, wanted);
+	if (short_of)
+		doctor_add(doctor, doctor->needs.verbs_required ? VERDICT_PROBLEM : VERDICT_WARNING,
+			   "memlock limit", MEMLOCK_REMEDY,
+			   "%s, and RDMA would pin %s: it cannot be registered", text, wanted);
+	else if (pinned)
+		doctor_add(doctor, VERDICT_OK, "memlock limit", NULL, "%s, and RDMA would pin %s",
+			   text, wanted);
+	else
+		doctor_add(doctor, VERDICT_WARNING, "memlock limit", MEMLOCK_REMEDY,
+			   "%s: RDMA pins what it registers, and may not pin more", text);
+}
+
 /* RDMA pins what it registers; nothing else does without --mlock. */
 static void check_memlock(struct doctor *doctor)
 {
 	const struct doctor_needs *needs = &doctor->needs;
 	char text[OPTION_SIZE_TEXT];
 	struct limit limit;
-	bool has_rdma;
 
 	if (!limit_read(doctor, "Max locked memory", &limit)) {
 		doctor_add(doctor, VERDICT_SKIPPED, "memlock limit", NULL,
 			   "/proc/self/limits cannot be read");
 		return;
 	}
-	has_rdma = file_exists(doctor, "/sys/class/infiniband");
 	option_format_size(limit.soft, text);
 	if (limit.soft == LIMIT_NONE)
 		doctor_add(doctor, VERDICT_OK, "memlock limit", NULL, "unlimited");
+	else if (may_lock_all(doctor))
+		doctor_add(doctor, VERDICT_OK, "memlock limit", NULL,
+			   "%s, which does not count for us (CAP_IPC_LOCK)", text);
 	else if (needs->locks && limit.soft < needs->memory_bytes)
-		doctor_add(doctor, VERDICT_PROBLEM, "memlock limit",
-			   "ulimit -l unlimited (as root), or LimitMEMLOCK=infinity in the unit",
+		doctor_add(doctor, VERDICT_PROBLEM, "memlock limit", MEMLOCK_REMEDY,
 			   "%s, and --mlock locks more", text);
-	else if (has_rdma)
-		doctor_add(doctor, VERDICT_WARNING, "memlock limit",
-			   "ulimit -l unlimited (as root), or LimitMEMLOCK=infinity in the unit",
-			   "%s: RDMA pins what it registers, and may not pin more", text);
+	else if (has_rdma(doctor))
+		judge_pinning(doctor, limit.soft);
 	else
 		doctor_add(doctor, VERDICT_OK, "memlock limit", NULL,
 			   "%s: nothing is pinned without RDMA and --mlock", text);

@@ -79,7 +79,26 @@ static void check_ordering(struct doctor *doctor, const char *name, const char *
 			   "sockets");
 }
 
-static bool check_class(struct doctor *doctor, const char *folder, bool ordering)
+/* Translation costs a table entry for each page registered, and a miss for each that is far. */
+static void check_iommu(struct doctor *doctor, const char *name, const char *device)
+{
+	char type[FILE_TEXT], check[64];
+
+	snprintf(check, sizeof(check), "IOMMU %.40s", name);
+	if (!file_line(doctor, type, "%s/iommu_group/type", device))
+		doctor_add(doctor, VERDICT_OK, check, NULL, "none that translates for it");
+	else if (!strcmp(type, "identity"))
+		doctor_add(doctor, VERDICT_OK, check, NULL, "passed through");
+	else
+		doctor_add(doctor, VERDICT_WARNING, check,
+			   "boot with iommu=pt; not in a machine that gives devices to guests it "
+			   "does not trust",
+			   "translates (%.40s): registering memory takes longer, and scattered "
+			   "transfers miss its cache",
+			   type);
+}
+
+static bool check_class(struct doctor *doctor, const char *folder, bool rdma)
 {
 	char device[FILE_TEXT];
 	bool found = false;
@@ -90,9 +109,11 @@ static bool check_class(struct doctor *doctor, const char *folder, bool ordering
 		snprintf(device, sizeof(device), "%s/%s/device", folder, names[i]);
 		if (check_link(doctor, names[i], device)) {
 			found = true;
-			if (ordering)
+			if (rdma)
 				check_ordering(doctor, names[i], device);
 		}
+		if (rdma && file_exists(doctor, "%s", device))
+			check_iommu(doctor, names[i], device);
 		free(names[i]);
 	}
 	free(names);

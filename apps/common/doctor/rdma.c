@@ -1,171 +1,255 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/doctor/rdma.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/doctor/checks.h"
-#include "common/doctor/files.h"
+#include "numa/placement.h"
 
-#define DEVICES  "/sys/class/infiniband"
-#define GIDS_MAX 256
-#define ROCE_MTU 4200 /* of the Ethernet port: RDMA's largest, 4096 bytes, and its headers */
+#define VERBS_FILES "/sys/class/infiniband_verbs"
+#define NODES       "/sys/devices/system/node"
+#define CPUS_MAX    (PLACEMENT_CPU_MAX + 1)
 
-struct port {
-	const char *device;
-	const char *port;
-	char check[64];
-	char layer[FILE_TEXT]; /* "InfiniBand", "Ethernet" */
-	char netdev[FILE_TEXT];
-};
+/* ---- how a program reaches a device ---- */
 
-static bool read_port(const struct doctor *doctor, const struct port *port, const char *file,
-		      char text[static FILE_TEXT])
+/* The name of its file, such as "uverbs0". */
+static bool find_file(const struct doctor *doctor, const char *device, char file[static FILE_TEXT])
 {
-	return file_line(doctor, text, DEVICES "/%s/ports/%s/%s", port->device, port->port, file);
-}
-
-static void check_state(struct doctor *doctor, const struct port *port)
-{
-	char state[FILE_TEXT] = "unknown", rate[FILE_TEXT] = "unknown rate", remedy[DOCTOR_TEXT];
-	bool ethernet = !strcmp(port->layer, "Ethernet");
-
-	read_port(doctor, port, "state", state);
-	read_port(doctor, port, "rate", rate);
-	snprintf(remedy, sizeof(remedy), "look at the cable and the subnet manager (sminfo)");
-	if (ethernet && port->netdev[0])
-		snprintf(remedy, sizeof(remedy), "sudo ip link set dev %.60s up; look at the cable",
-			 port->netdev);
-	if (strstr(state, "ACTIVE"))
-		doctor_add(doctor, VERDICT_OK, port->check, NULL, "active, %.60s, %.40s", rate,
-			   port->layer);
-	else
-		doctor_add(doctor, VERDICT_WARNING, port->check, remedy, "not active: %.60s",
-			   state);
-}
-
-static void check_gids(struct doctor *doctor, const struct port *port)
-{
-	bool ethernet = !strcmp(port->layer, "Ethernet"), routable = false;
-	char text[FILE_TEXT], file[64];
-	int count = 0;
-
-	for (int i = 0; i < GIDS_MAX; i++) {
-		snprintf(file, sizeof(file), "gids/%d", i);
-		if (!read_port(doctor, port, file, text))
-			break;
-		if (strspn(text, "0:") == strlen(text))
-			continue;
-		count++;
-		snprintf(file, sizeof(file), "gid_attrs/types/%d", i);
-		routable = routable ||
-			   (read_port(doctor, port, file, text) && strstr(text, "RoCE v2"));
-	}
-	if (!count)
-		doctor_add(doctor, VERDICT_PROBLEM, port->check,
-			   ethernet ? "give the network interface an address: sudo ip addr add ..."
-				    : "start a subnet manager: sudo systemctl start opensm",
-			   "no GID: nobody can address this port");
-	else if (ethernet && !routable)
-		doctor_add(doctor, VERDICT_WARNING, port->check,
-			   "give the network interface an IP address: sudo ip addr add ...",
-			   "%d GIDs, none of RoCE v2: only neighbours on the same link are reached",
-			   count);
-	else
-		doctor_add(doctor, VERDICT_OK, port->check, NULL, "%d GIDs%s", count,
-			   ethernet ? ", RoCE v2 among them" : "");
-}
-
-static void check_mtu(struct doctor *doctor, const struct port *port)
-{
-	char remedy[DOCTOR_TEXT];
-	uint64_t mtu;
-
-	if (!port->netdev[0] || strcmp(port->layer, "Ethernet") ||
-	    !file_number(doctor, &mtu, "/sys/class/net/%s/mtu", port->netdev))
-		return;
-	snprintf(remedy, sizeof(remedy),
-		 "sudo ip link set dev %.60s mtu 9000, on both hosts and "
-		 "the switch",
-		 port->netdev);
-	if (mtu < ROCE_MTU)
-		doctor_add(doctor, VERDICT_WARNING, port->check, remedy,
-			   "MTU %" PRIu64 " of %.40s: RDMA packets carry %s bytes in place of 4096",
-			   mtu, port->netdev,
-			   mtu < 1124   ? "512 or less"
-			   : mtu < 2148 ? "1024"
-					: "2048");
-	else
-		doctor_add(doctor, VERDICT_OK, port->check, NULL, "MTU %" PRIu64 " of %.40s", mtu,
-			   port->netdev);
-}
-
-static void check_port(struct doctor *doctor, const char *device, const char *number)
-{
-	struct port port = {.device = device, .port = number};
-
-	snprintf(port.check, sizeof(port.check), "RDMA %.40s port %.8s", device, number);
-	read_port(doctor, &port, "link_layer", port.layer);
-	read_port(doctor, &port, "gid_attrs/ndevs/0", port.netdev);
-	check_state(doctor, &port);
-	check_gids(doctor, &port);
-	check_mtu(doctor, &port);
-}
-
-static void check_node_file(struct doctor *doctor, const char *device)
-{
-	char folder[FILE_TEXT], check[64];
+	char of[FILE_TEXT];
+	bool found = false;
 	char **names;
-	int count;
+	int count = file_names(doctor, VERBS_FILES, "uverbs", &names);
+
+	for (int i = 0; i < count; i++) {
+		if (!found && file_line(doctor, of, VERBS_FILES "/%s/ibdev", names[i]) &&
+		    !strcmp(of, device)) {
+			snprintf(file, FILE_TEXT, "%.64s", names[i]);
+			found = true;
+		}
+		free(names[i]);
+	}
+	free(names);
+	return found;
+}
+
+static bool check_access(struct doctor *doctor, const char *device)
+{
+	char file[FILE_TEXT], check[64], remedy[DOCTOR_TEXT];
 
 	snprintf(check, sizeof(check), "RDMA %.40s access", device);
-	snprintf(folder, sizeof(folder), DEVICES "/%s/device/infiniband_verbs", device);
-	count = file_names(doctor, folder, "uverbs", &names);
-	if (!count)
+	if (!find_file(doctor, device, file)) {
 		doctor_add(doctor, VERDICT_PROBLEM, check, "sudo modprobe ib_uverbs",
-			   "the kernel offers no file to use it by");
-	else if (file_usable(doctor, "/dev/infiniband/%s", names[0]))
-		doctor_add(doctor, VERDICT_OK, check, NULL, "/dev/infiniband/%s", names[0]);
+			   "the kernel offers no file to use it by: ib_uverbs is not loaded");
+		return false;
+	}
+	if (file_usable(doctor, "/dev/infiniband/%s", file)) {
+		doctor_add(doctor, VERDICT_OK, check, NULL, "/dev/infiniband/%s", file);
+		return true;
+	}
+	snprintf(remedy, sizeof(remedy), "sudo chmod 666 /dev/infiniband/%.64s, or a rule of udev",
+		 file);
+	if (file_exists(doctor, "/dev/infiniband/%s", file))
+		doctor_add(doctor, VERDICT_PROBLEM, check, remedy,
+			   "/dev/infiniband/%s is not ours to read and write", file);
 	else
-		doctor_add(
-			doctor, VERDICT_PROBLEM, check,
-			"in a container: --device /dev/infiniband; else sudo chmod 666 that file",
-			"/dev/infiniband/%s is not there, or not ours to use", names[0]);
-	while (count-- > 0)
-		free(names[count]);
-	free(names);
+		doctor_add(doctor, VERDICT_PROBLEM, check,
+			   "in a container: --device /dev/infiniband; in a unit: PrivateDevices=no "
+			   "and DeviceAllow=char-infiniband_verbs rw",
+			   "/dev/infiniband/%s is not there, though the kernel has the device",
+			   file);
+	return false;
 }
 
-static void check_device(struct doctor *doctor, const char *device)
+/* Only queue pairs that are connected by librdmacm need it. */
+static void check_manager(struct doctor *doctor)
 {
+	static const char check[] = "RDMA connection manager";
+	enum verdict missing = doctor->needs.cm ? VERDICT_PROBLEM : VERDICT_ABSENT;
+
+	if (file_usable(doctor, "/dev/infiniband/rdma_cm"))
+		doctor_add(doctor, VERDICT_OK, check, NULL, "/dev/infiniband/rdma_cm");
+	else if (file_exists(doctor, "/dev/infiniband/rdma_cm"))
+		doctor_add(doctor, missing, check, "sudo chmod 666 /dev/infiniband/rdma_cm",
+			   "/dev/infiniband/rdma_cm is not ours to read and write; --connect cm "
+			   "alone needs it");
+	else if (file_exists(doctor, "/sys/class/misc/rdma_cm"))
+		doctor_add(doctor, missing, check, "in a container: --device /dev/infiniband",
+			   "/dev/infiniband/rdma_cm is not there, though the kernel has it; "
+			   "--connect cm alone needs it");
+	else
+		doctor_add(doctor, missing, check, "sudo modprobe rdma_ucm",
+			   "rdma_ucm is not loaded; --connect cm alone needs it");
+}
+
+/* ---- where it is ---- */
+
+/* Folder of its card; what is made in software stands over a network interface, or nothing. */
+static void find_hardware(const struct doctor *doctor, struct rdma_device *device)
+{
+	char parent[FILE_TEXT];
+
+	snprintf(device->hardware, FILE_TEXT, RDMA_DEVICES "/%.64s/device", device->name);
+	device->software = !file_exists(doctor, "%s", device->hardware);
+	if (device->software && file_line(doctor, parent, RDMA_DEVICES "/%s/parent", device->name))
+		snprintf(device->hardware, FILE_TEXT, "/sys/class/net/%.64s/device", parent);
+}
+
+static void check_software(struct doctor *doctor, const struct rdma_device *device)
+{
+	char check[64], parent[FILE_TEXT] = "a network interface", remedy[DOCTOR_TEXT];
+
+	if (!device->software)
+		return;
+	snprintf(check, sizeof(check), "RDMA %.40s kind", device->name);
+	snprintf(remedy, sizeof(remedy), "--no-rdma, or sudo rdma link delete %.60s", device->name);
+	file_line(doctor, parent, RDMA_DEVICES "/%s/parent", device->name);
+	doctor_add(
+		doctor, VERDICT_WARNING, check, remedy,
+		"done by the kernel over %.40s, without a card: for trying things; tcp is mostly "
+		"faster",
+		parent);
+}
+
+/* How many of @p cores are CPUs of @p node? */
+static int count_near(const struct doctor *doctor, uint64_t node, const int *cores, int count)
+{
+	static int near[CPUS_MAX];
+	char list[FILE_TEXT];
+	int near_count = 0, found = 0;
+
+	if (file_line(doctor, list, NODES "/node%" PRIu64 "/cpulist", node) && list[0])
+		near_count = placement_parse_cores(list, near, CPUS_MAX);
+	for (int i = 0; i < count; i++)
+		for (int j = 0; j < near_count; j++)
+			found += cores[i] == near[j];
+	return found;
+}
+
+static void judge_cores(struct doctor *doctor, const char *check, uint64_t node)
+{
+	static int cores[CPUS_MAX];
+	char remedy[DOCTOR_TEXT], list[FILE_TEXT] = "of that node";
+	int count = placement_parse_cores(doctor->needs.cores, cores, CPUS_MAX);
+	int near = count_near(doctor, node, cores, count);
+
+	file_line(doctor, list, NODES "/node%" PRIu64 "/cpulist", node);
+	snprintf(remedy, sizeof(remedy), "--cores with CPUs of node %" PRIu64 ": %.100s", node,
+		 list);
+	if (near == count)
+		doctor_add(doctor, VERDICT_OK, check, NULL,
+			   "%" PRIu64 ", and all --cores are on it", node);
+	else
+		doctor_add(doctor, VERDICT_WARNING, check, remedy,
+			   "%" PRIu64
+			   ", and %d of %d --cores are on another: they reach the device "
+			   "across sockets",
+			   node, count - near, count);
+}
+
+static void judge_node(struct doctor *doctor, const char *check, uint64_t node)
+{
+	char remedy[DOCTOR_TEXT];
+
+	snprintf(remedy, sizeof(remedy), "--node %" PRIu64, node);
+	if (doctor->needs.cores)
+		judge_cores(doctor, check, node);
+	else if (doctor->needs.node >= 0 && (uint64_t)doctor->needs.node != node)
+		doctor_add(doctor, VERDICT_WARNING, check, remedy,
+			   "%" PRIu64 ", and --node is %d: pollers and memory are across sockets "
+			   "from it",
+			   node, doctor->needs.node);
+	else
+		doctor_add(doctor, VERDICT_OK, check, NULL, "%" PRIu64 "%s", node,
+			   doctor->needs.node < 0
+				   ? ": memory and pollers are nearest with the same --node"
+				   : ", as --node");
+}
+
+static void check_place(struct doctor *doctor, const struct rdma_device *device)
+{
+	char check[64];
+	uint64_t node;
+
+	if (doctor->nodes < 2)
+		return;
+	snprintf(check, sizeof(check), "RDMA %.40s NUMA node", device->name);
+	if (file_number(doctor, &node, "%s/numa_node", device->hardware))
+		judge_node(doctor, check, node);
+	else
+		doctor_add(doctor, VERDICT_SKIPPED, check, "lstopo may know",
+			   "the firmware does not tell");
+}
+
+/* ---- devices ---- */
+
+/* @return can it be used? */
+static bool check_device(struct doctor *doctor, const char *name)
+{
+	struct rdma_device device = {.name = name};
 	char folder[FILE_TEXT];
+	bool port = false, access;
 	char **ports;
 	int count;
 
-	snprintf(folder, sizeof(folder), DEVICES "/%s/ports", device);
+	find_hardware(doctor, &device);
+	check_software(doctor, &device);
+	snprintf(folder, sizeof(folder), RDMA_DEVICES "/%.64s/ports", name);
 	count = file_names(doctor, folder, "", &ports);
 	for (int i = 0; i < count; i++) {
-		check_port(doctor, device, ports[i]);
+		port = rdma_port_check(doctor, &device, ports[i]) || port;
 		free(ports[i]);
 	}
 	free(ports);
-	check_node_file(doctor, device);
+	access = check_access(doctor, name);
+	check_place(doctor, &device);
+	return port && access;
+}
+
+static void say_none(struct doctor *doctor)
+{
+	doctor_add(doctor, doctor->needs.verbs_required ? VERDICT_PROBLEM : VERDICT_ABSENT,
+		   "RDMA devices",
+		   "load the driver of the card (modprobe mlx5_ib, irdma, bnxt_re, ...); without a "
+		   "card, to try it: sudo rdma link add rxe0 type rxe netdev IF",
+		   "none: between hosts there is tcp%s",
+		   doctor->needs.verbs_required ? ", and --require verbs fails" : "");
+}
+
+static void judge_devices(struct doctor *doctor, int count, int usable)
+{
+	if (!count)
+		say_none(doctor);
+	else if (usable)
+		doctor_add(doctor, VERDICT_OK, "RDMA devices", NULL, "%d, and %d can be used",
+			   count, usable);
+	else
+		doctor_add(doctor, doctor->needs.verbs_required ? VERDICT_PROBLEM : VERDICT_WARNING,
+			   "RDMA devices", "what is said of their ports and access above",
+			   "%d, and none can be used: between hosts there is tcp", count);
 }
 
 void check_rdma(struct doctor *doctor)
 {
 	char **names;
-	int count = file_names(doctor, DEVICES, "", &names);
+	int count = file_names(doctor, RDMA_DEVICES, "", &names);
+	int usable = 0;
 
 	doctor->rdma_devices = (uint32_t)count;
-	if (!count)
-		doctor_add(doctor, VERDICT_ABSENT, "RDMA devices", NULL,
-			   "none: between hosts there is tcp");
 	for (int i = 0; i < count; i++) {
-		check_device(doctor, names[i]);
+		if (!doctor->needs.no_rdma)
+			usable += check_device(doctor, names[i]);
 		free(names[i]);
 	}
 	free(names);
-	doctor_add(doctor, VERDICT_ABSENT, "transport verbs", NULL, "not in this version%s",
-		   count ? ": the RDMA devices are looked at for the next one" : "");
+	if (doctor->needs.no_rdma) {
+		doctor_add(doctor, VERDICT_SKIPPED, "RDMA devices", NULL,
+			   "--no-rdma: %d are not used, nor looked at", count);
+		return;
+	}
+	if (count)
+		check_manager(doctor);
+	judge_devices(doctor, count, usable);
 }
