@@ -138,7 +138,7 @@ int session_open(struct client *client, const struct session_request *request,
  */
 void session_close(struct session *session);
 
-#define SESSION_ASK_SECONDS 10 /* a target that does not answer session_ask_async() is given up */
+#define SESSION_ASK_SECONDS 5 /* a target that does not answer session_ask_async() is given up */
 
 /**
  * Ask the target's transport for a path; blocks. Any thread but the control thread, and several at

@@ -14,11 +14,17 @@
 #include "base/log.h"
 #include "directory/p2p.h"
 #include "tests/tap.h"
+#include "transport/transport.h"
 
 #define WELCOME                                                                                    \
 	"{\"type\":\"welcome\",\"version\":2,\"name\":\"played\","                                 \
 	"\"incarnation\":\"00000000deadbeef\",\"pid\":1,\"boot_id\":\"x\","                        \
 	"\"identity\":\"user:me\",\"token\":\"t\",\"socket\":null,\"tcp\":null}"
+#define NEW_WELCOME                                                                                \
+	"{\"type\":\"welcome\",\"version\":3,\"name\":\"played\","                                 \
+	"\"incarnation\":\"00000000deadbeef\",\"pid\":1,\"boot_id\":\"x\","                        \
+	"\"identity\":\"user:me\",\"token\":\"t\",\"socket\":null,\"tcp\":null,"                   \
+	"\"transports\":{\"verbs\":{\"gid\":\"fe80::1\"}}}"
 #define OPENED                                                                                     \
 	"{\"type\":\"opened\",\"session\":0,\"transport\":\"shm\",\"length\":8192,"                \
 	"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}"
@@ -40,6 +46,13 @@ static struct client_pool *pool;
 static _Atomic bool flooded; /* to the end: the target was not hung up on */
 static _Atomic int lost_with;
 static _Atomic unsigned lost_times;
+
+static void log_nothing(void *arg, enum slu_log_level level, const char *text)
+{
+	(void)arg;
+	(void)level;
+	(void)text;
+}
 
 static void on_lost(void *arg, int error)
 {
@@ -373,6 +386,11 @@ static void test_broken_answers(void **state)
 		"012345678901234567890123\",\"incarnation\":\"1\",\"pid\":1,\"boot_id\":\"x\","
 		"\"identity\":\"i\",\"token\":\"t\"}",
 		NULL};
+	static const char *const bad_transports[] = {
+		"{\"type\":\"welcome\",\"version\":3,\"name\":\"n\",\"incarnation\":\"1\",\"pid\":"
+		"1,"
+		"\"boot_id\":\"x\",\"identity\":\"i\",\"token\":\"t\",\"transports\":[]}",
+		NULL};
 	static const char *const bad_port[] = {
 		"{\"type\":\"welcome\",\"version\":2,\"name\":\"n\",\"incarnation\":\"1\",\"pid\":"
 		"1,"
@@ -388,6 +406,7 @@ static void test_broken_answers(void **state)
 	assert_fails(unknown_transport, -EPROTO, "transport \"x\"");
 	assert_fails(long_name, -EPROTO, "welcome");
 	assert_fails(bad_port, -EPROTO, "welcome");
+	assert_fails(bad_transports, -EPROTO, "welcome");
 }
 
 /* Goal: a target that hangs up at either step of the handshake is -ECONNRESET. */
@@ -464,18 +483,333 @@ static void test_lost(void **state)
 	assert_int_equal(lost_times, 1);
 }
 
+/* ---- paths ---- */
+
+#define ANSWER(request, qpn)                                                                       \
+	"{\"type\":\"path\",\"session\":0,\"request\":" #request ",\"answer\":{\"qpn\":" #qpn "}}"
+
+/* What came of asking without waiting; the control thread's until times is not 0. */
+static struct {
+	_Atomic unsigned times;
+	int error;
+	json_int_t qpn;
+	unsigned lost_before;
+	char text[256];
+} told;
+
+static void on_answered(void *arg, int error, const json_t *answer)
+{
+	assert_ptr_equal(arg, &told);
+	assert_int_equal(answer != NULL, error == 0);
+	told.error = error;
+	told.qpn = json_integer_value(json_object_get(answer, "qpn"));
+	told.lost_before = atomic_load(&lost_times);
+	strncpy(told.text, error ? slu_last_error() : "", sizeof(told.text) - 1);
+	atomic_fetch_add(&told.times, 1);
+}
+
+static void ask_without_waiting(struct session *session)
+{
+	assert_int_equal(
+		session_ask_async(session, json_pack("{s:i}", "qpn", 1), on_answered, &told), 0);
+}
+
+static bool becomes(_Atomic unsigned *count, unsigned value)
+{
+	for (int i = 0; i < 20000 && atomic_load(count) != value; i++)
+		usleep(1000);
+	return atomic_load(count) == value;
+}
+
+static int ask(struct session *session, uint64_t timeout_us, json_int_t *qpn)
+{
+	json_t *offer = json_pack("{s:i}", "qpn", 1), *answer = NULL;
+	int rc = session_ask(session, offer, timeout_us, &answer);
+
+	assert_int_equal(answer != NULL, rc == 0);
+	*qpn = json_integer_value(json_object_get(answer, "qpn"));
+	json_decref(answer);
+	json_decref(offer);
+	return rc;
+}
+
+static struct session *session_at(const char *const *script)
+{
+	struct client_grant grant;
+	struct session *session;
+
+	atomic_store(&lost_with, 0);
+	atomic_store(&lost_times, 0);
+	memset(&told, 0, sizeof(told));
+	assert_int_equal(open_at(script, 10000000, &session, &grant), 0);
+	client_grant_free(&grant);
+	return session;
+}
+
+static void leave_stage(struct session *session)
+{
+	session_close(session);
+	pthread_join(actor, NULL);
+}
+
+/* Goal: what the target's transports say of themselves is the client's to read, and so is the
+ * version; an older target says nothing. */
+static void test_transports(void **state)
+{
+	static const char *const newer[] = {NEW_WELCOME, "", NULL};
+	static const char *const older[] = {WELCOME, "", NULL};
+	const char *const *scripts[] = {newer, older};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		const struct client_welcome *welcome;
+		struct client *client;
+		const char *gid = "";
+
+		lines = scripts[i];
+		assert_int_equal(pthread_create(&actor, NULL, play, NULL), 0);
+		assert_int_equal(client_connect(pool, &at, "ram", 10000000, &client), 0);
+		welcome = client_welcome(client);
+		json_unpack(welcome->transports, "{s:{s:s}}", "verbs", "gid", &gid);
+		assert_string_equal(gid, i == 0 ? "fe80::1" : "");
+		assert_int_equal(welcome->version, i == 0 ? 3 : 2);
+		assert_ptr_equal(client_peer(client)->transports, welcome->transports);
+		client_release(client);
+		pthread_join(actor, NULL);
+	}
+}
+
+/* Goal: answers find who asked, in any order; what is late is dropped without harm; a request that
+ * nobody waits for is told of the end before closing returns. */
+static void test_ask(void **state)
+{
+	static const char *const script[] = {NEW_WELCOME,  OPENED, "", ANSWER(0, 5), ANSWER(2, 6),
+					     ANSWER(3, 7), "",     "", NULL};
+	struct session *session = session_at(script);
+	json_int_t qpn;
+
+	(void)state;
+	assert_int_equal(ask(session, 50000, &qpn), -ETIMEDOUT);
+	assert_non_null(strstr(slu_last_error(), "in time"));
+	ask_without_waiting(session); /* hears the late answer to the first */
+	assert_int_equal(ask(session, 10000000, &qpn), 0);
+	assert_int_equal(qpn, 6);
+	assert_int_equal(ask(session, 10000000, &qpn), 0);
+	assert_int_equal(qpn, 7);
+	assert_int_equal(told.times, 0);
+	session_close(session);
+	assert_int_equal(told.times, 1);
+	assert_int_equal(told.error, -ECANCELED);
+	pthread_join(actor, NULL);
+	assert_int_equal(lost_times, 0);
+}
+
+/* Goal: asking without waiting is answered, refused and given up as asking is. */
+static void test_ask_without_waiting(void **state)
+{
+	static const char *const script[] = {
+		NEW_WELCOME,
+		OPENED,
+		ANSWER(0, 9),
+		"{\"type\":\"refused\",\"session\":0,\"request\":1,\"error\":28,"
+		"\"text\":\"no queue pair is left\"}",
+		"",
+		"",
+		NULL};
+	struct session *session = session_at(script);
+
+	(void)state;
+	ask_without_waiting(session);
+	assert_true(becomes(&told.times, 1));
+	assert_int_equal(told.error, 0);
+	assert_int_equal(told.qpn, 9);
+	ask_without_waiting(session);
+	assert_true(becomes(&told.times, 2));
+	assert_int_equal(told.error, -ENOSPC);
+	assert_string_equal(told.text, "the target refused: no queue pair is left");
+	assert_int_equal(session_ask_async(session, json_array(), on_answered, &told), -EINVAL);
+	assert_int_equal(session_ask_async(session, NULL, on_answered, &told), -EINVAL);
+	ask_without_waiting(session); /* never answered: by the clock of the connection */
+	assert_true(becomes(&told.times, 3));
+	assert_int_equal(told.error, -ETIMEDOUT);
+	leave_stage(session);
+	assert_int_equal(told.times, 3);
+	assert_int_equal(lost_times, 0);
+}
+
+/* Goal: a target's refusal arrives with its errno and words, and the session is used as before. */
+static void test_ask_refused(void **state)
+{
+	static const char *const script[] = {
+		NEW_WELCOME,
+		OPENED,
+		"{\"type\":\"refused\",\"session\":0,\"request\":0,\"error\":19,"
+		"\"text\":\"not that device\"}",
+		"{\"type\":\"refused\",\"session\":0,\"request\":1}",
+		"{\"type\":\"path\",\"session\":0,\"request\":2,\"answer\":[]}",
+		ANSWER(3, 4),
+		"",
+		"",
+		NULL};
+	struct session *session = session_at(script);
+	json_int_t qpn;
+
+	(void)state;
+	assert_int_equal(ask(session, 10000000, &qpn), -ENODEV);
+	assert_non_null(strstr(slu_last_error(), "not that device"));
+	assert_int_equal(ask(session, 10000000, &qpn), -EPROTO);
+	assert_non_null(strstr(slu_last_error(), "without a reason"));
+	assert_int_equal(ask(session, 10000000, &qpn), -EPROTO);
+	assert_non_null(strstr(slu_last_error(), "incomplete"));
+	assert_int_equal(ask(session, 10000000, &qpn), 0);
+	assert_int_equal(qpn, 4);
+	leave_stage(session);
+	assert_int_equal(lost_times, 0);
+}
+
+/* Goal: an offer that is no object, or longer than a message, is refused here; nothing is sent, and
+ * the connection stays. */
+static void test_ask_what_cannot_be_said(void **state)
+{
+	static const char *const script[] = {NEW_WELCOME, OPENED, ANSWER(1, 3), "", "", NULL};
+	static char pad[MESSAGE_MAX_BYTES];
+	struct session *session = session_at(script);
+	json_t *offer, *answer = NULL;
+	json_int_t qpn;
+
+	(void)state;
+	memset(pad, 'x', sizeof(pad) - 1);
+	offer = json_pack("{s:s}", "pad", pad);
+	assert_int_equal(session_ask(session, offer, 10000000, &answer), -EMSGSIZE);
+	json_decref(offer);
+	offer = json_array();
+	assert_int_equal(session_ask(session, offer, 10000000, &answer), -EINVAL);
+	json_decref(offer);
+	assert_int_equal(session_ask(session, NULL, 10000000, &answer), -EINVAL);
+	assert_null(answer);
+	assert_int_equal(ask(session, 10000000, &qpn), 0);
+	assert_int_equal(qpn, 3);
+	leave_stage(session);
+}
+
+/* Goal: a target that is too old is not asked, since it would hang up; the caller is told why. */
+static void test_ask_old_target(void **state)
+{
+	static const char *const script[] = {WELCOME, OPENED, "{\"type\":\"usage\",\"cpu_ns\":1}",
+					     "",      "",     NULL};
+	struct session *session = session_at(script);
+	json_int_t qpn;
+	uint64_t cpu_ns = 0;
+
+	(void)state;
+	assert_int_equal(ask(session, 10000000, &qpn), -EPROTONOSUPPORT);
+	assert_non_null(strstr(slu_last_error(), "played speaks protocol version 2"));
+	ask_without_waiting(session);
+	assert_true(becomes(&told.times, 1));
+	assert_int_equal(told.error, -EPROTONOSUPPORT);
+	assert_int_equal(session_usage(session, 10000000, &cpu_ns), 0);
+	leave_stage(session);
+	assert_int_equal(lost_times, 0);
+}
+
+/* Goal: whoever asks when the session ends is told how it ended, and before the session's owner is;
+ * who asks later is told the same. */
+static void test_ask_at_the_end(void **state)
+{
+	static const char *const dies[] = {NEW_WELCOME, OPENED, "", NULL};
+	static const char *const closes[] = {
+		NEW_WELCOME, OPENED, "", "{\"type\":\"closing\",\"error\":108}", "", "", NULL};
+	static const char *const revokes[] = {
+		NEW_WELCOME, OPENED, "",  "{\"type\":\"closing\",\"error\":128,\"sessions\":[0]}",
+		"",          "",     NULL};
+	static const struct {
+		const char *const *script;
+		int error;
+		const char *text;
+	} ends[] = {{dies, -ECONNRESET, "closed the connection"},
+		    {closes, -ESHUTDOWN, "closing"},
+		    {revokes, -EKEYREVOKED, "no longer granted"}};
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		struct session *session = session_at(ends[i].script);
+		json_int_t qpn;
+
+		ask_without_waiting(session);
+		assert_int_equal(ask(session, 10000000, &qpn), ends[i].error);
+		assert_non_null(strstr(slu_last_error(), ends[i].text));
+		assert_true(becomes(&told.times, 1));
+		assert_int_equal(told.error, ends[i].error);
+		assert_int_equal(told.lost_before, 0);
+		assert_true(becomes(&lost_times, 1));
+		assert_int_equal(ask(session, 10000000, &qpn), ends[i].error);
+		assert_non_null(strstr(slu_last_error(), "is over"));
+		ask_without_waiting(session);
+		assert_true(becomes(&told.times, 2));
+		assert_int_equal(told.error, ends[i].error);
+		leave_stage(session);
+	}
+}
+
+/* Goal: a target that answers what it was not asked is hung up on. */
+static void test_ask_hostile(void **state)
+{
+	static const char *const answers[] = {
+		ANSWER(1, 1),
+		ANSWER(-1, 1),
+		ANSWER(9223372036854775807, 1),
+		ANSWER(null, 1),
+		ANSWER("0", 1),
+		ANSWER(0.5, 1),
+		"{\"type\":\"path\"}",
+		"{\"type\":\"path\",\"session\":1,\"request\":0,\"answer\":{}}",
+		"{\"type\":\"path\",\"request\":0,\"session\":-1,\"answer\":{}}",
+		"{\"type\":\"refused\",\"session\":0,\"request\":1,\"error\":5,\"text\":\"x\"}",
+		"{\"type\":\"refused\",\"session\":1,\"request\":0,\"error\":5,\"text\":\"x\"}",
+	};
+
+	(void)state;
+	slu_log_set(SLU_LOG_ERROR, log_nothing, NULL);
+	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		const char *const script[] = {NEW_WELCOME, OPENED, answers[i], "", NULL};
+		struct session *session = session_at(script);
+		json_int_t qpn;
+
+		assert_int_equal(ask(session, 10000000, &qpn), -ECONNRESET);
+		assert_true(becomes(&lost_times, 1));
+		assert_int_equal(lost_with, -ECONNRESET);
+		leave_stage(session);
+	}
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+}
+
 #define on_stage(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		on_stage(test_granted),       on_stage(test_shared),
-		on_stage(test_revoked),       on_stage(test_nobody_listens),
-		on_stage(test_silent_target), on_stage(test_flood),
-		on_stage(test_refusal),       on_stage(test_refusal_without_reason),
-		on_stage(test_version),       on_stage(test_broken_answers),
-		on_stage(test_hang_up),       on_stage(test_usage),
-		on_stage(test_usage_timeout), on_stage(test_lost),
+		on_stage(test_granted),
+		on_stage(test_shared),
+		on_stage(test_revoked),
+		on_stage(test_nobody_listens),
+		on_stage(test_silent_target),
+		on_stage(test_flood),
+		on_stage(test_refusal),
+		on_stage(test_refusal_without_reason),
+		on_stage(test_version),
+		on_stage(test_broken_answers),
+		on_stage(test_hang_up),
+		on_stage(test_usage),
+		on_stage(test_usage_timeout),
+		on_stage(test_lost),
+		on_stage(test_transports),
+		on_stage(test_ask),
+		on_stage(test_ask_without_waiting),
+		on_stage(test_ask_refused),
+		on_stage(test_ask_what_cannot_be_said),
+		on_stage(test_ask_old_target),
+		on_stage(test_ask_at_the_end),
+		on_stage(test_ask_hostile),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);

@@ -71,8 +71,45 @@ static void on_gone(void *arg, uint64_t connection)
 	atomic_fetch_add(&gone, 1);
 }
 
-static const struct server_callbacks callbacks = {
-	.open = on_open, .moved = on_moved, .close = on_close, .gone = on_gone};
+static size_t described_bytes; /* of what the transports tell of themselves; 0: nothing */
+
+static json_t *on_describe(void *arg, const struct peer_info *peer)
+{
+	char text[MESSAGE_MAX_BYTES + 1] = "";
+
+	(void)arg;
+	assert_true(peer->connection > 0 && peer->identity[0]);
+	if (described_bytes == 0)
+		return NULL;
+	memset(text, 'x', described_bytes);
+	text[described_bytes] = '\0';
+	return json_pack("{s:{s:s}}", "verbs", "gid", text);
+}
+
+/* The offer says what comes of it. */
+static int on_path(void *client, const json_t *offer, json_t *answer)
+{
+	const char *refused = json_string_value(json_object_get(offer, "refuse"));
+	json_int_t bytes = json_integer_value(json_object_get(offer, "bytes"));
+	char text[MESSAGE_MAX_BYTES + 1] = "";
+
+	assert_ptr_equal(client, &opened);
+	if (refused)
+		return fail(-ENODEV, "no device is called %s", refused);
+	memset(text, 'x', (size_t)bytes);
+	json_object_set_new(answer, "pad", json_string(text));
+	json_object_set_new(answer, "qpn",
+			    json_integer(json_integer_value(json_object_get(offer, "qpn")) + 1));
+	return 0;
+}
+
+static const struct server_callbacks full_callbacks = {.describe = on_describe,
+						       .open = on_open,
+						       .path = on_path,
+						       .moved = on_moved,
+						       .close = on_close,
+						       .gone = on_gone};
+static struct server_callbacks callbacks;
 
 static struct server_limits limits;
 
@@ -90,6 +127,8 @@ static int set_up(void **state)
 	opened = closed = lost = gone = 0;
 	moved_operations = 0;
 	refusal = 0;
+	described_bytes = 0;
+	callbacks = full_callbacks;
 	trust.count = 0;
 	snprintf(name, sizeof(name), "unit-server-%d-%u", (int)getpid(), serial++);
 	p2p_segment_address(name, &address, &address_length);
@@ -156,7 +195,7 @@ static void expect(int fd, const char *type)
 	json_decref(message);
 }
 
-static void expect_refusal(int fd, int error, const char *text)
+static json_t *hear_refusal(int fd, int error, const char *text)
 {
 	struct message_reader reader = {0};
 	json_t *message = hear(fd, &reader);
@@ -164,7 +203,12 @@ static void expect_refusal(int fd, int error, const char *text)
 	assert_string_equal(message_type(message), "refused");
 	assert_int_equal(json_integer_value(json_object_get(message, "error")), error);
 	assert_non_null(strstr(json_string_value(json_object_get(message, "text")), text));
-	json_decref(message);
+	return message;
+}
+
+static void expect_refusal(int fd, int error, const char *text)
+{
+	json_decref(hear_refusal(fd, error, text));
 }
 
 static void expect_end(int fd)
@@ -200,6 +244,53 @@ static int open_session(void)
 	int fd = dial();
 
 	say(fd, hello(2, 2));
+	expect(fd, "welcome");
+	say(fd, open_message(7));
+	expect(fd, "opened");
+	return fd;
+}
+
+static json_t *path_message(int id, json_int_t request, json_t *offer)
+{
+	return json_pack("{s:s, s:i, s:I, s:o}", "type", "path", "session", id, "request", request,
+			 "offer", offer);
+}
+
+/* Of a refused path, which session and request are meant. */
+static void expect_path_refusal(int fd, int id, json_int_t request, int error, const char *text)
+{
+	json_t *message = hear_refusal(fd, error, text);
+	json_int_t of, number;
+
+	assert_int_equal(json_unpack(message, "{s:I, s:I}", "session", &of, "request", &number), 0);
+	assert_int_equal(of, id);
+	assert_int_equal(number, request);
+	json_decref(message);
+}
+
+static void expect_path(int fd, int id, json_int_t request, int qpn)
+{
+	struct message_reader reader = {0};
+	json_t *message = hear(fd, &reader);
+	json_int_t of, number;
+	int got;
+
+	assert_string_equal(message_type(message), "path");
+	assert_int_equal(json_unpack(message, "{s:I, s:I, s:{s:i}}", "session", &of, "request",
+				     &number, "answer", "qpn", &got),
+			 0);
+	assert_int_equal(of, id);
+	assert_int_equal(number, request);
+	assert_int_equal(got, qpn);
+	json_decref(message);
+}
+
+/* A session 7 on a connection of the newest version. */
+static int open_newest(void)
+{
+	int fd = dial();
+
+	say(fd, hello(MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH));
 	expect(fd, "welcome");
 	say(fd, open_message(7));
 	expect(fd, "opened");
@@ -343,6 +434,113 @@ static void test_out_of_turn(void **state)
 		expect_refusal(fd, EPROTO, "without");
 		expect_end(fd);
 	}
+}
+
+/* Goal: the welcome tells what the transports say of themselves, to clients that know of it; what
+ * would be too long for a welcome is left out, and the client is let in all the same. */
+static void test_describe(void **state)
+{
+	static const struct {
+		int version;
+		size_t bytes;
+		bool told;
+	} cases[] = {{2, 100, false},
+		     {3, 0, false},
+		     {3, 100, true},
+		     {3, MESSAGE_TRANSPORTS_MAX_BYTES - 20, true},
+		     {3, MESSAGE_TRANSPORTS_MAX_BYTES - 19, false},
+		     {3, MESSAGE_MAX_BYTES, false}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct message_reader reader = {0};
+		int fd = dial();
+		const char *gid = "";
+		json_t *welcome;
+
+		described_bytes = cases[i].bytes;
+		say(fd, hello(2, cases[i].version));
+		welcome = hear(fd, &reader);
+		assert_string_equal(message_type(welcome), "welcome");
+		assert_int_equal(json_integer_value(json_object_get(welcome, "version")),
+				 cases[i].version);
+		json_unpack(welcome, "{s:{s:{s:s}}}", "transports", "verbs", "gid", &gid);
+		assert_int_equal(strlen(gid), cases[i].told ? cases[i].bytes : 0);
+		assert_int_equal(json_object_get(welcome, "transports") != NULL, cases[i].told);
+		json_decref(welcome);
+		close(fd);
+	}
+}
+
+/* Goal: a path is asked for as often as wanted, with numbers of the client's; refusals say which
+ * request they are for, and leave the session and the connection as they were. */
+static void test_path(void **state)
+{
+	int fd = open_newest();
+
+	(void)state;
+	say(fd, path_message(7, 0, json_pack("{s:i}", "qpn", 10)));
+	say(fd, path_message(7, INT64_MAX, json_pack("{s:s}", "refuse", "mlx9_9")));
+	say(fd, path_message(7, 0, json_pack("{s:i}", "qpn", 20)));
+	expect_path(fd, 7, 0, 11);
+	expect_path_refusal(fd, 7, INT64_MAX, ENODEV, "no device is called mlx9_9");
+	expect_path(fd, 7, 0, 21);
+	say(fd, path_message(8, 3, json_object()));
+	expect_path_refusal(fd, 8, 3, ENOENT, "session 8 is not open");
+	say(fd, path_message(7, 4, json_pack("{s:i}", "bytes", MESSAGE_MAX_BYTES)));
+	expect_path_refusal(fd, 7, 4, EMSGSIZE, "the answer cannot be sent");
+	callbacks.path = NULL;
+	say(fd, path_message(7, 5, json_object()));
+	expect_path_refusal(fd, 7, 5, EOPNOTSUPP, "asked for no paths");
+	say(fd, close_message(7));
+	say(fd, path_message(7, 6, json_object()));
+	expect_path_refusal(fd, 7, 6, ENOENT, "session 7 is not open");
+	assert_int_equal(closed, 1);
+	assert_int_equal(lost, 0);
+	close(fd);
+}
+
+/* Goal: what is no request for a path ends the connection with a reason; so does a request from a
+ * client that speaks a version without it, and one that has not said hello. */
+static void test_broken_path(void **state)
+{
+	static const char *const broken[] = {
+		"{\"type\":\"path\"}",
+		"{\"type\":\"path\",\"session\":7,\"request\":1}",
+		"{\"type\":\"path\",\"session\":7,\"offer\":{}}",
+		"{\"type\":\"path\",\"request\":1,\"offer\":{}}",
+		"{\"type\":\"path\",\"session\":7,\"request\":1,\"offer\":[]}",
+		"{\"type\":\"path\",\"session\":7,\"request\":1,\"offer\":null}",
+		"{\"type\":\"path\",\"session\":7,\"request\":1,\"offer\":\"{}\"}",
+		"{\"type\":\"path\",\"session\":7,\"request\":-1,\"offer\":{}}",
+		"{\"type\":\"path\",\"session\":7,\"request\":1.5,\"offer\":{}}",
+		"{\"type\":\"path\",\"session\":7,\"request\":\"1\",\"offer\":{}}",
+		"{\"type\":\"path\",\"session\":-7,\"request\":1,\"offer\":{}}",
+		"{\"type\":\"path\",\"session\":4294967303,\"request\":1,\"offer\":{}}",
+	};
+	static const char huge[] = "\x4e\0\0\0{\"type\":\"path\",\"session\":7,"
+				   "\"request\":99999999999999999999999999999,\"offer\":{}}";
+	int fd;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
+		fd = open_newest();
+		say(fd, json_loads(broken[i], 0, NULL));
+		expect_refusal(fd, EPROTO, "path without");
+		expect_end(fd);
+	}
+	fd = open_newest();
+	assert_int_equal(sizeof(huge) - 1, 4 + huge[0]);
+	assert_int_equal(write(fd, huge, sizeof(huge) - 1), sizeof(huge) - 1);
+	expect_end(fd);
+	fd = open_session();
+	say(fd, path_message(7, 1, json_object()));
+	expect_refusal(fd, EPROTO, "unexpected message \"path\"");
+	expect_end(fd);
+	fd = dial();
+	say(fd, path_message(7, 1, json_object()));
+	expect_refusal(fd, EPROTO, "unexpected message \"path\"");
+	expect_end(fd);
 }
 
 static bool is_first(void *client, void *arg)
@@ -739,6 +937,9 @@ int main(void)
 		with_server(test_versions),
 		with_server(test_refused_open),
 		with_server(test_out_of_turn),
+		with_server(test_describe),
+		with_server(test_path),
+		with_server(test_broken_path),
 		with_server(test_dismiss),
 		with_server(test_address_in_use),
 		with_server(test_stale_path),
