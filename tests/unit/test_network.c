@@ -60,6 +60,24 @@ static int on_open(void *arg, const struct peer_info *peer, const char *segment,
 	return 0;
 }
 
+static json_t *on_describe(void *arg, const struct peer_info *peer)
+{
+	(void)arg;
+	return json_pack("{s:{s:s}}", "verbs", "for", peer->identity);
+}
+
+/* It answers with a number that the client can check. */
+static int on_path(void *client, const json_t *offer, json_t *answer)
+{
+	json_int_t number = json_integer_value(json_object_get(offer, "number"));
+
+	assert_ptr_equal(client, &opened);
+	if (number < 0)
+		return fail(-ENOSPC, "no path is left for %d", (int)number);
+	json_object_set_new(answer, "number", json_integer(2 * number));
+	return 0;
+}
+
 static void on_moved(void *client, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
 {
 	(void)client;
@@ -90,7 +108,9 @@ static void on_gone(void *arg, uint64_t connection)
 	atomic_fetch_add(&gone, 1);
 }
 
-static const struct server_callbacks callbacks = {.open = on_open,
+static const struct server_callbacks callbacks = {.describe = on_describe,
+						  .open = on_open,
+						  .path = on_path,
 						  .moved = on_moved,
 						  .close = on_close,
 						  .attach = on_attach,
@@ -489,6 +509,148 @@ static void test_thousand_sessions(void **state)
 	assert_int_equal(server_session_count(server), 0);
 	client_release(client);
 	assert_int_equal(lost_count, 0);
+}
+
+static int ask(struct session *session, int number, json_int_t *answered)
+{
+	json_t *offer = json_pack("{s:i}", "number", number), *answer = NULL;
+	int rc = session_ask(session, offer, TIMEOUT_US, &answer);
+
+	*answered = json_integer_value(json_object_get(answer, "number"));
+	json_decref(answer);
+	json_decref(offer);
+	return rc;
+}
+
+/* Goal: over TLS too the welcome tells of the transports, to whom the target knows the client as,
+ * and paths are asked for through what a transport is given. */
+static void test_paths(void **state)
+{
+	struct transport_peer *peer;
+	struct session *session;
+	struct client *client;
+	const char *identity = "";
+	json_t *offer = json_pack("{s:i}", "number", 21), *answer;
+	json_int_t number;
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	client = connected();
+	peer = client_peer(client);
+	json_unpack((json_t *)(uintptr_t)peer->transports, "{s:{s:s}}", "verbs", "for", &identity);
+	assert_string_equal(identity, "bob");
+	session = opened_on(client);
+	assert_int_equal(peer->ask(session, offer, TIMEOUT_US, &answer), 0);
+	assert_int_equal(json_integer_value(json_object_get(answer, "number")), 42);
+	json_decref(answer);
+	json_decref(offer);
+	assert_int_equal(ask(session, -1, &number), -ENOSPC);
+	assert_non_null(strstr(slu_last_error(), "no path is left for -1"));
+	assert_int_equal(ask(session, 4, &number), 0);
+	assert_int_equal(number, 8);
+	session_close(session);
+	client_release(client);
+	assert_int_equal(lost_count, 0);
+}
+
+struct asker {
+	struct session *session;
+	int first;
+	_Atomic unsigned right; /* of those who did not wait */
+	unsigned waited;        /* and were answered rightly */
+};
+
+static void on_answered(void *arg, int error, const json_t *answer)
+{
+	struct asker *asker = arg;
+
+	if (error == 0 && json_integer_value(json_object_get(answer, "number")) >= asker->first)
+		atomic_fetch_add(&asker->right, 1);
+}
+
+static void *ask_often(void *arg)
+{
+	struct asker *asker = arg;
+
+	for (int i = 0; i < 100; i++) {
+		json_int_t number;
+
+		session_ask_async(asker->session, json_pack("{s:i}", "number", asker->first),
+				  on_answered, asker);
+		if (ask(asker->session, asker->first + i, &number) == 0 &&
+		    number == 2 * (asker->first + i))
+			asker->waited++;
+	}
+	return NULL;
+}
+
+/* Goal: many threads ask at the same time, on one session and on several, and each gets its own
+ * answer. */
+static void test_many_paths(void **state)
+{
+	static struct asker askers[16];
+	pthread_t threads[16];
+	struct session *sessions[4];
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){0});
+	client = connected();
+	for (int i = 0; i < 4; i++)
+		sessions[i] = opened_on(client);
+	for (int i = 0; i < 16; i++) {
+		askers[i] = (struct asker){.session = sessions[i % 4], .first = 1000 * i};
+		assert_int_equal(pthread_create(&threads[i], NULL, ask_often, &askers[i]), 0);
+	}
+	for (int i = 0; i < 16; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < 16; i++) {
+		assert_int_equal(askers[i].waited, 100);
+		assert_true(becomes(&askers[i].right, 100));
+	}
+	for (int i = 0; i < 4; i++)
+		session_close(sessions[i]);
+	client_release(client);
+	assert_int_equal(lost_count, 0);
+}
+
+static void *ask_until_over(void *arg)
+{
+	struct asker *asker = arg;
+	json_int_t number;
+	int rc;
+
+	while ((rc = ask(asker->session, 1, &number)) == 0)
+		;
+	asker->first = rc;
+	return NULL;
+}
+
+/* Goal: when the target dies, whoever asks is told, and nobody waits for the time-out. */
+static void test_paths_of_a_target_that_dies(void **state)
+{
+	struct asker askers[4];
+	pthread_t threads[4];
+	struct session *session;
+	struct client *client;
+
+	(void)state;
+	begin((struct setting){0});
+	client = connected();
+	session = opened_on(client);
+	for (int i = 0; i < 4; i++) {
+		askers[i] = (struct asker){.session = session};
+		assert_int_equal(pthread_create(&threads[i], NULL, ask_until_over, &askers[i]), 0);
+	}
+	usleep(20000);
+	server_destroy(server);
+	server = NULL;
+	for (int i = 0; i < 4; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(askers[i].first, -ECONNRESET);
+	}
+	session_close(session);
+	client_release(client);
 }
 
 /* Goal: a target that dies is told to its sessions once; the next connection is a new one. */
@@ -1108,6 +1270,9 @@ int main(void)
 		networked(test_data_of_unix_client),
 		networked(test_shared_connection),
 		networked(test_thousand_sessions),
+		networked(test_paths),
+		networked(test_many_paths),
+		networked(test_paths_of_a_target_that_dies),
 		networked(test_target_dies),
 		networked(test_wrong_key),
 		networked(test_unknown_identity),
