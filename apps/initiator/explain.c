@@ -10,13 +10,15 @@
 
 #include "common/exit.h"
 #include "common/json_file.h"
+#include "common/wrap.h"
 #include "initiator/config.h"
 #include "initiator/probe.h"
 #include "initiator/setup.h"
 #include "initiator/timer.h"
 #include "initiator/units.h"
 
-#define ERROR_TEXT 512
+#define ERROR_TEXT    512
+#define REASON_COLUMN 13
 
 /** A candidate, and what its probe has shown. */
 struct way {
@@ -114,7 +116,8 @@ static void print_way(const struct config *config, const struct way *way)
 	format_cost(config, way->probe.latency_ns, way->probe.bytes_per_second, measured);
 	printf("  %-10s %-14s %-24s %s\n", slu_transport_name(candidate->transport), verdict(way),
 	       expected, way->error ? "failed" : measured);
-	printf("  %-10s %s\n", "", candidate->reason);
+	printf("  %-10s ", "");
+	wrap_print(stdout, wrap_width(), REASON_COLUMN, candidate->reason);
 	if (way->error)
 		printf("  %-10s when it was tried: %s\n", "", way->cause);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "initiator/report_rdma.h"
 #include "initiator/timer.h"
 #include "initiator/units.h"
 
@@ -179,6 +180,7 @@ static void print_way(const struct path *path)
 		printf(", %u data connections, %s", remote->connections,
 		       remote->encrypted ? "encrypted" : "NOT encrypted");
 	putchar('\n');
+	report_rdma_print(&path->remote, &path->local, stdout);
 	for (int i = 0; i < path->candidates_count; i++) {
 		const struct slu_candidate *candidate = &path->candidates[i];
 

@@ -20,7 +20,7 @@ struct path {
 	struct slu_remote_info remote;
 	struct slu_region_info local;
 	struct slu_engine_info engine;
-	struct slu_poller_info *pollers; /* threads, engine.pollers of them */
+	struct slu_poller_info *pollers;                     /* threads, engine.pollers of them */
 	struct slu_candidate candidates[SLU_CANDIDATES_MAX]; /* the ways that there were */
 	int candidates_count;
 };
@@ -34,7 +34,7 @@ struct report {
 	struct machine machine;
 	struct row **rows; /* one, or those of a sweep */
 	uint32_t rows_count;
-	uint32_t best;     /* index of the row of highest throughput */
+	uint32_t best; /* index of the row of highest throughput */
 };
 
 /**

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "common/json_file.h"
+#include "initiator/report_rdma.h"
 #include "initiator/timer.h"
 #include "initiator/units.h"
 
@@ -180,6 +181,7 @@ static json_t *path_json(const struct report *report)
 	set(object, "identity", text_or_null(path->remote.identity));
 	set(object, "encrypted", json_boolean(path->remote.encrypted));
 	set(object, "connections", integer(path->remote.connections));
+	set(object, "rdma", report_rdma_json(&path->engine, &path->remote, &path->local));
 	set(object, "candidates", candidates_json(path));
 	return object;
 }

@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """explain, and what the initiator's doctor says of a target."""
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import termios
 
 import harness
 from harness import Target, case, check, equal, run, unique
+
+
+FOLDER = "/sys/class/infiniband"
+RDMA = os.listdir(FOLDER) if os.path.isdir(FOLDER) else []
 
 
 def explain(*args, code=0):
@@ -38,7 +48,8 @@ def same_host():
         report = explain("--remote_segment", target.name)
         reasoned(report)
         equal(report["chosen"], "shm", "chosen", report["result"])
-        check(not report["by"]["verbs"]["usable"], "verbs is not in this version")
+        if not RDMA:
+            check(not report["by"]["verbs"]["usable"], "verbs without a device", report["result"])
         check("--listen" in report["by"]["tcp"]["reason"], "tcp: what would change that",
               report["result"])
         result = run([harness.INITIATOR, "explain", "--remote_segment", target.name])
@@ -46,6 +57,35 @@ def same_host():
         for part in ("shm", "verbs", "tcp", "chosen: shm", "expected", "measured",
                      report["by"]["tcp"]["reason"]):
             check(part in result.out, f"lacks {part!r}", result)
+        target.stop()
+
+
+def on_terminal(columns, *args):
+    """What a program writes on a terminal of that many columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    try:
+        while data := os.read(ours, 65536):
+            text += data
+    except OSError:  # EIO: the other end was closed
+        pass
+    os.close(ours)
+    return harness.Result(args, process.wait(harness.HANG_SECONDS), text.decode(), "")
+
+
+@case("on a terminal long reasons stand in lines that end between words; elsewhere in one")
+def wrapped():
+    with Target(size="8M") as target:
+        reason = explain("--remote_segment", target.name)["by"]["tcp"]["reason"]
+        result = on_terminal(50, harness.INITIATOR, "explain", "--remote_segment", target.name)
+        equal(result.code, 0, "exit code", result)
+        check(reason not in result.out, "it is in one line", result)
+        check(reason in " ".join(result.out.split()), "it is not there as a whole", result)
+        lines = [line for line in result.out.splitlines() if line.startswith(" " * 13)]
+        check(len(lines) > 3 and all(len(line) <= 50 for line in lines), "too long", result)
         target.stop()
 
 
@@ -73,12 +113,36 @@ def over_tcp():
 @case("a transport that is required and cannot be had: none, with the reason, exit code 1")
 def required():
     with Target(size="8M") as target:
-        for name in ("tcp", "verbs"):
+        for name in ("tcp",) if RDMA else ("tcp", "verbs"):
             report = explain("--remote_segment", target.name, "--require", name, code=1)
             equal(report["chosen"], None, f"--require {name}", report["result"])
             result = run([harness.INITIATOR, "--remote_segment", target.name, "--require", name,
                           "--no-use_vram"])
             equal(result.code, 1, "a run by it", result)
+            check(f"{name} was required: " + report["by"][name]["reason"] in result.err,
+                  "the reason", result)
+        target.stop()
+
+
+@case("without RDMA: auto takes another way and says why")
+def without_rdma():
+    if RDMA:
+        raise harness.Skip("this machine has RDMA devices: " + " ".join(RDMA))
+    with Target(size="8M") as target:
+        report = explain("--remote_segment", target.name)
+        equal(report["chosen"], "shm", "chosen", report["result"])
+        check("RDMA" in report["by"]["verbs"]["reason"], "why not verbs", report["result"])
+        target.stop()
+
+
+@case("--no-rdma uses no device: verbs cannot be taken, and that is the reason")
+def no_rdma():
+    with Target("--no-rdma", size="8M") as target:
+        report = explain("--remote_segment", target.name)
+        check(not report["by"]["verbs"]["usable"], "the target's --no-rdma", report["result"])
+        report = explain("--remote_segment", target.name, "--no-rdma")
+        check(not report["by"]["verbs"]["usable"], "ours", report["result"])
+        check("rdma" in report["by"]["verbs"]["reason"].lower(), "the reason", report["result"])
         target.stop()
 
 
@@ -108,7 +172,9 @@ def reach():
         equal(findings["target"]["verdict"], "ok", "target", findings["result"])
         check("read,write" in findings["rights"]["seen"], "rights", findings["result"])
         equal(findings["way by shm"]["verdict"], "ok", "shm", findings["result"])
-        equal(findings["way by verbs"]["verdict"], "absent", "verbs", findings["result"])
+        if not RDMA:
+            equal(findings["way by verbs"]["verdict"], "absent", "verbs", findings["result"])
+            equal(findings["transport verbs"]["verdict"], "absent", "verbs", findings["result"])
         target.stop()
     with Target("--read-only", size="1M") as target:
         findings = doctor("--remote_segment", target.name, "--workload", "write")

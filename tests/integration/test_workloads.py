@@ -132,6 +132,9 @@ def json_keys():
         check(re.fullmatch("[0-9a-f]{16}", path["target_incarnation"]), "incarnation")
         check(path["target_incarnation"] in target.texts["out"], "another incarnation", target)
         check(path["remote_page_bytes"] in (4096, 2 << 20), "remote_page_bytes")
+        rdma = path["rdma"]
+        equal((rdma["path"], rdma["queue_pairs"], rdma["doorbells_per_operation"]),
+              (None, 0, None), "RDMA on a path without it")
         for key in ("cpu", "kernel", "cpus_online", "hugepages_2m_free", "governor"):
             check(key in report["machine"], f"machine lacks {key}")
         equal(report["command_line"], result.args, "command_line")

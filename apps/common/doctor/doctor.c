@@ -15,6 +15,9 @@
 #include "common/doctor/checks.h"
 #include "common/exit.h"
 #include "common/json_file.h"
+#include "common/wrap.h"
+
+#define SEEN_COLUMN 36
 
 static const char *const verdicts[] = {"ok", "warning", "problem", "absent", "skipped"};
 
@@ -92,6 +95,7 @@ static void describe_machine(const struct doctor *doctor, char text[static DOCTO
 
 static void print(const struct doctor *doctor, const char *program)
 {
+	uint32_t width = wrap_width();
 	char machine[DOCTOR_TEXT];
 
 	describe_machine(doctor, machine);
@@ -99,10 +103,12 @@ static void print(const struct doctor *doctor, const char *program)
 	for (uint32_t i = 0; i < doctor->count; i++) {
 		const struct finding *finding = &doctor->findings[i];
 
-		printf("  %-8s %-24s %s\n", verdicts[finding->verdict], finding->check,
-		       finding->seen);
-		if (finding->remedy[0])
-			printf("  %-8s %-24s -> %s\n", "", "", finding->remedy);
+		printf("  %-8s %-24s ", verdicts[finding->verdict], finding->check);
+		wrap_print(stdout, width, SEEN_COLUMN, finding->seen);
+		if (finding->remedy[0]) {
+			printf("  %-8s %-24s -> ", "", "");
+			wrap_print(stdout, width, SEEN_COLUMN + 3, finding->remedy);
+		}
 	}
 	printf("%u problem%s, %u warning%s, %u ok\n", count_of(doctor, VERDICT_PROBLEM),
 	       count_of(doctor, VERDICT_PROBLEM) == 1 ? "" : "s", count_of(doctor, VERDICT_WARNING),
