@@ -133,6 +133,15 @@ static void print_grants(const struct config *config, const struct grants *grant
 			       grants->items[i].identity, grants->items[i].segment);
 }
 
+static void print_registration(struct slu_segment *segment)
+{
+	struct slu_segment_info info = {.size = sizeof(info)};
+
+	if (!slu_segment_get_info(segment, &info) && info.devices)
+		printf("    registered with %u RDMA device%s in %.2f ms\n", info.devices,
+		       info.devices == 1 ? "" : "s", (double)info.register_ns / 1e6);
+}
+
 static void print_segment(const struct serving *serving, const struct config *config, uint32_t i)
 {
 	struct slu_region_info info = {.size = sizeof(info)};
@@ -145,6 +154,16 @@ static void print_segment(const struct serving *serving, const struct config *co
 	       page, info.node, config->read_only ? "read only" : "read and write");
 	printf("    listens on this host at the abstract Unix socket sluice/%s\n",
 	       config->segments[i].name);
+	print_registration(serving->segments[i]);
+}
+
+/* Which devices serve, or why none does. */
+static void print_rdma(const struct slu_engine_info *engine)
+{
+	if (engine->rdma)
+		printf("  %s: %s\n",
+		       engine->rdma_devices ? "all of them over RDMA" : "not over RDMA",
+		       engine->rdma);
 }
 
 static void print_ready(const struct config *config, const char *listen)
@@ -170,6 +189,7 @@ void announce(const struct serving *serving, const struct config *config,
 		printf("  all of them also at the Unix socket %s\n", config->socket);
 	if (engine.listen)
 		print_listen(config, &engine);
+	print_rdma(&engine);
 	print_grants(config, grants);
 	if (!engine.eal_hugepages)
 		puts("  note: no free 2 MiB pages for rings and pools, ordinary pages are used");

@@ -43,14 +43,15 @@ static json_t *segment_json(struct slu_segment *segment)
 
 	if (slu_segment_get_info(segment, &info))
 		return json_null();
-	return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "name", info.name,
-			 "length_bytes", (json_int_t)info.length_bytes, "rights",
+	return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
+			 info.name, "length_bytes", (json_int_t)info.length_bytes, "rights",
 			 info.rights & SLU_RIGHT_WRITE ? "read,write" : "read", "clients_total",
 			 (json_int_t)info.clients_total, "clients_lost",
 			 (json_int_t)info.clients_lost, "operations", (json_int_t)info.operations,
 			 "read_bytes", (json_int_t)info.bytes_read, "written_bytes",
 			 (json_int_t)info.bytes_written, "notifications",
-			 (json_int_t)info.notifications);
+			 (json_int_t)info.notifications, "rdma_devices", (json_int_t)info.devices,
+			 "rdma_registration_ns", (json_int_t)info.register_ns);
 }
 
 static json_t *report_json(const struct serving *serving, const struct config *config,
@@ -64,10 +65,12 @@ static json_t *report_json(const struct serving *serving, const struct config *c
 	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, engine.incarnation);
 	for (uint32_t i = 0; i < config->segments_count; i++)
 		json_array_append_new(segments, segment_json(serving->segments[i]));
-	return json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:o}", "schema", "sluice-target-report/1",
-			 "version", slu_version(), "incarnation", incarnation, "served_seconds",
-			 outcome->served_seconds, "cpu_seconds", outcome->cpu_seconds,
-			 "clients_left", (int)outcome->clients_left, "segments", segments);
+	return json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:i, s:s?, s:o}", "schema",
+			 "sluice-target-report/1", "version", slu_version(), "incarnation",
+			 incarnation, "served_seconds", outcome->served_seconds, "cpu_seconds",
+			 outcome->cpu_seconds, "clients_left", (int)outcome->clients_left,
+			 "rdma_devices", (int)engine.rdma_devices, "rdma", engine.rdma, "segments",
+			 segments);
 }
 
 int report_write_json(const struct serving *serving, const struct config *config,
