@@ -64,6 +64,16 @@ def exposure():
     equal(result.code, 0, "exposure above 2.5", result)
 
 
+@case("RDMA can be used under the unit: its files, netlink to find them, and no memlock limit")
+def rdma():
+    equal(setting("PrivateDevices"), ["no"], "PrivateDevices=, which hides /dev/infiniband")
+    equal(setting("DevicePolicy"), ["closed"], "DevicePolicy=")
+    equal(sorted(setting("DeviceAllow")),
+          ["/dev/infiniband/rdma_cm rw", "char-infiniband_verbs rw"], "DeviceAllow=")
+    check("AF_NETLINK" in setting("RestrictAddressFamilies")[0].split(), "no netlink")
+    equal(setting("LimitMEMLOCK"), ["infinity"], "LimitMEMLOCK=")
+
+
 def system_calls():
     """Numbers of the system calls that SystemCallFilter= lets through."""
     need("systemd-analyze")
@@ -231,16 +241,17 @@ def holds():
     script = ("import socket, os, ctypes\n"
               "def errno(call):\n"
               "    try:\n        call()\n    except OSError as error:\n        return error.errno\n"
-              "print(errno(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)),\n"
+              "print(errno(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),\n"
               "      errno(lambda: os.mkdir('/usr/sluice-test')),\n"
               "      errno(lambda: os.chroot('/')),\n"
-              "      errno(lambda: socket.socket(socket.AF_INET)))\n")
+              "      errno(lambda: socket.socket(socket.AF_INET)),\n"
+              "      errno(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)))\n")
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         result = run(["python3", "-c", script], preexec_fn=sandbox(folder))
     equal(result.code, 0, "exit code", result)
-    netlink, make, chroot, inet = result.out.split()
-    equal((netlink, chroot, inet), ("97", "1", "None"), "errors", result)
+    packet, make, chroot, inet, netlink = result.out.split()
+    equal((packet, chroot, inet, netlink), ("97", "1", "None", "None"), "errors", result)
     check(make in ("13", "30"), "a folder could be made", result)
 
 
