@@ -280,6 +280,12 @@ VERDICTS = (
      "warning", "modprobe tls"),
     ({"sys/class/infiniband/*": None}, [], "RDMA devices", "absent", "modprobe mlx5_ib",
      "rdma link add"),
+    ({"sys/class/infiniband/*": None, PCI + "0000:3b:00.0/class": "0x020000",
+      PCI + "0000:3b:00.0/vendor": "0x15b3", PCI + "0000:3b:00.1/class": "0x020700",
+      PCI + "0000:3b:00.1/vendor": "0x8086"}, [], "RDMA devices", "warning", "2 of them",
+     "0000:3b:00.0", "modprobe mlx5_ib"),
+    ({"sys/class/infiniband/*": None, PCI + "0000:3b:00.0/class": "0x020000",
+      PCI + "0000:3b:00.0/vendor": "0x8086"}, [], "RDMA devices", "absent"),
     ({}, ["--no-rdma"], "RDMA devices", "skipped", "--no-rdma"),
     ({IB + "ports/1/state": "1: DOWN"}, [], "RDMA devices", "warning", "1, and none"),
     ({"dev/infiniband/uverbs0": None}, [], "RDMA devices", "warning", "1, and none"),
@@ -371,6 +377,9 @@ def software():
     expect(findings, "RDMA rxe0 port 1", "warning", "1024 bytes", at=2)
     expect(findings, "RDMA rxe0 access", "ok", "uverbs0")
     expect(findings, "RDMA rxe0 NUMA node", "ok", "0")
+    virtio = {"sys/class/net/rail0/device/numa_node": None, "sys/class/net/rail0/device/vendor": "",
+              "sys/class/net/rail0/numa_node": "1"}  # device/.. of the machine
+    expect(examine({**SOFT, **virtio}), "RDMA rxe0 NUMA node", "ok", "1")
     check("IOMMU rxe0" not in findings, "an IOMMU of what is no card", findings["result"])
 
 

@@ -11,6 +11,7 @@
 
 #define VERBS_FILES "/sys/class/infiniband_verbs"
 #define NODES       "/sys/devices/system/node"
+#define PCI_DEVICES "/sys/bus/pci/devices"
 #define CPUS_MAX    (PLACEMENT_CPU_MAX + 1)
 
 /* ---- how a program reaches a device ---- */
@@ -176,7 +177,9 @@ static void check_place(struct doctor *doctor, const struct rdma_device *device)
 	if (doctor->nodes < 2)
 		return;
 	snprintf(check, sizeof(check), "RDMA %.40s NUMA node", device->name);
-	if (file_number(doctor, &node, "%s/numa_node", device->hardware))
+	/* The card of a virtual interface is the parent of its virtio device. */
+	if (file_number(doctor, &node, "%s/numa_node", device->hardware) ||
+	    (device->software && file_number(doctor, &node, "%s/../numa_node", device->hardware)))
 		judge_node(doctor, check, node);
 	else
 		doctor_add(doctor, VERDICT_SKIPPED, check, "lstopo may know",
@@ -208,14 +211,54 @@ static bool check_device(struct doctor *doctor, const char *name)
 	return port && access;
 }
 
+/* Cards by the classes of PCI, and by a maker of Ethernet cards that all do RDMA. */
+static bool is_card(const struct doctor *doctor, const char *address)
+{
+	char class[FILE_TEXT], vendor[FILE_TEXT] = "";
+
+	if (!file_line(doctor, class, PCI_DEVICES "/%s/class", address))
+		return false;
+	file_line(doctor, vendor, PCI_DEVICES "/%s/vendor", address);
+	return !strncmp(class, "0x0207", 6) ||
+	       (!strncmp(class, "0x02", 4) && !strcmp(vendor, "0x15b3"));
+}
+
+static int count_cards(const struct doctor *doctor, char first[static FILE_TEXT])
+{
+	int cards = 0;
+	char **names;
+	int count = file_names(doctor, PCI_DEVICES, "", &names);
+
+	for (int i = 0; i < count; i++) {
+		if (is_card(doctor, names[i]) && !cards++)
+			snprintf(first, FILE_TEXT, "%.64s", names[i]);
+		free(names[i]);
+	}
+	free(names);
+	return cards;
+}
+
 static void say_none(struct doctor *doctor)
 {
-	doctor_add(doctor, doctor->needs.verbs_required ? VERDICT_PROBLEM : VERDICT_ABSENT,
-		   "RDMA devices",
+	bool required = doctor->needs.verbs_required;
+	char first[FILE_TEXT];
+	int cards = count_cards(doctor, first);
+
+	if (cards) {
+		doctor_add(
+			doctor, required ? VERDICT_PROBLEM : VERDICT_WARNING, "RDMA devices",
+			"load the driver: sudo modprobe mlx5_ib (ConnectX-4 and later), mlx4_ib, "
+			"hfi1, ...; in a container the host does that",
+			"none, though there is a card that can be one (%d of them, the first is "
+			"%.40s)",
+			cards, first);
+		return;
+	}
+	doctor_add(doctor, required ? VERDICT_PROBLEM : VERDICT_ABSENT, "RDMA devices",
 		   "load the driver of the card (modprobe mlx5_ib, irdma, bnxt_re, ...); without a "
 		   "card, to try it: sudo rdma link add rxe0 type rxe netdev IF",
 		   "none: between hosts there is tcp%s",
-		   doctor->needs.verbs_required ? ", and --require verbs fails" : "");
+		   required ? ", and --require verbs fails" : "");
 }
 
 static void judge_devices(struct doctor *doctor, int count, int usable)
