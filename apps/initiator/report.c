@@ -7,11 +7,13 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "common/wrap.h"
 #include "initiator/report_rdma.h"
 #include "initiator/timer.h"
 #include "initiator/units.h"
 
-#define LABEL "  %-12s"
+#define LABEL         "  %-12s"
+#define LABEL_COLUMNS 14
 
 static const double percents[] = {50, 90, 99, 99.9, 99.99, 100};
 static const char *const percent_names[] = {"p50", "p90", "p99", "p99.9", "p99.99", "max"};
@@ -173,6 +175,7 @@ static void print_pollers(const struct report *report)
 static void print_way(const struct path *path)
 {
 	const struct slu_remote_info *remote = &path->remote;
+	char text[sizeof(path->candidates[0].reason) + 32];
 
 	printf(LABEL "connected to %s as %s", "", remote->address ? remote->address : "unknown",
 	       remote->identity ? remote->identity : "unknown");
@@ -184,11 +187,13 @@ static void print_way(const struct path *path)
 	for (int i = 0; i < path->candidates_count; i++) {
 		const struct slu_candidate *candidate = &path->candidates[i];
 
-		printf(LABEL "%s%s: %s\n", i ? "" : "why",
-		       candidate->chosen   ? ""
-		       : candidate->usable ? "also possible, "
-					   : "not ",
-		       slu_transport_name(candidate->transport), candidate->reason);
+		snprintf(text, sizeof(text), "%s%s: %s",
+			 candidate->chosen   ? ""
+			 : candidate->usable ? "also possible, "
+					     : "not ",
+			 slu_transport_name(candidate->transport), candidate->reason);
+		printf(LABEL, i ? "" : "why");
+		wrap_print(stdout, wrap_width(), LABEL_COLUMNS, text);
 	}
 }
 

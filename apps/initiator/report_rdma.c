@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "initiator/report_rdma.h"
 
-#define LABEL "  %-12s"
+#define LABEL "  %-12s" /* of report.c */
 
 bool report_rdma_figures(const struct slu_remote_info *remote, struct rdma_figures *figures)
 {
