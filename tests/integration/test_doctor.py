@@ -402,13 +402,15 @@ def required():
 
 @case("a device's file that is not ours is a problem, and the manager's is named")
 def permissions():
-    harness.need_root_to_change_user()
+    options = {}
+    if os.geteuid() == 0:  # whom no mode keeps out
+        harness.need_root_to_change_user()
+        options["preexec_fn"] = harness.as_nobody
     with Machine({}) as root:
         os.chmod(root, 0o755)
         for name in ("uverbs0", "rdma_cm"):
-            os.chmod(os.path.join(root, "dev/infiniband", name), 0o600)
-        result = run([harness.TARGET, "doctor", "--doctor-root", root],
-                     preexec_fn=harness.as_nobody)
+            os.chmod(os.path.join(root, "dev/infiniband", name), 0)
+        result = run([harness.TARGET, "doctor", "--doctor-root", root], **options)
     equal(result.code, 1, "exit code", result)
     for part in ("uverbs0 is not ours", "chmod 666 /dev/infiniband/uverbs0", "rdma_cm is not ours",
                  "1, and none can be used"):
