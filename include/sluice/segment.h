@@ -37,6 +37,7 @@ extern "C" {
 #define SLU_ADDRESS_MAX       261   /* bytes of an address: a host name, a colon and a port */
 #define SLU_REMOTE_NAME_MAX   (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
 #define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote and poller */
+#define SLU_REASON_MAX        320  /* bytes of slu_candidate.reason, with the NUL */
 #define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
 #define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
 #define SLU_CALLS_MAX         16   /* sent and not answered, per remote and poller, over shm */
@@ -104,8 +105,9 @@ struct slu_candidate {
 	uint64_t latency_ns;       /* of a small operation: an order of magnitude for planning, not
 				      measured */
 	uint64_t bytes_per_second; /* of one poller, likewise; 0 = unknown */
-	char reason[256]; /* why it was chosen, or why not and what would change that; one sentence
-			   */
+	char reason[SLU_REASON_MAX]; /* why it was chosen, or why not and what would change that;
+				      * one sentence
+				      */
 };
 
 /** The path that operations on a remote take. Texts live as long as the remote. */
@@ -126,7 +128,7 @@ struct slu_remote_info {
 	bool encrypted;       /* the bytes of operations are, on their way */
 	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp, and
 				 queue pairs of verbs */
-	char path[256];       /* verbs: devices, GIDs, MTU, how they were connected; else empty */
+	char path[320];       /* verbs: devices, GIDs, MTU, how they were connected; else empty */
 	uint64_t doorbells;   /* verbs: bursts handed to the device */
 	uint64_t signalled;   /* verbs: completions that the device wrote */
 	uint64_t reads;       /* finished well */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/choose.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "transport/transport.h"
+#include "transport/verbs/verbs.h"
 
 static const enum slu_transport preference[SLU_CANDIDATES_MAX] = {
 	SLU_TRANSPORT_SHM, SLU_TRANSPORT_VERBS, SLU_TRANSPORT_TCP};
@@ -92,28 +92,17 @@ static void consider_shm(struct choice *choice, struct slu_candidate *candidate,
 
 /* ---- RDMA ---- */
 
-static bool has_rdma_device(void)
+static void consider_verbs(const struct choice *choice, struct slu_candidate *candidate)
 {
-	DIR *devices = opendir("/sys/class/infiniband");
-	struct dirent *entry;
-	bool found = false;
+	const struct client_welcome *welcome = client_welcome(choice->connection);
+	struct verbs_pair pair;
+	char text[VERBS_PAIR_TEXT];
 
-	if (!devices)
-		return false;
-	while (!found && (entry = readdir(devices)))
-		found = entry->d_name[0] != '.';
-	closedir(devices);
-	return found;
-}
-
-static void consider_verbs(struct slu_candidate *candidate)
-{
-	if (has_rdma_device())
-		say(candidate, false,
-		    "this version has no verbs transport, though this host has an RDMA device");
+	if (verbs_pair_choose(choice->devices, json_object_get(welcome->transports, "verbs"), -1, 0,
+			      &pair) < 0)
+		say(candidate, false, "%s", slu_last_error());
 	else
-		say(candidate, false,
-		    "this host has no RDMA device (/sys/class/infiniband is empty)");
+		say(candidate, true, "%s", verbs_pair_describe(choice->devices, &pair, text));
 }
 
 /* ---- TCP ---- */
@@ -156,7 +145,7 @@ static void consider(struct choice *choice, struct slu_candidate *candidate,
 	if (candidate->transport == SLU_TRANSPORT_SHM)
 		consider_shm(choice, candidate, pool, until_ns);
 	else if (candidate->transport == SLU_TRANSPORT_VERBS)
-		consider_verbs(candidate);
+		consider_verbs(choice, candidate);
 	else
 		consider_tcp(choice, candidate);
 }
@@ -196,12 +185,14 @@ static void take(struct choice *choice, enum slu_transport wanted)
 					wanted != SLU_TRANSPORT_AUTO);
 }
 
-int choice_make(struct choice *choice, struct client_pool *pool, const char *name,
-		enum slu_transport wanted, uint64_t until_ns)
+int choice_make(struct choice *choice, struct client_pool *pool,
+		const struct verbs_devices *devices, const char *name, enum slu_transport wanted,
+		uint64_t until_ns)
 {
 	int rc;
 
 	memset(choice, 0, sizeof(*choice));
+	choice->devices = devices;
 	rc = p2p_parse(name, &choice->name);
 	if (rc == 0)
 		rc = client_connect(pool, &choice->name.endpoint, choice->name.segment,

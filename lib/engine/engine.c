@@ -14,6 +14,7 @@
 #include "env/eal.h"
 #include "memory/copy.h"
 #include "numa/placement.h"
+#include "transport/verbs/verbs_host.h"
 #include "transport/fake/fake.h"
 
 #define LEAVE_TIMEOUT_US 2000000u
@@ -225,7 +226,9 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 		return rc;
 	take_clock(engine, options);
 	engine->llc_bytes = topology_llc_bytes(engine->topology, -1);
-	rc = start_pollers(engine, options);
+	rc = verbs_host_open(&options->rdma, &engine->env.verbs);
+	if (rc == 0)
+		rc = start_pollers(engine, options);
 	if (rc == 0)
 		rc = start_control(engine, options);
 	return rc;
@@ -327,6 +330,7 @@ void slu_engine_close(struct slu_engine *engine)
 	}
 	while (!LIST_EMPTY(&engine->regions))
 		slu_region_close(LIST_FIRST(&engine->regions));
+	verbs_host_close(engine->env.verbs);
 	topology_close(engine->topology);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_mutex_destroy(&engine->opening);
@@ -349,6 +353,8 @@ int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
 	info->tls = engine->server_tls != NULL;
 	info->connections = server_connection_count(engine->server);
 	info->sessions = server_session_count(engine->server);
+	info->rdma = engine->env.verbs->devices->text;
+	info->rdma_devices = engine->env.verbs->devices->count;
 	return 0;
 }
 
@@ -398,12 +404,19 @@ int slu_engine_get_poller(struct slu_engine *engine, uint32_t index, struct slu_
 }
 
 /* Regions hang on the engine so that closing it leaves nothing behind. */
-static void adopt_region(struct slu_engine *engine, struct slu_region *region)
+static int adopt_region(struct slu_engine *engine, struct slu_region *region)
 {
+	int rc = verbs_memory_add(&engine->env.verbs->memory, region);
+
+	if (rc < 0) {
+		region_destroy(region);
+		return rc;
+	}
 	region->engine = engine;
 	pthread_mutex_lock(&engine->lock);
 	LIST_INSERT_HEAD(&engine->regions, region, link);
 	pthread_mutex_unlock(&engine->lock);
+	return 0;
 }
 
 int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
@@ -416,11 +429,11 @@ int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
 		return fail(-EINVAL, "there is no NUMA node %d; this machine has %u", options->node,
 			    topology_node_count(engine->topology));
 	rc = region_create(length_bytes, options, &region);
-	if (rc < 0)
-		return rc;
-	adopt_region(engine, region);
-	*out = region;
-	return 0;
+	if (rc == 0)
+		rc = adopt_region(engine, region);
+	if (rc == 0)
+		*out = region;
+	return rc;
 }
 
 int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_bytes,
@@ -429,11 +442,11 @@ int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_b
 	struct slu_region *region;
 	int rc = region_wrap(addr, length_bytes, &region);
 
-	if (rc < 0)
-		return rc;
-	adopt_region(engine, region);
-	*out = region;
-	return 0;
+	if (rc == 0)
+		rc = adopt_region(engine, region);
+	if (rc == 0)
+		*out = region;
+	return rc;
 }
 
 void slu_region_close(struct slu_region *region)
@@ -443,5 +456,6 @@ void slu_region_close(struct slu_region *region)
 	pthread_mutex_lock(&region->engine->lock);
 	LIST_REMOVE(region, link);
 	pthread_mutex_unlock(&region->engine->lock);
+	verbs_memory_remove(&region->engine->env.verbs->memory, region);
 	region_destroy(region);
 }

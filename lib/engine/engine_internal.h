@@ -160,7 +160,7 @@ int rights_start(struct slu_engine *engine, const struct slu_engine_options *opt
 uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer,
 		   const struct slu_segment *segment);
 
-/** serve.c: let the poller threads serve over TCP. @return 0; -ENOMEM, -errno */
+/** serve.c: let the poller threads serve, over TCP and RDMA. @return 0; -ENOMEM, -errno */
 int serve_start(struct slu_engine *engine);
 
 /** No client is left. Accepts an engine that does not serve. */
@@ -169,6 +169,9 @@ void serve_stop(struct slu_engine *engine);
 /** Control thread, from the server: a data connection has come, or its client has gone. */
 void serve_attach(void *arg, struct stream *stream, uint64_t connection);
 void serve_gone(void *arg, uint64_t connection);
+
+/** Control thread, from the server: what the welcome of @p peer says of our transports. */
+json_t *serve_describe(void *arg, const struct peer_info *peer);
 
 /** Control thread: find an exported segment. @return NULL: -ENOENT */
 struct slu_segment *segment_find(struct slu_engine *engine, const char *name);

@@ -275,7 +275,8 @@ static void answer_shared(struct slu_segment *segment, const struct open_request
 static void answer_lane(struct slu_segment *segment, const struct open_request *request, int status,
 			const void *data, uint32_t length)
 {
-	struct poller *poller = segment->engine->pollers[request->lane];
+	struct slu_engine *engine = segment->engine;
+	struct poller *poller = engine->pollers[request->lane % engine->poller_threads];
 
 	inbox_reply(segment->inbox, request->lane, request->slot, status, data, length);
 	/* Pairs with barrier_heavy() where the poller announces that it will sleep. */

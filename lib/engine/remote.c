@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening and closing a remote: the choice of a transport, session, import, a path per poller. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "engine/choose.h"
 #include "engine/engine_internal.h"
+#include "transport/verbs/verbs_host.h"
 
 static const struct slu_remote_options default_options = {.size = sizeof(struct slu_remote_options),
 							  .transport = SLU_TRANSPORT_AUTO,
@@ -55,6 +57,8 @@ static void add_stats(struct path_stats *sum, const struct path_stats *stats)
 	sum->failed += stats->failed;
 	sum->bytes_read += stats->bytes_read;
 	sum->bytes_written += stats->bytes_written;
+	sum->doorbells += stats->doorbells;
+	sum->signalled += stats->signalled;
 }
 
 void remote_disconnect(struct slu_remote *remote, struct poller *poller)
@@ -227,11 +231,17 @@ static int open_chosen(struct slu_remote *remote, struct choice *choice, enum sl
 	}
 }
 
-static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, uint64_t until_ns)
+/* @param failed  why RDMA was tried in vain; NULL: it was not */
+static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, uint64_t until_ns,
+			  const char *failed)
 {
 	struct choice choice;
-	int rc = choice_make(&choice, remote->engine->clients, remote->name, wanted, until_ns);
+	int rc = choice_make(&choice, remote->engine->clients, remote->engine->env.verbs->devices,
+			     remote->name, wanted, until_ns);
 
+	if (rc == 0 && failed && choice_taken(&choice) &&
+	    choice_taken(&choice)->transport == SLU_TRANSPORT_VERBS)
+		choice_refuse(&choice, wanted, failed);
 	if (rc == 0)
 		rc = open_chosen(remote, &choice, wanted, until_ns);
 	memcpy(remote->candidates, choice.candidates, sizeof(remote->candidates));
@@ -320,6 +330,33 @@ static void unlink_remote(struct slu_remote *remote)
 	pthread_mutex_unlock(&engine->lock);
 }
 
+static bool has_path(const struct slu_remote *remote)
+{
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
+		if (remote->paths[i])
+			return true;
+	return false;
+}
+
+/* Without a poller nothing is connected yet: does RDMA get through at all? */
+static int try_path(struct slu_remote *remote, uint64_t until_ns)
+{
+	static const uint64_t no_turn;
+	const struct path_env env = {
+		.transport = &remote->engine->env, .turn = &no_turn, .node = -1, .epoll_fd = -1};
+	struct path *path;
+	int rc;
+
+	if (remote->transport != &verbs_transport)
+		return 0;
+	remote->peer->until_ns = until_ns;
+	rc = remote->transport->control->connect(remote, &env, &path);
+	if (rc < 0)
+		return rc;
+	remote->transport->control->disconnect(path);
+	return 0;
+}
+
 static int connect_paths(struct slu_remote *remote, uint64_t until_ns)
 {
 	struct slu_engine *engine = remote->engine;
@@ -330,7 +367,8 @@ static int connect_paths(struct slu_remote *remote, uint64_t until_ns)
 	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
 			rc = remote_connect(remote, engine->pollers[i], until_ns);
-	link_remote(remote);
+	if (rc == 0 && !has_path(remote))
+		rc = try_path(remote, until_ns);
 	return rc;
 }
 
@@ -356,6 +394,25 @@ static void drain(struct poller *poller, void *arg)
 	poller_drain(poller, arg);
 }
 
+static void leave_paths(struct slu_remote *remote)
+{
+	struct slu_engine *engine = remote->engine;
+
+	pthread_mutex_lock(&engine->opening);
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
+		if (engine->pollers[i])
+			remote_disconnect(remote, engine->pollers[i]);
+	unlink_remote(remote);
+	pthread_mutex_unlock(&engine->opening);
+}
+
+static void quiesce(struct slu_remote *remote)
+{
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
+		if (remote->paths[i] && remote->transport->control->quiesce)
+			remote->transport->control->quiesce(remote->paths[i]);
+}
+
 /* Also one whose opening failed on the way. */
 static void close_remote(struct slu_remote *remote)
 {
@@ -365,14 +422,10 @@ static void close_remote(struct slu_remote *remote)
 	for (uint32_t i = 0; i < engine->poller_threads; i++)
 		if (remote->paths[i])
 			poller_call(engine->pollers[i], drain, remote);
+	quiesce(remote);
 	session_close(remote->session); /* reports the totals, for which the paths must stand */
 	remote->session = NULL;
-	pthread_mutex_lock(&engine->opening);
-	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
-		if (engine->pollers[i])
-			remote_disconnect(remote, engine->pollers[i]);
-	unlink_remote(remote);
-	pthread_mutex_unlock(&engine->opening);
+	leave_paths(remote);
 	remote_destroy(remote);
 }
 
@@ -384,23 +437,62 @@ static void permit(struct slu_remote *remote)
 		atomic_store(&remote->permitted, 0);
 }
 
+static int connect_remote(struct slu_remote *remote, uint64_t until_ns)
+{
+	int rc;
+
+	permit(remote);
+	pthread_mutex_lock(&remote->engine->opening);
+	rc = connect_paths(remote, until_ns);
+	if (rc == 0)
+		link_remote(remote);
+	pthread_mutex_unlock(&remote->engine->opening);
+	return rc;
+}
+
+/* To a remote that was prepared; nothing of what was opened stays. */
+static void undo(struct slu_remote *remote)
+{
+	leave_paths(remote);
+	session_close(remote->session);
+	client_release(remote->client);
+	if (remote->view)
+		remote->transport->memory->release(remote->view);
+	remote->session = NULL;
+	remote->client = NULL;
+	remote->peer = NULL;
+	remote->view = NULL;
+	remote->transport = NULL;
+	atomic_store(&remote->state, 0);
+}
+
+/* That there are devices at both ends does not say that they reach each other. */
+static bool may_do_without_rdma(const struct slu_remote *remote, enum slu_transport wanted)
+{
+	return wanted == SLU_TRANSPORT_AUTO && remote->transport == &verbs_transport &&
+	       atomic_load(&remote->state) == 0;
+}
+
 static int open_remote(struct slu_remote *remote, const struct slu_remote_options *options)
 {
 	const struct transport *transport = transport_find(options->transport);
 	uint64_t until_ns = clock_deadline_ns(options->timeout_us);
+	char failed[SLU_REASON_MAX];
 	int rc;
 
 	if (transport && transport->memory->import_local)
 		rc = open_in_process(remote, transport);
 	else
-		rc = open_elsewhere(remote, options->transport, until_ns);
-	if (rc < 0)
+		rc = open_elsewhere(remote, options->transport, until_ns, NULL);
+	if (rc == 0)
+		rc = connect_remote(remote, until_ns);
+	if (rc == 0 || !may_do_without_rdma(remote, options->transport))
 		return rc;
-	permit(remote);
-	pthread_mutex_lock(&remote->engine->opening);
-	rc = connect_paths(remote, until_ns);
-	pthread_mutex_unlock(&remote->engine->opening);
-	return rc;
+	snprintf(failed, sizeof(failed), "%s", slu_last_error());
+	undo(remote);
+	rc = open_elsewhere(remote, options->transport, clock_deadline_ns(options->timeout_us),
+			    failed);
+	return rc < 0 ? rc : connect_remote(remote, clock_deadline_ns(options->timeout_us));
 }
 
 /* Check the arguments and make a remote that is not open. */
@@ -492,6 +584,15 @@ void slu_remote_close(struct slu_remote *remote)
 		close_remote(remote);
 }
 
+/* Under lock. The first one: the others differ in the rail at most. */
+static void describe_path(const struct slu_remote *remote, char *text, size_t size)
+{
+	text[0] = '\0';
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX && !text[0]; i++)
+		if (remote->paths[i] && remote->transport->control->describe)
+			remote->transport->control->describe(remote->paths[i], text, size);
+}
+
 int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 {
 	struct path_stats sum;
@@ -502,6 +603,7 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 	pthread_mutex_lock(&remote->engine->lock);
 	sum = sum_stats(remote);
 	connections = sum_connections(remote);
+	describe_path(remote, info->path, sizeof(info->path));
 	pthread_mutex_unlock(&remote->engine->lock);
 	info->name = remote->name;
 	info->target = remote->target;
@@ -516,12 +618,15 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 	info->identity = remote->client ? client_welcome(remote->client)->identity : "";
 	info->address = remote->client ? client_welcome(remote->client)->address : "";
 	info->connections = connections;
-	info->encrypted = connections > 0 && remote->peer->encrypted;
+	info->encrypted =
+		connections > 0 && remote->transport == &tcp_transport && remote->peer->encrypted;
 	info->reads = sum.reads;
 	info->writes = sum.writes;
 	info->failed = sum.failed;
 	info->bytes_read = sum.bytes_read;
 	info->bytes_written = sum.bytes_written;
+	info->doorbells = sum.doorbells;
+	info->signalled = sum.signalled;
 	return 0;
 }
 

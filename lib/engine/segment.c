@@ -11,6 +11,7 @@
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
 #include "transport/tcp/tcp_serve.h"
+#include "transport/verbs/verbs_serve.h"
 
 /* A client that has left is kept so long for its last notifications to be taken. */
 static const struct timeval linger_time = {.tv_sec = 1};
@@ -147,7 +148,9 @@ void segment_leave(struct segment_client *client, bool lost)
 static bool can_serve(const struct slu_engine *engine, const struct peer_info *peer,
 		      const struct transport *transport)
 {
-	if (transport->memory->grant)
+	if (transport->id == SLU_TRANSPORT_VERBS)
+		return engine->env.verbs->server != NULL;
+	if (transport->id == SLU_TRANSPORT_TCP)
 		return engine->env.tcp_server != NULL;
 	return transport->memory->import && peer->is_unix; /* descriptors must be passed */
 }
@@ -250,8 +253,9 @@ static int on_open(void *arg, const struct peer_info *peer, const char *name, ui
 	if (!transport)
 		return fail(-EOPNOTSUPP,
 			    "target %s has none of the transports asked for: over this connection "
-			    "it has %s%s",
+			    "it has %s%s%s",
 			    engine->name, peer->is_unix ? "shm " : "",
+			    engine->env.verbs->server ? "verbs " : "",
 			    engine->env.tcp_server ? "tcp" : "");
 	return admit(segment, peer, transport, rights, opened, fds, close_mask, client);
 }
@@ -291,6 +295,7 @@ static void on_close(void *arg, bool lost)
 
 const struct server_callbacks segment_callbacks = {
 	.open = on_open,
+	.describe = serve_describe,
 	.path = on_path,
 	.moved = on_moved,
 	.close = on_close,
@@ -340,6 +345,19 @@ static int add_segment(void *arg)
 	return 0;
 }
 
+/* Its pollers leave it alone from now on. */
+static int stop_serving(void *arg)
+{
+	struct slu_segment *segment = arg;
+	struct transport_env *env = &segment->engine->env;
+
+	if (env->tcp_server)
+		tcp_server_close(env->tcp_server, &segment->export);
+	if (env->verbs->server)
+		verbs_server_unexport(env->verbs->server, &segment->export);
+	return 0;
+}
+
 /* On failure the segment is gone. */
 static int publish(struct slu_segment *segment)
 {
@@ -377,8 +395,23 @@ static int prepare_polling(struct slu_segment *segment)
 		return fail(-ENOMEM, "out of memory");
 	rc = client_set_reserve(segment, 1);
 	if (rc == 0 && pollers > 0)
-		rc = inbox_create(pollers, fd, &segment->inbox);
+		rc = inbox_create(2 * pollers, fd, &segment->inbox); /* tcp's lanes, verbs' */
 	segment->export.inbox = segment->inbox;
+	return rc;
+}
+
+/* With the RDMA devices that we serve with. */
+static int register_memory(struct slu_segment *segment)
+{
+	struct verbs_host *host = segment->engine->env.verbs;
+	struct slu_region *region = segment->export.region;
+	uint64_t ns = 0;
+	int rc = host->server ? verbs_server_export(host->server, &segment->export, &ns) : 0;
+
+	if (rc == 0 && host->server) {
+		region->export_register_ns += ns;
+		region->export_devices = host->devices->count;
+	}
 	return rc;
 }
 
@@ -401,6 +434,8 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 	strcpy(segment->name, name);
 	segment->engine = engine;
 	rc = prepare_polling(segment);
+	if (rc == 0)
+		rc = register_memory(segment);
 	if (rc < 0) {
 		segment_destroy(segment);
 		return rc;
@@ -435,9 +470,7 @@ static int drop_clients(void *arg)
 	server_drop(segment->engine->server, is_client_of, segment);
 	while ((client = LIST_FIRST(&segment->clients)))
 		client_destroy(client);
-	if (segment->engine->env.tcp_server)
-		tcp_server_close(segment->engine->env.tcp_server, &segment->export);
-	return 0;
+	return stop_serving(segment);
 }
 
 void slu_segment_close(struct slu_segment *segment)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Serving over TCP: the data connections of our clients, on our poller threads. */
+/* Serving from our poller threads: the data connections of our clients, and their RDMA links. */
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -8,6 +8,8 @@
 #include "engine/engine_internal.h"
 #include "net/stream.h"
 #include "transport/tcp/tcp_serve.h"
+#include "transport/verbs/verbs.h"
+#include "transport/verbs/verbs_serve.h"
 
 struct errand {
 	void (*fn)(void *arg);
@@ -41,16 +43,16 @@ static void end_service(struct poller *poller, void *arg)
 	poller_unserve(arg);
 }
 
-static int watch_service(struct poller *poller, struct transport_service *service)
+static int watch(struct poller *poller, int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 
-	if (epoll_ctl(poller->env.epoll_fd, EPOLL_CTL_ADD, tcp_service_fd(service), &event) < 0)
+	if (epoll_ctl(poller->env.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
 		return fail(-errno, "epoll_ctl: %s", strerror(errno));
 	return 0;
 }
 
-int serve_start(struct slu_engine *engine)
+static int start_tcp(struct slu_engine *engine)
 {
 	int rc = tcp_server_create(engine->poller_threads, on_poller, engine,
 				   &engine->env.tcp_server);
@@ -62,12 +64,40 @@ int serve_start(struct slu_engine *engine)
 
 		poller_call(engine->pollers[i], begin_service, service);
 		if (rc == 0)
-			rc = watch_service(engine->pollers[i], service);
+			rc = watch(engine->pollers[i], tcp_service_fd(service));
 	}
 	return rc;
 }
 
-void serve_stop(struct slu_engine *engine)
+static int start_verbs(struct slu_engine *engine)
+{
+	struct verbs_host *host = engine->env.verbs;
+	int rc;
+
+	if (host->devices->count == 0)
+		return 0;
+	rc = verbs_server_create(host, engine->incarnation, engine->poller_threads, on_poller,
+				 engine, &host->server);
+	if (rc < 0)
+		return rc;
+	for (uint32_t i = 0; i < engine->poller_threads; i++) {
+		struct transport_service *service = verbs_server_service(host->server, i);
+
+		poller_call(engine->pollers[i], begin_service, service);
+		if (rc == 0)
+			rc = watch(engine->pollers[i], verbs_service_fd(service));
+	}
+	return rc;
+}
+
+int serve_start(struct slu_engine *engine)
+{
+	int rc = start_tcp(engine);
+
+	return rc < 0 ? rc : start_verbs(engine);
+}
+
+static void stop_tcp(struct slu_engine *engine)
 {
 	struct tcp_server *server = engine->env.tcp_server;
 
@@ -77,6 +107,35 @@ void serve_stop(struct slu_engine *engine)
 		poller_call(engine->pollers[i], end_service, tcp_server_service(server, i));
 	engine->env.tcp_server = NULL;
 	tcp_server_destroy(server);
+}
+
+static void stop_verbs(struct slu_engine *engine)
+{
+	struct verbs_server *server = engine->env.verbs ? engine->env.verbs->server : NULL;
+
+	if (!server)
+		return;
+	for (uint32_t i = 0; i < engine->poller_threads; i++)
+		poller_call(engine->pollers[i], end_service, verbs_server_service(server, i));
+	engine->env.verbs->server = NULL;
+	verbs_server_destroy(server);
+}
+
+void serve_stop(struct slu_engine *engine)
+{
+	stop_verbs(engine);
+	stop_tcp(engine);
+}
+
+/* What a client is told with its welcome. */
+json_t *serve_describe(void *arg, const struct peer_info *peer)
+{
+	struct slu_engine *engine = arg;
+
+	(void)peer;
+	if (!engine->env.verbs->server)
+		return NULL;
+	return json_pack("{s:o}", "verbs", verbs_describe_devices(engine->env.verbs->devices));
 }
 
 void serve_attach(void *arg, struct stream *stream, uint64_t connection)
@@ -90,6 +149,8 @@ void serve_gone(void *arg, uint64_t connection)
 {
 	struct slu_engine *engine = arg;
 
+	if (engine->env.verbs->server)
+		verbs_server_gone(engine->env.verbs->server, connection);
 	if (engine->env.tcp_server)
 		tcp_server_gone(engine->env.tcp_server, connection);
 }

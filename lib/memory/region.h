@@ -25,6 +25,9 @@ struct slu_region {
 	struct verbs_registration *registered[REGION_DEVICES_MAX]; /* by device; NULL: not */
 
 	uint64_t page_bytes;
+	uint64_t registered_ns[REGION_DEVICES_MAX]; /* what it took */
+	uint64_t export_register_ns;                /* likewise, as a segment, all devices */
+	uint32_t export_devices;
 	int node;
 	bool owned;        /* arena is ours, else the memory is the caller's */
 	uint32_t segments; /* exported from it and not closed */

@@ -43,6 +43,7 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	poller->index = index;
 	poller->env.transport = env;
 	poller->env.poller = index;
+	poller->env.node = -1;
 	poller->clock = env->clock;
 	poller->core = -1;
 	poller->node = -1;
@@ -239,8 +240,8 @@ static uint64_t nap_ns(const struct poller *poller, uint64_t timeout_ns)
 	LIST_FOREACH (path, &poller->busy, busy) {
 		if (!path->wakes)
 			longest = NAP_NS;
-		if (path->fast->sleep)
-			path->fast->sleep(path);
+		if (path->fast->sleep && !path->fast->sleep(path))
+			return 0;
 	}
 	return longest < timeout_ns ? longest : timeout_ns;
 }

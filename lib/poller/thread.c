@@ -173,7 +173,7 @@ int poller_thread_start(struct poller *poller, int core, int node, enum slu_poll
 	pthread_mutex_init(&poller->call_lock, NULL);
 	pthread_cond_init(&poller->called, NULL);
 	poller->core = core;
-	poller->node = node;
+	poller->node = poller->env.node = node;
 	poller->mode = mode;
 	rc = create_thread(poller);
 	if (rc < 0) {

@@ -24,6 +24,8 @@ const struct transport *transport_find(enum slu_transport id)
 	switch (id) {
 	case SLU_TRANSPORT_SHM:
 		return &shm_transport;
+	case SLU_TRANSPORT_VERBS:
+		return &verbs_transport;
 	case SLU_TRANSPORT_TCP:
 		return &tcp_transport;
 	case SLU_TRANSPORT_FAKE:

@@ -41,6 +41,7 @@ struct inbox;
 struct session;
 struct stream;
 struct tcp_server;
+struct verbs_host;
 
 /** What a transport may use of its surroundings; belongs to the engine. */
 struct transport_env {
@@ -49,6 +50,7 @@ struct transport_env {
 	const char *fake;              /* behaviour of the fake transport, or NULL */
 	uint32_t tcp_connections;      /* for bulk, of one link */
 	struct tcp_server *tcp_server; /* what we serve over TCP; NULL: nothing */
+	struct verbs_host *verbs;      /* RDMA devices, and what we serve with them */
 };
 
 /** What one polling core lends to its paths. */
@@ -57,6 +59,7 @@ struct path_env {
 	struct copy_tracker *tracker;
 	const uint64_t *turn; /* counts the poller's turns */
 	uint32_t poller;      /* index */
+	int node;             /* of its core; -1 unknown */
 	int epoll_fd;         /* descriptors whose readiness ends the poller's sleep */
 };
 
@@ -80,10 +83,11 @@ struct transport_peer {
 		   json_t **answer);
 	int (*ask_async)(struct session *session, json_t *offer,
 			 void (*answered)(void *arg, int error, const json_t *answer), void *arg);
-	const json_t *transports;     /* what the target's say of themselves; NULL: nothing */
-	uint64_t until_ns;            /* 0: for five seconds; engine->opening guards */
-	bool encrypted;               /* data connections are */
-	void *links[SLU_POLLERS_MAX]; /* the transport's own, by poller; engine->opening guards */
+	const json_t *transports;           /* what the target's say of themselves; NULL: nothing */
+	uint64_t until_ns;                  /* 0: for five seconds; engine->opening guards */
+	bool encrypted;                     /* data connections are */
+	void *tcp_links[SLU_POLLERS_MAX];   /* by poller; engine->opening guards */
+	void *verbs_links[SLU_POLLERS_MAX]; /* by poller; verbs_host.joining guards */
 };
 
 struct transport_capabilities {
@@ -107,8 +111,12 @@ struct transport_control {
 	void (*capabilities)(struct transport_capabilities *capabilities);
 	/** @return 0; -ENOMEM; -EINVAL bad behaviour text (fake) */
 	int (*connect)(struct slu_remote *remote, const struct path_env *env, struct path **path);
+	/** The session ends next: ask nothing of the target any more. May be NULL. */
+	void (*quiesce)(struct path *path);
 	/** The poller does not touch it any more. Accepts NULL. */
 	void (*disconnect)(struct path *path);
+	/** The path in words, at most @p size bytes. Any thread. May be NULL. */
+	void (*describe)(struct path *path, char *text, size_t size);
 };
 
 struct transport_memory {
@@ -197,9 +205,9 @@ struct transport_fast {
 	void (*cancel)(struct path *path, uint64_t user_data);
 	/**
 	 * The poller is about to sleep: let epoll_fd tell, once (EPOLLONESHOT), of what the path
-	 * waits for. May be NULL.
+	 * waits for. May be NULL. @return false: something has come already
 	 */
-	void (*sleep)(struct path *path);
+	bool (*sleep)(struct path *path);
 };
 
 struct transport {
@@ -216,6 +224,8 @@ struct path_stats {
 	uint64_t failed;
 	uint64_t bytes_read;
 	uint64_t bytes_written;
+	uint64_t doorbells; /* bursts handed to a device */
+	uint64_t signalled; /* completions that it wrote */
 };
 
 /** One (poller, remote); the transport's own fields follow in a larger struct. */
@@ -290,6 +300,7 @@ int transport_parse(const char *name);
 uint32_t transport_permitted(uint32_t rights);
 
 extern const struct transport shm_transport;
+extern const struct transport verbs_transport;
 extern const struct transport tcp_transport;
 extern const struct transport fake_transport;
 

@@ -76,14 +76,14 @@ static int link_create(struct transport_peer *peer, const struct path_env *env,
 /* The poller's link to that target: made by its first path, gone with its last. */
 static int link_get(struct transport_peer *peer, const struct path_env *env, struct tcp_link **out)
 {
-	struct tcp_link *link = peer->links[env->poller];
+	struct tcp_link *link = peer->tcp_links[env->poller];
 	int rc = 0;
 
 	if (!link || link->error)
 		rc = link_create(peer, env, &link);
 	if (rc < 0)
 		return rc;
-	peer->links[env->poller] = link;
+	peer->tcp_links[env->poller] = link;
 	link->users++;
 	*out = link;
 	return 0;
@@ -93,8 +93,8 @@ static void link_put(struct tcp_link *link, struct transport_peer *peer, uint32_
 {
 	if (--link->users > 0)
 		return;
-	if (peer->links[poller] == link)
-		peer->links[poller] = NULL;
+	if (peer->tcp_links[poller] == link)
+		peer->tcp_links[poller] = NULL;
 	link_destroy(link);
 }
 

@@ -532,7 +532,7 @@ static void tcp_cancel(struct path *path, uint64_t user_data)
 	give_up_everywhere((struct tcp_path *)path, &user_data, -ECANCELED);
 }
 
-static void tcp_sleep(struct path *path)
+static bool tcp_sleep(struct path *path)
 {
 	struct tcp_link *link = ((struct tcp_path *)path)->link;
 
@@ -546,6 +546,7 @@ static void tcp_sleep(struct path *path)
 			  end->channel.stream.fd, &event);
 		end->registered = true;
 	}
+	return true;
 }
 
 const struct transport_fast tcp_fast = {

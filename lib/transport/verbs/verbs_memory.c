@@ -101,10 +101,14 @@ void verbs_memory_fini(struct verbs_memory *memory)
 static int enter(struct slu_region *region, const struct verbs_device *device)
 {
 	struct verbs_registration **at = &region->registered[device->index];
+	int rc;
 
 	if (*at)
 		return 0;
-	return verbs_register(device, region->addr, region->length, IBV_ACCESS_LOCAL_WRITE, at);
+	rc = verbs_register(device, region->addr, region->length, IBV_ACCESS_LOCAL_WRITE, at);
+	if (rc == 0)
+		region->registered_ns[device->index] = (*at)->ns;
+	return rc;
 }
 
 static void leave(struct slu_region *region)

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The client's side of verbs. A link joins one poller with one target: a few queue pairs between
+ * one local port and one of the target's, shared by the paths to all segments of that target.
+ *
+ * Files: verbs_device.c (what there is), verbs_pair.c (which ports go together), verbs_control.c
+ * (links and paths), verbs_data.c (the hot path), verbs_repair.c (a path gets a new link), and for
+ * the target verbs_serve.c.
+ */
+#ifndef VERBS_VERBS_H
+#define VERBS_VERBS_H
+
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "transport/transport.h"
+#include "transport/verbs/verbs_device.h"
+#include "transport/verbs/verbs_host.h"
+#include "transport/verbs/verbs_memory.h"
+#include "transport/verbs/verbs_queue.h"
+#include "transport/verbs/verbs_wire.h"
+
+#define VERBS_DEPTH       512u   /* work requests of one queue pair; a power of two */
+#define VERBS_SMALL_BYTES 16384u /* longer operations go by the bulk queue pairs */
+#define VERBS_GID_HEX     33u
+#define VERBS_PAIR_TEXT   256u
+#define VERBS_INLINE_WANT 220u
+#define VERBS_SIGNAL_EACH 32u /* short work requests stand behind one completion */
+#define VERBS_REFUSALS    64u /* operations on a dead remote that wait to be told so */
+#define VERBS_LOSSES_MAX                                                                           \
+	3u /* links in a row without one success: then RDMA does not get through                   \
+	    */
+
+struct verbs_path;
+
+/** A work request on its way, or a call that waits for its answer. */
+struct verbs_request {
+	uint64_t user_data;
+	struct verbs_path *path; /* NULL: of a slot, free; of a work request, nobody waits for it */
+	char *local;             /* of a call: where its answer goes */
+	uint32_t length;         /* bytes of the operation; of a call the room for its answer */
+	int32_t status;
+	uint32_t slot; /* of a call, and of the work request that carries it */
+	uint16_t answer_length;
+	uint8_t opcode;
+	bool carries;  /* a call, which is in slots */
+	bool settled;  /* its completion is in path->ready, or was handed out */
+	bool handed;   /* the poller has it */
+	bool answered; /* the device, and of a call the target, is done with it */
+	bool sent;     /* of a call: its message has left its buffer */
+	STAILQ_ENTRY(verbs_request) link;
+};
+
+/** Our end of one queue pair. Work requests are numbered from 0, as verbs_work.id. */
+struct verbs_end {
+	struct verbs_queue *queue;
+	uint32_t head;        /* next to post */
+	uint32_t expected;    /* oldest that has not come back */
+	uint32_t tail;        /* oldest that is still in use */
+	uint32_t unsignalled; /* posted since the last that was signalled */
+	struct verbs_request window[VERBS_DEPTH];
+};
+
+/** One of our ports and one of the target's, that go together. */
+struct verbs_pair {
+	uint32_t device;      /* ours */
+	uint32_t gid;         /* index in its gids */
+	uint32_t peer_device; /* index in the welcome */
+	uint32_t peer_gid;    /* index in that device's "gids" */
+	char peer_name[VERBS_NAME_MAX + 8];
+	union ibv_gid peer_address;
+	enum ibv_mtu mtu;
+};
+
+struct verbs_link {
+	/* The poller's. */
+	uint32_t count;    /* of ends; the first is for what is small, notifications and calls */
+	uint32_t next;     /* bulk end */
+	_Atomic int error; /* 0, or why it is dead; who joins looks as well */
+	enum ibv_wc_status why; /* that it died; the first completion that said so */
+	uint32_t vendor_error;
+	bool succeeded; /* something went through since it was made */
+	bool drained;   /* dead, and nothing of it is with the device any more */
+	uint64_t turn;  /* of the poller, when it was last driven */
+	const uint64_t *now;
+	uint32_t device;  /* index of our port */
+	uint32_t credits; /* receives of the target that we may still take */
+	uint32_t taken;   /* as it last told */
+	uint64_t subject; /* of the latest SUBJECT: generation and handle; 0: none */
+	uint32_t calls;   /* open ones */
+	uint32_t next_slot;
+	char *messages; /* VERBS_CALLS to send, then VERBS_CLIENT_RECEIVES */
+	struct verbs_registration *registration; /* of them */
+	struct verbs_request slots[VERBS_CALLS]; /* slot % VERBS_CALLS */
+	struct verbs_end *ends[VERBS_QUEUES_MAX];
+
+	/* Under joining. */
+	uint32_t users;
+	uint64_t id;
+	struct verbs_pair pair;
+	uint32_t reads;
+	uint32_t peer_receives;
+	struct verbs_device *port;
+	struct ibv_cq *receive_cq;
+	struct ibv_comp_channel *channel;
+	int epoll_fd;
+	bool registered; /* with epoll_fd */
+};
+
+STAILQ_HEAD(verbs_ready, verbs_request);
+
+enum verbs_path_state {
+	VERBS_PATH_UP,
+	VERBS_PATH_DOWN,   /* its link is dead; the repair thread has it */
+	VERBS_PATH_MENDED, /* it has a new link in fresh */
+};
+
+struct verbs_path {
+	struct path path;
+	struct verbs_link *link;
+	struct verbs_ready ready; /* settled, not handed out */
+	uint64_t base;            /* of the segment, at the target */
+	uint32_t slices;
+	uint32_t *keys; /* by end, then by slice */
+	uint32_t handle;
+	uint32_t generation;
+	uint32_t poller;
+	uint32_t refused; /* of refusals that are in ready */
+	struct verbs_request refusals[VERBS_REFUSALS];
+	struct verbs_host *host;
+	uint32_t losses; /* links that died one after the other without a success */
+
+	/* Between the poller and the repair thread. */
+	_Atomic uint32_t state; /* enum verbs_path_state */
+	struct verbs_link *fresh;
+	uint64_t fresh_base;
+	uint32_t *fresh_keys;
+	struct path_env env;
+	char text[VERBS_PAIR_TEXT + 64];
+	uint64_t repair_at_ns; /* the repair thread's */
+	uint64_t backoff_ns;
+	uint64_t dead_link; /* id of the one that is to be replaced; 0: none */
+	bool broken;        /* in its list */
+	TAILQ_ENTRY(verbs_path) repair_link;
+};
+
+/** What import makes. */
+struct verbs_view {
+	uint32_t handle;
+	uint32_t generation;
+};
+
+extern const struct transport_fast verbs_fast;
+
+/** Post the receives that a new link needs. @return 0; -errno */
+int verbs_link_receive_all(struct verbs_link *link);
+
+/** End it: when this returns, everything that was posted has come back, and is settled. */
+void verbs_link_drain(struct verbs_link *link);
+
+/** Does every queue pair reach its peer? Not the poller's yet. @return 0; -ETIMEDOUT, -ECONNRESET
+ */
+int verbs_link_probe(struct verbs_link *link, uint64_t until_ns);
+
+/* ---- verbs_pair.c: which of our ports goes with which of the target's ---- */
+
+/** 32 hexadecimal digits. @p text has VERBS_GID_HEX bytes. */
+const char *verbs_gid_to_hex(const union ibv_gid *gid, char *text);
+bool verbs_gid_from_hex(const char *text, union ibv_gid *gid);
+
+/** @return 0: there is no such MTU */
+enum ibv_mtu verbs_mtu_from_bytes(json_int_t bytes);
+
+/** What the target's welcome says of our devices; for it. @return NULL: -ENOMEM */
+json_t *verbs_describe_devices(const struct verbs_devices *devices);
+
+/**
+ * @param welcome  what the target says of its devices; NULL: it has none
+ * @param node     NUMA node of the poller; -1: any
+ * @param nth      to spread pollers over ports that are as good
+ * @return         0; -ENODEV with the reason; -EPROTO
+ */
+int verbs_pair_choose(const struct verbs_devices *devices, const json_t *welcome, int node,
+		      uint32_t nth, struct verbs_pair *pair);
+
+/** "rxe0 port 1 GID 1 (RoCE v2, 10.0.0.1) to rxe0 port 1 (10.0.0.2), MTU 4096" */
+const char *verbs_pair_describe(const struct verbs_devices *devices, const struct verbs_pair *pair,
+				char *text);
+
+/* ---- verbs_control.c ---- */
+
+/**
+ * Let a path use the poller's link to its target, a new one if there is none that lives. Under
+ * joining.
+ *
+ * @param link  out: with one more user
+ * @param keys  out: freed by the caller
+ * @return      0; as slu_remote_open()
+ */
+int verbs_join(struct verbs_host *host, struct verbs_path *path, uint64_t until_ns,
+	       struct verbs_link **link, uint64_t *base, uint32_t **keys);
+
+/** Say in words, for verbs_path.text, what it is on. */
+void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
+			 const struct verbs_link *link);
+
+/** Give it back; the last user ends it. Under joining. Accepts NULL. */
+void verbs_leave(struct verbs_path *path, struct verbs_link *link);
+
+/* ---- verbs_repair.c ---- */
+
+/** @return 0; -ENOMEM, -EAGAIN */
+int verbs_repair_start(struct verbs_host *host, struct verbs_repair **repair);
+
+/** No path is left. Accepts NULL. */
+void verbs_repair_stop(struct verbs_repair *repair);
+
+/** The poller: @p path is DOWN; its link has drained. It becomes MENDED, or its remote fails. */
+void verbs_repair_path(struct verbs_repair *repair, struct verbs_path *path);
+
+/** The path goes: it is not repaired any more. */
+void verbs_repair_forget(struct verbs_repair *repair, struct verbs_path *path);
+
+#endif

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Set-up of verbs: links of queue pairs, and paths over them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "transport/verbs/verbs.h"
+#include "transport/verbs/verbs_serve.h"
+
+/* A new link has so long to carry its first byte. */
+#define PROBE_NS (3 * NS_PER_SECOND)
+
+#define HEX64_TEXT 17u
+
+static void verbs_capabilities(struct transport_capabilities *capabilities)
+{
+	*capabilities = (struct transport_capabilities){.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
+							.latency_ns = 3000,
+							.bytes_per_second = UINT64_C(12000000000)};
+}
+
+/* ---- links ---- */
+
+static void link_destroy(struct verbs_link *link)
+{
+	if (!link)
+		return;
+	for (uint32_t i = 0; i < link->count; i++) {
+		verbs_queue_destroy(link->ends[i]->queue);
+		free(link->ends[i]);
+	}
+	if (link->receive_cq)
+		ibv_destroy_cq(link->receive_cq);
+	if (link->channel)
+		ibv_destroy_comp_channel(link->channel);
+	verbs_deregister(link->registration);
+	free(link->messages);
+	free(link);
+}
+
+static int add_end(struct verbs_link *link)
+{
+	struct ibv_device_attr *attr = &link->port->attr;
+	struct verbs_queue_options options = {
+		.depth = attr->max_qp_wr < (int)VERBS_DEPTH ? (uint32_t)attr->max_qp_wr
+							    : VERBS_DEPTH,
+		.receives = link->count == 0 ? VERBS_CLIENT_RECEIVES : 0,
+		.inline_bytes = VERBS_INLINE_WANT,
+		.receive_cq = link->receive_cq,
+		.channel = link->channel};
+	struct verbs_end *end = calloc(1, sizeof(*end));
+	int rc;
+
+	if (!end)
+		return fail(-ENOMEM, "out of memory");
+	rc = verbs_queue_create(link->port, &options, &end->queue);
+	if (rc < 0) {
+		free(end);
+		return rc;
+	}
+	link->ends[link->count++] = end;
+	if (end->queue->inline_bytes < sizeof(struct verbs_message))
+		return fail(-EOPNOTSUPP, "%s takes only %u bytes inline", link->port->name,
+			    end->queue->inline_bytes);
+	return verbs_queue_initialise(end->queue, link->port, 0);
+}
+
+static int make_messages(struct verbs_link *link)
+{
+	size_t bytes = (size_t)(VERBS_CALLS + VERBS_CLIENT_RECEIVES) * VERBS_MESSAGE_BYTES;
+
+	link->messages = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+	if (!link->messages)
+		return fail(-ENOMEM, "out of memory");
+	return verbs_register(link->port, link->messages, bytes, IBV_ACCESS_LOCAL_WRITE,
+			      &link->registration);
+}
+
+static int make_channel(struct verbs_link *link)
+{
+	link->channel = ibv_create_comp_channel(link->port->context);
+	if (!link->channel ||
+	    fcntl(link->channel->fd, F_SETFL, fcntl(link->channel->fd, F_GETFL) | O_NONBLOCK) < 0)
+		return fail(-errno, "%s has no completion channel for us: %s", link->port->name,
+			    strerror(errno));
+	link->receive_cq = ibv_create_cq(link->port->context, (int)VERBS_CLIENT_RECEIVES, NULL,
+					 link->channel, 0);
+	if (!link->receive_cq)
+		return fail(-errno, "%s has no completion queue for us: %s", link->port->name,
+			    strerror(errno));
+	return 0;
+}
+
+static int link_create(struct verbs_host *host, const struct path_env *env,
+		       const struct verbs_pair *pair, struct verbs_link **out)
+{
+	const struct slu_rdma_options *options = &host->devices->options;
+	uint32_t bulk = options->queue_pairs ? options->queue_pairs : 1;
+	struct verbs_link *link = calloc(1, sizeof(*link));
+	int rc;
+
+	if (!link)
+		return fail(-ENOMEM, "out of memory");
+	link->pair = *pair;
+	link->port = &host->devices->devices[pair->device];
+	link->device = pair->device;
+	link->now = env->turn;
+	link->turn = UINT64_MAX;
+	link->epoll_fd = env->epoll_fd;
+	link->id = verbs_random();
+	rc = make_messages(link);
+	if (rc == 0)
+		rc = make_channel(link);
+	for (uint32_t i = 0; rc == 0 && i < 1 + bulk; i++)
+		rc = add_end(link);
+	if (rc < 0) {
+		link_destroy(link);
+		return rc;
+	}
+	*out = link;
+	return 0;
+}
+
+/* ---- what we ask the target ---- */
+
+static json_t *make_offer(const struct slu_remote *remote, const struct verbs_link *link)
+{
+	char id[HEX64_TEXT], incarnation[HEX64_TEXT];
+
+	snprintf(id, sizeof(id), "%016" PRIx64, link->id);
+	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, remote->incarnation);
+	return json_pack("{s:s, s:s}", "link", id, "incarnation", incarnation);
+}
+
+static int add_queues(const struct verbs_path *path, const struct verbs_link *link, uint32_t psns[],
+		      json_t *offer)
+{
+	char gid[VERBS_GID_HEX], dead[HEX64_TEXT];
+	json_t *queues = json_array();
+
+	for (uint32_t i = 0; i < link->count; i++) {
+		psns[i] = (uint32_t)verbs_random() & 0xffffff;
+		json_array_append_new(
+			queues, json_pack("[I, I]", (json_int_t)link->ends[i]->queue->qp->qp_num,
+					  (json_int_t)psns[i]));
+	}
+	verbs_gid_to_hex(&link->port->gids[link->pair.gid].gid, gid);
+	snprintf(dead, sizeof(dead), "%016" PRIx64, path->dead_link);
+	json_object_set_new(offer, "instead", json_string(dead));
+	return json_object_update_new(
+		offer, json_pack("{s:i, s:i, s:s, s:i, s:i, s:i, s:o}", "device",
+				 (int)link->pair.peer_device, "gid_index", (int)link->pair.peer_gid,
+				 "gid", gid, "lid", (int)link->port->port_attr.lid, "mtu",
+				 (int)verbs_mtu_bytes(link->pair.mtu), "reads",
+				 link->port->attr.max_qp_init_rd_atom, "queues", queues));
+}
+
+static int bad_answer(void)
+{
+	return fail(-EPROTO, "the target's answer about its queue pairs cannot be");
+}
+
+/* The keys of the segment, for each queue pair and each slice. */
+static int parse_keys(const json_t *answer, const struct verbs_link *link, uint64_t length,
+		      uint64_t *base, uint32_t **out)
+{
+	uint32_t slices = (uint32_t)((length + VERBS_SLICE_BYTES - 1) >> VERBS_SLICE_SHIFT);
+	const char *text;
+	json_t *keys, *list, *key;
+	uint32_t *parsed;
+	size_t i, k;
+
+	if (json_unpack((json_t *)(uintptr_t)answer, "{s:s, s:o}", "base", &text, "keys", &keys) <
+		    0 ||
+	    sscanf(text, "%16" SCNx64, base) != 1 || json_array_size(keys) != link->count)
+		return bad_answer();
+	parsed = calloc((size_t)link->count * slices, sizeof(*parsed));
+	if (!parsed)
+		return fail(-ENOMEM, "out of memory");
+	json_array_foreach (keys, i, list) {
+		bool good = json_array_size(list) == slices;
+
+		json_array_foreach (list, k, key)
+			good = good && json_is_string(key) &&
+			       sscanf(json_string_value(key), "%8" SCNx32,
+				      &parsed[i * slices + k]) == 1;
+		if (!good) {
+			free(parsed);
+			return bad_answer();
+		}
+	}
+	*out = parsed;
+	return 0;
+}
+
+static int parse_queue(json_t *text, struct verbs_connection *connection)
+{
+	json_int_t qpn, psn;
+
+	if (json_unpack(text, "[I, I]", &qpn, &psn) < 0 || qpn < 0 || qpn > 0xffffff || psn < 0 ||
+	    psn > 0xffffff)
+		return bad_answer();
+	connection->peer_qpn = (uint32_t)qpn;
+	connection->peer_psn = (uint32_t)psn;
+	return 0;
+}
+
+static int connect_ends(struct verbs_host *host, struct verbs_link *link, const uint32_t *psns,
+			const json_t *answer)
+{
+	struct verbs_connection connection;
+	json_t *queues;
+	const char *gid;
+	int lid, mtu, reads, receives, rc = 0;
+
+	if (json_unpack((json_t *)(uintptr_t)answer, "{s:s, s:i, s:i, s:i, s:i, s:o}", "gid", &gid,
+			"lid", &lid, "mtu", &mtu, "reads", &reads, "receives", &receives, "queues",
+			&queues) < 0 ||
+	    lid < 0 || lid > UINT16_MAX || reads < 0 ||
+	    reads > link->port->attr.max_qp_init_rd_atom || receives < 2 || receives > 65536 ||
+	    json_array_size(queues) != link->count || mtu > (int)verbs_mtu_bytes(link->pair.mtu))
+		return bad_answer();
+	verbs_connection_init(host, link->port, link->pair.gid, &connection);
+	connection.peer_lid = (uint16_t)lid;
+	connection.mtu = link->pair.mtu = verbs_mtu_from_bytes(mtu);
+	connection.reads_out = (uint8_t)(reads < UINT8_MAX ? reads : UINT8_MAX);
+	if (!verbs_gid_from_hex(gid, &connection.peer_gid) || !connection.mtu)
+		return bad_answer();
+	link->credits = link->peer_receives = (uint32_t)receives;
+	link->reads = (uint32_t)reads;
+	for (uint32_t i = 0; rc == 0 && i < link->count; i++) {
+		connection.psn = psns[i];
+		rc = parse_queue(json_array_get(queues, i), &connection);
+		if (rc == 0)
+			rc = verbs_queue_connect(link->ends[i]->queue, link->port, &connection);
+	}
+	return rc < 0 ? rc : 0;
+}
+
+/* ---- joining ---- */
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int join_new(struct verbs_host *host, struct verbs_path *path, struct verbs_link *link,
+		    uint64_t until_ns, uint64_t *base, uint32_t **keys)
+{
+	struct slu_remote *remote = path->path.remote;
+	json_t *offer = make_offer(remote, link), *answer = NULL;
+	uint32_t psns[VERBS_QUEUES_MAX];
+	int rc = 0;
+
+	if (!offer || add_queues(path, link, psns, offer) < 0)
+		rc = fail(-ENOMEM, "out of memory");
+	if (rc == 0)
+		rc = verbs_link_receive_all(link);
+	if (rc == 0)
+		rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
+	if (rc == 0)
+		rc = connect_ends(host, link, psns, answer);
+	if (rc == 0)
+		rc = verbs_link_probe(link, sooner(until_ns, clock_monotonic_ns(NULL) + PROBE_NS));
+	if (rc == 0)
+		rc = parse_keys(answer, link, remote->length, base, keys);
+	json_decref(answer);
+	json_decref(offer);
+	return rc;
+}
+
+static int join_old(struct verbs_path *path, const struct verbs_link *link, uint64_t until_ns,
+		    uint64_t *base, uint32_t **keys)
+{
+	struct slu_remote *remote = path->path.remote;
+	json_t *offer = make_offer(remote, link), *answer = NULL;
+	int rc;
+
+	if (!offer)
+		return fail(-ENOMEM, "out of memory");
+	rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
+	if (rc == 0)
+		rc = parse_keys(answer, link, remote->length, base, keys);
+	json_decref(answer);
+	json_decref(offer);
+	return rc;
+}
+
+static int make_link(struct verbs_host *host, struct verbs_path *path, uint64_t until_ns,
+		     struct verbs_link **out, uint64_t *base, uint32_t **keys)
+{
+	const json_t *welcome = json_object_get(path->path.remote->peer->transports, "verbs");
+	struct verbs_link *link = NULL;
+	struct verbs_pair pair;
+	int rc = verbs_pair_choose(host->devices, welcome, path->env.node, path->poller, &pair);
+
+	if (rc == 0)
+		rc = verbs_memory_use(&host->memory, &host->devices->devices[pair.device]);
+	if (rc == 0)
+		rc = link_create(host, &path->env, &pair, &link);
+	if (rc < 0)
+		return rc;
+	rc = join_new(host, path, link, until_ns, base, keys);
+	if (rc < 0) {
+		verbs_link_drain(link);
+		link_destroy(link);
+		return rc;
+	}
+	*out = link;
+	return 0;
+}
+
+int verbs_join(struct verbs_host *host, struct verbs_path *path, uint64_t until_ns,
+	       struct verbs_link **out, uint64_t *base, uint32_t **keys)
+{
+	void **at = &path->path.remote->peer->verbs_links[path->poller];
+	struct verbs_link *link = *at;
+	int rc = -ENOENT;
+
+	if (link && !link->error)
+		rc = join_old(path, link, until_ns, base, keys);
+	if (rc == -ENOENT) { /* there is none, or the target has it no more */
+		rc = make_link(host, path, until_ns, &link, base, keys);
+		if (rc == 0)
+			*at = link;
+	}
+	if (rc < 0)
+		return rc;
+	link->users++;
+	*out = link;
+	return 0;
+}
+
+void verbs_leave(struct verbs_path *path, struct verbs_link *link)
+{
+	void **at = &path->path.remote->peer->verbs_links[path->poller];
+
+	if (!link || --link->users > 0)
+		return;
+	if (*at == link)
+		*at = NULL;
+	verbs_link_drain(link);
+	link_destroy(link);
+}
+
+void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
+			 const struct verbs_link *link)
+{
+	char pair[VERBS_PAIR_TEXT];
+
+	verbs_pair_describe(host->devices, &link->pair, pair);
+	pthread_mutex_lock(&path->host->texts);
+	snprintf(path->text, sizeof(path->text), "%s, %u queue pairs%s, %u reads at once", pair,
+		 link->count, link->ends[0]->queue->direct ? " (mlx5 direct)" : "", link->reads);
+	pthread_mutex_unlock(&path->host->texts);
+}
+
+/* ---- paths ---- */
+
+static struct verbs_path *path_create(struct slu_remote *remote, const struct path_env *env)
+{
+	const struct verbs_view *view = remote->view;
+	struct verbs_path *verbs = calloc(1, sizeof(*verbs));
+
+	if (!verbs)
+		return NULL;
+	verbs->path = (struct path){.fast = &verbs_fast,
+				    .slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
+				    .wakes = true,
+				    .transport = SLU_TRANSPORT_VERBS,
+				    .remote = remote};
+	verbs->path.calls = &verbs->path;
+	verbs->host = env->transport->verbs;
+	verbs->env = *env;
+	verbs->poller = env->poller;
+	verbs->handle = view->handle;
+	verbs->generation = view->generation;
+	verbs->slices = (uint32_t)((remote->length + VERBS_SLICE_BYTES - 1) >> VERBS_SLICE_SHIFT);
+	STAILQ_INIT(&verbs->ready);
+	return verbs;
+}
+
+static int verbs_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
+{
+	struct verbs_host *host = env->transport->verbs;
+	struct verbs_path *verbs = path_create(remote, env);
+	uint64_t until_ns = remote->peer->until_ns;
+	int rc;
+
+	if (!verbs)
+		return fail(-ENOMEM, "out of memory");
+	if (until_ns == 0)
+		until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
+	pthread_mutex_lock(&host->joining);
+	rc = verbs_join(host, verbs, until_ns, &verbs->link, &verbs->base, &verbs->keys);
+	pthread_mutex_unlock(&host->joining);
+	if (rc < 0) {
+		free(verbs);
+		return rc;
+	}
+	verbs->path.connections = verbs->link->count;
+	verbs_path_describe(host, verbs, verbs->link);
+	*path = &verbs->path;
+	return 0;
+}
+
+static void verbs_quiesce(struct path *path)
+{
+	struct verbs_path *verbs = (struct verbs_path *)path;
+
+	pthread_mutex_lock(&verbs->host->joining);
+	verbs_repair_forget(verbs->host->repair, verbs);
+	pthread_mutex_unlock(&verbs->host->joining);
+}
+
+static void verbs_disconnect(struct path *path)
+{
+	struct verbs_path *verbs = (struct verbs_path *)path;
+
+	if (!verbs)
+		return;
+	pthread_mutex_lock(&verbs->host->joining);
+	verbs_repair_forget(verbs->host->repair, verbs);
+	verbs_leave(verbs, verbs->link);
+	verbs_leave(verbs, verbs->fresh);
+	pthread_mutex_unlock(&verbs->host->joining);
+	free(verbs->fresh_keys);
+	free(verbs->keys);
+	free(verbs);
+}
+
+static void verbs_describe_path(struct path *path, char *text, size_t size)
+{
+	struct verbs_path *verbs = (struct verbs_path *)path;
+
+	pthread_mutex_lock(&verbs->host->texts);
+	snprintf(text, size, "%s", verbs->text);
+	pthread_mutex_unlock(&verbs->host->texts);
+}
+
+static int verbs_import(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
+			uint32_t fd_count, void **out)
+{
+	struct verbs_view *view;
+	json_int_t handle, generation;
+
+	(void)length;
+	(void)rights;
+	(void)fds;
+	if (json_unpack((json_t *)(uintptr_t)grant, "{s:I, s:I}", "handle", &handle, "generation",
+			&generation) < 0 ||
+	    fd_count > 0 || handle < 0 || handle > UINT32_MAX || generation <= 0 ||
+	    generation > UINT32_MAX)
+		return fail(-EPROTO, "the target's grant is not one of verbs");
+	view = malloc(sizeof(*view));
+	if (!view)
+		return fail(-ENOMEM, "out of memory");
+	*view = (struct verbs_view){.handle = (uint32_t)handle, .generation = (uint32_t)generation};
+	*out = view;
+	return 0;
+}
+
+/* ---- the target's side of the table ---- */
+
+static int verbs_grant(const struct transport_env *env, const struct export *export,
+		       uint32_t rights, uint32_t client, uint64_t connection, json_t *description,
+		       void **granted)
+{
+	const struct grant grant = {
+		.export = export, .rights = rights, .client = client, .connection = connection};
+	struct grant *made;
+	int rc = verbs_server_grant(env->verbs->server, &grant, description, &made);
+
+	if (rc == 0)
+		*granted = made;
+	return rc;
+}
+
+static int verbs_answer_join(const struct transport_env *env, void *granted, const json_t *offer,
+			     json_t *answer)
+{
+	return verbs_server_join(env->verbs->server, granted, offer, answer);
+}
+
+static void verbs_revoke(const struct transport_env *env, void *granted, int reason)
+{
+	verbs_server_revoke(env->verbs->server, granted, reason);
+}
+
+static const struct transport_control verbs_control = {
+	.capabilities = verbs_capabilities,
+	.connect = verbs_connect,
+	.quiesce = verbs_quiesce,
+	.disconnect = verbs_disconnect,
+	.describe = verbs_describe_path,
+};
+
+static const struct transport_memory verbs_memory = {
+	.grant = verbs_grant,
+	.join = verbs_answer_join,
+	.revoke = verbs_revoke,
+	.import = verbs_import,
+	.release = free,
+};
+
+const struct transport verbs_transport = {
+	.id = SLU_TRANSPORT_VERBS,
+	.control = &verbs_control,
+	.memory = &verbs_memory,
+	.fast = &verbs_fast,
+};

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A thread that gives paths a new link when theirs has died: asking the target blocks, which a
+ * poller does not. It tries again with jittered, doubling pauses, for as long as the remote lives;
+ * a path whose links die one after the other without carrying anything ends its remote.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "transport/verbs/verbs.h"
+
+#define FIRST_PAUSE_NS   (2 * UINT64_C(1000000))
+#define LONGEST_PAUSE_NS NS_PER_SECOND
+#define ATTEMPT_NS       (3 * NS_PER_SECOND)
+
+struct verbs_repair {
+	struct verbs_host *host;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool stopping;
+	struct random random;
+	TAILQ_HEAD(, verbs_path) broken;
+};
+
+static void say_broken(const struct verbs_path *path)
+{
+	const struct verbs_link *link = path->link;
+
+	log_warning("an RDMA link to target %s has ended: %s (vendor error 0x%x); another is asked "
+		    "for",
+		    path->path.remote->target, ibv_wc_status_str(link->why), link->vendor_error);
+}
+
+static bool is_alive(const struct verbs_path *path)
+{
+	return atomic_load(&path->path.remote->state) == 0;
+}
+
+/* Joining is held. @return is it over with the path? */
+static bool mend(struct verbs_repair *repair, struct verbs_path *path)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + ATTEMPT_NS;
+	int rc;
+
+	if (path->link) {
+		say_broken(path);
+		path->dead_link = path->link->id;
+		verbs_leave(path, path->link);
+		path->link = NULL;
+	}
+	if (!is_alive(path))
+		return true;
+	if (path->losses >= VERBS_LOSSES_MAX) {
+		log_error("RDMA to target %s does not get through: %u links in a row have carried "
+			  "nothing (see sluice-initiator doctor)",
+			  path->path.remote->target, path->losses);
+		remote_fail(path->path.remote, -ECONNRESET);
+		return true;
+	}
+	rc = verbs_join(repair->host, path, until, &path->fresh, &path->fresh_base,
+			&path->fresh_keys);
+	if (rc < 0) {
+		log_warning("no new RDMA link to target %s yet: %s", path->path.remote->target,
+			    slu_last_error());
+		return false;
+	}
+	verbs_path_describe(repair->host, path, path->fresh);
+	/* Pairs with the acquire in is_up(). */
+	atomic_store_explicit(&path->state, VERBS_PATH_MENDED, memory_order_release);
+	return true;
+}
+
+static void put_off(struct verbs_repair *repair, struct verbs_path *path)
+{
+	uint64_t pause = path->backoff_ns;
+
+	path->backoff_ns = pause * 2 < LONGEST_PAUSE_NS ? pause * 2 : LONGEST_PAUSE_NS;
+	path->repair_at_ns =
+		clock_monotonic_ns(NULL) + pause / 2 + random_below(&repair->random, pause / 2 + 1);
+}
+
+/* Under lock. The one that is due first, or NULL. */
+static struct verbs_path *first(struct verbs_repair *repair)
+{
+	struct verbs_path *path, *best = NULL;
+
+	TAILQ_FOREACH (path, &repair->broken, repair_link)
+		if (!best || path->repair_at_ns < best->repair_at_ns)
+			best = path;
+	return best;
+}
+
+/* Under lock. */
+static void wait_until(struct verbs_repair *repair, uint64_t at_ns)
+{
+	struct timespec at = {.tv_sec = (time_t)(at_ns / NS_PER_SECOND),
+			      .tv_nsec = (long)(at_ns % NS_PER_SECOND)};
+
+	pthread_cond_timedwait(&repair->changed, &repair->lock, &at);
+}
+
+/* Joining comes before lock, so that a path which is being mended cannot be forgotten meanwhile. */
+static void mend_first(struct verbs_repair *repair)
+{
+	struct verbs_path *path;
+
+	pthread_mutex_lock(&repair->host->joining);
+	pthread_mutex_lock(&repair->lock);
+	path = first(repair);
+	if (path && path->repair_at_ns > clock_monotonic_ns(NULL))
+		path = NULL;
+	if (path)
+		TAILQ_REMOVE(&repair->broken, path, repair_link);
+	pthread_mutex_unlock(&repair->lock);
+	if (path) {
+		path->broken = false;
+		if (!mend(repair, path)) {
+			put_off(repair, path);
+			pthread_mutex_lock(&repair->lock);
+			path->broken = true;
+			TAILQ_INSERT_TAIL(&repair->broken, path, repair_link);
+			pthread_mutex_unlock(&repair->lock);
+		}
+	}
+	pthread_mutex_unlock(&repair->host->joining);
+}
+
+static void *repair_main(void *arg)
+{
+	struct verbs_repair *repair = arg;
+
+	pthread_mutex_lock(&repair->lock);
+	while (!repair->stopping) {
+		struct verbs_path *path = first(repair);
+
+		if (!path) {
+			pthread_cond_wait(&repair->changed, &repair->lock);
+		} else if (path->repair_at_ns > clock_monotonic_ns(NULL)) {
+			wait_until(repair, path->repair_at_ns);
+		} else {
+			pthread_mutex_unlock(&repair->lock);
+			mend_first(repair);
+			pthread_mutex_lock(&repair->lock);
+		}
+	}
+	pthread_mutex_unlock(&repair->lock);
+	return NULL;
+}
+
+int verbs_repair_start(struct verbs_host *host, struct verbs_repair **out)
+{
+	struct verbs_repair *repair = calloc(1, sizeof(*repair));
+	pthread_condattr_t monotonic;
+	sigset_t all, before;
+	int error;
+
+	if (!repair)
+		return fail(-ENOMEM, "out of memory");
+	repair->host = host;
+	repair->random.state = verbs_random();
+	TAILQ_INIT(&repair->broken);
+	pthread_mutex_init(&repair->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&repair->changed, &monotonic);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&repair->thread, NULL, repair_main, repair);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error) {
+		free(repair);
+		return fail(-error, "cannot start a thread: %s", strerror(error));
+	}
+	pthread_setname_np(repair->thread, "slu-repair");
+	*out = repair;
+	return 0;
+}
+
+void verbs_repair_stop(struct verbs_repair *repair)
+{
+	if (!repair)
+		return;
+	pthread_mutex_lock(&repair->lock);
+	repair->stopping = true;
+	pthread_cond_signal(&repair->changed);
+	pthread_mutex_unlock(&repair->lock);
+	pthread_join(repair->thread, NULL);
+	pthread_cond_destroy(&repair->changed);
+	pthread_mutex_destroy(&repair->lock);
+	free(repair);
+}
+
+void verbs_repair_path(struct verbs_repair *repair, struct verbs_path *path)
+{
+	pthread_mutex_lock(&repair->lock);
+	path->backoff_ns = FIRST_PAUSE_NS;
+	path->repair_at_ns = 0;
+	path->broken = true;
+	TAILQ_INSERT_TAIL(&repair->broken, path, repair_link);
+	pthread_cond_signal(&repair->changed);
+	pthread_mutex_unlock(&repair->lock);
+}
+
+void verbs_repair_forget(struct verbs_repair *repair, struct verbs_path *path)
+{
+	pthread_mutex_lock(&repair->lock);
+	if (path->broken)
+		TAILQ_REMOVE(&repair->broken, path, repair_link);
+	path->broken = false;
+	pthread_mutex_unlock(&repair->lock);
+}

@@ -1,0 +1,691 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Exported memory, links and windows: what the control thread does for the target's side. */
+#include "transport/verbs/verbs_serve.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "transport/verbs/verbs.h"
+#include "transport/verbs/verbs_served.h"
+
+/* A window is bound by the device, in the order of its queue pair. */
+#define BIND_NS (2 * NS_PER_SECOND)
+
+#define RIGHTS_COUNT 4u
+
+/** A segment as the devices know it: with windows by one registration, else one for each right. */
+struct exported {
+	const struct export *export;
+	struct verbs_registration *registered[VERBS_DEVICES_MAX][RIGHTS_COUNT];
+	LIST_ENTRY(exported) link;
+};
+
+/** A piece of a segment, opened to one queue pair. */
+struct window {
+	struct ibv_mw *mw;
+	LIST_ENTRY(window) of_visit;
+};
+
+/** A grant on a link. */
+struct visit {
+	struct served_link *on;
+	LIST_HEAD(, window) windows;
+	LIST_ENTRY(visit) of_grant;
+	LIST_ENTRY(visit) of_link;
+};
+
+LIST_HEAD(visit_list, visit);
+
+struct verbs_server {
+	struct verbs_host *host;
+	uint64_t incarnation;
+	uint32_t pollers;
+	uint32_t next_poller; /* counts links */
+	transport_on_poller on_poller;
+	void *arg;
+	struct grants *grants;
+	pthread_mutex_t lock; /* of exports: segments are exported by any thread */
+	LIST_HEAD(, exported) exports;
+	LIST_HEAD(, served_link) links;
+	struct verbs_service *services[SLU_POLLERS_MAX];
+};
+
+/* ---- exported memory ---- */
+
+static unsigned remote_access(uint32_t rights)
+{
+	return (rights & SLU_RIGHT_READ ? IBV_ACCESS_REMOTE_READ : 0) |
+	       (rights & SLU_RIGHT_WRITE ? IBV_ACCESS_REMOTE_WRITE : 0);
+}
+
+/* Whoever may write from afar may also write here, says the specification. */
+static unsigned local_access(uint32_t rights)
+{
+	return rights & SLU_RIGHT_WRITE ? IBV_ACCESS_LOCAL_WRITE : 0;
+}
+
+static int register_export(const struct verbs_device *device, const struct export *export,
+			   uint32_t rights, struct verbs_registration **at)
+{
+	unsigned access = local_access(rights);
+
+	access |= device->windows ? IBV_ACCESS_MW_BIND : remote_access(rights);
+	return verbs_register(device, export->region->addr, export->length, access, at);
+}
+
+static void exported_destroy(struct exported *exported)
+{
+	for (uint32_t i = 0; i < VERBS_DEVICES_MAX; i++)
+		for (uint32_t k = 0; k < RIGHTS_COUNT; k++)
+			verbs_deregister(exported->registered[i][k]);
+	free(exported);
+}
+
+int verbs_server_export(struct verbs_server *server, const struct export *export, uint64_t *ns)
+{
+	const struct verbs_devices *devices = server->host->devices;
+	struct exported *exported = calloc(1, sizeof(*exported));
+	uint64_t sum = 0;
+	int rc = exported ? 0 : fail(-ENOMEM, "out of memory");
+
+	for (uint32_t i = 0; rc == 0 && i < devices->count; i++) {
+		struct verbs_registration **at = &exported->registered[i][export->rights];
+
+		rc = register_export(&devices->devices[i], export, export->rights, at);
+		sum += rc == 0 ? (*at)->ns : 0;
+	}
+	if (rc < 0) {
+		if (exported)
+			exported_destroy(exported);
+		return rc;
+	}
+	exported->export = export;
+	pthread_mutex_lock(&server->lock);
+	LIST_INSERT_HEAD(&server->exports, exported, link);
+	pthread_mutex_unlock(&server->lock);
+	*ns = sum;
+	return 0;
+}
+
+static struct exported *find_exported(struct verbs_server *server, const struct export *export)
+{
+	struct exported *exported;
+
+	pthread_mutex_lock(&server->lock);
+	LIST_FOREACH (exported, &server->exports, link)
+		if (exported->export == export)
+			break;
+	pthread_mutex_unlock(&server->lock);
+	return exported;
+}
+
+struct close_call {
+	struct verbs_service *service;
+	const struct export *export;
+};
+
+static void close_on_poller(void *arg)
+{
+	struct close_call *call = arg;
+
+	verbs_service_forget(call->service, call->export);
+}
+
+void verbs_server_unexport(struct verbs_server *server, const struct export *export)
+{
+	struct exported *exported = find_exported(server, export);
+
+	if (!exported)
+		return;
+	for (uint32_t i = 0; i < server->pollers; i++) {
+		struct close_call call = {.service = server->services[i], .export = export};
+
+		server->on_poller(server->arg, i, close_on_poller, &call);
+	}
+	pthread_mutex_lock(&server->lock);
+	LIST_REMOVE(exported, link);
+	pthread_mutex_unlock(&server->lock);
+	exported_destroy(exported);
+}
+
+/* What a client of these rights is served from. */
+static int registration_for(const struct verbs_device *device, struct exported *exported,
+			    uint32_t rights, struct verbs_registration **out)
+{
+	uint32_t kind = device->windows ? exported->export->rights : rights;
+	struct verbs_registration **at = &exported->registered[device->index][kind];
+	int rc = *at ? 0 : register_export(device, exported->export, kind, at);
+
+	if (rc == 0)
+		*out = *at;
+	return rc;
+}
+
+/* ---- windows ---- */
+
+static void close_visit(struct visit *visit)
+{
+	struct window *window;
+
+	while ((window = LIST_FIRST(&visit->windows))) {
+		LIST_REMOVE(window, of_visit);
+		ibv_dealloc_mw(window->mw);
+		free(window);
+	}
+	LIST_REMOVE(visit, of_grant);
+	LIST_REMOVE(visit, of_link);
+	free(visit);
+}
+
+struct bind_call {
+	struct served_link *link;
+	uint32_t queue;
+	struct ibv_mw *mw;
+	const struct ibv_mw_bind_info *info;
+	uint32_t key;
+	bool posted;
+};
+
+static void bind_on_poller(void *arg)
+{
+	struct bind_call *call = arg;
+
+	call->posted = served_link_bind(call->link, call->queue, call->mw, call->info, call->key);
+}
+
+/* The poller posts it and goes on; we wait for the device. */
+static int bind(struct verbs_server *server, struct bind_call *call)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + BIND_NS;
+	uint32_t before = atomic_load(&call->link->bound);
+
+	server->on_poller(server->arg, call->link->poller, bind_on_poller, call);
+	if (!call->posted)
+		return fail(-EIO, "a memory window cannot be bound: the queue pair has failed");
+	while (atomic_load(&call->link->bound) == before && !atomic_load(&call->link->failed) &&
+	       clock_monotonic_ns(NULL) < until)
+		usleep(10);
+	if (atomic_load(&call->link->bound) == before)
+		return fail(-EIO, "a memory window cannot be bound");
+	return 0;
+}
+
+/* @return 0 with the key for that piece; -ENOMEM, -ENOSPC, -EIO */
+static int open_window(struct verbs_server *server, struct visit *visit, uint32_t queue,
+		       struct ibv_mr *mr, uint32_t rights, uint32_t *key)
+{
+	struct served_link *link = visit->on;
+	struct ibv_mw_bind_info info = {.mr = mr,
+					.addr = (uintptr_t)mr->addr,
+					.length = mr->length,
+					.mw_access_flags = remote_access(rights)};
+	struct bind_call call = {.link = link, .queue = queue, .info = &info};
+	struct window *window = calloc(1, sizeof(*window));
+
+	if (!window)
+		return fail(-ENOMEM, "target is out of memory");
+	window->mw = ibv_alloc_mw(link->device->pd, IBV_MW_TYPE_2);
+	if (!window->mw) {
+		int error = errno;
+
+		free(window);
+		return fail(-error, "%s has no memory window for us: %s (its limit is %d)",
+			    link->device->name, strerror(error), link->device->attr.max_mw);
+	}
+	LIST_INSERT_HEAD(&visit->windows, window, of_visit);
+	call.mw = window->mw;
+	call.key = *key = ibv_inc_rkey(window->mw->rkey);
+	return bind(server, &call);
+}
+
+static int add_key(json_t *list, uint32_t key)
+{
+	char text[9];
+
+	snprintf(text, sizeof(text), "%08" PRIx32, key);
+	return json_array_append_new(list, json_string(text)) < 0
+		       ? fail(-ENOMEM, "target is out of memory")
+		       : 0;
+}
+
+static int open_queue(struct verbs_server *server, struct visit *visit, uint32_t queue,
+		      const struct verbs_registration *registration, uint32_t rights, json_t *list)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; rc == 0 && i < registration->count; i++) {
+		uint32_t key = registration->slices[i].rkey;
+
+		if (visit->on->device->windows)
+			rc = open_window(server, visit, queue, registration->slices[i].mr, rights,
+					 &key);
+		if (rc == 0)
+			rc = add_key(list, key);
+	}
+	return rc;
+}
+
+static int open_visit(struct verbs_server *server, struct grant *grant, struct served_link *link,
+		      json_t *answer)
+{
+	struct exported *exported = find_exported(server, grant->export);
+	struct visit_list *visits = grant->more;
+	struct verbs_registration *registration;
+	struct visit *visit;
+	char base[17];
+	json_t *keys = json_array();
+	int rc = registration_for(link->device, exported, grant->rights, &registration);
+
+	visit = rc == 0 ? calloc(1, sizeof(*visit)) : NULL;
+	if (rc == 0 && !visit)
+		rc = fail(-ENOMEM, "target is out of memory");
+	if (rc < 0) {
+		json_decref(keys);
+		return rc;
+	}
+	visit->on = link;
+	LIST_INSERT_HEAD(visits, visit, of_grant);
+	LIST_INSERT_HEAD(&link->visits, visit, of_link);
+	for (uint32_t i = 0; rc == 0 && i < link->count; i++) {
+		json_t *list = json_array();
+
+		json_array_append(keys, list);
+		rc = open_queue(server, visit, i, registration, grant->rights, list);
+		json_decref(list);
+	}
+	snprintf(base, sizeof(base), "%016" PRIx64,
+		 (uint64_t)(uintptr_t)grant->export->region->addr);
+	if (rc == 0 &&
+	    json_object_update_new(answer, json_pack("{s:s, s:O}", "base", base, "keys", keys)) < 0)
+		rc = fail(-ENOMEM, "target is out of memory");
+	json_decref(keys);
+	if (rc < 0)
+		close_visit(visit);
+	return rc;
+}
+
+/* ---- links ---- */
+
+struct link_call {
+	struct verbs_service *service;
+	struct served_link *link;
+	int result;
+};
+
+static void adopt_on_poller(void *arg)
+{
+	struct link_call *call = arg;
+
+	call->result = verbs_service_adopt(call->service, call->link);
+}
+
+static void drop_on_poller(void *arg)
+{
+	struct link_call *call = arg;
+
+	verbs_service_drop(call->service, call->link);
+}
+
+/* Windows first: a device keeps a queue pair that one is bound to. */
+static void drop_link(struct verbs_server *server, struct served_link *link)
+{
+	struct link_call call = {.service = server->services[link->poller], .link = link};
+	struct visit *visit;
+
+	while ((visit = LIST_FIRST(&link->visits)))
+		close_visit(visit);
+	server->on_poller(server->arg, link->poller, drop_on_poller, &call);
+	LIST_REMOVE(link, of_server);
+	served_link_destroy(link);
+}
+
+static struct served_link *find_link(struct verbs_server *server, uint64_t connection, uint64_t id)
+{
+	struct served_link *link;
+
+	LIST_FOREACH (link, &server->links, of_server)
+		if (link->owner == connection && link->id == id)
+			return link;
+	return NULL;
+}
+
+static uint32_t count_links(const struct verbs_server *server, uint64_t connection)
+{
+	const struct served_link *link;
+	uint32_t count = 0;
+
+	LIST_FOREACH (link, &server->links, of_server)
+		count += link->owner == connection;
+	return count;
+}
+
+static int bad_offer(void)
+{
+	return fail(-EPROTO, "queue pairs were offered that cannot be");
+}
+
+/** What a client says of a new link. */
+struct offer {
+	int device;
+	int gid_index;
+	int lid;
+	int mtu;
+	int reads;
+	const char *gid;
+	json_t *queues;
+};
+
+static int parse_offer(const struct verbs_devices *devices, const json_t *text, struct offer *offer)
+{
+	const struct verbs_device *device;
+
+	if (json_unpack((json_t *)(uintptr_t)text, "{s:i, s:i, s:s, s:i, s:i, s:i, s:o}", "device",
+			&offer->device, "gid_index", &offer->gid_index, "gid", &offer->gid, "lid",
+			&offer->lid, "mtu", &offer->mtu, "reads", &offer->reads, "queues",
+			&offer->queues) < 0 ||
+	    offer->device < 0 || (uint32_t)offer->device >= devices->count)
+		return bad_offer();
+	device = &devices->devices[offer->device];
+	if (offer->gid_index < 0 || (uint32_t)offer->gid_index >= device->gid_count ||
+	    offer->lid < 0 || offer->lid > UINT16_MAX || offer->reads < 0 ||
+	    !json_is_array(offer->queues) || json_array_size(offer->queues) < 1 ||
+	    json_array_size(offer->queues) > VERBS_QUEUES_MAX)
+		return bad_offer();
+	if (!verbs_mtu_from_bytes(offer->mtu))
+		return fail(-EPROTO, "there is no RDMA MTU of %d bytes", offer->mtu);
+	return 0;
+}
+
+static int min(int a, int b)
+{
+	return a < b ? a : b;
+}
+
+static int describe_connection(const struct verbs_server *server, const struct offer *offer,
+			       struct verbs_connection *connection)
+{
+	const struct verbs_device *device = &server->host->devices->devices[offer->device];
+
+	verbs_connection_init(server->host, device, (uint32_t)offer->gid_index, connection);
+	connection->mtu = verbs_mtu_from_bytes(min(offer->mtu, (int)verbs_mtu_bytes(device->mtu)));
+	connection->reads_in =
+		(uint8_t)min(min(offer->reads, device->attr.max_qp_rd_atom), UINT8_MAX);
+	connection->peer_lid = (uint16_t)offer->lid;
+	return verbs_gid_from_hex(offer->gid, &connection->peer_gid) ? 0 : bad_offer();
+}
+
+static int connect_queues(struct served_link *link, const struct offer *offer,
+			  struct verbs_connection *connection, json_t *ours)
+{
+	json_t *text;
+	size_t i;
+	int rc = 0;
+
+	json_array_foreach (offer->queues, i, text) {
+		json_int_t qpn, psn;
+
+		if (json_unpack(text, "[I, I]", &qpn, &psn) < 0 || qpn < 0 || qpn > 0xffffff ||
+		    psn < 0 || psn > 0xffffff)
+			return bad_offer();
+		connection->peer_qpn = (uint32_t)qpn;
+		connection->peer_psn = (uint32_t)psn;
+		connection->psn = (uint32_t)verbs_random() & 0xffffff;
+		rc = verbs_queue_connect(link->queues[i], link->device, connection);
+		if (rc < 0)
+			return rc;
+		json_array_append_new(ours,
+				      json_pack("[I, I]", (json_int_t)link->queues[i]->qp->qp_num,
+						(json_int_t)connection->psn));
+	}
+	return rc;
+}
+
+static int describe_link(const struct served_link *link, const struct offer *offer,
+			 const struct verbs_connection *connection, json_t *queues, json_t *answer)
+{
+	char gid[VERBS_GID_HEX];
+	json_t *text;
+
+	verbs_gid_to_hex(&link->device->gids[offer->gid_index].gid, gid);
+	text = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "gid", gid, "lid",
+			 (int)link->device->port_attr.lid, "mtu",
+			 (int)verbs_mtu_bytes(connection->mtu), "reads", connection->reads_in,
+			 "receives", (int)VERBS_RECEIVES, "queues", queues);
+	return json_object_update_new(answer, text) < 0 ? fail(-ENOMEM, "target is out of memory")
+							: 0;
+}
+
+static int connect_link(struct verbs_server *server, struct served_link *link,
+			const struct offer *offer, json_t *answer)
+{
+	struct link_call call = {.service = server->services[link->poller], .link = link};
+	struct verbs_connection connection;
+	json_t *queues = json_array();
+	int rc = describe_connection(server, offer, &connection);
+
+	if (rc == 0)
+		rc = connect_queues(link, offer, &connection, queues);
+	if (rc == 0)
+		rc = describe_link(link, offer, &connection, queues, answer);
+	json_decref(queues);
+	if (rc < 0)
+		return rc;
+	server->on_poller(server->arg, link->poller, adopt_on_poller, &call);
+	return call.result < 0 ? fail(call.result, "the target has no room for another link") : 0;
+}
+
+static int make_link(struct verbs_server *server, uint64_t connection, uint64_t id,
+		     const json_t *text, json_t *answer, struct served_link **out)
+{
+	struct verbs_devices *devices = server->host->devices;
+	struct served_link *link;
+	struct offer offer;
+	int rc;
+
+	if (!json_object_get(text, "queues"))
+		return fail(-ENOENT,
+			    "there is no such link, and no queue pairs are offered for it");
+	if (count_links(server, connection) >= VERBS_LINKS_MAX)
+		return fail(-ENOSPC, "this client has %d links already", VERBS_LINKS_MAX);
+	rc = parse_offer(devices, text, &offer);
+	if (rc == 0)
+		rc = served_link_create(server->services[server->next_poller % server->pollers],
+					&devices->devices[offer.device],
+					(uint32_t)json_array_size(offer.queues), &link);
+	if (rc < 0)
+		return rc;
+	link->owner = connection;
+	link->id = id;
+	link->poller = server->next_poller % server->pollers;
+	rc = connect_link(server, link, &offer, answer);
+	if (rc < 0) {
+		served_link_destroy(link);
+		return rc;
+	}
+	server->next_poller++;
+	LIST_INSERT_HEAD(&server->links, link, of_server);
+	*out = link;
+	return 0;
+}
+
+/* One that the client has lost: what is left of it here would stay until the client goes. */
+static void drop_replaced(struct verbs_server *server, uint64_t connection, const json_t *offer)
+{
+	const char *text = json_string_value(json_object_get(offer, "instead"));
+	struct served_link *link;
+	uint64_t id;
+
+	if (!text || sscanf(text, "%16" SCNx64, &id) != 1)
+		return;
+	link = find_link(server, connection, id);
+	if (link)
+		drop_link(server, link);
+}
+
+/* ---- what the engine asks for ---- */
+
+int verbs_server_grant(struct verbs_server *server, const struct grant *grant, json_t *description,
+		       struct grant **out)
+{
+	struct visit_list *visits = calloc(1, sizeof(*visits));
+	struct grant with = *grant;
+	int rc;
+
+	if (!visits)
+		return fail(-ENOMEM, "target is out of memory");
+	with.more = visits;
+	rc = grants_add(server->grants, &with, description, out);
+	if (rc < 0)
+		free(visits);
+	return rc;
+}
+
+static bool visits_already(const struct grant *grant, const struct served_link *link)
+{
+	const struct visit_list *visits = grant->more;
+	const struct visit *visit;
+
+	LIST_FOREACH (visit, visits, of_grant)
+		if (visit->on == link)
+			return true;
+	return false;
+}
+
+int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
+		      json_t *answer)
+{
+	uint64_t id, incarnation;
+	const char *id_text, *incarnation_text;
+	struct served_link *link;
+	bool is_new;
+	int rc = 0;
+
+	if (json_unpack((json_t *)(uintptr_t)offer, "{s:s, s:s}", "link", &id_text, "incarnation",
+			&incarnation_text) < 0 ||
+	    sscanf(id_text, "%16" SCNx64, &id) != 1 ||
+	    sscanf(incarnation_text, "%16" SCNx64, &incarnation) != 1)
+		return bad_offer();
+	if (incarnation != server->incarnation)
+		return fail(-ESTALE, "the target was restarted: open the segment again");
+	link = find_link(server, grant->connection, id);
+	is_new = !link;
+	if (is_new) {
+		drop_replaced(server, grant->connection, offer);
+		rc = make_link(server, grant->connection, id, offer, answer, &link);
+	} else if (visits_already(grant, link)) {
+		rc = fail(-EPROTO, "this link reaches the segment already");
+	}
+	if (rc < 0)
+		return rc;
+	rc = open_visit(server, grant, link, answer);
+	if (rc < 0 && is_new)
+		drop_link(server, link);
+	return rc;
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+void verbs_server_gone(struct verbs_server *server, uint64_t connection)
+{
+	struct served_link *link = LIST_FIRST(&server->links);
+
+	while (link) {
+		struct served_link *next = LIST_NEXT(link, of_server);
+
+		if (link->owner == connection)
+			drop_link(server, link);
+		link = next;
+	}
+}
+
+/* A link goes with the last that it was used for. */
+static void leave_link(struct verbs_server *server, struct visit *visit)
+{
+	struct served_link *link = visit->on;
+
+	close_visit(visit);
+	if (LIST_EMPTY(&link->visits))
+		drop_link(server, link);
+}
+
+/* Keys of a registration are good for every queue pair: only without any are they good for none. */
+static bool must_end_links(const struct verbs_server *server, int reason)
+{
+	if (reason != -EKEYREVOKED)
+		return false;
+	for (uint32_t i = 0; i < server->host->devices->count; i++)
+		if (!server->host->devices->devices[i].windows)
+			return true;
+	return false;
+}
+
+void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason)
+{
+	struct visit_list *visits;
+	struct visit *visit;
+
+	if (!grant)
+		return;
+	visits = grant->more;
+	grants_end(server->grants, grant, reason);
+	while ((visit = LIST_FIRST(visits)))
+		leave_link(server, visit);
+	if (must_end_links(server, reason))
+		verbs_server_gone(server, grant->connection);
+	/* Once each has begun a new turn, none has the grant in its hands any more. */
+	for (uint32_t i = 0; i < server->pollers; i++)
+		server->on_poller(server->arg, i, nothing, NULL);
+	grants_free(server->grants, grant);
+	free(visits);
+}
+
+int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t pollers,
+			transport_on_poller on_poller, void *arg, struct verbs_server **out)
+{
+	struct verbs_server *server = calloc(1, sizeof(*server));
+	int rc;
+
+	if (!server)
+		return fail(-ENOMEM, "out of memory");
+	server->host = host;
+	server->incarnation = incarnation;
+	server->pollers = pollers;
+	server->on_poller = on_poller;
+	server->arg = arg;
+	pthread_mutex_init(&server->lock, NULL);
+	LIST_INIT(&server->exports);
+	LIST_INIT(&server->links);
+	rc = grants_create(&server->grants);
+	for (uint32_t i = 0; rc == 0 && i < pollers; i++)
+		rc = verbs_service_create(host, server->grants, pollers, i, &server->services[i]);
+	if (rc < 0) {
+		verbs_server_destroy(server);
+		return rc;
+	}
+	*out = server;
+	return 0;
+}
+
+void verbs_server_destroy(struct verbs_server *server)
+{
+	if (!server)
+		return;
+	for (uint32_t i = 0; i < server->pollers; i++)
+		verbs_service_destroy(server->services[i]);
+	grants_destroy(server->grants);
+	pthread_mutex_destroy(&server->lock);
+	free(server);
+}
+
+struct transport_service *verbs_server_service(struct verbs_server *server, uint32_t poller)
+{
+	return (struct transport_service *)server->services[poller];
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * The target's side of verbs. The bytes of operations reach the memory of segments without us; what
+ * is left is to let them: registered memory, windows that open it to one client's queue pairs, the
+ * queue pairs themselves; and to serve what comes as messages: notifications and calls.
+ *
+ * The control thread makes and ends everything; the poller that a link was given to takes what
+ * comes in on it and sends the answers.
+ */
+#ifndef VERBS_VERBS_SERVE_H
+#define VERBS_VERBS_SERVE_H
+
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "transport/grants.h"
+#include "transport/transport.h"
+#include "transport/verbs/verbs_host.h"
+
+/** Links of one client: one for each of its pollers. */
+#define VERBS_LINKS_MAX SLU_POLLERS_MAX
+
+struct verbs_server;
+
+/** @return 0; -ENOMEM; -errno of epoll_create */
+int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t pollers,
+			transport_on_poller on_poller, void *arg, struct verbs_server **server);
+
+/** No poller runs its services any more, and nothing is granted or exported. Accepts NULL. */
+void verbs_server_destroy(struct verbs_server *server);
+
+/** What poller @p poller is to run. */
+struct transport_service *verbs_server_service(struct verbs_server *server, uint32_t poller);
+
+/** The descriptor that is readable when something has come for a service that slept. */
+int verbs_service_fd(const struct transport_service *service);
+
+/**
+ * Register a segment's memory with every device, with its rights. Any thread.
+ *
+ * @param ns  out: that it took
+ * @return    0; as verbs_register()
+ */
+int verbs_server_export(struct verbs_server *server, const struct export *export, uint64_t *ns);
+
+/** Control thread: nothing of it is granted any more; its inbox is left alone from now on. */
+void verbs_server_unexport(struct verbs_server *server, const struct export *export);
+
+/** Control thread: add @p grant. @return as grants_add() */
+int verbs_server_grant(struct verbs_server *server, const struct grant *grant, json_t *description,
+		       struct grant **out);
+
+/**
+ * Control thread: a client asks to reach what it was granted over one of its links (verbs_wire.h).
+ *
+ * @return 0; -ENOENT there is no such link, and no queue pairs were offered for one; -ESTALE it
+ *         means another life of this target; -EPROTO; -ENOSPC, -ENOMEM the device has no more
+ */
+int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
+		      json_t *answer);
+
+/**
+ * Control thread: when it returns the client cannot reach the segment any more. Where the device
+ * has no windows, that ends all links of the client. Accepts a NULL @p grant.
+ */
+void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason);
+
+/** Control thread: @p connection has ended, and so do its links. */
+void verbs_server_gone(struct verbs_server *server, uint64_t connection);
+
+#endif

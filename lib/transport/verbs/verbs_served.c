@@ -1,0 +1,717 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The poller's part of the target's side: notifications and calls that come in, answers that go. */
+#include "transport/verbs/verbs_served.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "transport/inbox.h"
+#include "transport/verbs/verbs_queue.h"
+#include "transport/verbs/verbs_serve.h"
+
+#define LINKS_MAX     65536u /* of one poller */
+#define LINKS_PER_CQ  32u
+#define TAKE          16
+#define DEPTH         (SERVED_SENDS + 8u) /* of a queue pair's sends: messages, and windows */
+#define INLINE_WANT   128u
+#define HELD_DEAD_MAX 4096u /* notifications of links that have gone */
+
+/** Receives of some links of one device come in by one completion queue. */
+struct receive_queue {
+	struct verbs_device *device;
+	struct ibv_cq *cq;
+	struct ibv_comp_channel *channel;
+	_Atomic uint32_t links; /* control thread counts, the poller asks whether there are any */
+	bool listed;            /* the service has it */
+	LIST_ENTRY(receive_queue) link;
+};
+
+/** A message that its inbox had no room for. */
+struct held {
+	struct inbox_lane *lane;
+	uint32_t cookie; /* of its link */
+	uint32_t client;
+	uint32_t tag;    /* notification */
+	uint32_t buffer; /* of the link: a call, or the receive that it took */
+	bool is_call;
+};
+
+/** A lane with calls that were not answered. */
+struct open_lane {
+	struct inbox_lane *lane;
+	uint32_t calls;
+};
+
+struct verbs_service {
+	struct transport_service base;
+	struct verbs_host *host;
+	const struct grants *grants;
+	uint32_t lane; /* of inboxes */
+	int epoll_fd;
+	uint32_t link_count;
+	uint32_t next_cookie;
+	uint32_t idle; /* turns */
+	LIST_HEAD(, served_link) links;
+	struct served_link **by_cookie; /* cookie % LINKS_MAX */
+	LIST_HEAD(, receive_queue) queues;
+	uint32_t lanes_count;
+	struct open_lane lanes[SLU_SEGMENTS_MAX];
+	uint32_t held_count;
+	uint32_t held_room;
+	struct held *held;
+};
+
+/* ---- sending ---- */
+
+static char *receive_buffer(const struct served_link *link, uint32_t index)
+{
+	return link->messages + (size_t)index * VERBS_MESSAGE_BYTES;
+}
+
+static char *send_buffer(const struct served_link *link)
+{
+	return receive_buffer(link, VERBS_RECEIVES + link->sent[0] % SERVED_SENDS);
+}
+
+static void fail_link(struct served_link *link)
+{
+	if (atomic_load_explicit(&link->failed, memory_order_relaxed))
+		return;
+	atomic_store(&link->failed, true);
+	for (uint32_t i = 0; i < link->count; i++)
+		verbs_queue_fail(link->queues[i]);
+}
+
+/* Bindings are signalled one by one, messages come back with those after them. */
+static void take_back(struct served_link *link, uint32_t queue)
+{
+	struct verbs_done done[TAKE];
+	uint32_t n;
+
+	if (link->sent[queue] == link->back[queue])
+		return;
+	n = link->queues[queue]->ops->poll(link->queues[queue], done, TAKE);
+	for (uint32_t i = 0; i < n; i++) {
+		link->back[queue] = done[i].id + 1;
+		if (done[i].status != IBV_WC_SUCCESS)
+			fail_link(link);
+		else if (link->bind[queue] == done[i].id + 1)
+			atomic_fetch_add(&link->bound, 1);
+	}
+}
+
+static bool post(struct served_link *link, uint32_t queue, struct verbs_work *work)
+{
+	work->id = link->sent[queue];
+	work->flags |= VERBS_SIGNALLED;
+	if (atomic_load_explicit(&link->failed, memory_order_relaxed) ||
+	    link->queues[queue]->ops->post(link->queues[queue], work, 1) != 1)
+		return false;
+	link->sent[queue]++;
+	return true;
+}
+
+/* A client that takes answers in at the rate of its calls always leaves room for them. */
+static void send_message(struct served_link *link, struct verbs_message *message, const void *data)
+{
+	struct verbs_work work = {.opcode = VERBS_SEND, .pieces = 1};
+	char *at = send_buffer(link);
+
+	if (link->sent[0] - link->back[0] >= SERVED_SENDS) {
+		fail_link(link);
+		return;
+	}
+	message->taken = link->taken;
+	memcpy(at, message, sizeof(*message));
+	if (message->length > 0)
+		memcpy(at + sizeof(*message), data, message->length);
+	work.piece[0] = (struct verbs_piece){.addr = (uintptr_t)at,
+					     .length = (uint32_t)sizeof(*message) + message->length,
+					     .lkey = link->registration->slices[0].lkey};
+	if (work.piece[0].length <= link->queues[0]->inline_bytes)
+		work.flags = VERBS_INLINE;
+	if (post(link, 0, &work))
+		link->taken = 0;
+	else
+		fail_link(link);
+}
+
+bool served_link_bind(struct served_link *link, uint32_t queue, struct ibv_mw *mw,
+		      const struct ibv_mw_bind_info *info, uint32_t key)
+{
+	struct verbs_work work = {
+		.opcode = VERBS_BIND_WINDOW, .window = mw, .bind_info = info, .rkey = key};
+
+	if (!post(link, queue, &work))
+		return false;
+	link->bind[queue] = link->sent[queue];
+	return true;
+}
+
+/* ---- receiving ---- */
+
+static int post_receive(struct served_link *link, uint32_t index)
+{
+	struct ibv_sge piece = {.addr = (uintptr_t)receive_buffer(link, index),
+				.length = VERBS_MESSAGE_BYTES,
+				.lkey = link->registration->slices[0].lkey};
+	struct ibv_recv_wr request = {.wr_id = (uint64_t)link->cookie << 32 | index,
+				      .sg_list = &piece,
+				      .num_sge = 1},
+			   *bad;
+
+	return ibv_post_recv(link->queues[0]->qp, &request, &bad);
+}
+
+/* It has been dealt with: the receive that it took is there for another. */
+static void put_back(struct served_link *link, uint32_t index)
+{
+	if (post_receive(link, index)) {
+		fail_link(link);
+		return;
+	}
+	if (++link->taken >= VERBS_CREDITS_EACH)
+		send_message(link, &(struct verbs_message){.type = VERBS_CREDITS}, NULL);
+}
+
+static void hold(struct verbs_service *service, struct served_link *link, const struct held *held)
+{
+	link->held++;
+	service->held[service->held_count++] = *held;
+}
+
+static struct inbox_lane *lane_of(const struct verbs_service *service, const struct grant *grant)
+{
+	return inbox_lane(grant->export->inbox, service->lane);
+}
+
+static struct grant *find_grant(const struct verbs_service *service, const struct served_link *link,
+				uint64_t subject)
+{
+	struct grant *grant;
+
+	if (grants_find(service->grants, link->owner, (uint32_t)subject, (uint32_t)(subject >> 32),
+			&grant) < 0)
+		return NULL;
+	return grant;
+}
+
+/* The right may have been withdrawn by now: then nobody is to be told. */
+static void on_notification(struct verbs_service *service, struct served_link *link, uint32_t tag,
+			    uint32_t buffer)
+{
+	const struct grant *grant = find_grant(service, link, link->subject);
+	struct inbox_lane *lane = grant ? lane_of(service, grant) : NULL;
+
+	if (!lane || !(grant->rights & SLU_RIGHT_WRITE) || inbox_notify(lane, grant->client, tag))
+		put_back(link, buffer);
+	else
+		hold(service, link,
+		     &(struct held){.lane = lane,
+				    .cookie = link->cookie,
+				    .client = grant->client,
+				    .tag = tag,
+				    .buffer = buffer});
+}
+
+static struct open_lane *find_lane(struct verbs_service *service, struct inbox_lane *lane)
+{
+	uint32_t i = 0;
+
+	while (i < service->lanes_count && service->lanes[i].lane != lane)
+		i++;
+	if (i == SLU_SEGMENTS_MAX)
+		return NULL;
+	if (i == service->lanes_count)
+		service->lanes[service->lanes_count++] = (struct open_lane){.lane = lane};
+	return &service->lanes[i];
+}
+
+/* @return false: no room */
+static bool deliver_call(struct verbs_service *service, struct served_link *link,
+			 struct inbox_lane *lane, uint32_t client, uint32_t buffer)
+{
+	const struct verbs_message *message = (const void *)receive_buffer(link, buffer);
+	uint64_t cookie = (uint64_t)link->cookie << 32 | message->slot;
+	struct open_lane *open = find_lane(service, lane);
+
+	if (!open || !inbox_call(lane, client, cookie, message + 1, message->length))
+		return false;
+	open->calls++;
+	return true;
+}
+
+static void refuse_call(struct served_link *link, uint32_t slot, int status)
+{
+	struct verbs_message answer = {
+		.type = VERBS_ANSWER, .status = (int16_t)status, .slot = slot};
+
+	send_message(link, &answer, NULL);
+}
+
+static void on_call(struct verbs_service *service, struct served_link *link, uint32_t buffer)
+{
+	const struct verbs_message *message = (const void *)receive_buffer(link, buffer);
+	const struct grant *grant =
+		find_grant(service, link, (uint64_t)message->generation << 32 | message->handle);
+	struct inbox_lane *lane = grant ? lane_of(service, grant) : NULL;
+
+	if (!lane) {
+		refuse_call(link, message->slot, -EKEYREVOKED);
+		put_back(link, buffer);
+	} else if (deliver_call(service, link, lane, grant->client, buffer)) {
+		put_back(link, buffer);
+	} else {
+		hold(service, link,
+		     &(struct held){.lane = lane,
+				    .cookie = link->cookie,
+				    .client = grant->client,
+				    .buffer = buffer,
+				    .is_call = true});
+	}
+}
+
+static void hostile(struct served_link *link, const char *what)
+{
+	log_warning("an RDMA link is closed: its client sent %s", what);
+	fail_link(link);
+}
+
+static void on_message(struct verbs_service *service, struct served_link *link,
+		       const struct ibv_wc *completion)
+{
+	uint32_t buffer = (uint32_t)completion->wr_id;
+	const struct verbs_message *message = (const void *)receive_buffer(link, buffer);
+
+	if (completion->byte_len < sizeof(*message) || message->reserved ||
+	    message->length != completion->byte_len - sizeof(*message)) {
+		hostile(link, "a message that cannot be");
+	} else if (message->type == VERBS_SUBJECT && message->length == 0) {
+		link->subject = (uint64_t)message->generation << 32 | message->handle;
+		put_back(link, buffer);
+	} else if (message->type == VERBS_CALL) {
+		on_call(service, link, buffer);
+	} else {
+		hostile(link, "an unknown message");
+	}
+}
+
+static void on_receive(struct verbs_service *service, const struct ibv_wc *completion)
+{
+	uint32_t cookie = (uint32_t)(completion->wr_id >> 32);
+	struct served_link *link = service->by_cookie[cookie % LINKS_MAX];
+
+	if (!link || link->cookie != cookie || link->failed)
+		return; /* it has been dropped */
+	if (completion->status != IBV_WC_SUCCESS)
+		fail_link(link);
+	else if (completion->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
+		on_notification(service, link, ntohl(completion->imm_data),
+				(uint32_t)completion->wr_id);
+	else
+		on_message(service, link, completion);
+}
+
+/* ---- what had no room ---- */
+
+/* @return was it dealt with? */
+static bool retry(struct verbs_service *service, const struct held *held)
+{
+	struct served_link *link = service->by_cookie[held->cookie % LINKS_MAX];
+	bool present = link && link->cookie == held->cookie;
+
+	if (held->is_call && !present)
+		return true;
+	if (held->is_call ? !deliver_call(service, link, held->lane, held->client, held->buffer)
+			  : !inbox_notify(held->lane, held->client, held->tag))
+		return false;
+	if (present) {
+		link->held--;
+		put_back(link, held->buffer);
+	}
+	return true;
+}
+
+static uint32_t retry_held(struct verbs_service *service)
+{
+	uint32_t kept = 0, before = service->held_count;
+
+	for (uint32_t i = 0; i < before; i++)
+		if (!retry(service, &service->held[i]))
+			service->held[kept++] = service->held[i];
+	service->held_count = kept;
+	return before - kept;
+}
+
+/* ---- answers ---- */
+
+static void send_answer(struct verbs_service *service, const struct inbox_answer *answer)
+{
+	uint32_t cookie = (uint32_t)(answer->cookie >> 32);
+	struct served_link *link = service->by_cookie[cookie % LINKS_MAX];
+	struct verbs_message message = {.type = VERBS_ANSWER,
+					.status = (int16_t)answer->status,
+					.length = answer->length,
+					.slot = (uint32_t)answer->cookie};
+
+	if (link && link->cookie == cookie && !link->failed)
+		send_message(link, &message, answer->data);
+}
+
+static uint32_t take_answers(struct verbs_service *service)
+{
+	struct inbox_answer answer;
+	uint32_t work = 0;
+
+	for (uint32_t i = 0; i < service->lanes_count;) {
+		struct open_lane *open = &service->lanes[i];
+
+		while (open->calls > 0 && inbox_answer(open->lane, &answer)) {
+			send_answer(service, &answer);
+			inbox_answer_done(open->lane);
+			open->calls--;
+			work++;
+		}
+		if (open->calls > 0)
+			i++;
+		else
+			*open = service->lanes[--service->lanes_count];
+	}
+	return work;
+}
+
+/* ---- the service ---- */
+
+static uint32_t take_receives(struct verbs_service *service)
+{
+	struct ibv_wc completions[TAKE];
+	struct receive_queue *queue;
+	uint32_t work = 0;
+
+	LIST_FOREACH (queue, &service->queues, link) {
+		int n = atomic_load_explicit(&queue->links, memory_order_relaxed)
+				? ibv_poll_cq(queue->cq, TAKE, completions)
+				: 0;
+
+		for (int i = 0; i < n; i++)
+			on_receive(service, &completions[i]);
+		work += n > 0 ? (uint32_t)n : 0;
+	}
+	return work;
+}
+
+static void take_all_back(struct verbs_service *service)
+{
+	struct served_link *link;
+
+	LIST_FOREACH (link, &service->links, of_service)
+		for (uint32_t i = 0; i < link->count; i++)
+			take_back(link, i);
+}
+
+static uint32_t run(struct transport_service *base)
+{
+	struct verbs_service *service = (struct verbs_service *)base;
+	uint32_t work = 0;
+
+	if (service->held_count > 0)
+		work += retry_held(service);
+	if (service->link_count == 0)
+		return work;
+	if (service->lanes_count > 0)
+		work += take_answers(service);
+	work += take_receives(service);
+	if (work > 0 || ++service->idle % TAKE == 0)
+		take_all_back(service);
+	return work;
+}
+
+static void take_events(struct receive_queue *queue)
+{
+	struct ibv_cq *cq;
+	void *context;
+
+	while (ibv_get_cq_event(queue->channel, &cq, &context) == 0)
+		ibv_ack_cq_events(cq, 1);
+}
+
+static bool is_binding(const struct verbs_service *service)
+{
+	const struct served_link *link;
+
+	LIST_FOREACH (link, &service->links, of_service)
+		for (uint32_t i = 0; i < link->count; i++)
+			if (link->sent[i] != link->back[i])
+				return true;
+	return false;
+}
+
+/* What came before the queues were armed tells nobody: look once more. */
+static bool pending(struct transport_service *base)
+{
+	struct verbs_service *service = (struct verbs_service *)base;
+	struct receive_queue *queue;
+
+	for (uint32_t i = 0; i < service->lanes_count; i++)
+		if (inbox_answers_pending(service->lanes[i].lane))
+			return true;
+	if (service->held_count > 0 || is_binding(service))
+		return true;
+	LIST_FOREACH (queue, &service->queues, link) {
+		take_events(queue);
+		ibv_req_notify_cq(queue->cq, 0);
+	}
+	return take_receives(service) > 0;
+}
+
+/* ---- life ---- */
+
+int verbs_service_create(struct verbs_host *host, const struct grants *grants, uint32_t pollers,
+			 uint32_t poller, struct verbs_service **out)
+{
+	struct verbs_service *service = calloc(1, sizeof(*service));
+
+	if (!service)
+		return fail(-ENOMEM, "out of memory");
+	service->base.run = run;
+	service->base.pending = pending;
+	service->host = host;
+	service->grants = grants;
+	service->lane = pollers + poller;
+	LIST_INIT(&service->links);
+	LIST_INIT(&service->queues);
+	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	service->by_cookie = calloc(LINKS_MAX, sizeof(struct served_link *));
+	if (service->epoll_fd < 0 || !service->by_cookie) {
+		verbs_service_destroy(service);
+		return fail(-ENOMEM, "cannot make a service: %s", strerror(errno));
+	}
+	*out = service;
+	return 0;
+}
+
+static void receive_queue_destroy(struct receive_queue *queue)
+{
+	if (queue->cq)
+		ibv_destroy_cq(queue->cq);
+	if (queue->channel)
+		ibv_destroy_comp_channel(queue->channel);
+	free(queue);
+}
+
+void verbs_service_destroy(struct verbs_service *service)
+{
+	struct receive_queue *queue;
+
+	if (!service)
+		return;
+	while ((queue = LIST_FIRST(&service->queues))) {
+		LIST_REMOVE(queue, link);
+		receive_queue_destroy(queue);
+	}
+	if (service->epoll_fd >= 0)
+		close(service->epoll_fd);
+	free(service->by_cookie);
+	free(service->held);
+	free(service);
+}
+
+int verbs_service_fd(const struct transport_service *service)
+{
+	return ((const struct verbs_service *)service)->epoll_fd;
+}
+
+static int receive_queue_create(struct verbs_service *service, struct verbs_device *device,
+				struct receive_queue **out)
+{
+	struct receive_queue *queue = calloc(1, sizeof(*queue));
+	struct epoll_event event = {.events = EPOLLIN};
+	int entries = (int)(2 * LINKS_PER_CQ * VERBS_RECEIVES); /* and what dead ones left */
+
+	if (!queue)
+		return fail(-ENOMEM, "target is out of memory");
+	queue->device = device;
+	if (entries > device->attr.max_cqe)
+		entries = device->attr.max_cqe;
+	queue->channel = ibv_create_comp_channel(device->context);
+	if (queue->channel)
+		queue->cq = ibv_create_cq(device->context, entries, NULL, queue->channel, 0);
+	if (!queue->cq || fcntl(queue->channel->fd, F_SETFL, O_NONBLOCK) < 0 ||
+	    epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, queue->channel->fd, &event) < 0) {
+		int error = errno;
+
+		receive_queue_destroy(queue);
+		return fail(-error, "%s has no completion queue for us: %s", device->name,
+			    strerror(error));
+	}
+	*out = queue;
+	return 0;
+}
+
+/* The control thread looks; the list changes while it waits for the poller. */
+static struct receive_queue *find_queue(const struct verbs_service *service,
+					const struct verbs_device *device)
+{
+	struct receive_queue *queue;
+
+	LIST_FOREACH (queue, &service->queues, link)
+		if (queue->device == device && atomic_load(&queue->links) < LINKS_PER_CQ)
+			return queue;
+	return NULL;
+}
+
+static int make_queue(struct verbs_device *device, struct served_link *link, uint32_t index)
+{
+	const struct verbs_queue_options options = {.depth = DEPTH,
+						    .receives = index == 0 ? VERBS_RECEIVES : 0,
+						    .inline_bytes = INLINE_WANT,
+						    .binds = device->windows,
+						    .receive_cq = link->receives->cq};
+	int rc = verbs_queue_create(device, &options, &link->queues[index]);
+
+	if (rc < 0)
+		return rc;
+	link->count++;
+	return verbs_queue_initialise(link->queues[index], device,
+				      IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE);
+}
+
+static int make_messages(struct served_link *link)
+{
+	size_t bytes = (size_t)(VERBS_RECEIVES + SERVED_SENDS) * VERBS_MESSAGE_BYTES;
+
+	link->messages = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+	if (!link->messages)
+		return fail(-ENOMEM, "target is out of memory");
+	return verbs_register(link->device, link->messages, bytes, IBV_ACCESS_LOCAL_WRITE,
+			      &link->registration);
+}
+
+int served_link_create(struct verbs_service *service, struct verbs_device *device, uint32_t queues,
+		       struct served_link **out)
+{
+	struct served_link *link = calloc(1, sizeof(*link));
+	int rc = 0;
+
+	if (!link)
+		return fail(-ENOMEM, "target is out of memory");
+	link->device = device;
+	link->receives = find_queue(service, device);
+	if (!link->receives) {
+		rc = receive_queue_create(service, device, &link->receives);
+	}
+	if (rc < 0) {
+		free(link);
+		return rc;
+	}
+	atomic_fetch_add(&link->receives->links, 1);
+	rc = make_messages(link);
+	for (uint32_t i = 0; rc == 0 && i < queues; i++)
+		rc = make_queue(device, link, i);
+	if (rc < 0) {
+		served_link_destroy(link);
+		return rc;
+	}
+	*out = link;
+	return 0;
+}
+
+void served_link_destroy(struct served_link *link)
+{
+	for (uint32_t i = 0; i < link->count; i++) {
+		verbs_queue_fail(link->queues[i]);
+		verbs_queue_destroy(link->queues[i]);
+	}
+	if (atomic_fetch_sub(&link->receives->links, 1) == 1 && !link->receives->listed)
+		receive_queue_destroy(link->receives);
+	verbs_deregister(link->registration);
+	free(link->messages);
+	free(link);
+}
+
+/* Room for all that the links can have us hold, and for some of those that have gone. */
+static int make_room(struct verbs_service *service)
+{
+	uint32_t needed = (service->link_count + 1) * VERBS_RECEIVES + HELD_DEAD_MAX;
+	struct held *larger;
+
+	if (needed <= service->held_room)
+		return 0;
+	larger = realloc(service->held, 2 * needed * sizeof(*larger));
+	if (!larger)
+		return -ENOMEM;
+	service->held = larger;
+	service->held_room = 2 * needed;
+	return 0;
+}
+
+int verbs_service_adopt(struct verbs_service *service, struct served_link *link)
+{
+	if (service->link_count == LINKS_MAX / 2)
+		return -ENOSPC;
+	if (make_room(service) < 0)
+		return -ENOMEM;
+	while (service->by_cookie[service->next_cookie % LINKS_MAX])
+		service->next_cookie++;
+	link->cookie = service->next_cookie++;
+	for (uint32_t i = 0; i < VERBS_RECEIVES; i++)
+		if (post_receive(link, i))
+			return -ENOMEM;
+	if (!link->receives->listed)
+		LIST_INSERT_HEAD(&service->queues, link->receives, link);
+	link->receives->listed = true;
+	service->by_cookie[link->cookie % LINKS_MAX] = link;
+	LIST_INSERT_HEAD(&service->links, link, of_service);
+	service->link_count++;
+	return 0;
+}
+
+/* The oldest notifications of links that have gone make room, once there are very many. */
+static void bound_held(struct verbs_service *service)
+{
+	uint32_t dead = 0, kept = 0;
+
+	for (uint32_t i = service->held_count; i-- > 0;) {
+		const struct served_link *link =
+			service->by_cookie[service->held[i].cookie % LINKS_MAX];
+
+		if (!link || link->cookie != service->held[i].cookie)
+			if (++dead > HELD_DEAD_MAX)
+				service->held[i].lane = NULL;
+	}
+	for (uint32_t i = 0; i < service->held_count; i++)
+		if (service->held[i].lane)
+			service->held[kept++] = service->held[i];
+	service->held_count = kept;
+}
+
+void verbs_service_drop(struct verbs_service *service, struct served_link *link)
+{
+	if (service->by_cookie[link->cookie % LINKS_MAX] != link)
+		return; /* it was never adopted */
+	LIST_REMOVE(link, of_service);
+	service->by_cookie[link->cookie % LINKS_MAX] = NULL;
+	service->link_count--;
+	if (link->held > 0)
+		bound_held(service);
+}
+
+void verbs_service_forget(struct verbs_service *service, const struct export *export)
+{
+	const struct inbox_lane *lane = inbox_lane(export->inbox, service->lane);
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < service->lanes_count; i++)
+		if (service->lanes[i].lane == lane)
+			service->lanes[i--] = service->lanes[--service->lanes_count];
+	for (uint32_t i = 0; i < service->held_count; i++)
+		if (service->held[i].lane != lane)
+			service->held[kept++] = service->held[i];
+	service->held_count = kept;
+}
