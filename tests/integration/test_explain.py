@@ -135,6 +135,18 @@ def without_rdma():
         target.stop()
 
 
+@case("an RDMA device that is named and is not there is an error, and is named")
+def named_device():
+    with Target(size="8M") as target:
+        for program, *args in ((harness.INITIATOR, "--remote_segment", target.name),
+                               (harness.INITIATOR, "explain", "--remote_segment", target.name),
+                               (harness.TARGET, "--segment", f"{unique()}=1M")):
+            result = run([program, *args, "--rdma-device", "nosuch0:1"])
+            equal(result.code, 1, "exit code", result)
+            check("nosuch0" in result.err, "the device is not named", result)
+        target.stop()
+
+
 @case("--no-rdma uses no device: verbs cannot be taken, and that is the reason")
 def no_rdma():
     with Target("--no-rdma", size="8M") as target:
