@@ -179,8 +179,10 @@ static void print_way(const struct path *path)
 
 	printf(LABEL "connected to %s as %s", "", remote->address ? remote->address : "unknown",
 	       remote->identity ? remote->identity : "unknown");
-	if (remote->transport == SLU_TRANSPORT_TCP)
-		printf(", %u data connections, %s", remote->connections,
+	if (remote->transport == SLU_TRANSPORT_TCP || remote->transport == SLU_TRANSPORT_VERBS)
+		printf(", %u %s, %s", remote->connections,
+		       remote->transport == SLU_TRANSPORT_TCP ? "data connections"
+							      : "queue pairs of all pollers",
 		       remote->encrypted ? "encrypted" : "NOT encrypted");
 	putchar('\n');
 	report_rdma_print(&path->remote, &path->local, stdout);

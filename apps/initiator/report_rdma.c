@@ -32,8 +32,7 @@ void report_rdma_print(const struct slu_remote_info *remote, const struct slu_re
 	struct rdma_figures figures;
 
 	if (remote->path[0])
-		fprintf(out, LABEL "%s; %u queue pair%s\n", "", remote->path, remote->connections,
-			remote->connections == 1 ? "" : "s");
+		fprintf(out, LABEL "%s\n", "", remote->path);
 	if (report_rdma_figures(remote, &figures))
 		print_figures(&figures, out);
 	if (buffers->devices)
