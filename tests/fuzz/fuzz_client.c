@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An initiator at a target that answers anything: a grant is mapped within bounds, or refused. */
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -16,6 +19,9 @@
 #include "transport/transport.h"
 
 #define SEGMENT_BYTES 65536
+#define TURNS         6  /* of the target, then it says all that is left */
+#define TURN_MS       10 /* that it waits for the client's next message */
+#define PATIENCE_US   5000000
 
 static struct client_pool *pool;
 static struct endpoint endpoint = {.is_unix = true};
@@ -33,14 +39,14 @@ static int sealed_memory(size_t length)
 	return fd;
 }
 
-/* All of the answer at once, the descriptors with its first byte. */
-static void send_input(int fd)
+/* @p length bytes at once, the descriptors with the first. */
+static void send_bytes(int fd, const uint8_t *bytes, size_t length)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(fds))];
 	} control = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)input, .iov_len = input_size};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
 	struct msghdr header = {.msg_iov = &iov,
 				.msg_iovlen = 1,
 				.msg_control = control.bytes,
@@ -51,6 +57,29 @@ static void send_input(int fd)
 	control.align.cmsg_len = CMSG_LEN(sizeof(fds));
 	memcpy(CMSG_DATA(&control.align), fds, sizeof(fds));
 	sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* A message each time that the client has said something, so that answers follow what they answer:
+ * they would be nothing but hostile else. */
+static void send_input(int fd)
+{
+	struct pollfd said = {.fd = fd, .events = POLLIN};
+	char request[4096];
+	size_t at = 0;
+
+	for (int turn = 0; turn < TURNS && input_size - at > 4; turn++) {
+		uint32_t length;
+
+		memcpy(&length, input + at, sizeof(length));
+		if (length > input_size - at - 4)
+			break;
+		if (poll(&said, 1, TURN_MS) > 0 && recv(fd, request, sizeof(request), 0) <= 0)
+			return;
+		send_bytes(fd, input + at, 4 + length);
+		at += 4 + length;
+	}
+	if (at < input_size)
+		send_bytes(fd, input + at, input_size - at);
 }
 
 static void *target(void *arg)
@@ -124,15 +153,34 @@ static void on_totals(void *arg, struct client_totals *totals)
 	*totals = (struct client_totals){.operations = 1};
 }
 
+static void on_answered(void *arg, int error, const json_t *answer)
+{
+	if (error > 0 || json_is_object(answer) != (error == 0))
+		abort();
+	atomic_fetch_add((_Atomic unsigned *)arg, 1);
+}
+
+static void ask(struct session *session)
+{
+	json_t *offer = json_pack("{s:i}", "qpn", 1), *answer = NULL;
+	int rc = session_ask(session, offer, PATIENCE_US, &answer);
+
+	if (rc == -ETIMEDOUT || json_is_object(answer) != (rc == 0))
+		abort();
+	json_decref(answer);
+	json_decref(offer);
+}
+
 static void open_session(struct client *client)
 {
+	_Atomic unsigned answered = 0;
 	static const struct session_callbacks callbacks = {.lost = on_lost, .totals = on_totals};
 	static const enum slu_transport transports[] = {SLU_TRANSPORT_SHM};
 	const struct session_request request = {.segment = "fuzz",
 						.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE,
 						.transports = transports,
 						.transport_count = 1,
-						.timeout_us = 5000000,
+						.timeout_us = PATIENCE_US,
 						.callbacks = &callbacks};
 	struct client_grant grant;
 	struct session *session;
@@ -142,8 +190,12 @@ static void open_session(struct client *client)
 		return;
 	use(&grant, request.rights);
 	client_grant_free(&grant);
-	session_usage(session, 5000000, &cpu_ns);
+	session_ask_async(session, json_pack("{s:i}", "qpn", 2), on_answered, &answered);
+	ask(session);
+	session_usage(session, PATIENCE_US, &cpu_ns);
 	session_close(session);
+	if (answered != 1)
+		abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -153,7 +205,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	input_size = fuzz_messages(data, size, "", &wire);
 	input = wire;
-	if (client_connect(pool, &endpoint, "fuzz", 5000000, &client) == 0) {
+	if (client_connect(pool, &endpoint, "fuzz", PATIENCE_US, &client) == 0) {
 		const struct client_welcome *welcome = client_welcome(client);
 
 		if (strlen(welcome->target) > SLU_NAME_MAX ||

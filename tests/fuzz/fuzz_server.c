@@ -44,6 +44,22 @@ static int on_open(void *arg, const struct peer_info *peer, const char *segment,
 	return 1;
 }
 
+static json_t *on_describe(void *arg, const struct peer_info *peer)
+{
+	(void)arg;
+	return json_pack("{s:{s:b}}", "verbs", "unix", peer->is_unix);
+}
+
+static int on_path(void *client, const json_t *offer, json_t *answer)
+{
+	if (!client || !json_is_object(offer))
+		abort();
+	if (json_object_get(offer, "refuse"))
+		return fail(-ENOSPC, "no path is left");
+	json_object_set_new(answer, "back", json_deep_copy(offer));
+	return 0;
+}
+
 static void on_moved(void *client, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
 {
 	(void)operations;
@@ -68,8 +84,12 @@ static void on_attach(void *arg, struct stream *stream, uint64_t connection)
 	stream_close(stream);
 }
 
-static const struct server_callbacks callbacks = {
-	.open = on_open, .moved = on_moved, .close = on_close, .attach = on_attach};
+static const struct server_callbacks callbacks = {.describe = on_describe,
+						  .open = on_open,
+						  .path = on_path,
+						  .moved = on_moved,
+						  .close = on_close,
+						  .attach = on_attach};
 
 static int dial(bool over_tcp)
 {

@@ -28,6 +28,7 @@
 #define DESCRIPTORS   3u
 #define PATIENCE_US   60000000u
 #define IMPATIENCE_US 20000u
+#define PACE_MS       1
 
 #define must(condition)                                                                            \
 	do {                                                                                       \
@@ -41,7 +42,7 @@ static struct random dice; /* the target's; the client's choices are made by the
 static struct client_pool *pool;
 static struct endpoint unix_end = {.is_unix = true}, tcp_end;
 static int unix_listener, tcp_listener;
-static _Atomic uint64_t taken, opened;
+static _Atomic uint64_t taken, opened, answers;
 static _Atomic bool behaves, over;
 
 static uint32_t below(uint32_t n)
@@ -99,6 +100,49 @@ static const char *number(void)
 	return text;
 }
 
+/* ---- what the client has asked on this connection ---- */
+
+#define ASKS 256u /* the latest ones */
+
+static long open_heard = -1; /* session of an open that was not answered */
+static uint32_t asks_heard;
+static uint32_t asked_on[ASKS]; /* session, by request */
+
+/* Reads along: what is cut in two is missed, and one answer fewer is right. */
+static void note_asks(const char *text, const char *end)
+{
+	while ((text = memchr(text, '{', (size_t)(end - text)))) {
+		unsigned session, request;
+
+		if (sscanf(text, "{\"type\":\"open\",\"session\":%u", &session) == 1)
+			open_heard = session;
+		if (sscanf(text, "{\"type\":\"path\",\"session\":%u,\"request\":%u", &session,
+			   &request) == 2) {
+			asked_on[request % ASKS] = session;
+			asks_heard = request + 1;
+		}
+		text++;
+	}
+}
+
+/* To one of the latest, mostly with what an answer has; seldom to what was never asked. */
+static void say_answer(struct wire *wire)
+{
+	static const char *const odd[] = {"[]", "null", "7", "\"{}\""};
+	uint32_t back = 1 + below(asks_heard < 8 ? asks_heard : 8);
+	uint32_t request = asks_heard - back + (below(2000) ? 0 : back);
+	uint32_t session = below(2000) ? asked_on[request % ASKS] : below(8);
+
+	if (below(4) == 0)
+		say(wire,
+		    "{\"type\":\"refused\",\"session\":%u,\"request\":%u,\"error\":%s,"
+		    "\"text\":\"no\"}",
+		    session, request, below(9) ? "28" : number());
+	else
+		say(wire, "{\"type\":\"path\",\"session\":%u,\"request\":%u,\"answer\":%s}",
+		    session, request, below(20) ? "{\"qpn\":5,\"keys\":[1,2]}" : odd[below(4)]);
+}
+
 static void say_welcome(struct wire *wire)
 {
 	bool odd = !behaves && below(8) == 0;
@@ -106,11 +150,15 @@ static void say_welcome(struct wire *wire)
 	say(wire,
 	    "{\"type\":\"welcome\",\"version\":%s,\"name\":\"%s\",\"incarnation\":\"%s\","
 	    "\"pid\":%s,\"boot_id\":\"x\",\"identity\":\"me\",\"token\":\"t\",\"socket\":%s,"
-	    "\"tcp\":%s}",
-	    odd ? number() : "2", odd && below(4) == 0 ? "a\\nb" : "storm",
+	    "\"tcp\":%s,\"transports\":%s}",
+	    odd        ? number()
+	    : below(8) ? "3"
+		       : "2",
+	    odd && below(4) == 0 ? "a\\nb" : "storm",
 	    odd && below(4) == 0 ? "-12" : "00000000deadbeef", odd ? number() : "1",
 	    odd ? number() : "null",
-	    odd ? "{\"host\":\"x\",\"port\":70000,\"tls\":1,\"plain\":0}" : "null");
+	    odd ? "{\"host\":\"x\",\"port\":70000,\"tls\":1,\"plain\":0}" : "null",
+	    odd && below(4) == 0 ? number() : "{\"verbs\":{\"gid\":\"fe80::1\"}}");
 }
 
 static void say_opened(struct wire *wire, const char *session)
@@ -122,14 +170,32 @@ static void say_opened(struct wire *wire, const char *session)
 	    below(50) ? "{}" : "7");
 }
 
+/* What was asked to be opened, mostly; else a session that is open, or none. */
+static void open_something(struct wire *wire)
+{
+	char session[16];
+
+	if (open_heard < 0 || below(200) == 0) {
+		say_opened(wire, number());
+		return;
+	}
+	snprintf(session, sizeof(session), "%ld", open_heard);
+	say_opened(wire, session);
+	open_heard = -1;
+}
+
 static void say_something(struct wire *wire)
 {
-	static const char *const plain[] = {"welcome", "attached", "hello",
-					    "",        "opened",   "refused"};
-	uint32_t what = below(24);
+	static const char *const plain[] = {"welcome", "attached", "hello", "",
+					    "opened",  "refused",  "path"};
+	uint32_t what = below(32);
 
-	if (what < 8)
-		say(wire, "{\"type\":\"%s\"}", what < 4 ? "ping" : "pong");
+	if (what >= 24 && asks_heard > 0)
+		say_answer(wire);
+	else if (what >= 20 && open_heard >= 0)
+		open_something(wire);
+	else if (what < 8 || below(60)) /* most of the rest ends what has begun */
+		say(wire, "{\"type\":\"%s\"}", below(50) ? "pong" : "ping");
 	else if (what < 12)
 		say(wire, "{\"type\":\"usage\",\"cpu_ns\":%s}", number());
 	else if (what < 16)
@@ -138,10 +204,10 @@ static void say_something(struct wire *wire)
 	else if (what < 20)
 		say(wire, "{\"type\":\"refused\",\"session\":%s,\"error\":%s,\"text\":\"no\"}",
 		    number(), below(9) ? "13" : number());
-	else if (below(60))
-		say_opened(wire, number());
+	else if (below(2))
+		open_something(wire);
 	else
-		say(wire, "{\"type\":\"%s\"}", plain[below(6)]);
+		say(wire, "{\"type\":\"%s\"}", plain[below(7)]);
 }
 
 static void spoil(struct wire *wire, uint32_t begin)
@@ -151,8 +217,10 @@ static void spoil(struct wire *wire, uint32_t begin)
 
 static void make_burst(struct wire *wire)
 {
+	uint32_t length = below(20) ? 1 + below(256) : BURST; /* mostly a few: the client's turn */
+
 	wire->length = 0;
-	while (wire->length < BURST) {
+	while (wire->length < length) {
 		uint32_t begin = wire->length;
 
 		say_something(wire);
@@ -184,10 +252,31 @@ static ssize_t send_some(int fd, const uint8_t *bytes, size_t length, bool with_
 	return sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* Read what is there. @return false: it hung up */
+static bool hear(int fd)
+{
+	static char text[65536];
+	ssize_t rc = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+	if (rc == 0 || (rc < 0 && errno != EAGAIN))
+		return false;
+	rc = rc > 0 ? rc : 0;
+	text[rc] = '\0';
+	note_asks(text, text + rc);
+	return true;
+}
+
+/* Give the client time to say something: what answers nothing ends most connections. */
+static bool wait_and_hear(int fd)
+{
+	struct pollfd said = {.fd = fd, .events = POLLIN};
+
+	return poll(&said, 1, below(8) ? PACE_MS : 0) == 0 || hear(fd);
+}
+
 /* Reads what is said back, or the client would give us up. @return false: it hung up */
 static bool deliver(int fd, bool is_unix, const struct wire *wire)
 {
-	static char waste[65536];
 	uint32_t at = 0;
 
 	while (at < wire->length) {
@@ -196,11 +285,8 @@ static bool deliver(int fd, bool is_unix, const struct wire *wire)
 		ssize_t rc;
 
 		must(poll(&ready, 1, PATIENCE_US / 1000) == 1); /* else the client hangs */
-		if (ready.revents & (POLLIN | POLLHUP | POLLERR)) {
-			rc = recv(fd, waste, sizeof(waste), MSG_DONTWAIT);
-			if (rc == 0 || (rc < 0 && errno != EAGAIN))
-				return false;
-		}
+		if (ready.revents & (POLLIN | POLLHUP | POLLERR) && !hear(fd))
+			return false;
 		if (!(ready.revents & POLLOUT))
 			continue;
 		rc = send_some(fd, wire->bytes + at, below(8) ? left : 1 + below(left),
@@ -215,14 +301,19 @@ static bool deliver(int fd, bool is_unix, const struct wire *wire)
 static void rage(int fd, bool is_unix)
 {
 	static struct wire wire;
-	uint32_t bursts = below(60);
+	uint32_t bursts = below(1000);
 	bool open = true;
 
 	wire.length = 0;
+	asks_heard = 0;
+	open_heard = -1;
 	if (below(30))
 		say_welcome(&wire);
 	open = deliver(fd, is_unix, &wire);
 	while (open && bursts-- > 0) {
+		open = wait_and_hear(fd);
+		if (!open)
+			break;
 		make_burst(&wire);
 		open = deliver(fd, is_unix, &wire);
 	}
@@ -248,19 +339,25 @@ static void tell(int fd, const struct wire *wire)
 	must(send(fd, wire->bytes, wire->length, MSG_NOSIGNAL) == (ssize_t)wire->length);
 }
 
-/* One session is opened, and the connection closed by the client. */
+/* One session is opened and one path made, and the connection closed by the client. */
 static void behave(int fd)
 {
-	static struct wire welcome, opened;
+	static struct wire welcome, opened, path;
 
-	welcome.length = opened.length = 0;
-	say_welcome(&welcome);
+	welcome.length = opened.length = path.length = 0;
+	do {
+		welcome.length = 0;
+		say_welcome(&welcome);
+	} while (!memmem(welcome.bytes, welcome.length, "\"version\":3", 11));
+	say(&path, "{\"type\":\"path\",\"session\":0,\"request\":0,\"answer\":{\"qpn\":5}}");
 	say(&opened, "{\"type\":\"opened\",\"session\":0,\"transport\":\"shm\",\"length\":4096,"
 		     "\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}");
 	must(heard(fd, "\"hello\""));
 	tell(fd, &welcome);
 	must(heard(fd, "\"open\""));
 	tell(fd, &opened);
+	must(heard(fd, "\"path\""));
+	tell(fd, &path);
 	must(heard(fd, "\"bye\""));
 }
 
@@ -311,6 +408,8 @@ static void listen_somewhere(void)
 struct use {
 	struct session *session;
 	_Atomic uint32_t losses;
+	uint32_t asked;            /* without waiting */
+	_Atomic uint32_t answered; /* as often, when the session is closed */
 };
 
 static void on_lost(void *arg, int error)
@@ -349,6 +448,40 @@ static int open_session(struct client *client, struct use *use, uint64_t timeout
 	return 0;
 }
 
+static void on_answered(void *arg, int error, const json_t *answer)
+{
+	struct use *use = arg;
+
+	must(error <= 0 && json_is_object(answer) == (error == 0));
+	must(error == 0 || slu_last_error()[0]);
+	atomic_fetch_add(&use->answered, 1);
+	atomic_fetch_add(&answers, error == 0);
+}
+
+static int ask(struct use *use, uint64_t timeout_us)
+{
+	json_t *offer = json_pack("{s:i, s:[i,i]}", "qpn", 1, "keys", 2, 3), *answer = NULL;
+	int rc = session_ask(use->session, offer, timeout_us, &answer);
+
+	must(rc <= 0 && json_is_object(answer) == (rc == 0));
+	atomic_fetch_add(&answers, rc == 0);
+	json_decref(answer);
+	json_decref(offer);
+	return rc;
+}
+
+static void ask_without_waiting(struct use *use)
+{
+	must(session_ask_async(use->session, json_pack("{s:i}", "qpn", 7), on_answered, use) == 0);
+	use->asked++;
+}
+
+static void close_session(struct use *use)
+{
+	session_close(use->session);
+	must(atomic_load(&use->answered) == use->asked);
+}
+
 static void visit(uint64_t serial)
 {
 	struct use uses[SESSIONS] = {0};
@@ -362,13 +495,19 @@ static void visit(uint64_t serial)
 		for (uint32_t n = 0; open_session(client, &uses[i], IMPATIENCE_US) < 0 && n < 8;)
 			n++;
 	for (uint32_t n = 0; n < 100; n++) {
-		struct session *session = uses[n % SESSIONS].session;
+		struct use *use = &uses[n % SESSIONS];
 
-		if (session)
-			session_usage(session, IMPATIENCE_US, &cpu_ns);
+		if (!use->session)
+			continue;
+		if (n % 3 == 0)
+			ask_without_waiting(use);
+		if (n % 3 == 1)
+			ask(use, IMPATIENCE_US);
+		else
+			session_usage(use->session, IMPATIENCE_US, &cpu_ns);
 	}
 	for (uint32_t i = 0; i < SESSIONS; i++)
-		session_close(uses[(i + serial) % SESSIONS].session);
+		close_session(&uses[(i + serial) % SESSIONS]);
 	client_release(client);
 }
 
@@ -394,6 +533,7 @@ static void expect_good_service(void)
 
 		must(client_connect(pool, ends[i], "ram", PATIENCE_US, &client) == 0);
 		must(open_session(client, &use, PATIENCE_US) == 0);
+		must(ask(&use, PATIENCE_US) == 0);
 		must(use.losses == 0);
 		session_close(use.session);
 		client_release(client);
@@ -430,8 +570,9 @@ int main(int argc, char **argv)
 	control_thread_stop(options.control);
 	close(unix_listener);
 	close(tcp_listener);
-	printf("%llu messages on %llu connections with %llu sessions, seed %s: nothing broke\n",
+	printf("%llu messages on %llu connections with %llu sessions and %llu answers, seed %s: "
+	       "nothing broke\n",
 	       (unsigned long long)taken, (unsigned long long)visits, (unsigned long long)opened,
-	       argc > 2 ? argv[2] : "1");
+	       (unsigned long long)answers, argc > 2 ? argv[2] : "1");
 	return 0;
 }

@@ -46,7 +46,7 @@ static struct sockaddr_un path;
 static socklen_t path_length;
 static union address tcp;
 static _Atomic int clients;
-static _Atomic uint64_t attached, taken;
+static _Atomic uint64_t attached, taken, paths;
 static uint64_t right_tokens; /* sent, each as a whole */
 static char token[64];        /* of the client that behaves */
 
@@ -90,6 +90,26 @@ static int on_open(void *arg, const struct peer_info *peer, const char *segment,
 	return 1;
 }
 
+static json_t *on_describe(void *arg, const struct peer_info *peer)
+{
+	(void)arg;
+	return peer->connection % 3
+		       ? json_pack("{s:{s:I}}", "verbs", "number", (json_int_t)peer->connection)
+		       : NULL;
+}
+
+/* What an offer may hold is taken as a transport would, and sent back: some of it is too long. */
+static int on_path(void *client, const json_t *offer, json_t *answer)
+{
+	must(client && json_is_object(offer));
+	atomic_fetch_add(&paths, 1);
+	if (json_object_get(offer, "refuse"))
+		return fail(-ENOSPC, "no path is left");
+	json_object_set_new(answer, "back", json_deep_copy(offer));
+	json_object_set_new(answer, "again", json_deep_copy(offer));
+	return 0;
+}
+
 static void on_moved(void *client, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)
 {
 	(void)operations;
@@ -113,8 +133,12 @@ static void on_attach(void *arg, struct stream *stream, uint64_t connection)
 	stream_close(stream);
 }
 
-static const struct server_callbacks callbacks = {
-	.open = on_open, .moved = on_moved, .close = on_close, .attach = on_attach};
+static const struct server_callbacks callbacks = {.describe = on_describe,
+						  .open = on_open,
+						  .path = on_path,
+						  .moved = on_moved,
+						  .close = on_close,
+						  .attach = on_attach};
 
 static void start_target(void)
 {
@@ -157,12 +181,13 @@ static void put(struct wire *wire, const void *bytes, uint32_t length)
 
 __attribute__((format(printf, 2, 3))) static void say(struct wire *wire, const char *format, ...)
 {
-	char text[2048];
+	static char text[MESSAGE_MAX_BYTES];
 	uint32_t length;
 	va_list args;
 
 	va_start(args, format);
 	length = (uint32_t)vsnprintf(text, sizeof(text), format, args);
+	must(length < sizeof(text));
 	va_end(args);
 	put(wire, &length, sizeof(length));
 	put(wire, text, length);
@@ -210,11 +235,37 @@ static void say_moved(struct wire *wire)
 	    number(), number(), number());
 }
 
+/* Mostly an object, sometimes one that is nearly too long to be sent back, or nothing of the kind.
+ */
+static void say_path(struct wire *wire)
+{
+	static const char *const odd[] = {"[]", "null", "7", "\"{}\"", "true"};
+	static char pad[12000];
+	uint32_t kind = below(1000);
+
+	memset(pad, 'x', sizeof(pad) - 1);
+	if (kind == 0)
+		say(wire, "{\"type\":\"path\",\"session\":%s,\"request\":%s,\"offer\":%s}",
+		    number(), number(), odd[below(sizeof(odd) / sizeof(odd[0]))]);
+	else if (kind < 10)
+		say(wire,
+		    "{\"type\":\"path\",\"session\":%s,\"request\":%s,\"offer\":{\"pad\":"
+		    "\"%.*s\"}}",
+		    number(), number(), (int)below(sizeof(pad)), pad);
+	else
+		say(wire,
+		    "{\"type\":\"path\",\"session\":%s,\"request\":%s,\"offer\":{\"qpn\":%s,"
+		    "\"gids\":[\"fe80::1\",%s],\"%s\":{}}}",
+		    number(), below(30) ? number() : "9223372036854775806", number(), number(),
+		    kind < 300 ? "refuse" : "verbs");
+}
+
 static void say_something(struct wire *wire)
 {
-	static const char *const plain[] = {"ping",   "pong",   "usage",   "hello", "bye",
-					    "attach", "opened", "closing", "",      "ping\\n"};
-	uint32_t what = below(20);
+	static const char *const plain[] = {"ping", "pong",    "usage",  "hello",
+					    "bye",  "attach",  "opened", "closing",
+					    "",     "ping\\n", "path"};
+	uint32_t what = below(24);
 
 	if (what < 8)
 		say_open(wire);
@@ -222,8 +273,10 @@ static void say_something(struct wire *wire)
 		say_close(wire);
 	else if (what < 17)
 		say_moved(wire);
+	else if (what < 21)
+		say_path(wire);
 	else
-		say(wire, "{\"type\":\"%s\"}", plain[below(500) ? below(3) : below(10)]);
+		say(wire, "{\"type\":\"%s\"}", plain[below(500) ? below(3) : below(11)]);
 }
 
 /* One bit, or a length that lies. */
@@ -242,7 +295,7 @@ static void begin_connection(struct wire *wire)
 		say(wire, "{\"type\":\"attach\",\"token\":\"%048u\"}", below(1000));
 	else if (below(50))
 		say(wire, "{\"type\":\"hello\",\"versions\":[2,%s],\"name\":\"storm\"}",
-		    below(20) ? "2" : number());
+		    below(20) ? "3" : number());
 }
 
 /* ---- sending ---- */
@@ -353,11 +406,25 @@ static void greet(void)
 	json_t *welcome;
 
 	good = (struct stream){.fd = dial_tcp(INADDR_LOOPBACK)};
-	tell("{\"type\":\"hello\",\"versions\":[2,2],\"name\":\"good\"}");
+	tell("{\"type\":\"hello\",\"versions\":[2,3],\"name\":\"good\"}");
 	welcome = expect("welcome");
 	must(json_unpack(welcome, "{s:s}", "token", &text) == 0);
 	snprintf(token, sizeof(token), "%s", text);
 	json_decref(welcome);
+}
+
+static void ask(void)
+{
+	json_t *answer;
+	json_int_t request;
+	int qpn;
+
+	tell("{\"type\":\"path\",\"session\":1,\"request\":17,\"offer\":{\"qpn\":5}}");
+	answer = expect("path");
+	must(json_unpack(answer, "{s:I, s:{s:{s:i}}}", "request", &request, "answer", "back", "qpn",
+			 &qpn) == 0);
+	must(request == 17 && qpn == 5);
+	json_decref(answer);
 }
 
 static void behave(void)
@@ -365,6 +432,7 @@ static void behave(void)
 	tell("{\"type\":\"open\",\"session\":1,\"segment\":\"ram\",\"rights\":1,\"transports\":[]"
 	     "}");
 	json_decref(expect("opened"));
+	ask();
 	tell("{\"type\":\"close\",\"session\":1,\"operations\":0,\"bytes_read\":0,"
 	     "\"bytes_written\":0}");
 	tell("{\"type\":\"ping\"}");
@@ -435,8 +503,8 @@ int main(int argc, char **argv)
 	}
 	expect_nothing_left(descriptors);
 	server_destroy(server);
-	printf("%llu messages on %llu connections, seed %s: nothing broke\n",
+	printf("%llu messages on %llu connections, %llu paths asked for, seed %s: nothing broke\n",
 	       (unsigned long long)taken, (unsigned long long)connections,
-	       argc > 2 ? argv[2] : "1");
+	       (unsigned long long)paths, argc > 2 ? argv[2] : "1");
 	return 0;
 }
