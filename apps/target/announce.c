@@ -133,13 +133,11 @@ static void print_grants(const struct config *config, const struct grants *grant
 			       grants->items[i].identity, grants->items[i].segment);
 }
 
-static void print_registration(struct slu_segment *segment)
+static void print_registration(const struct slu_region_info *info)
 {
-	struct slu_segment_info info = {.size = sizeof(info)};
-
-	if (!slu_segment_get_info(segment, &info) && info.devices)
-		printf("    registered with %u RDMA device%s in %.2f ms\n", info.devices,
-		       info.devices == 1 ? "" : "s", (double)info.register_ns / 1e6);
+	if (info->devices)
+		printf("    registered with %u RDMA device%s in %.2f ms\n", info->devices,
+		       info->devices == 1 ? "" : "s", (double)info->register_ns / 1e6);
 }
 
 static void print_segment(const struct serving *serving, const struct config *config, uint32_t i)
@@ -154,7 +152,7 @@ static void print_segment(const struct serving *serving, const struct config *co
 	       page, info.node, config->read_only ? "read only" : "read and write");
 	printf("    listens on this host at the abstract Unix socket sluice/%s\n",
 	       config->segments[i].name);
-	print_registration(serving->segments[i]);
+	print_registration(&info);
 }
 
 /* Which devices serve, or why none does. */

@@ -37,11 +37,12 @@ void report_print(const struct serving *serving, const struct config *config,
 		printf("  %u clients had not left and were cut off\n", outcome->clients_left);
 }
 
-static json_t *segment_json(struct slu_segment *segment)
+static json_t *segment_json(struct slu_segment *segment, const struct slu_region *memory)
 {
+	struct slu_region_info region = {.size = sizeof(region)};
 	struct slu_segment_info info = {.size = sizeof(info)};
 
-	if (slu_segment_get_info(segment, &info))
+	if (slu_segment_get_info(segment, &info) || slu_region_get_info(memory, &region))
 		return json_null();
 	return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
 			 info.name, "length_bytes", (json_int_t)info.length_bytes, "rights",
@@ -50,8 +51,8 @@ static json_t *segment_json(struct slu_segment *segment)
 			 (json_int_t)info.clients_lost, "operations", (json_int_t)info.operations,
 			 "read_bytes", (json_int_t)info.bytes_read, "written_bytes",
 			 (json_int_t)info.bytes_written, "notifications",
-			 (json_int_t)info.notifications, "rdma_devices", (json_int_t)info.devices,
-			 "rdma_registration_ns", (json_int_t)info.register_ns);
+			 (json_int_t)info.notifications, "rdma_devices", (json_int_t)region.devices,
+			 "rdma_registration_ns", (json_int_t)region.register_ns);
 }
 
 static json_t *report_json(const struct serving *serving, const struct config *config,
@@ -64,7 +65,8 @@ static json_t *report_json(const struct serving *serving, const struct config *c
 	slu_engine_get_info(serving->engine, &engine);
 	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, engine.incarnation);
 	for (uint32_t i = 0; i < config->segments_count; i++)
-		json_array_append_new(segments, segment_json(serving->segments[i]));
+		json_array_append_new(segments,
+				      segment_json(serving->segments[i], serving->regions[i]));
 	return json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:i, s:s?, s:o}", "schema",
 			 "sluice-target-report/1", "version", slu_version(), "incarnation",
 			 incarnation, "served_seconds", outcome->served_seconds, "cpu_seconds",

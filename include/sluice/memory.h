@@ -44,9 +44,9 @@ struct slu_region_info {
 	size_t size;
 	uint64_t length_bytes;
 	uint64_t page_bytes;
-	int node;             /* where its first page is; -1 unknown */
-	bool exportable;      /* a segment can be made of it */
-	uint32_t devices;     /* RDMA devices that it is registered with, for our own operations */
+	int node;         /* where its first page is; -1 unknown */
+	bool exportable;  /* a segment can be made of it */
+	uint32_t devices; /* RDMA devices that it is registered with, as buffers or as a segment */
 	uint64_t register_ns; /* what that took, altogether */
 };
 

@@ -86,8 +86,6 @@ struct slu_segment_info {
 	uint64_t bytes_read;
 	uint64_t bytes_written;
 	uint64_t notifications; /* handed out by slu_segment_poll */
-	uint32_t devices;       /* RDMA devices that it is registered with, for its clients */
-	uint64_t register_ns;   /* what that took, altogether */
 };
 
 struct slu_remote_options {
