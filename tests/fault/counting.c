@@ -121,6 +121,9 @@ void free(void *memory)
 
 /* ---- locks ---- */
 
+/* Constructors of libraries take locks before find_real(): there is one thread, nothing to keep
+ * out. */
+
 static void count_lock(void)
 {
 	if (self.counting)
@@ -130,32 +133,31 @@ static void count_lock(void)
 int pthread_mutex_lock(pthread_mutex_t *mutex)
 {
 	count_lock();
-	/* Before find_real() there is one thread and nothing to keep out. */
 	return real_mutex_lock ? real_mutex_lock(mutex) : 0;
 }
 
 int pthread_mutex_trylock(pthread_mutex_t *mutex)
 {
 	count_lock();
-	return real_mutex_trylock(mutex);
+	return real_mutex_trylock ? real_mutex_trylock(mutex) : 0;
 }
 
 int pthread_spin_lock(pthread_spinlock_t *lock)
 {
 	count_lock();
-	return real_spin_lock(lock);
+	return real_spin_lock ? real_spin_lock(lock) : 0;
 }
 
 int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 {
 	count_lock();
-	return real_rwlock_rdlock(lock);
+	return real_rwlock_rdlock ? real_rwlock_rdlock(lock) : 0;
 }
 
 int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 {
 	count_lock();
-	return real_rwlock_wrlock(lock);
+	return real_rwlock_wrlock ? real_rwlock_wrlock(lock) : 0;
 }
 
 /* ---- system calls ---- */
