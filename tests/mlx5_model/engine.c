@@ -293,7 +293,7 @@ struct request {
 	struct mlx5_wqe_data_seg data[SEGMENTS_MAX];
 	const uint8_t *inlined;
 	uint32_t length;
-	uint8_t bytes[WQE_BYTES_MAX];
+	_Alignas(uint64_t) uint8_t bytes[WQE_BYTES_MAX];
 };
 
 static bool is_rdma(const struct request *request)

@@ -22,10 +22,10 @@
 
 #define FABRIC_PROCESSES 256u
 #define FABRIC_PAIRS     1024u /* a power of two: the low bits of a queue pair's number */
-#define FABRIC_QUEUES    1024u
-#define FABRIC_KEYS      4096u /* a power of two: the middle bits of a key */
-#define FABRIC_RECEIVES  1024u /* of a queue pair; a power of two */
-#define FABRIC_ENTRIES   4096u /* of a completion queue; a power of two */
+#define FABRIC_QUEUES    512u
+#define FABRIC_KEYS      4096u  /* a power of two: the middle bits of a key */
+#define FABRIC_RECEIVES  1024u  /* of a queue pair; a power of two */
+#define FABRIC_ENTRIES   16384u /* of a completion queue; a power of two */
 
 struct fabric_process {
 	_Atomic pid_t pid; /* 0: free */
