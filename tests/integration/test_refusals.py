@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every way to be refused, as a user meets it: its own message, the cause and the remedy."""
+import errno
 import re
 import signal
 import tempfile
@@ -139,6 +140,23 @@ def versions():
             answer = client.receive()
             equal(answer["type"], "refused", f"answer ({answer})")
             check(re.search(r"versions 1 to 1.*upgrade", answer["text"]), f"text: {answer}")
+        target.stop()
+
+
+@case("a path on a transport that needs none is refused, and the session stays")
+def paths():
+    with Target("--listen", "127.0.0.1:0") as target:
+        host, port = address_of(target).rsplit(":", 1)
+        with control.Control((host, int(port))) as client:
+            client.answer({"type": "hello", "versions": [2, 3], "name": "test"}, "welcome")
+            client.open(target.name)
+            for request in (0, 1):
+                answer = client.answer({"type": "path", "session": 1, "request": request,
+                                        "offer": {"link": "x"}}, "refused")
+                equal((answer["session"], answer["request"], answer["error"]),
+                      (1, request, errno.EOPNOTSUPP), f"refused ({answer})")
+                check("tcp" in answer["text"], f"text: {answer}")
+            client.answer({"type": "usage"}, "usage")
         target.stop()
 
 
