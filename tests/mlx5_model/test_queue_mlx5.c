@@ -12,14 +12,11 @@
 
 #include "mlx5_model.h"
 #include "pair.h"
-#include "tests/fault/counting.h"
 
-#define HALF         (PAIR_MEMORY / 2)
-#define OTHER_THREAD "no such thread"
+#define HALF (PAIR_MEMORY / 2)
 
 static struct pair pair;
 static struct pair_options options;
-static bool counts_system_calls;
 
 static void fill(uint8_t *bytes, uint32_t length, uint32_t seed)
 {
@@ -861,40 +858,6 @@ static void test_sleeping(void **state)
 	mlx5_model_delay(0);
 }
 
-/* ---- the hot path ---- */
-
-static void test_hot_path(void **state)
-{
-	/* Goal: posting and polling neither allocate, lock nor enter the kernel. */
-	struct verbs_work works[32];
-	struct verbs_done done[32];
-	struct counts counts;
-	uint32_t got = 0;
-
-	(void)state;
-	if (WITH_ADDRESS_SANITIZER)
-		skip_because("AddressSanitizer allocates by itself");
-	for (uint32_t i = 0; i < 32; i++) {
-		works[i] = pair_work(&pair, i % 4 ? VERBS_WRITE : VERBS_READ, i * 64, i * 64, 64);
-		if (i % 4 == 1)
-			works[i].flags |= VERBS_INLINE;
-	}
-	counting_open();
-	for (int i = 0; i < 2000; i++) {
-		uint32_t posted = post(works, 32);
-
-		for (got = 0; got < posted;)
-			got += queue()->ops->poll(queue(), done, 32);
-		queue()->ops->arm(queue());
-	}
-	counting_close(&counts);
-	assert_int_equal(counts.allocations, 0);
-	assert_int_equal(counts.locks, 0);
-	if (!counts_system_calls)
-		skip_because("no syscall user dispatch: system calls were not counted");
-	assert_int_equal(counts.system_calls, 0);
-}
-
 /* ---- start ---- */
 
 static int default_options(void **state)
@@ -988,9 +951,7 @@ int main(void)
 		with_armable(test_event_of_what_is_there),
 		with_armable(test_armed_again),
 		with_armable(test_sleeping),
-		with_pair(test_hot_path),
 	};
 
-	counts_system_calls = counting_init(OTHER_THREAD) == 0;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
