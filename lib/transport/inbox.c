@@ -149,6 +149,14 @@ bool inbox_notify_room(struct inbox_lane *lane)
 	return ring_has_room(&lane->notified, INBOX_NOTIFICATIONS);
 }
 
+uint32_t inbox_notify_space(struct inbox_lane *lane)
+{
+	const struct inbox_ring *ring = &lane->notified;
+
+	return INBOX_NOTIFICATIONS - (atomic_load_explicit(&ring->head, memory_order_relaxed) -
+				      atomic_load_explicit(&ring->tail, memory_order_acquire));
+}
+
 bool inbox_notify(struct inbox_lane *lane, uint32_t client, uint32_t tag)
 {
 	if (!inbox_notify_room(lane))

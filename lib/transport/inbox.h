@@ -62,6 +62,9 @@ struct inbox_lane *inbox_lane(struct inbox *inbox, uint32_t poller);
 /** Is there room for a notification? Ask before its data is written. */
 bool inbox_notify_room(struct inbox_lane *lane);
 
+/** How many notifications could be left now. */
+uint32_t inbox_notify_space(struct inbox_lane *lane);
+
 /** After the data. @return false: full, nothing was done */
 bool inbox_notify(struct inbox_lane *lane, uint32_t client, uint32_t tag);
 

@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <infiniband/verbs.h>
+
 #include "pattern.h"
 #include "target.h"
 
@@ -151,6 +153,16 @@ static void open_queue(struct rig *rig)
 	if (rig->options.depth)
 		options.depth = rig->options.depth;
 	must(slu_queue_open(rig->engine, &options, &rig->queue));
+}
+
+const char *rig_lacks(const struct rig_options *options)
+{
+	int n = 0;
+
+	if (options->transport != SLU_TRANSPORT_VERBS)
+		return NULL;
+	ibv_free_device_list(ibv_get_device_list(&n));
+	return n > 0 ? NULL : "no RDMA device: the lab has one (tests/lab/run sluice-conformance)";
 }
 
 void rig_open(struct rig *rig, const struct rig_options *options)

@@ -37,7 +37,7 @@ struct rig_options {
 	uint32_t pollers; /* 0: inline queue */
 	enum slu_poll_mode poll;
 	const char *fake; /* behaviour, fake transport only */
-	bool tls;         /* by pre-shared key, tcp only */
+	bool tls;         /* by pre-shared key, tcp and verbs */
 	bool tcp_plain;   /* data in the clear all the same */
 	uint32_t depth;
 	slu_clock_fn clock; /* virtual time, or NULL */
@@ -79,6 +79,9 @@ void rig_security(const struct rig *rig, struct slu_engine_options *options);
 
 void rig_open(struct rig *rig, const struct rig_options *options);
 void rig_close(struct rig *rig);
+
+/** Does this machine have what the column needs? @return NULL, or what is missing */
+const char *rig_lacks(const struct rig_options *options);
 
 /** Open a remote of the rig's target with the rig's transport. */
 int rig_remote(struct rig *rig, const char *suffix, uint32_t rights, struct slu_remote **remote);

@@ -191,7 +191,8 @@ static uint16_t start_engine(const struct rig *rig, struct slu_engine **engine)
 	const char *colon;
 
 	slu_engine_options_init(&options);
-	if (rig->options.transport == SLU_TRANSPORT_TCP)
+	if (rig->options.transport == SLU_TRANSPORT_TCP ||
+	    rig->options.transport == SLU_TRANSPORT_VERBS)
 		options.listen = "127.0.0.1:0";
 	rig_security(rig, &options);
 	if (slu_engine_open(&options, engine) < 0 || slu_engine_get_info(*engine, &info) < 0)

@@ -23,13 +23,9 @@ struct plain_queue {
 static void set_memory(struct ibv_qp_ex *ex, const struct verbs_work *work)
 {
 	if (work->flags & VERBS_INLINE) {
-		struct ibv_data_buf pieces[VERBS_PIECES_MAX];
-
-		for (uint32_t i = 0; i < work->pieces; i++)
-			pieces[i] = (struct ibv_data_buf){
-				.addr = (void *)(uintptr_t)work->piece[i].addr,
-				.length = work->piece[i].length};
-		ibv_wr_set_inline_data_list(ex, work->pieces, pieces);
+		/* Not the call for lists: that of rxe in rdma-core 44 loses the data. */
+		ibv_wr_set_inline_data(ex, (void *)(uintptr_t)work->piece[0].addr,
+				       work->piece[0].length);
 	} else {
 		struct ibv_sge pieces[VERBS_PIECES_MAX];
 
@@ -44,7 +40,9 @@ static void set_memory(struct ibv_qp_ex *ex, const struct verbs_work *work)
 static void build(struct ibv_qp_ex *ex, const struct verbs_work *work)
 {
 	ex->wr_id = work->id;
-	ex->wr_flags = work->flags & VERBS_SIGNALLED ? IBV_SEND_SIGNALED : 0;
+	/* That the data is inline the call below says; rxe wants to hear it here as well. */
+	ex->wr_flags = (work->flags & VERBS_SIGNALLED ? IBV_SEND_SIGNALED : 0u) |
+		       (work->flags & VERBS_INLINE ? IBV_SEND_INLINE : 0u);
 	switch ((enum verbs_opcode)work->opcode) {
 	case VERBS_WRITE:
 		ibv_wr_rdma_write(ex, work->rkey, work->remote);

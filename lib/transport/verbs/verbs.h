@@ -32,6 +32,7 @@
 	3u /* links in a row without one success: then RDMA does not get through                   \
 	    */
 
+struct verbs_cm;
 struct verbs_path;
 
 /** A work request on its way, or a call that waits for its answer. */
@@ -102,6 +103,7 @@ struct verbs_link {
 	uint32_t reads;
 	uint32_t peer_receives;
 	struct verbs_device *port;
+	struct verbs_cm *cm; /* NULL: connected by the session */
 	struct ibv_cq *receive_cq;
 	struct ibv_comp_channel *channel;
 	int epoll_fd;

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "transport/verbs/verbs.h"
+#include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_serve.h"
 
 /* A new link has so long to carry its first byte. */
@@ -30,6 +31,7 @@ static void link_destroy(struct verbs_link *link)
 {
 	if (!link)
 		return;
+	verbs_cm_destroy(link->cm);
 	for (uint32_t i = 0; i < link->count; i++) {
 		verbs_queue_destroy(link->ends[i]->queue);
 		free(link->ends[i]);
@@ -137,8 +139,8 @@ static json_t *make_offer(const struct slu_remote *remote, const struct verbs_li
 	return json_pack("{s:s, s:s}", "link", id, "incarnation", incarnation);
 }
 
-static int add_queues(const struct verbs_path *path, const struct verbs_link *link, uint32_t psns[],
-		      json_t *offer)
+static int add_queues(const struct verbs_path *path, const struct verbs_link *link, bool cm,
+		      uint32_t psns[], json_t *offer)
 {
 	char gid[VERBS_GID_HEX], dead[HEX64_TEXT];
 	json_t *queues = json_array();
@@ -152,6 +154,8 @@ static int add_queues(const struct verbs_path *path, const struct verbs_link *li
 	verbs_gid_to_hex(&link->port->gids[link->pair.gid].gid, gid);
 	snprintf(dead, sizeof(dead), "%016" PRIx64, path->dead_link);
 	json_object_set_new(offer, "instead", json_string(dead));
+	if (cm)
+		json_object_set_new(offer, "cm", json_true());
 	return json_object_update_new(
 		offer, json_pack("{s:i, s:i, s:s, s:i, s:i, s:i, s:o}", "device",
 				 (int)link->pair.peer_device, "gid_index", (int)link->pair.peer_gid,
@@ -210,29 +214,63 @@ static int parse_queue(json_t *text, struct verbs_connection *connection)
 	return 0;
 }
 
-static int connect_ends(struct verbs_host *host, struct verbs_link *link, const uint32_t *psns,
-			const json_t *answer)
+static int parse_link(struct verbs_host *host, struct verbs_link *link, const json_t *answer,
+		      struct verbs_connection *connection, json_t **queues)
 {
-	struct verbs_connection connection;
-	json_t *queues;
 	const char *gid;
-	int lid, mtu, reads, receives, rc = 0;
+	int lid, mtu, reads, receives;
 
 	if (json_unpack((json_t *)(uintptr_t)answer, "{s:s, s:i, s:i, s:i, s:i, s:o}", "gid", &gid,
 			"lid", &lid, "mtu", &mtu, "reads", &reads, "receives", &receives, "queues",
-			&queues) < 0 ||
+			queues) < 0 ||
 	    lid < 0 || lid > UINT16_MAX || reads < 0 ||
 	    reads > link->port->attr.max_qp_init_rd_atom || receives < 2 || receives > 65536 ||
-	    json_array_size(queues) != link->count || mtu > (int)verbs_mtu_bytes(link->pair.mtu))
+	    mtu > (int)verbs_mtu_bytes(link->pair.mtu))
 		return bad_answer();
-	verbs_connection_init(host, link->port, link->pair.gid, &connection);
-	connection.peer_lid = (uint16_t)lid;
-	connection.mtu = link->pair.mtu = verbs_mtu_from_bytes(mtu);
-	connection.reads_out = (uint8_t)(reads < UINT8_MAX ? reads : UINT8_MAX);
-	if (!verbs_gid_from_hex(gid, &connection.peer_gid) || !connection.mtu)
+	verbs_connection_init(host, link->port, link->pair.gid, connection);
+	connection->peer_lid = (uint16_t)lid;
+	connection->mtu = link->pair.mtu = verbs_mtu_from_bytes(mtu);
+	connection->reads_out = (uint8_t)(reads < UINT8_MAX ? reads : UINT8_MAX);
+	if (!verbs_gid_from_hex(gid, &connection->peer_gid) || !connection->mtu)
 		return bad_answer();
 	link->credits = link->peer_receives = (uint32_t)receives;
 	link->reads = (uint32_t)reads;
+	return 0;
+}
+
+static int connect_by_cm(struct verbs_link *link, const struct verbs_connection *connection,
+			 const json_t *answer, uint64_t until_ns)
+{
+	struct verbs_queue *queues[VERBS_QUEUES_MAX];
+	const struct verbs_cm_link to_connect = {.id = link->id,
+						 .device = link->port,
+						 .connection = connection,
+						 .queues = queues,
+						 .count = link->count};
+	const char *token;
+	int port;
+
+	if (json_unpack((json_t *)(uintptr_t)answer, "{s:{s:i, s:s}}", "cm", "port", &port, "token",
+			&token) < 0 ||
+	    port <= 0 || port > UINT16_MAX)
+		return bad_answer();
+	for (uint32_t i = 0; i < link->count; i++)
+		queues[i] = link->ends[i]->queue;
+	return verbs_cm_connect(&to_connect, &link->port->gids[link->pair.gid],
+				&connection->peer_gid, (uint16_t)port, token, until_ns, &link->cm);
+}
+
+static int connect_ends(struct verbs_host *host, struct verbs_link *link, const uint32_t *psns,
+			const json_t *answer, uint64_t until_ns)
+{
+	struct verbs_connection connection;
+	json_t *queues;
+	int rc = parse_link(host, link, answer, &connection, &queues);
+
+	if (rc == 0 && host->devices->options.cm)
+		return connect_by_cm(link, &connection, answer, until_ns);
+	if (rc == 0 && json_array_size(queues) != link->count)
+		return bad_answer();
 	for (uint32_t i = 0; rc == 0 && i < link->count; i++) {
 		connection.psn = psns[i];
 		rc = parse_queue(json_array_get(queues, i), &connection);
@@ -249,31 +287,6 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-static int join_new(struct verbs_host *host, struct verbs_path *path, struct verbs_link *link,
-		    uint64_t until_ns, uint64_t *base, uint32_t **keys)
-{
-	struct slu_remote *remote = path->path.remote;
-	json_t *offer = make_offer(remote, link), *answer = NULL;
-	uint32_t psns[VERBS_QUEUES_MAX];
-	int rc = 0;
-
-	if (!offer || add_queues(path, link, psns, offer) < 0)
-		rc = fail(-ENOMEM, "out of memory");
-	if (rc == 0)
-		rc = verbs_link_receive_all(link);
-	if (rc == 0)
-		rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
-	if (rc == 0)
-		rc = connect_ends(host, link, psns, answer);
-	if (rc == 0)
-		rc = verbs_link_probe(link, sooner(until_ns, clock_monotonic_ns(NULL) + PROBE_NS));
-	if (rc == 0)
-		rc = parse_keys(answer, link, remote->length, base, keys);
-	json_decref(answer);
-	json_decref(offer);
-	return rc;
-}
-
 static int join_old(struct verbs_path *path, const struct verbs_link *link, uint64_t until_ns,
 		    uint64_t *base, uint32_t **keys)
 {
@@ -286,6 +299,34 @@ static int join_old(struct verbs_path *path, const struct verbs_link *link, uint
 	rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
 	if (rc == 0)
 		rc = parse_keys(answer, link, remote->length, base, keys);
+	json_decref(answer);
+	json_decref(offer);
+	return rc;
+}
+
+static int join_new(struct verbs_host *host, struct verbs_path *path, struct verbs_link *link,
+		    uint64_t until_ns, uint64_t *base, uint32_t **keys)
+{
+	struct slu_remote *remote = path->path.remote;
+	json_t *offer = make_offer(remote, link), *answer = NULL;
+	uint32_t psns[VERBS_QUEUES_MAX];
+	int rc = 0;
+
+	if (!offer || add_queues(path, link, host->devices->options.cm, psns, offer) < 0)
+		rc = fail(-ENOMEM, "out of memory");
+	if (rc == 0)
+		rc = verbs_link_receive_all(link);
+	if (rc == 0)
+		rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
+	if (rc == 0) {
+		path->dead_link = link->id; /* so that the next one replaces it, should it fail */
+		rc = connect_ends(host, link, psns, answer, until_ns);
+	}
+	if (rc == 0)
+		rc = verbs_link_probe(link, sooner(until_ns, clock_monotonic_ns(NULL) + PROBE_NS));
+	if (rc == 0) /* only now the target has queue pairs to give keys for */
+		rc = link->cm ? join_old(path, link, until_ns, base, keys)
+			      : parse_keys(answer, link, remote->length, base, keys);
 	json_decref(answer);
 	json_decref(offer);
 	return rc;
@@ -355,8 +396,9 @@ void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
 
 	verbs_pair_describe(host->devices, &link->pair, pair);
 	pthread_mutex_lock(&path->host->texts);
-	snprintf(path->text, sizeof(path->text), "%s, %u queue pairs%s, %u reads at once", pair,
-		 link->count, link->ends[0]->queue->direct ? " (mlx5 direct)" : "", link->reads);
+	snprintf(path->text, sizeof(path->text), "%s, %u queue pairs%s%s, %u reads at once", pair,
+		 link->count, link->ends[0]->queue->direct ? " (mlx5 direct)" : "",
+		 link->cm ? " by librdmacm" : "", link->reads);
 	pthread_mutex_unlock(&path->host->texts);
 }
 

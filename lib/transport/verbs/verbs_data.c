@@ -555,6 +555,8 @@ static uint32_t post_alive(struct verbs_path *verbs, const struct slu_op *ops, u
 	struct batch small, bulk;
 	uint32_t i = 0;
 
+	if (link->credits <= 1 && link->turn != *link->now)
+		drive(link); /* nothing of ours may be out for which it would be polled */
 	small.end = link->ends[0];
 	small.index = 0;
 	bulk.index = next_bulk(link);

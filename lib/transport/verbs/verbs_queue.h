@@ -36,7 +36,7 @@ enum verbs_opcode {
 
 enum verbs_flag {
 	VERBS_SIGNALLED = 1, /* a completion is wanted; it also stands for those before it */
-	VERBS_INLINE = 2,    /* the bytes are taken along now; at most inline_bytes together */
+	VERBS_INLINE = 2,    /* the bytes of the one piece, 1..inline_bytes, are taken along now */
 };
 
 /** A piece of local memory. */

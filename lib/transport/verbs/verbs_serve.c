@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "transport/verbs/verbs.h"
+#include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_served.h"
 
 /* A window is bound by the device, in the order of its queue pair. */
@@ -49,7 +50,8 @@ struct verbs_server {
 	transport_on_poller on_poller;
 	void *arg;
 	struct grants *grants;
-	pthread_mutex_t lock; /* of exports: segments are exported by any thread */
+	struct verbs_cm_server *cm; /* NULL: nobody has asked for it */
+	pthread_mutex_t lock;       /* of exports: segments are exported by any thread */
 	LIST_HEAD(, exported) exports;
 	LIST_HEAD(, served_link) links;
 	struct verbs_service *services[SLU_POLLERS_MAX];
@@ -460,10 +462,17 @@ static int describe_link(const struct served_link *link, const struct offer *off
 							: 0;
 }
 
+static int adopt_link(struct verbs_server *server, struct served_link *link)
+{
+	struct link_call call = {.service = server->services[link->poller], .link = link};
+
+	server->on_poller(server->arg, link->poller, adopt_on_poller, &call);
+	return call.result < 0 ? fail(call.result, "the target has no room for another link") : 0;
+}
+
 static int connect_link(struct verbs_server *server, struct served_link *link,
 			const struct offer *offer, json_t *answer)
 {
-	struct link_call call = {.service = server->services[link->poller], .link = link};
 	struct verbs_connection connection;
 	json_t *queues = json_array();
 	int rc = describe_connection(server, offer, &connection);
@@ -473,10 +482,56 @@ static int connect_link(struct verbs_server *server, struct served_link *link,
 	if (rc == 0)
 		rc = describe_link(link, offer, &connection, queues, answer);
 	json_decref(queues);
-	if (rc < 0)
-		return rc;
-	server->on_poller(server->arg, link->poller, adopt_on_poller, &call);
-	return call.result < 0 ? fail(call.result, "the target has no room for another link") : 0;
+	return rc < 0 ? rc : adopt_link(server, link);
+}
+
+static int describe_invitation(const struct verbs_server *server, const char *token, json_t *answer)
+{
+	json_t *cm = json_pack("{s:{s:i, s:s}}", "cm", "port",
+			       (int)verbs_cm_server_port(server->cm), "token", token);
+
+	return json_object_update_new(answer, cm) < 0 ? fail(-ENOMEM, "target is out of memory")
+						      : 0;
+}
+
+/* The client connects the queue pairs by librdmacm, then asks again. */
+static int invite(struct verbs_server *server, struct served_link *link, const struct offer *offer,
+		  json_t *answer)
+{
+	struct verbs_connection connection;
+	const struct verbs_cm_link expected = {.id = link->id,
+					       .device = link->device,
+					       .connection = &connection,
+					       .queues = link->queues,
+					       .count = link->count};
+	char token[VERBS_CM_TOKEN_TEXT];
+	json_t *none = json_array();
+	int rc = describe_connection(server, offer, &connection);
+
+	if (rc == 0 && !server->cm)
+		rc = verbs_cm_server_create(&server->cm);
+	if (rc == 0)
+		rc = verbs_cm_expect(server->cm, &expected, token, &link->cm);
+	if (rc == 0)
+		rc = describe_link(link, offer, &connection, none, answer);
+	if (rc == 0)
+		rc = describe_invitation(server, token, answer);
+	json_decref(none);
+	link->waits = true;
+	return rc;
+}
+
+/* It asks again: are they connected? */
+static int take_invited(struct verbs_server *server, struct served_link *link)
+{
+	int rc = 0;
+
+	if (!verbs_cm_is_connected(link->cm))
+		return fail(-EPROTO, "the queue pairs of this link are not connected by librdmacm "
+				     "yet");
+	rc = adopt_link(server, link);
+	link->waits = rc < 0;
+	return rc;
 }
 
 static int make_link(struct verbs_server *server, uint64_t connection, uint64_t id,
@@ -502,7 +557,8 @@ static int make_link(struct verbs_server *server, uint64_t connection, uint64_t 
 	link->owner = connection;
 	link->id = id;
 	link->poller = server->next_poller % server->pollers;
-	rc = connect_link(server, link, &offer, answer);
+	rc = json_is_true(json_object_get(text, "cm")) ? invite(server, link, &offer, answer)
+						       : connect_link(server, link, &offer, answer);
 	if (rc < 0) {
 		served_link_destroy(link);
 		return rc;
@@ -580,6 +636,10 @@ int verbs_server_join(struct verbs_server *server, struct grant *grant, const js
 	} else if (visits_already(grant, link)) {
 		rc = fail(-EPROTO, "this link reaches the segment already");
 	}
+	if (rc == 0 && is_new && link->waits)
+		return 0; /* the keys come when it has queue pairs */
+	if (rc == 0 && link->waits)
+		rc = take_invited(server, link);
 	if (rc < 0)
 		return rc;
 	rc = open_visit(server, grant, link, answer);
@@ -680,6 +740,7 @@ void verbs_server_destroy(struct verbs_server *server)
 		return;
 	for (uint32_t i = 0; i < server->pollers; i++)
 		verbs_service_destroy(server->services[i]);
+	verbs_cm_server_destroy(server->cm);
 	grants_destroy(server->grants);
 	pthread_mutex_destroy(&server->lock);
 	free(server);

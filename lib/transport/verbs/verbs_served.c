@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "transport/inbox.h"
+#include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_queue.h"
 #include "transport/verbs/verbs_serve.h"
 
@@ -57,6 +58,7 @@ struct verbs_service {
 	uint32_t link_count;
 	uint32_t next_cookie;
 	uint32_t idle; /* turns */
+	bool owes;     /* some link may have taken receives and not told of them */
 	LIST_HEAD(, served_link) links;
 	struct served_link **by_cookie; /* cookie % LINKS_MAX */
 	LIST_HEAD(, receive_queue) queues;
@@ -202,6 +204,15 @@ static struct grant *find_grant(const struct verbs_service *service, const struc
 	return grant;
 }
 
+/*
+ * What one client can have us hold beside is part of what an inbox has room for: a client is held
+ * back after as many notifications as on other transports.
+ */
+static bool notify(struct inbox_lane *lane, uint32_t client, uint32_t tag)
+{
+	return inbox_notify_space(lane) > VERBS_RECEIVES && inbox_notify(lane, client, tag);
+}
+
 /* The right may have been withdrawn by now: then nobody is to be told. */
 static void on_notification(struct verbs_service *service, struct served_link *link, uint32_t tag,
 			    uint32_t buffer)
@@ -209,7 +220,7 @@ static void on_notification(struct verbs_service *service, struct served_link *l
 	const struct grant *grant = find_grant(service, link, link->subject);
 	struct inbox_lane *lane = grant ? lane_of(service, grant) : NULL;
 
-	if (!lane || !(grant->rights & SLU_RIGHT_WRITE) || inbox_notify(lane, grant->client, tag))
+	if (!lane || !(grant->rights & SLU_RIGHT_WRITE) || notify(lane, grant->client, tag))
 		put_back(link, buffer);
 	else
 		hold(service, link,
@@ -329,7 +340,7 @@ static bool retry(struct verbs_service *service, const struct held *held)
 	if (held->is_call && !present)
 		return true;
 	if (held->is_call ? !deliver_call(service, link, held->lane, held->client, held->buffer)
-			  : !inbox_notify(held->lane, held->client, held->tag))
+			  : !notify(held->lane, held->client, held->tag))
 		return false;
 	if (present) {
 		link->held--;
@@ -415,6 +426,17 @@ static void take_all_back(struct verbs_service *service)
 			take_back(link, i);
 }
 
+/* In a pause a client is told the rest of what was taken, so that it knows exactly. */
+static void tell_rest(struct verbs_service *service)
+{
+	struct served_link *link;
+
+	service->owes = false;
+	LIST_FOREACH (link, &service->links, of_service)
+		if (link->taken > 0 && !atomic_load_explicit(&link->failed, memory_order_relaxed))
+			send_message(link, &(struct verbs_message){.type = VERBS_CREDITS}, NULL);
+}
+
 static uint32_t run(struct transport_service *base)
 {
 	struct verbs_service *service = (struct verbs_service *)base;
@@ -427,8 +449,12 @@ static uint32_t run(struct transport_service *base)
 	if (service->lanes_count > 0)
 		work += take_answers(service);
 	work += take_receives(service);
-	if (work > 0 || ++service->idle % TAKE == 0)
-		take_all_back(service);
+	if (work == 0 && ++service->idle % TAKE != 0)
+		return 0;
+	take_all_back(service);
+	if (work == 0 && service->owes)
+		tell_rest(service);
+	service->owes |= work > 0;
 	return work;
 }
 
@@ -461,7 +487,7 @@ static bool pending(struct transport_service *base)
 	for (uint32_t i = 0; i < service->lanes_count; i++)
 		if (inbox_answers_pending(service->lanes[i].lane))
 			return true;
-	if (service->held_count > 0 || is_binding(service))
+	if (service->held_count > 0 || service->owes || is_binding(service))
 		return true;
 	LIST_FOREACH (queue, &service->queues, link) {
 		take_events(queue);
@@ -624,6 +650,7 @@ int served_link_create(struct verbs_service *service, struct verbs_device *devic
 
 void served_link_destroy(struct served_link *link)
 {
+	verbs_cm_destroy(link->cm);
 	for (uint32_t i = 0; i < link->count; i++) {
 		verbs_queue_fail(link->queues[i]);
 		verbs_queue_destroy(link->queues[i]);

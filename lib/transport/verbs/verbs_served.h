@@ -17,10 +17,12 @@
 #include "transport/verbs/verbs_host.h"
 #include "transport/verbs/verbs_wire.h"
 
-#define SERVED_SENDS 32u /* messages to one client that the device has not finished; power of two  \
-			  */
+#define SERVED_SENDS                                                                               \
+	32u /* messages to one client that the device has not finished; power of two               \
+	     */
 
 struct receive_queue;
+struct verbs_cm;
 struct verbs_service;
 
 /** The target's end of a link. */
@@ -30,6 +32,8 @@ struct served_link {
 	uint64_t owner; /* control connection */
 	uint64_t id;    /* the client's name for it */
 	uint32_t poller;
+	struct verbs_cm *cm; /* NULL: connected by the session */
+	bool waits;          /* for the client to connect it by librdmacm */
 	LIST_HEAD(, visit) visits;
 	LIST_ENTRY(served_link) of_server;
 

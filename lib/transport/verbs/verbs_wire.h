@@ -25,6 +25,9 @@
  * that is new: "gid": "32 hex digits", "lid": N, "mtu": BYTES, "reads": N, "receives": N, "queues":
  * [[QPN, PSN], ...]}
  *
+ * With "cm": true in the offer of a new link the queue pairs are connected by librdmacm instead
+ * (verbs_cm.h): "queues" in the answer is empty, there are no keys in it yet, and it has "cm".
+ *
  * The first queue pair carries small operations, notifications and calls; the others bulk.
  */
 #ifndef VERBS_VERBS_WIRE_H
