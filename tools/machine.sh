@@ -5,7 +5,7 @@
 
 # To build the library and both programs.
 BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libdpdk-dev libhwloc-dev libnuma-dev
-	libjansson-dev libssl-dev libinih-dev libevent-dev)
+	libjansson-dev libssl-dev libinih-dev libevent-dev libibverbs-dev librdmacm-dev)
 # To run every test besides.
 TEST_PACKAGES=(libcmocka-dev g++ clang libclang-rt-14-dev shellcheck procps python3 iproute2 mount
 	openssl liburing-dev systemd)

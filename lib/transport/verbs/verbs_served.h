@@ -17,9 +17,8 @@
 #include "transport/verbs/verbs_host.h"
 #include "transport/verbs/verbs_wire.h"
 
-#define SERVED_SENDS                                                                               \
-	32u /* messages to one client that the device has not finished; power of two               \
-	     */
+/* Messages to one client that the device has not finished; a power of two. */
+#define SERVED_SENDS 32u
 
 struct receive_queue;
 struct verbs_cm;
