@@ -33,6 +33,8 @@ void report_rdma_print(const struct slu_remote_info *remote, const struct slu_re
 
 	if (remote->path[0])
 		fprintf(out, LABEL "%s\n", "", remote->path);
+	if (remote->connect_ns)
+		fprintf(out, LABEL "connected in %.2f ms\n", "", (double)remote->connect_ns / 1e6);
 	if (report_rdma_figures(remote, &figures))
 		print_figures(&figures, out);
 	if (buffers->devices)
@@ -55,11 +57,12 @@ json_t *report_rdma_json(const struct slu_engine_info *engine, const struct slu_
 
 	report_rdma_figures(remote, &figures);
 	return json_pack(
-		"{s:i, s:s?, s:s?, s:i, s:I, s:I, s:o, s:o, s:o, s:i, s:I}", "devices_in_use",
+		"{s:i, s:s?, s:s?, s:i, s:I, s:I, s:I, s:o, s:o, s:o, s:i, s:I}", "devices_in_use",
 		(int)engine->rdma_devices, "devices", engine->rdma, "path",
 		remote->path[0] ? remote->path : NULL, "queue_pairs",
-		verbs ? (int)remote->connections : 0, "doorbells", (json_int_t)remote->doorbells,
-		"signalled_completions", (json_int_t)remote->signalled, "doorbells_per_operation",
+		verbs ? (int)remote->connections : 0, "connect_ns", (json_int_t)remote->connect_ns,
+		"doorbells", (json_int_t)remote->doorbells, "signalled_completions",
+		(json_int_t)remote->signalled, "doorbells_per_operation",
 		figure(figures.doorbells_per_operation), "operations_per_signalled_completion",
 		figure(figures.operations_per_signalled), "bytes_per_operation",
 		figure(figures.bytes_per_operation), "registered_devices", (int)buffers->devices,

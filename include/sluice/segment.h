@@ -126,7 +126,9 @@ struct slu_remote_info {
 	bool encrypted;       /* the bytes of operations are, on their way */
 	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp, and
 				 queue pairs of verbs */
-	char path[320];       /* verbs: devices, GIDs, MTU, how they were connected; else empty */
+	char path[384];       /* verbs: devices, GIDs, MTU, how they were connected; else empty */
+	uint64_t connect_ns;  /* verbs: what it took to make, connect and try the queue pairs that
+				 path tells of, the keys of the segment included; else 0 */
 	uint64_t doorbells;   /* verbs: bursts handed to the device */
 	uint64_t signalled;   /* verbs: completions that the device wrote */
 	uint64_t reads;       /* finished well */

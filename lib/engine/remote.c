@@ -585,12 +585,18 @@ void slu_remote_close(struct slu_remote *remote)
 }
 
 /* Under lock. The first one: the others differ in the rail at most. */
-static void describe_path(const struct slu_remote *remote, char *text, size_t size)
+static void describe_path(const struct slu_remote *remote, struct slu_remote_info *info)
 {
-	text[0] = '\0';
-	for (uint32_t i = 0; i < SLU_POLLERS_MAX && !text[0]; i++)
-		if (remote->paths[i] && remote->transport->control->describe)
-			remote->transport->control->describe(remote->paths[i], text, size);
+	info->path[0] = '\0';
+	info->connect_ns = 0;
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX && !info->path[0]; i++) {
+		struct path *path = remote->paths[i];
+
+		if (!path || !remote->transport->control->describe)
+			continue;
+		remote->transport->control->describe(path, info->path, sizeof(info->path));
+		info->connect_ns = atomic_load(&path->connect_ns);
+	}
 }
 
 int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
@@ -603,7 +609,7 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 	pthread_mutex_lock(&remote->engine->lock);
 	sum = sum_stats(remote);
 	connections = sum_connections(remote);
-	describe_path(remote, info->path, sizeof(info->path));
+	describe_path(remote, info);
 	pthread_mutex_unlock(&remote->engine->lock);
 	info->name = remote->name;
 	info->target = remote->target;

@@ -240,7 +240,8 @@ struct path {
 	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct path_stats stats;
-	LIST_ENTRY(path) busy; /* paths with something posted, of one poller */
+	LIST_ENTRY(path) busy;       /* paths with something posted, of one poller */
+	_Atomic uint64_t connect_ns; /* what making its link took; verbs */
 };
 
 /**

@@ -24,7 +24,7 @@
 #define VERBS_DEPTH       512u   /* work requests of one queue pair; a power of two */
 #define VERBS_SMALL_BYTES 16384u /* longer operations go by the bulk queue pairs */
 #define VERBS_GID_HEX     33u
-#define VERBS_PAIR_TEXT   256u
+#define VERBS_PAIR_TEXT   288u
 #define VERBS_INLINE_WANT 220u
 #define VERBS_SIGNAL_EACH 32u /* short work requests stand behind one completion */
 #define VERBS_REFUSALS    64u /* operations on a dead remote that wait to be told so */
@@ -99,6 +99,7 @@ struct verbs_link {
 	/* Under joining. */
 	uint32_t users;
 	uint64_t id;
+	uint64_t connect_ns; /* what making it took */
 	struct verbs_pair pair;
 	uint32_t reads;
 	uint32_t peer_receives;
@@ -139,7 +140,7 @@ struct verbs_path {
 	uint64_t fresh_base;
 	uint32_t *fresh_keys;
 	struct path_env env;
-	char text[VERBS_PAIR_TEXT + 64];
+	char text[VERBS_PAIR_TEXT + 96];
 	uint64_t repair_at_ns; /* the repair thread's */
 	uint64_t backoff_ns;
 	uint64_t dead_link; /* id of the one that is to be replaced; 0: none */

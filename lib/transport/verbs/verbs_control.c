@@ -338,10 +338,12 @@ static int make_link(struct verbs_host *host, struct verbs_path *path, uint64_t 
 	const json_t *welcome = json_object_get(path->path.remote->peer->transports, "verbs");
 	struct verbs_link *link = NULL;
 	struct verbs_pair pair;
+	uint64_t begun;
 	int rc = verbs_pair_choose(host->devices, welcome, path->env.node, path->poller, &pair);
 
 	if (rc == 0)
 		rc = verbs_memory_use(&host->memory, &host->devices->devices[pair.device]);
+	begun = clock_monotonic_ns(NULL);
 	if (rc == 0)
 		rc = link_create(host, &path->env, &pair, &link);
 	if (rc < 0)
@@ -352,6 +354,7 @@ static int make_link(struct verbs_host *host, struct verbs_path *path, uint64_t 
 		link_destroy(link);
 		return rc;
 	}
+	link->connect_ns = clock_monotonic_ns(NULL) - begun;
 	*out = link;
 	return 0;
 }
@@ -396,9 +399,11 @@ void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
 
 	verbs_pair_describe(host->devices, &link->pair, pair);
 	pthread_mutex_lock(&path->host->texts);
-	snprintf(path->text, sizeof(path->text), "%s, %u queue pairs%s%s, %u reads at once", pair,
-		 link->count, link->ends[0]->queue->direct ? " (mlx5 direct)" : "",
-		 link->cm ? " by librdmacm" : "", link->reads);
+	snprintf(path->text, sizeof(path->text),
+		 "%s, %u queue pairs%s connected by %s, %u reads at once", pair, link->count,
+		 link->ends[0]->queue->direct ? " (mlx5 direct)" : "",
+		 link->cm ? "librdmacm" : "the control session", link->reads);
+	atomic_store(&path->path.connect_ns, link->connect_ns);
 	pthread_mutex_unlock(&path->host->texts);
 }
 

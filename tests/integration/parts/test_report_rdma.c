@@ -10,6 +10,7 @@ static const struct slu_remote_info verbs = {
 	.transport = SLU_TRANSPORT_VERBS,
 	.path = "mlx5_0 port 1 GID 3 (RoCE v2, 10.0.0.1) to mlx5_1 port 1, MTU 4096",
 	.connections = 3,
+	.connect_ns = 3456789,
 	.reads = 600,
 	.writes = 400,
 	.bytes_read = 600 * 4096,
@@ -38,6 +39,7 @@ static void test_text(void **state)
 
 	(void)state;
 	assert_non_null(strstr(text, "(RoCE v2, 10.0.0.1) to mlx5_1 port 1, MTU 4096\n"));
+	assert_non_null(strstr(text, "connected in 3.46 ms\n"));
 	assert_non_null(strstr(text, "0.125 doorbells per operation, 25.0 operations per signalled "
 				     "completion, 4096 bytes per operation\n"));
 	assert_non_null(strstr(text, "registered with 2 RDMA devices in 1.23 ms\n"));
@@ -75,12 +77,13 @@ static void test_other_transport(void **state)
 	(void)state;
 	remote.transport = SLU_TRANSPORT_TCP;
 	remote.path[0] = '\0';
+	remote.connect_ns = 0;
 	text = printed(&remote, &buffers);
 	assert_string_equal(text, "");
 	free(text);
 	json = report_rdma_json(&engine, &remote, &buffers);
 	assert_non_null(json);
-	assert_int_equal(json_object_size(json), 11);
+	assert_int_equal(json_object_size(json), 12);
 	assert_int_equal(json_integer_value(json_object_get(json, "queue_pairs")), 0);
 	assert_true(json_is_null(json_object_get(json, "path")));
 	assert_true(json_is_null(json_object_get(json, "doorbells_per_operation")));
@@ -99,6 +102,7 @@ static void test_json(void **state)
 	assert_non_null(json);
 	assert_int_equal(json_integer_value(json_object_get(json, "devices_in_use")), 1);
 	assert_int_equal(json_integer_value(json_object_get(json, "queue_pairs")), 3);
+	assert_int_equal(json_integer_value(json_object_get(json, "connect_ns")), 3456789);
 	assert_int_equal(json_integer_value(json_object_get(json, "doorbells")), 125);
 	assert_int_equal(json_integer_value(json_object_get(json, "signalled_completions")), 40);
 	assert_true(json_real_value(json_object_get(json, "operations_per_signalled_completion")) ==
