@@ -169,8 +169,7 @@ static struct verbs_work make_work(struct bursts *b, uint32_t index)
 	for (uint8_t i = 0; i < pieces; i++)
 		add_piece(b, &work, random_length(b) / pieces);
 	work.flags = one_in(b, 2) ? VERBS_SIGNALLED : 0;
-	if (opcode == VERBS_WRITE_IMMEDIATE || opcode == VERBS_SEND_IMMEDIATE)
-		work.immediate = (uint32_t)random_next(&b->dice);
+	work.immediate = (uint32_t)random_next(&b->dice); /* not looked at by most opcodes */
 	if (opcode != VERBS_READ && one_in(b, 2) &&
 	    total(&work) <= b->pair.initiator.queue->inline_bytes)
 		make_inline(b, &work, b->inlined[index]);

@@ -85,7 +85,8 @@ struct model_qp {
 	uint32_t blocks;
 	uint32_t records[2]; /* doorbell records: receive, send */
 	uint8_t *page;       /* of the doorbell */
-	uint32_t half;       /* bytes of each half of it; 0: one of 8 bytes */
+	uint32_t half;       /* bytes of each half of it */
+	bool shares_bell;    /* others may ring there, so only 8 bytes at a time go well */
 
 	uint32_t producer; /* blocks that the doorbell has let us read */
 	uint32_t head;     /* carried out */

@@ -245,6 +245,15 @@ static void check_bell(const struct model_qp *qp, uint64_t value, uint16_t recor
 				qp->qp.qp_num, index);
 }
 
+/* Another queue pair's bytes could have come between. */
+static void check_sharing(const struct model_qp *qp, uint8_t *half)
+{
+	if (qp->shares_bell && atomic_load((_Atomic uint64_t *)(half + sizeof(uint64_t))) != 0)
+		fabric_complain("queue pair %u was rung with a whole WQE in a register that is "
+				"shared",
+				qp->qp.qp_num);
+}
+
 static void take_record(struct model_qp *qp, uint16_t record)
 {
 	uint16_t more = (uint16_t)(record - qp->producer);
@@ -264,7 +273,7 @@ static bool listen_bell(struct model_qp *qp)
 	uint16_t record;
 
 	values[0] = atomic_exchange((_Atomic uint64_t *)at, 0);
-	values[1] = qp->half ? atomic_exchange((_Atomic uint64_t *)(at + qp->half), 0) : 0;
+	values[1] = atomic_exchange((_Atomic uint64_t *)(at + qp->half), 0);
 	if (values[0] == 0 && values[1] == 0)
 		return false;
 	if (state != IBV_QPS_RTS && state != IBV_QPS_ERR)
@@ -274,6 +283,7 @@ static bool listen_bell(struct model_qp *qp)
 		if (values[i] == 0)
 			continue;
 		check_bell(qp, values[i], record);
+		check_sharing(qp, at + (size_t)i * qp->half);
 		counts.bells++;
 	}
 	take_record(qp, record);

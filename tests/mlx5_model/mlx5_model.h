@@ -58,7 +58,8 @@ void mlx5_model_cut(uint32_t qpn, bool cut);
 /** While paused the device looks at nothing; when this returns it has stopped. */
 void mlx5_model_pause(bool paused);
 
-/** Let ibv_alloc_td() fail: queue pairs created from now on have a shared register of 8 bytes. */
+/** Let ibv_alloc_td() fail: queue pairs created from now on have a register that is shared: only 8
+ * bytes at a time go well there. */
 void mlx5_model_without_thread_domains(bool without);
 
 /** The doorbell register of a queue pair as it lies there, both halves; paused. */

@@ -413,7 +413,8 @@ struct ibv_cq_ex *mlx5dv_create_cq(struct ibv_context *context, struct ibv_cq_in
 		return no(ENOMEM);
 	}
 	for (uint32_t i = 0; i < cq->count; i++)
-		cq->ring[i].op_own = MLX5_CQE_INVALID << 4 | MLX5_CQE_OWNER_MASK;
+		cq->ring[i].op_own = MLX5_CQE_INVALID
+				     << 4; /* its owner bit is that of the first round */
 	memset(cq->page, 0, DEVICE_PAGE);
 	cq->records[0] = 0;
 	cq->records[1] = UINT32_MAX;
@@ -503,7 +504,8 @@ static bool make_rings(struct model_qp *qp, const struct ibv_pd *pd)
 {
 	size_t ring = (size_t)qp->blocks * MLX5_SEND_WQE_BB;
 
-	qp->half = ((const struct model_pd *)pd)->has_register ? DEVICE_HALF : 0;
+	qp->half = DEVICE_HALF;
+	qp->shares_bell = !((const struct model_pd *)pd)->has_register;
 	qp->ring =
 		aligned_alloc(DEVICE_PAGE, (ring + DEVICE_PAGE - 1) & ~(size_t)(DEVICE_PAGE - 1));
 	qp->page = aligned_alloc(DEVICE_PAGE, DEVICE_PAGE);
