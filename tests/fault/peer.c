@@ -14,6 +14,8 @@
 
 extern char **environ;
 
+const char *peer_listen;
+
 int peer_main(int argc, char **argv, const struct peer_role *roles)
 {
 	if (argc != 3)
@@ -122,14 +124,21 @@ int peer_is_told_to_stop(int timeout_ms)
 	return poll(&input, 1, timeout_ms) == 1;
 }
 
-int peer_open_engine(uint32_t pollers, enum slu_poll_mode poll, struct slu_engine **engine)
+static int open_engine(uint32_t pollers, enum slu_poll_mode poll, const char *listen,
+		       struct slu_engine **engine)
 {
 	struct slu_engine_options options;
 
 	slu_engine_options_init(&options);
+	options.listen = listen;
 	options.pollers = pollers;
 	options.poll = poll;
 	return slu_engine_open(&options, engine);
+}
+
+int peer_open_engine(uint32_t pollers, enum slu_poll_mode poll, struct slu_engine **engine)
+{
+	return open_engine(pollers, poll, NULL, engine);
 }
 
 /* Each request is its own answer. */
@@ -153,7 +162,7 @@ int peer_serve(const char *name)
 
 	slu_region_options_init(&options);
 	options.page = SLU_PAGE_ORDINARY;
-	if (peer_open_engine(0, SLU_POLL_ADAPTIVE, &engine) < 0 ||
+	if (open_engine(0, SLU_POLL_ADAPTIVE, peer_listen, &engine) < 0 ||
 	    slu_region_alloc(engine, PEER_SEGMENT_BYTES, &options, &region) < 0 ||
 	    slu_segment_export(engine, name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, &segment) <
 		    0) {

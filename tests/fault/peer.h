@@ -15,6 +15,9 @@
 #define PEER_SEGMENT_BYTES (UINT64_C(16) << 20) /* of what peer_serve() exports */
 #define PEER_READY         'r'
 
+/** TCP address that engines of peer_serve() listen on; RDMA is served with it. NULL: none */
+extern const char *peer_listen;
+
 struct peer {
 	pid_t pid;
 	int to;

@@ -15,7 +15,15 @@
 #include "tests/fault/peer.h"
 #include "tests/tap.h"
 
-#define CYCLES        100000
+/* Built twice: over shared memory, and over verbs with the model of an mlx5 device. */
+#ifdef HOTPATH_VERBS
+#define TRANSPORT SLU_TRANSPORT_VERBS
+#define CYCLES    10000
+#else
+#define TRANSPORT SLU_TRANSPORT_SHM
+#define CYCLES    100000
+#endif
+
 #define BATCH_MAX     64
 #define SEGMENT_BYTES PEER_SEGMENT_BYTES
 #define BOTH_RIGHTS   (SLU_RIGHT_READ | SLU_RIGHT_WRITE)
@@ -380,7 +388,7 @@ static int open_all(void **state)
 	(void)state;
 	slu_region_options_init(&options);
 	slu_remote_options_init(&wanted);
-	wanted.transport = SLU_TRANSPORT_SHM;
+	wanted.transport = TRANSPORT;
 	options.page = SLU_PAGE_ORDINARY;
 	if (peer_answer(&target, 10000) != PEER_READY ||
 	    peer_open_engine(1, SLU_POLL_BUSY, &engine) < 0 ||
@@ -414,8 +422,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_calls),
 		cmocka_unit_test(test_answering),
 	};
-	int ret = peer_main(argc, argv, roles);
+	int ret;
 
+	if (TRANSPORT == SLU_TRANSPORT_VERBS)
+		peer_listen = "127.0.0.1:0";
+	ret = peer_main(argc, argv, roles);
 	if (ret >= 0)
 		return ret;
 	if (WITH_ADDRESS_SANITIZER) {
