@@ -7,25 +7,20 @@
 #include <inttypes.h>
 #include <net/if.h>
 #include <openssl/crypto.h>
-#include <openssl/hmac.h>
 #include <poll.h>
 #include <pthread.h>
 #include <rdma/rdma_cma.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/queue.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "transport/verbs/verbs.h"
 
-#define MAGIC       0x43756c53u /* "SluC" */
 #define BACKLOG     128
 #define RNR_RETRIES 7 /* what it agrees on is not used: verbs_queue_connect() */
 
@@ -36,19 +31,17 @@ struct refusal {
 };
 
 struct verbs_cm {
-	/* The client's. */
-	struct rdma_event_channel *channel;
-
 	/* The target's, under the server's lock. */
+	struct invitation invitation; /* first: it is found by it */
 	struct verbs_cm_server *server;
-	uint64_t link;
 	const struct verbs_device *device;
 	struct verbs_connection connection;
 	struct verbs_queue *const *queues;
-	uint32_t connected;
-	LIST_ENTRY(verbs_cm) expected;
 
-	uint8_t secret[VERBS_CM_SECRET_BYTES];
+	/* The client's. */
+	struct rdma_event_channel *channel;
+
+	/* Of both. */
 	uint32_t count;
 	struct rdma_cm_id *ids[VERBS_QUEUES_MAX]; /* by queue; NULL: not connected */
 };
@@ -60,7 +53,7 @@ struct verbs_cm_server {
 	pthread_t thread;
 	bool running;
 	pthread_mutex_t lock;
-	LIST_HEAD(, verbs_cm) expected;
+	struct invitations invitations;
 	uint64_t said_ns; /* when a stranger was last spoken of */
 	uint32_t unsaid;
 };
@@ -117,20 +110,6 @@ static int read_numbers(struct rdma_cm_id *id, struct verbs_connection *connecti
 	return 0;
 }
 
-/* An eavesdropper learns nothing from one that helps with another queue pair. */
-static bool prove(struct verbs_cm_hello *hello, uint32_t qpn, const uint8_t *secret)
-{
-	uint8_t said[offsetof(struct verbs_cm_hello, proof) + sizeof(qpn)];
-	uint8_t digest[EVP_MAX_MD_SIZE];
-
-	memcpy(said, hello, offsetof(struct verbs_cm_hello, proof));
-	memcpy(said + offsetof(struct verbs_cm_hello, proof), &qpn, sizeof(qpn));
-	if (!HMAC(EVP_sha256(), secret, VERBS_CM_SECRET_BYTES, said, sizeof(said), digest, NULL))
-		return false;
-	memcpy(hello->proof, digest, sizeof(hello->proof));
-	return true;
-}
-
 static int connect_queue(struct rdma_cm_id *id, const struct verbs_device *device,
 			 const struct verbs_connection *common, struct verbs_queue *queue)
 {
@@ -167,7 +146,7 @@ void verbs_cm_destroy(struct verbs_cm *cm)
 		return;
 	if (cm->server) { /* its thread connects nothing of it any more */
 		pthread_mutex_lock(&cm->server->lock);
-		LIST_REMOVE(cm, expected);
+		invitation_withdraw(&cm->invitation);
 		pthread_mutex_unlock(&cm->server->lock);
 	}
 	for (uint32_t i = 0; i < cm->count; i++)
@@ -175,7 +154,6 @@ void verbs_cm_destroy(struct verbs_cm *cm)
 			rdma_destroy_id(cm->ids[i]);
 	if (cm->channel)
 		rdma_destroy_event_channel(cm->channel);
-	OPENSSL_cleanse(cm->secret, sizeof(cm->secret));
 	free(cm);
 }
 
@@ -226,7 +204,7 @@ static int refused(const struct rdma_cm_event *event)
 	const struct refusal *refusal = event->param.conn.private_data;
 
 	if (refusal && event->param.conn.private_data_len >= sizeof(*refusal) &&
-	    refusal->magic == MAGIC && refusal->error < 0 && refusal->error > -4096)
+	    refusal->magic == VERBS_CM_MAGIC && refusal->error < 0 && refusal->error > -4096)
 		return fail(refusal->error, "the target does not connect the queue pair: %s",
 			    slu_strerror(refusal->error));
 	return fail(-ECONNREFUSED,
@@ -248,7 +226,9 @@ static int judge(const struct rdma_cm_event *event, enum rdma_cm_event_type due)
 		return refused(event);
 	case RDMA_CM_EVENT_UNREACHABLE:
 	case RDMA_CM_EVENT_CONNECT_ERROR:
-		return fail(-ETIMEDOUT, "the target's librdmacm does not answer (%d)",
+		return fail(-ETIMEDOUT,
+			    "the target's librdmacm does not answer (%d): a firewall must let UDP "
+			    "port 4791 pass",
 			    event->status);
 	default:
 		return fail(-EPROTO, "librdmacm says %s where %s was due (%d)",
@@ -268,7 +248,9 @@ static int wait_for(struct verbs_cm *cm, enum rdma_cm_event_type due, uint64_t u
 		if (errno != EAGAIN && errno != EINTR)
 			return fail(-errno, "rdma_get_cm_event: %s", strerror(errno));
 		if (now >= until_ns)
-			return fail(-ETIMEDOUT, "librdmacm waited in vain for %s",
+			return fail(-ETIMEDOUT,
+				    "librdmacm waited in vain for %s: a firewall must let UDP port "
+				    "4791 pass",
 				    rdma_event_str(due));
 		poll(&readable, 1, (int)((until_ns - now) / 1000000) + 1);
 	}
@@ -289,6 +271,19 @@ static int failed(const char *what)
 	return fail(-errno, "%s: %s", what, strerror(errno));
 }
 
+/* The class decides, by the host's table, on the priority that read_numbers() finds. */
+static int set_options(struct rdma_cm_id *id, const struct verbs_connection *connection)
+{
+	uint8_t tos = connection->traffic_class, timeout = connection->timeout;
+
+	if (tos && rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &tos, sizeof(tos)))
+		return fail(-errno, "librdmacm does not take traffic class %u: %s", tos,
+			    strerror(errno));
+	/* Kernels before 5.1 do not know it; that of the queue pair is set all the same. */
+	rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof(timeout));
+	return 0;
+}
+
 static int find_way(struct verbs_cm *cm, struct rdma_cm_id *id, union cm_address *ours,
 		    union cm_address *peer, uint64_t until_ns)
 {
@@ -306,9 +301,9 @@ static int find_way(struct verbs_cm *cm, struct rdma_cm_id *id, union cm_address
 }
 
 static int request(struct verbs_cm *cm, uint32_t index, const struct verbs_cm_link *link,
-		   uint64_t until_ns)
+		   const uint8_t *secret, uint64_t until_ns)
 {
-	struct verbs_cm_hello hello = {.magic = MAGIC, .queue = index, .link = link->id};
+	struct verbs_cm_hello hello;
 	struct verbs_queue *queue = link->queues[index];
 	struct rdma_conn_param param = parameters(link->connection, queue);
 	struct rdma_cm_id *id = cm->ids[index];
@@ -319,7 +314,7 @@ static int request(struct verbs_cm *cm, uint32_t index, const struct verbs_cm_li
 			    "the way to the target's GID leaves by another device than %s: give it "
 			    "a route there, or leave --connect cm out",
 			    link->device->name);
-	if (!prove(&hello, param.qp_num, cm->secret))
+	if (!invitation_prove(secret, link->id, index, param.qp_num, &hello))
 		return fail(-ENOMEM, "out of memory");
 	param.private_data = &hello;
 	param.private_data_len = sizeof(hello);
@@ -333,22 +328,8 @@ static int request(struct verbs_cm *cm, uint32_t index, const struct verbs_cm_li
 	return rc;
 }
 
-static bool parse_token(const char *token, uint8_t secret[VERBS_CM_SECRET_BYTES])
-{
-	if (strlen(token) != 2 * VERBS_CM_SECRET_BYTES ||
-	    strspn(token, "0123456789abcdef") != 2 * VERBS_CM_SECRET_BYTES)
-		return false;
-	for (uint32_t i = 0; i < VERBS_CM_SECRET_BYTES; i++) {
-		unsigned byte;
-
-		sscanf(token + 2 * i, "%2x", &byte);
-		secret[i] = (uint8_t)byte;
-	}
-	return true;
-}
-
 /* One queue pair after the other: each takes one round trip. */
-static int connect_all(struct verbs_cm *cm, const struct verbs_cm_link *link,
+static int connect_all(struct verbs_cm *cm, const struct verbs_cm_link *link, const uint8_t *secret,
 		       union cm_address *ours, union cm_address *peer, uint64_t until_ns)
 {
 	int rc = open_channel(&cm->channel);
@@ -357,9 +338,11 @@ static int connect_all(struct verbs_cm *cm, const struct verbs_cm_link *link,
 		if (rdma_create_id(cm->channel, &cm->ids[i], NULL, RDMA_PS_TCP))
 			return no_librdmacm(errno);
 		cm->count++;
-		rc = find_way(cm, cm->ids[i], ours, peer, until_ns);
+		rc = set_options(cm->ids[i], link->connection);
 		if (rc == 0)
-			rc = request(cm, i, link, until_ns);
+			rc = find_way(cm, cm->ids[i], ours, peer, until_ns);
+		if (rc == 0)
+			rc = request(cm, i, link, secret, until_ns);
 	}
 	return rc;
 }
@@ -369,6 +352,7 @@ int verbs_cm_connect(const struct verbs_cm_link *link, const struct verbs_gid *o
 		     struct verbs_cm **out)
 {
 	uint32_t scope = interface_of(link->device, ours->index);
+	uint8_t secret[INVITATION_SECRET_BYTES];
 	union cm_address from, to;
 	struct verbs_cm *cm;
 	int rc;
@@ -384,9 +368,10 @@ int verbs_cm_connect(const struct verbs_cm_link *link, const struct verbs_gid *o
 		return fail(-ENOMEM, "out of memory");
 	make_address(&ours->gid, scope, 0, &from);
 	make_address(peer, scope, port, &to);
-	rc = parse_token(token, cm->secret)
-		     ? connect_all(cm, link, &from, &to, until_ns)
+	rc = invitation_parse(token, secret)
+		     ? connect_all(cm, link, secret, &from, &to, until_ns)
 		     : fail(-EPROTO, "the target's token for librdmacm cannot be");
+	OPENSSL_cleanse(secret, sizeof(secret));
 	if (rc < 0) {
 		verbs_cm_destroy(cm);
 		return rc;
@@ -396,24 +381,6 @@ int verbs_cm_connect(const struct verbs_cm_link *link, const struct verbs_gid *o
 }
 
 /* ---- the target ---- */
-
-/* Under lock. NULL: nobody who was invited. */
-static struct verbs_cm *find_expected(const struct verbs_cm_server *server,
-				      const struct verbs_cm_hello *hello, uint32_t qpn)
-{
-	struct verbs_cm *cm;
-
-	LIST_FOREACH (cm, &server->expected, expected) {
-		struct verbs_cm_hello right = *hello;
-
-		if (cm->link != hello->link)
-			continue;
-		if (prove(&right, qpn, cm->secret) &&
-		    CRYPTO_memcmp(right.proof, hello->proof, sizeof(right.proof)) == 0)
-			return cm;
-	}
-	return NULL;
-}
 
 /* Under lock. */
 static void suspect(struct verbs_cm_server *server)
@@ -433,16 +400,17 @@ static void suspect(struct verbs_cm_server *server)
 static int admit(struct verbs_cm_server *server, struct rdma_cm_id *id,
 		 const struct verbs_cm_hello *hello, uint32_t qpn)
 {
-	struct verbs_cm *cm = hello->magic == MAGIC ? find_expected(server, hello, qpn) : NULL;
+	struct invitation *invitation;
 	struct rdma_conn_param param;
-	int rc;
+	struct verbs_cm *cm;
+	int rc = invitation_find(&server->invitations, hello, qpn, clock_monotonic_ns(NULL),
+				 &invitation);
 
-	if (!cm) {
+	if (rc == -EACCES)
 		suspect(server);
-		return -EACCES;
-	}
-	if (hello->queue >= cm->count || cm->ids[hello->queue])
-		return -EPROTO;
+	if (rc < 0)
+		return rc;
+	cm = (struct verbs_cm *)invitation;
 	if (!is_on(id, cm->device))
 		return -ENODEV;
 	rc = connect_queue(id, cm->device, &cm->connection, cm->queues[hello->queue]);
@@ -454,14 +422,14 @@ static int admit(struct verbs_cm_server *server, struct rdma_cm_id *id,
 	if (rdma_accept(id, &param))
 		return -errno;
 	cm->ids[hello->queue] = id;
-	cm->connected++;
+	invitation_use(invitation, hello->queue);
 	return 0;
 }
 
 static void answer_request(struct verbs_cm_server *server, struct rdma_cm_id *id,
 			   const struct verbs_cm_hello *hello, uint32_t qpn)
 {
-	struct refusal refusal = {.magic = MAGIC};
+	struct refusal refusal = {.magic = VERBS_CM_MAGIC};
 
 	pthread_mutex_lock(&server->lock);
 	refusal.error = admit(server, id, hello, qpn);
@@ -545,7 +513,7 @@ int verbs_cm_server_create(struct verbs_cm_server **out)
 	if (!server)
 		return fail(-ENOMEM, "out of memory");
 	pthread_mutex_init(&server->lock, NULL);
-	LIST_INIT(&server->expected);
+	LIST_INIT(&server->invitations);
 	server->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = server->stop_fd < 0 ? failed("eventfd") : open_channel(&server->channel);
 	if (rc == 0)
@@ -587,24 +555,23 @@ int verbs_cm_expect(struct verbs_cm_server *server, const struct verbs_cm_link *
 		    struct verbs_cm **out)
 {
 	struct verbs_cm *cm = calloc(1, sizeof(*cm));
+	int rc;
 
 	if (!cm)
 		return fail(-ENOMEM, "target is out of memory");
-	if (getrandom(cm->secret, sizeof(cm->secret), GRND_NONBLOCK) != sizeof(cm->secret)) {
-		free(cm);
-		return fail(-EAGAIN, "the target has no randomness yet");
-	}
 	cm->server = server;
-	cm->link = link->id;
 	cm->device = link->device;
 	cm->connection = *link->connection;
 	cm->queues = link->queues;
 	cm->count = link->count;
-	for (uint32_t i = 0; i < VERBS_CM_SECRET_BYTES; i++)
-		snprintf(token + 2 * i, 3, "%02x", cm->secret[i]);
 	pthread_mutex_lock(&server->lock);
-	LIST_INSERT_HEAD(&server->expected, cm, expected);
+	rc = invitation_issue(&server->invitations, &cm->invitation, link->id, link->count,
+			      clock_monotonic_ns(NULL), token);
 	pthread_mutex_unlock(&server->lock);
+	if (rc < 0) {
+		free(cm);
+		return rc;
+	}
 	*out = cm;
 	return 0;
 }
@@ -614,7 +581,17 @@ bool verbs_cm_is_connected(struct verbs_cm *cm)
 	bool connected;
 
 	pthread_mutex_lock(&cm->server->lock);
-	connected = cm->connected == cm->count;
+	connected = invitation_is_used(&cm->invitation);
 	pthread_mutex_unlock(&cm->server->lock);
 	return connected;
+}
+
+bool verbs_cm_has_expired(struct verbs_cm *cm)
+{
+	bool expired;
+
+	pthread_mutex_lock(&cm->server->lock);
+	expired = clock_monotonic_ns(NULL) >= cm->invitation.until_ns;
+	pthread_mutex_unlock(&cm->server->lock);
+	return expired;
 }

@@ -4,8 +4,7 @@
  * Queue pairs brought together by librdmacm instead of the control session: it resolves the route
  * and carries queue-pair numbers and packet sequence numbers in its own messages, which everybody
  * on the network can send and read. So the session is still asked first: the target answers with a
- * port and a secret, and takes a request only with a proof that its sender knows it, good for that
- * queue pair alone. The proof may be seen: it says nothing about the secret.
+ * port and an invitation (verbs_invite.h), and takes a request only from who was invited.
  *
  *   client                                       target
  *   path: offer of a link, "cm": true        ->
@@ -22,28 +21,12 @@
 #ifndef VERBS_VERBS_CM_H
 #define VERBS_VERBS_CM_H
 
-#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "transport/verbs/verbs_device.h"
+#include "transport/verbs/verbs_invite.h"
 #include "transport/verbs/verbs_queue.h"
-
-#define VERBS_CM_SECRET_BYTES 16u
-#define VERBS_CM_PROOF_BYTES  16u
-#define VERBS_CM_TOKEN_TEXT   (2 * VERBS_CM_SECRET_BYTES + 1)
-
-/** What a request brings along. Little-endian. */
-struct verbs_cm_hello {
-	uint32_t magic;
-	uint32_t queue; /* index in the link */
-	uint64_t link;
-	uint8_t proof[VERBS_CM_PROOF_BYTES]; /* HMAC-SHA-256, begun, by the secret of what stands
-						before it and the number of the queue pair */
-};
-
-/* Of the 56 bytes that librdmacm has for it. */
-static_assert(sizeof(struct verbs_cm_hello) == 32, "wire layout");
 
 /** What librdmacm holds of one link, at either end. */
 struct verbs_cm;
@@ -89,10 +72,11 @@ void verbs_cm_server_destroy(struct verbs_cm_server *server);
 uint16_t verbs_cm_server_port(const struct verbs_cm_server *server);
 
 /**
- * Target: let whoever brings @p token connect the queue pairs of @p link, each once. What the link
- * names must stay until the result is destroyed, the connection excepted.
+ * Target: let whoever brings @p token connect the queue pairs of @p link, each once, within
+ * INVITATION_NS. What the link names must stay until the result is destroyed, the connection
+ * excepted.
  *
- * @param token  out: VERBS_CM_TOKEN_TEXT bytes
+ * @param token  out: INVITATION_TEXT bytes
  * @return       0; -ENOMEM, -EAGAIN no randomness
  */
 int verbs_cm_expect(struct verbs_cm_server *server, const struct verbs_cm_link *link, char *token,
@@ -100,5 +84,8 @@ int verbs_cm_expect(struct verbs_cm_server *server, const struct verbs_cm_link *
 
 /** Target: are all queue pairs connected? */
 bool verbs_cm_is_connected(struct verbs_cm *cm);
+
+/** Target: is it too late to connect further ones? */
+bool verbs_cm_has_expired(struct verbs_cm *cm);
 
 #endif

@@ -504,7 +504,7 @@ static int invite(struct verbs_server *server, struct served_link *link, const s
 					       .connection = &connection,
 					       .queues = link->queues,
 					       .count = link->count};
-	char token[VERBS_CM_TOKEN_TEXT];
+	char token[INVITATION_TEXT];
 	json_t *none = json_array();
 	int rc = describe_connection(server, offer, &connection);
 
@@ -519,6 +519,20 @@ static int invite(struct verbs_server *server, struct served_link *link, const s
 	json_decref(none);
 	link->waits = true;
 	return rc;
+}
+
+/* Those whose client did not come have queue pairs for nothing. */
+static void drop_uninvited(struct verbs_server *server)
+{
+	struct served_link *link = LIST_FIRST(&server->links);
+
+	while (link) {
+		struct served_link *next = LIST_NEXT(link, of_server);
+
+		if (link->waits && verbs_cm_has_expired(link->cm))
+			drop_link(server, link);
+		link = next;
+	}
 }
 
 /* It asks again: are they connected? */
@@ -545,6 +559,7 @@ static int make_link(struct verbs_server *server, uint64_t connection, uint64_t 
 	if (!json_object_get(text, "queues"))
 		return fail(-ENOENT,
 			    "there is no such link, and no queue pairs are offered for it");
+	drop_uninvited(server);
 	if (count_links(server, connection) >= VERBS_LINKS_MAX)
 		return fail(-ENOSPC, "this client has %d links already", VERBS_LINKS_MAX);
 	rc = parse_offer(devices, text, &offer);
