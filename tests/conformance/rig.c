@@ -141,6 +141,7 @@ static void open_engine(struct rig *rig)
 	options.clock = rig->options.clock;
 	options.clock_arg = rig->options.clock_arg;
 	options.seed = 42;
+	options.rdma.cm = rig->options.cm;
 	rig_security(rig, &options);
 	must(slu_engine_open(&options, &rig->engine));
 }
@@ -162,7 +163,11 @@ const char *rig_lacks(const struct rig_options *options)
 	if (options->transport != SLU_TRANSPORT_VERBS)
 		return NULL;
 	ibv_free_device_list(ibv_get_device_list(&n));
-	return n > 0 ? NULL : "no RDMA device: the lab has one (tests/lab/run sluice-conformance)";
+	if (n == 0)
+		return "no RDMA device: the lab has one (tests/lab/run sluice-conformance)";
+	if (options->cm && access("/dev/infiniband/rdma_cm", R_OK | W_OK) < 0)
+		return "no /dev/infiniband/rdma_cm for us: the lab has it";
+	return NULL;
 }
 
 void rig_open(struct rig *rig, const struct rig_options *options)

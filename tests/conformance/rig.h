@@ -39,6 +39,7 @@ struct rig_options {
 	const char *fake; /* behaviour, fake transport only */
 	bool tls;         /* by pre-shared key, tcp and verbs */
 	bool tcp_plain;   /* data in the clear all the same */
+	bool cm;          /* queue pairs are connected by librdmacm */
 	uint32_t depth;
 	slu_clock_fn clock; /* virtual time, or NULL */
 	void *clock_arg;

@@ -974,6 +974,7 @@ static const struct rig_options columns[] = {
 	 .pollers = 1,
 	 .poll = SLU_POLL_BUSY},
 	{.title = "verbs-tls", .transport = SLU_TRANSPORT_VERBS, .pollers = 1, .tls = true},
+	{.title = "verbs-cm", .transport = SLU_TRANSPORT_VERBS, .pollers = 1, .cm = true},
 	{.title = "fake-inline", .transport = SLU_TRANSPORT_FAKE},
 	{.title = "fake-adaptive", .transport = SLU_TRANSPORT_FAKE, .pollers = 1},
 	{.title = "fake-reordering",
