@@ -212,7 +212,7 @@ sanitizer_checks() {
 	local name
 	check "build with AddressSanitizer and UBSan" build build-asan -Dwerror=true -Dperf=false \
 		-Db_sanitize=address,undefined -Db_lundef=false || return
-	for name in unit conformance fault integration; do
+	for name in unit conformance fault mlx5 integration; do
 		suite build-asan $name
 	done
 }
@@ -239,6 +239,7 @@ fuzz_checks() {
 }
 
 slow_checks() {
+	suite build mlx5
 	suite build integration
 	sanitizer_checks
 	clang_checks
