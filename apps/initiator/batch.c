@@ -121,6 +121,7 @@ int batch_submit(struct worker *worker, struct slot *slot)
 		return n;
 	slot->submitted += (uint32_t)n;
 	worker->outstanding += (uint32_t)n;
+	worker->submitted += (uint32_t)n;
 	return (uint32_t)n == left;
 }
 

@@ -84,6 +84,8 @@ static void set_row(json_t *object, const struct row *row)
 	set(object, "threads", integer(row->plan.threads));
 	set_figures(object, &row->runs[row->median]);
 	set(object, "throughput_spread", json_real(row->spread));
+	set(object, "operations_submitted", integer(row->submitted));
+	set(object, "operations_finished", integer(row->finished));
 	set(object, "latency_operation_ns", latency_json(&row->operation_ns));
 	set(object, "latency_batch_ns", latency_json(&row->batch_ns));
 	set(object, "runs", runs_json(row));

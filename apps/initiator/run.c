@@ -231,6 +231,8 @@ static void collect(const struct setup *setup, struct row *row)
 	for (uint32_t i = 0; i < setup->workers_count; i++) {
 		const struct worker *worker = &setup->workers[i];
 
+		row->submitted += worker->submitted;
+		row->finished += worker->finished;
 		row->verified_bytes += worker->verified_bytes;
 		if (worker->mismatch.found &&
 		    (!row->mismatch.found || worker->mismatch.offset < row->mismatch.offset))

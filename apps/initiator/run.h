@@ -36,6 +36,8 @@ struct row {
 	struct histogram batch_ns;
 	uint64_t errors[ERRNO_MAX + 1];      /* by errno, of everything that was done */
 	uint64_t errors_total;
+	uint64_t submitted;                  /* operations of batches, warming up included */
+	uint64_t finished;                   /* of these, well or badly */
 	uint64_t verified_bytes;
 	bool verified;                       /* everything was checked and was as it should be */
 	struct mismatch mismatch;            /* the one at the lowest offset */

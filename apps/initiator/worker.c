@@ -41,6 +41,7 @@ int worker_prepare(struct worker *worker)
 		return fail(-ENOMEM, "out of memory for %u batches of %u: lower --depth or --batch",
 			    plan->depth, plan->batch);
 	memset(worker->errors, 0, sizeof(worker->errors));
+	worker->submitted = worker->finished = 0;
 	worker->verified_bytes = 0;
 	worker->batches_begun = 0;
 	access_init(&worker->access, plan_slice(plan, worker->index), plan->size,
@@ -183,6 +184,7 @@ static void account(struct worker *worker, const struct slu_completion *done, ui
 	bool counted = now >= worker->load->begin_ns && now < end_ns(worker);
 
 	worker->outstanding -= n;
+	worker->finished += n;
 	while (n > 0) {
 		struct slot *slot = &worker->slots[done->user_data];
 		uint32_t well = run_length(done, n);

@@ -88,6 +88,8 @@ struct worker {
 	struct counters counters;
 	struct histogram operation_ns;
 	struct histogram batch_ns;
+	uint64_t submitted; /* operations of batches, measured or not */
+	uint64_t finished;  /* of these, well or badly */
 	uint64_t errors[ERRNO_MAX + 1];
 	uint64_t verified_bytes;
 	struct mismatch mismatch;

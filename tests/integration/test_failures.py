@@ -134,6 +134,7 @@ def target_killed():
             with open(path) as file:
                 report = json.load(file)
             check(report["errors_total"] > 0, "no errors", result)
+            equal(report["operations_finished"], report["operations_submitted"], "finished", result)
             equal(list(report["errors"]), ["ECONNRESET"], "errors by kind", result)
             equal(report["verified"], False, "verified", result)
 

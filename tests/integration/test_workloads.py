@@ -18,6 +18,9 @@ def verified(report, what):
     check(report["verified"] is True, f"{what}: not verified", report["result"])
     check(report["verified_bytes"] > 0, f"{what}: nothing was compared", report["result"])
     equal(report["errors_total"], 0, f"{what}: errors", report["result"])
+    equal(report["operations_finished"], report["operations_submitted"], f"{what}: operations",
+          report["result"])
+    check(report["operations_submitted"] > 0, f"{what}: none submitted", report["result"])
 
 
 @case("every workload, order and kind of queue is verified")
