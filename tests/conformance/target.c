@@ -12,7 +12,7 @@
 
 #include "pattern.h"
 
-#define SERVE_SECONDS 20
+#define SERVE_SECONDS 60
 #define WAKE_MS       10000
 #define LATE_US       200000
 #define QUIET_US      300000

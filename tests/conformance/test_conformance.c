@@ -356,15 +356,16 @@ static void holds_back_unread_notifications(void **state)
 
 	(void)state;
 	pattern_fill(local(0), 0, RIG_NOTIFY_STRIDE, 0);
-	op.timeout_us = 50000;
 	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX; i++)
 		assert_int_equal(rig_run_one(&rig, &op), 0);
+	op.timeout_us = 50000;
 	status = rig_run_one(&rig, &op);
 	assert_int_equal(status, -ETIMEDOUT);
 	assert_int_equal(rig_run_one(&rig, &plain), 0);
 	rig_expect_notifications(&rig, SLU_NOTIFICATIONS_MAX);
 	assert_int_equal(rig_notified(&rig), SLU_NOTIFICATIONS_MAX);
 	rig_expect_notifications(&rig, 1);
+	op.timeout_us = 0;
 	assert_int_equal(rig_run_one(&rig, &op), 0);
 	assert_int_equal(rig_notified(&rig), 1);
 }
