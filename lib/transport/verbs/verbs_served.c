@@ -144,6 +144,13 @@ static void send_message(struct served_link *link, struct verbs_message *message
 		fail_link(link);
 }
 
+/* They can wait, and add up: the rest of the buffers is for answers. */
+static void send_credits(struct served_link *link)
+{
+	if (link->sent[0] - link->back[0] < SERVED_SENDS - VERBS_CALLS)
+		send_message(link, &(struct verbs_message){.type = VERBS_CREDITS}, NULL);
+}
+
 bool served_link_bind(struct served_link *link, uint32_t queue, struct ibv_mw *mw,
 		      const struct ibv_mw_bind_info *info, uint32_t key)
 {
@@ -179,7 +186,7 @@ static void put_back(struct served_link *link, uint32_t index)
 		return;
 	}
 	if (++link->taken >= VERBS_CREDITS_EACH)
-		send_message(link, &(struct verbs_message){.type = VERBS_CREDITS}, NULL);
+		send_credits(link);
 }
 
 static void hold(struct verbs_service *service, struct served_link *link, const struct held *held)
@@ -433,8 +440,10 @@ static void tell_rest(struct verbs_service *service)
 
 	service->owes = false;
 	LIST_FOREACH (link, &service->links, of_service)
-		if (link->taken > 0 && !atomic_load_explicit(&link->failed, memory_order_relaxed))
-			send_message(link, &(struct verbs_message){.type = VERBS_CREDITS}, NULL);
+		if (link->taken > 0 && !atomic_load_explicit(&link->failed, memory_order_relaxed)) {
+			send_credits(link);
+			service->owes |= link->taken > 0;
+		}
 }
 
 static uint32_t run(struct transport_service *base)
