@@ -135,6 +135,7 @@ static int map_status(enum ibv_wc_status status)
 	case IBV_WC_RESP_TIMEOUT_ERR:
 	case IBV_WC_REM_ABORT_ERR:
 	case IBV_WC_WR_FLUSH_ERR:
+	case IBV_WC_LOC_QP_OP_ERR: /* Soft-RoCE: nothing can be sent, as when its link is down */
 		return -ECANCELED; /* nobody is at fault: again, over another link */
 	case IBV_WC_REM_ACCESS_ERR:
 		return -EACCES;
