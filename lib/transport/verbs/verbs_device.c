@@ -243,7 +243,7 @@ static int open_port(struct verbs_devices *devices, struct ibv_device *ibv, uint
 	device->port = port;
 	rc = open_context(ibv, device);
 	if (rc == 0 && ibv_query_port(device->context, port, &device->port_attr))
-		rc = fail(-ENODEV, "it has no such port");
+		rc = fail(-ENODEV, "it has no such port: rdma link lists them");
 	if (rc == 0)
 		rc = check_port(device, &devices->options);
 	if (rc < 0) {
