@@ -1,19 +1,22 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# From a fresh Debian 12 to bytes moved and verified between two processes.
+# From a fresh Debian 12 to bytes moved and verified between two processes, or two virtual hosts.
 set -u -o pipefail
 cd "$(dirname "$0")" || exit 1
 . tools/machine.sh
 
 usage() {
 	cat <<-END
-	usage: ./demo.sh [initiator flags]
+	usage: ./demo.sh [--rdma] [initiator flags]
 
 	Installs the packages that Sluice needs, reserves hugepages, builds, starts sluice-target and
 	runs a verified mixed workload against it with sluice-initiator. Packages and hugepages take
 	root, or sudo without a password; without either it works with what is there.
 	Flags are handed to sluice-initiator, for example: ./demo.sh --duration 20 --size 1M
+
+	  --rdma   must come first: the two are in two virtual machines, which it boots, and RDMA goes
+	           between them. It downloads Debian's kernel package (70 MB) once.
 	END
 }
 
@@ -62,10 +65,30 @@ wait_until_serving() {
 	return 1
 }
 
+# QEMU's processors and network are emulated, and so is RDMA (Soft-RoCE); the kernel's verbs, the
+# library and both programs are what they are elsewhere.
+demo_rdma() {
+	say "packages"
+	packages_install build/apt.log "${BUILD_PACKAGES[@]}" "${LAB_PACKAGES[@]}" ||
+		die "cannot go on without these packages"
+	say "build (log: build/demo-build.log)"
+	build >build/demo-build.log 2>&1 || { tail -n 30 build/demo-build.log; die "the build failed"; }
+	say "two virtual machines: processors, memory, network cards and the cable are emulated by QEMU," \
+		"the RDMA devices by the kernel (Soft-RoCE); speeds mean nothing"
+	set -- tests/lab/demo ${1+"flags=$*"}
+	say "tests/lab/run $*"
+	exec tests/lab/run "$@"
+}
+
 case ${1-} in
 -h | --help)
 	usage
 	exit 0
+	;;
+--rdma)
+	shift
+	mkdir -p build || die "cannot write to build/"
+	demo_rdma "$@"
 	;;
 esac
 

@@ -10,6 +10,10 @@ BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libdpdk-dev libhwloc-
 TEST_PACKAGES=(libcmocka-dev g++ clang libclang-rt-14-dev shellcheck procps python3 iproute2 mount
 	openssl liburing-dev systemd)
 
+# To boot virtual machines (tests/lab), and what scenarios there and perf/run verbs need besides.
+LAB_PACKAGES=(qemu-system-x86 kmod busybox-static cpio iproute2 util-linux)
+SCENARIO_PACKAGES=(perftest ibverbs-utils rdma-core numactl hwloc-nox jq)
+
 # Run a command as root, by sudo where it asks for no password. Fails where neither can be had.
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then
