@@ -229,7 +229,12 @@ static int open_context(struct ibv_device *ibv, struct verbs_device *device)
 	if (ibv_query_device(device->context, &device->attr))
 		return fail(-EIO, "it does not tell its limits");
 	device->pd = ibv_alloc_pd(device->context);
-	return device->pd ? 0 : fail(-errno, "it has no protection domain: %s", strerror(errno));
+	if (device->pd)
+		return 0;
+	return fail(-errno,
+		    "it has no protection domain for us: %s (its limit: %d; are others, or the "
+		    "control group's rdma.max, using them up?)",
+		    strerror(errno), device->attr.max_pd);
 }
 
 /* Each port has a context of its own: nearly every card has one device per port anyway. */

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define MIB (UINT64_C(1) << 20)
+#define KIB UINT64_C(1024)
 
 /* ---- one registration ---- */
 
@@ -28,19 +28,19 @@ static int explain(const struct verbs_device *device, uint64_t length, int error
 	getrlimit(RLIMIT_MEMLOCK, &limit);
 	if (error == ENOMEM && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < length)
 		return fail(-ENOMEM,
-			    "cannot register %llu MiB with %s: the memlock limit is %llu KiB: "
+			    "cannot register %llu KiB with %s: the memlock limit is %llu KiB: "
 			    "raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)",
-			    (unsigned long long)(length / MIB), device->name,
-			    (unsigned long long)(limit.rlim_cur / 1024));
-	if (error == ENOMEM || error == ENOSPC)
-		return fail(-error,
-			    "cannot register %llu MiB with %s: %s: the memlock limit, the device's "
-			    "%d registrations or its memory are used up: use fewer or smaller "
-			    "regions, or larger pages",
-			    (unsigned long long)(length / MIB), device->name, strerror(error),
+			    (unsigned long long)(length / KIB), device->name,
+			    (unsigned long long)(limit.rlim_cur / KIB));
+	if (error == ENOMEM || error == ENOSPC || error == EAGAIN)
+		return fail(error == EAGAIN ? -ENOSPC : -error,
+			    "cannot register %llu KiB with %s: %s: the memlock limit, the device's "
+			    "%d registrations, its memory or the control group's rdma.max are "
+			    "used up: use fewer or smaller regions, or larger pages",
+			    (unsigned long long)(length / KIB), device->name, strerror(error),
 			    device->attr.max_mr);
-	return fail(-error, "cannot register %llu MiB with %s: %s",
-		    (unsigned long long)(length / MIB), device->name, strerror(error));
+	return fail(-error, "cannot register %llu KiB with %s: %s",
+		    (unsigned long long)(length / KIB), device->name, strerror(error));
 }
 
 int verbs_register(const struct verbs_device *device, void *addr, uint64_t length, unsigned access,
