@@ -227,8 +227,8 @@ static int judge(const struct rdma_cm_event *event, enum rdma_cm_event_type due)
 	case RDMA_CM_EVENT_UNREACHABLE:
 	case RDMA_CM_EVENT_CONNECT_ERROR:
 		return fail(-ETIMEDOUT,
-			    "the target's librdmacm does not answer (%d): a firewall must let UDP "
-			    "port 4791 pass",
+			    "the target's librdmacm does not answer (%d): let firewalls pass UDP "
+			    "port 4791, or leave --connect cm out",
 			    event->status);
 	default:
 		return fail(-EPROTO, "librdmacm says %s where %s was due (%d)",
@@ -249,8 +249,8 @@ static int wait_for(struct verbs_cm *cm, enum rdma_cm_event_type due, uint64_t u
 			return fail(-errno, "rdma_get_cm_event: %s", strerror(errno));
 		if (now >= until_ns)
 			return fail(-ETIMEDOUT,
-				    "librdmacm waited in vain for %s: a firewall must let UDP port "
-				    "4791 pass",
+				    "librdmacm waited in vain for %s: let firewalls pass UDP port "
+				    "4791, or leave --connect cm out",
 				    rdma_event_str(due));
 		poll(&readable, 1, (int)((until_ns - now) / 1000000) + 1);
 	}

@@ -633,7 +633,7 @@ int verbs_server_join(struct verbs_server *server, struct grant *grant, const js
 	uint64_t id, incarnation;
 	const char *id_text, *incarnation_text;
 	struct served_link *link;
-	bool is_new;
+	bool is_new, is_invited = false;
 	int rc = 0;
 
 	if (json_unpack((json_t *)(uintptr_t)offer, "{s:s, s:s}", "link", &id_text, "incarnation",
@@ -653,12 +653,14 @@ int verbs_server_join(struct verbs_server *server, struct grant *grant, const js
 	}
 	if (rc == 0 && is_new && link->waits)
 		return 0; /* the keys come when it has queue pairs */
-	if (rc == 0 && link->waits)
+	if (rc == 0 && link->waits) {
+		is_invited = true;
 		rc = take_invited(server, link);
+	}
 	if (rc < 0)
 		return rc;
 	rc = open_visit(server, grant, link, answer);
-	if (rc < 0 && is_new)
+	if (rc < 0 && (is_new || is_invited))
 		drop_link(server, link);
 	return rc;
 }
