@@ -93,8 +93,11 @@ static int make_channel(struct verbs_link *link)
 	link->receive_cq = ibv_create_cq(link->port->context, (int)VERBS_CLIENT_RECEIVES, NULL,
 					 link->channel, 0);
 	if (!link->receive_cq)
-		return fail(-errno, "%s has no completion queue for us: %s", link->port->name,
-			    strerror(errno));
+		return fail(-errno,
+			    "%s has no completion queue of %u entries for us: %s (its limits: %d "
+			    "queues of %d entries; are others using them up?)",
+			    link->port->name, VERBS_CLIENT_RECEIVES, strerror(errno),
+			    link->port->attr.max_cq, link->port->attr.max_cqe);
 	return 0;
 }
 
