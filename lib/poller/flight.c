@@ -20,6 +20,7 @@ void flight_start(struct poller *poller, struct slu_queue *queue, const struct s
 	flight->op = *op;
 	flight->queue = queue;
 	flight->deadline_us = deadline_us;
+	poller->deadlines += deadline_us != UINT64_MAX;
 	flight->next = 0;
 	flight->posted = 0;
 	flight->status = 0;
@@ -45,6 +46,7 @@ static void flight_finish(struct poller *poller, struct flight *flight, int stat
 	};
 
 	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
+	poller->deadlines -= flight->deadline_us != UINT64_MAX;
 	flight_put(queue, flight);
 	poller->operations++;
 	copy_settle(poller->env.tracker);

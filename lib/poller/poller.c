@@ -86,12 +86,16 @@ static inline bool late(const struct slu_queue *queue, const struct slu_op *op, 
 	return timeout != 0 && age_us(op, now_us) >= timeout;
 }
 
-static uint64_t deadline_of(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
+/* The clock is looked at only for those who have a deadline: it can be a system call. */
+static uint64_t deadline_of(const struct poller *poller, const struct slu_queue *queue,
+			    const struct slu_op *op)
 {
 	uint32_t timeout = timeout_of(queue, op);
+	uint64_t now_us;
 
 	if (timeout == 0)
 		return UINT64_MAX;
+	now_us = poller_now_us(poller);
 	return now_us + timeout - (queue->is_inline ? 0 : age_us(op, now_us));
 }
 
@@ -130,7 +134,7 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 
 static void start_flight(struct poller *poller, struct slu_queue *queue, const struct slu_op *op)
 {
-	flight_start(poller, queue, op, deadline_of(queue, op, poller_now_us(poller)));
+	flight_start(poller, queue, op, deadline_of(poller, queue, op));
 }
 
 uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
@@ -184,7 +188,7 @@ static uint32_t run_flights(struct poller *poller)
 	uint32_t work = flights_post(poller) + flights_poll(poller);
 	uint64_t now_us;
 
-	if (++poller->clock_turns < POLLER_CLOCK_TURNS)
+	if (poller->deadlines == 0 || ++poller->clock_turns < POLLER_CLOCK_TURNS)
 		return work;
 	poller->clock_turns = 0;
 	now_us = poller_now_us(poller);

@@ -38,6 +38,7 @@ struct poller {
 	LIST_HEAD(, transport_service) services;
 	uint64_t expire_at_us; /* next look for deadlines */
 	uint32_t clock_turns;  /* since the last look at the clock */
+	uint32_t deadlines;    /* flights that have one */
 	struct path_env env;
 	const struct clock *clock;
 	uint64_t loops;
