@@ -126,9 +126,10 @@ struct slu_remote_info {
 	bool encrypted;       /* the bytes of operations are, on their way */
 	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp, and
 				 queue pairs of verbs */
-	char path[384];       /* verbs: devices, GIDs, MTU, how they were connected; else empty */
+	char path[1024];      /* verbs: devices, GIDs, MTU, how they were connected, of each rail,
+				 after the first one between semicolons; else empty */
 	uint64_t connect_ns;  /* verbs: what it took to make, connect and try the queue pairs that
-				 path tells of, the keys of the segment included; else 0 */
+				 path begins with, the keys of the segment included; else 0 */
 	uint64_t doorbells;   /* verbs: bursts handed to the device */
 	uint64_t signalled;   /* verbs: completions that the device wrote */
 	uint64_t reads;       /* finished well */

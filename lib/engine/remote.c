@@ -10,6 +10,8 @@
 #include "engine/engine_internal.h"
 #include "transport/verbs/verbs_host.h"
 
+#define PATH_TEXT 384u /* of one path, as its transport describes it */
+
 static const struct slu_remote_options default_options = {.size = sizeof(struct slu_remote_options),
 							  .transport = SLU_TRANSPORT_AUTO,
 							  .rights =
@@ -584,18 +586,26 @@ void slu_remote_close(struct slu_remote *remote)
 		close_remote(remote);
 }
 
-/* Under lock. The first one: the others differ in the rail at most. */
-static void describe_path(const struct slu_remote *remote, struct slu_remote_info *info)
+/* Under lock. Paths over the same rail have the same text, which is there once. */
+static void describe_paths(const struct slu_remote *remote, struct slu_remote_info *info)
 {
+	char text[PATH_TEXT];
+	size_t length = 0;
+
 	info->path[0] = '\0';
 	info->connect_ns = 0;
-	for (uint32_t i = 0; i < SLU_POLLERS_MAX && !info->path[0]; i++) {
+	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++) {
 		struct path *path = remote->paths[i];
 
 		if (!path || !remote->transport->control->describe)
 			continue;
-		remote->transport->control->describe(path, info->path, sizeof(info->path));
-		info->connect_ns = atomic_load(&path->connect_ns);
+		remote->transport->control->describe(path, text, sizeof(text));
+		if (length == 0)
+			info->connect_ns = atomic_load(&path->connect_ns);
+		if (strstr(info->path, text) || length + strlen(text) + 3 > sizeof(info->path))
+			continue;
+		length += (size_t)snprintf(info->path + length, sizeof(info->path) - length, "%s%s",
+					   length ? "; " : "", text);
 	}
 }
 
@@ -609,7 +619,7 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 	pthread_mutex_lock(&remote->engine->lock);
 	sum = sum_stats(remote);
 	connections = sum_connections(remote);
-	describe_path(remote, info);
+	describe_paths(remote, info);
 	pthread_mutex_unlock(&remote->engine->lock);
 	info->name = remote->name;
 	info->target = remote->target;
