@@ -102,7 +102,8 @@ static void consider_verbs(const struct choice *choice, struct slu_candidate *ca
 			      &pair) < 0)
 		say(candidate, false, "%s", slu_last_error());
 	else
-		say(candidate, true, "%s", verbs_pair_describe(choice->devices, &pair, text));
+		say(candidate, true, "%s%s", verbs_pair_describe(choice->devices, &pair, text),
+		    welcome->encrypted ? "; the session is encrypted, the data is not" : "");
 }
 
 /* ---- TCP ---- */
