@@ -623,9 +623,10 @@ static bool is_up(struct verbs_path *verbs)
 		take_fresh(verbs);
 	else if (state == VERBS_PATH_DOWN)
 		return false;
-	if (verbs->link->error)
-		go_down(verbs);
-	return !verbs->link->error;
+	if (!verbs->link->error)
+		return true;
+	go_down(verbs); /* from then on the link may be gone */
+	return false;
 }
 
 static uint32_t verbs_post(struct path *path, const struct slu_op *ops, uint32_t n,
