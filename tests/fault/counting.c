@@ -121,11 +121,11 @@ void free(void *memory)
 
 /* ---- locks ---- */
 
-/* Constructors of libraries take locks before find_real(): there is one thread, nothing to keep
- * out. */
-
+/* Constructors of libraries take locks before ours finds the real functions. */
 static void count_lock(void)
 {
+	if (!real_mutex_lock)
+		find_real();
 	if (self.counting)
 		atomic_fetch_add(&now.locks, 1);
 }
@@ -133,31 +133,31 @@ static void count_lock(void)
 int pthread_mutex_lock(pthread_mutex_t *mutex)
 {
 	count_lock();
-	return real_mutex_lock ? real_mutex_lock(mutex) : 0;
+	return real_mutex_lock(mutex);
 }
 
 int pthread_mutex_trylock(pthread_mutex_t *mutex)
 {
 	count_lock();
-	return real_mutex_trylock ? real_mutex_trylock(mutex) : 0;
+	return real_mutex_trylock(mutex);
 }
 
 int pthread_spin_lock(pthread_spinlock_t *lock)
 {
 	count_lock();
-	return real_spin_lock ? real_spin_lock(lock) : 0;
+	return real_spin_lock(lock);
 }
 
 int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 {
 	count_lock();
-	return real_rwlock_rdlock ? real_rwlock_rdlock(lock) : 0;
+	return real_rwlock_rdlock(lock);
 }
 
 int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 {
 	count_lock();
-	return real_rwlock_wrlock ? real_rwlock_wrlock(lock) : 0;
+	return real_rwlock_wrlock(lock);
 }
 
 /* ---- system calls ---- */
