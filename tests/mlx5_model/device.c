@@ -10,8 +10,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define IDLE_YIELDS 50u /* rounds with nothing to do before it sleeps */
-#define SLEEP_MIN   20u
+#define IDLE_ROUNDS 50u   /* with nothing to do before it sleeps shortly */
+#define IDLE_LONG   1000u /* before it sleeps longer */
+#define SLEEP_MIN   10u
 #define SLEEP_MAX   100u /* us: what a doorbell may have to wait */
 
 struct device device = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -50,10 +51,9 @@ static void *run(void *arg)
 		stopping = device.stopping;
 		pthread_mutex_unlock(&device.lock);
 		idle = busy ? 0 : idle + 1;
-		if (idle > IDLE_YIELDS)
-			usleep(idle < SLEEP_MAX ? SLEEP_MIN : SLEEP_MAX);
-		else
-			sched_yield();
+		/* Who slept goes before who spins; who yields comes back after all that spin. */
+		if (idle > IDLE_ROUNDS)
+			usleep(idle < IDLE_LONG ? SLEEP_MIN : SLEEP_MAX);
 	}
 	return NULL;
 }

@@ -776,7 +776,7 @@ static bool run_pair(struct model_qp *qp)
 	busy |= tell(qp);
 	busy |= flush_receives(qp);
 	qp->qp.state = atomic_load(&qp->shared->state);
-	return busy || qp->head != qp->producer || qp->pending_tail != qp->pending_head;
+	return busy;
 }
 
 static bool run_queue(struct model_cq *cq)
