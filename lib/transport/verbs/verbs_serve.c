@@ -704,6 +704,26 @@ static bool must_end_links(const struct verbs_server *server, int reason)
 	return false;
 }
 
+static void catch_up_on_poller(void *arg)
+{
+	struct link_call *call = arg;
+
+	verbs_service_catch_up(call->service, call->link);
+}
+
+/* What was sent before the client closed is not to be lost. */
+static void catch_up(struct verbs_server *server, const struct visit_list *visits)
+{
+	struct visit *visit;
+
+	LIST_FOREACH (visit, visits, of_grant) {
+		struct link_call call = {.service = server->services[visit->on->poller],
+					 .link = visit->on};
+
+		server->on_poller(server->arg, visit->on->poller, catch_up_on_poller, &call);
+	}
+}
+
 void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason)
 {
 	struct visit_list *visits;
@@ -712,6 +732,8 @@ void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int r
 	if (!grant)
 		return;
 	visits = grant->more;
+	if (reason != -EKEYREVOKED)
+		catch_up(server, visits);
 	grants_end(server->grants, grant, reason);
 	while ((visit = LIST_FIRST(visits)))
 		leave_link(server, visit);

@@ -18,6 +18,7 @@
 
 #define LINKS_MAX     65536u /* of one poller */
 #define LINKS_PER_CQ  32u
+#define CQ_ENTRIES    (2 * LINKS_PER_CQ * VERBS_RECEIVES) /* and what dead ones left */
 #define TAKE          16
 #define DEPTH         (SERVED_SENDS + 8u) /* of a queue pair's sends: messages, and windows */
 #define INLINE_WANT   128u
@@ -298,6 +299,7 @@ static void on_call(struct verbs_service *service, struct served_link *link, uin
 static void hostile(struct served_link *link, const char *what)
 {
 	log_warning("an RDMA link is closed: its client sent %s", what);
+	link->expelled = true;
 	fail_link(link);
 }
 
@@ -320,12 +322,13 @@ static void on_message(struct verbs_service *service, struct served_link *link,
 	}
 }
 
+/* Also of a link that has failed since: the client was told that its notifications arrived. */
 static void on_receive(struct verbs_service *service, const struct ibv_wc *completion)
 {
 	uint32_t cookie = (uint32_t)(completion->wr_id >> 32);
 	struct served_link *link = service->by_cookie[cookie % LINKS_MAX];
 
-	if (!link || link->cookie != cookie || link->failed)
+	if (!link || link->cookie != cookie || link->expelled)
 		return; /* it has been dropped */
 	if (completion->status != IBV_WC_SUCCESS)
 		fail_link(link);
@@ -406,22 +409,39 @@ static uint32_t take_answers(struct verbs_service *service)
 
 /* ---- the service ---- */
 
-static uint32_t take_receives(struct verbs_service *service)
+static uint32_t take_from(struct verbs_service *service, struct receive_queue *queue)
 {
 	struct ibv_wc completions[TAKE];
+	int n = ibv_poll_cq(queue->cq, TAKE, completions);
+
+	for (int i = 0; i < n; i++)
+		on_receive(service, &completions[i]);
+	return n > 0 ? (uint32_t)n : 0;
+}
+
+static uint32_t take_receives(struct verbs_service *service)
+{
 	struct receive_queue *queue;
 	uint32_t work = 0;
 
-	LIST_FOREACH (queue, &service->queues, link) {
-		int n = atomic_load_explicit(&queue->links, memory_order_relaxed)
-				? ibv_poll_cq(queue->cq, TAKE, completions)
-				: 0;
-
-		for (int i = 0; i < n; i++)
-			on_receive(service, &completions[i]);
-		work += n > 0 ? (uint32_t)n : 0;
-	}
+	LIST_FOREACH (queue, &service->queues, link)
+		if (atomic_load_explicit(&queue->links, memory_order_relaxed))
+			work += take_from(service, queue);
 	return work;
+}
+
+static bool is_adopted(const struct verbs_service *service, const struct served_link *link)
+{
+	return service->by_cookie[link->cookie % LINKS_MAX] == link;
+}
+
+void verbs_service_catch_up(struct verbs_service *service, struct served_link *link)
+{
+	uint32_t left = CQ_ENTRIES / TAKE; /* neighbours may go on sending */
+
+	if (is_adopted(service, link))
+		while (left-- > 0 && take_from(service, link->receives) > 0)
+			;
 }
 
 static void take_all_back(struct verbs_service *service)
@@ -567,7 +587,7 @@ static int receive_queue_create(struct verbs_service *service, struct verbs_devi
 {
 	struct receive_queue *queue = calloc(1, sizeof(*queue));
 	struct epoll_event event = {.events = EPOLLIN};
-	int entries = (int)(2 * LINKS_PER_CQ * VERBS_RECEIVES); /* and what dead ones left */
+	int entries = (int)CQ_ENTRIES;
 
 	if (!queue)
 		return fail(-ENOMEM, "target is out of memory");
@@ -729,8 +749,9 @@ static void bound_held(struct verbs_service *service)
 
 void verbs_service_drop(struct verbs_service *service, struct served_link *link)
 {
-	if (service->by_cookie[link->cookie % LINKS_MAX] != link)
-		return; /* it was never adopted */
+	if (!is_adopted(service, link))
+		return;
+	verbs_service_catch_up(service, link);
 	LIST_REMOVE(link, of_service);
 	service->by_cookie[link->cookie % LINKS_MAX] = NULL;
 	service->link_count--;

@@ -51,6 +51,7 @@ struct served_link {
 	uint64_t subject;                /* generation and handle of the notifications that come */
 	uint32_t taken;                  /* receives put back and not told of */
 	uint32_t held;                   /* messages that wait for room in an inbox */
+	bool expelled;                   /* it sent what cannot be: nothing more is taken of it */
 	LIST_ENTRY(served_link) of_service;
 
 	/* The poller tells the control thread. */
@@ -77,6 +78,9 @@ void served_link_destroy(struct served_link *link);
 /** @return 0; -ENOSPC, -ENOMEM */
 int verbs_service_adopt(struct verbs_service *service, struct served_link *link);
 void verbs_service_drop(struct verbs_service *service, struct served_link *link);
+
+/** Deal with what has come in on @p link: its client may have been told that it arrived. */
+void verbs_service_catch_up(struct verbs_service *service, struct served_link *link);
 
 /** What waits for the owner of @p export is not wanted any more. */
 void verbs_service_forget(struct verbs_service *service, const struct export *export);
