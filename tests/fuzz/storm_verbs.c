@@ -29,6 +29,7 @@
 #include "control/client.h"
 #include "directory/p2p.h"
 #include "fabric.h"
+#include "tests/fuzz/odd_json.h"
 #include "tests/fuzz/raw_link.h"
 
 #define SEGMENT_BYTES  65536u
@@ -362,46 +363,6 @@ static json_t *hex(uint64_t word)
 	return json_string(text);
 }
 
-/* Something that is hardly ever right. */
-static json_t *odd(void)
-{
-	static const char *const texts[] = {
-		"",
-		"0",
-		"-1",
-		"zz",
-		"00000000000000000000ffff7f000001",
-		"00000000000000000000FFFF7F000001",
-		"0000000000000000000000000000000\xc3\xa9",
-		"ffffffffffffffffffffffffffffffffffffffff",
-		"0x12345678",
-		"%s%n%s",
-	};
-	static const json_int_t numbers[] = {
-		-1,        0,        1,     2,     3,         16,        255,
-		257,       4097,     65535, 65536, 0x1000000, INT32_MAX, INT64_C(0x100000000),
-		INT64_MAX, INT64_MIN};
-
-	switch (below(10)) {
-	case 0:
-	case 1:
-	case 2:
-	case 3:
-		return json_integer(numbers[below(sizeof(numbers) / sizeof(numbers[0]))]);
-	case 4:
-	case 5:
-		return json_string(texts[below(sizeof(texts) / sizeof(texts[0]))]);
-	case 6:
-		return json_null();
-	case 7:
-		return below(2) ? json_array() : json_object();
-	case 8:
-		return below(2) ? json_true() : json_real(1e99);
-	default:
-		return json_pack("[[i, i], [i]]", 1, 2, 3);
-	}
-}
-
 static json_t *some_queues(void)
 {
 	uint32_t n = below(40) ? 1 + below(3) : below(VERBS_QUEUES_MAX + 2);
@@ -411,7 +372,7 @@ static json_t *some_queues(void)
 		json_array_append_new(queues, below(300)
 						      ? json_pack("[i, i]", (int)below(0x1000000),
 								  (int)below(0x1000000))
-						      : odd());
+						      : odd_json(&dice));
 	return queues;
 }
 
@@ -445,7 +406,7 @@ static void mutate(json_t *offer, uint64_t theirs)
 		json_object_set_new(offer, below(2) ? "instead" : "link", hex(theirs));
 		break;
 	default:
-		json_object_set_new(offer, key, odd());
+		json_object_set_new(offer, key, odd_json(&dice));
 	}
 }
 

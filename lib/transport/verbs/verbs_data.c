@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
+#include "transport/mailbox.h"
 #include "transport/verbs/verbs.h"
 
 #define BURST        64u
@@ -289,7 +290,8 @@ static void on_message(struct verbs_link *link, const struct ibv_wc *completion)
 		return;
 	}
 	message = *at;
-	if ((message.type != VERBS_ANSWER && message.type != VERBS_CREDITS) || message.status > 0 ||
+	if ((message.type != VERBS_ANSWER && message.type != VERBS_CREDITS) ||
+	    !mailbox_status_allowed(message.status) ||
 	    message.length != completion->byte_len - sizeof(message) ||
 	    message.taken > link->peer_receives - link->credits) {
 		strange(link, "a message that cannot be");
