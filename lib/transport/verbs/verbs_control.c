@@ -142,6 +142,15 @@ static json_t *make_offer(const struct slu_remote *remote, const struct verbs_li
 	return json_pack("{s:s, s:s}", "link", id, "incarnation", incarnation);
 }
 
+/*
+ * A poller has one link to a target: a new one replaces the latest, of which the target may have
+ * something left, as it does not hear when a link is given up.
+ */
+static uint64_t *latest_link(const struct verbs_path *path)
+{
+	return &path->path.remote->peer->verbs_latest[path->poller];
+}
+
 static int add_queues(const struct verbs_path *path, const struct verbs_link *link, bool cm,
 		      uint32_t psns[], json_t *offer)
 {
@@ -155,7 +164,7 @@ static int add_queues(const struct verbs_path *path, const struct verbs_link *li
 					  (json_int_t)psns[i]));
 	}
 	verbs_gid_to_hex(&link->port->gids[link->pair.gid].gid, gid);
-	snprintf(dead, sizeof(dead), "%016" PRIx64, path->dead_link);
+	snprintf(dead, sizeof(dead), "%016" PRIx64, *latest_link(path));
 	json_object_set_new(offer, "instead", json_string(dead));
 	if (cm)
 		json_object_set_new(offer, "cm", json_true());
@@ -176,7 +185,7 @@ static int bad_answer(void)
 static int parse_keys(const json_t *answer, const struct verbs_link *link, uint64_t length,
 		      uint64_t *base, uint32_t **out)
 {
-	uint32_t slices = (uint32_t)((length + VERBS_SLICE_BYTES - 1) >> VERBS_SLICE_SHIFT);
+	uint64_t slices = (length + VERBS_SLICE_BYTES - 1) >> VERBS_SLICE_SHIFT;
 	const char *text;
 	json_t *keys, *list, *key;
 	uint32_t *parsed;
@@ -184,7 +193,8 @@ static int parse_keys(const json_t *answer, const struct verbs_link *link, uint6
 
 	if (json_unpack((json_t *)(uintptr_t)answer, "{s:s, s:o}", "base", &text, "keys", &keys) <
 		    0 ||
-	    sscanf(text, "%16" SCNx64, base) != 1 || json_array_size(keys) != link->count)
+	    sscanf(text, "%16" SCNx64, base) != 1 || json_array_size(keys) != link->count ||
+	    json_array_size(json_array_get(keys, 0)) != slices) /* before there is room for them */
 		return bad_answer();
 	parsed = calloc((size_t)link->count * slices, sizeof(*parsed));
 	if (!parsed)
@@ -319,12 +329,12 @@ static int join_new(struct verbs_host *host, struct verbs_path *path, struct ver
 		rc = fail(-ENOMEM, "out of memory");
 	if (rc == 0)
 		rc = verbs_link_receive_all(link);
-	if (rc == 0)
-		rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
 	if (rc == 0) {
-		path->dead_link = link->id; /* so that the next one replaces it, should it fail */
-		rc = connect_ends(host, link, psns, answer, until_ns);
+		*latest_link(path) = link->id; /* also if no answer comes */
+		rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
 	}
+	if (rc == 0)
+		rc = connect_ends(host, link, psns, answer, until_ns);
 	if (rc == 0)
 		rc = verbs_link_probe(link, sooner(until_ns, clock_monotonic_ns(NULL) + PROBE_NS));
 	if (rc == 0) /* only now the target has queue pairs to give keys for */
