@@ -390,7 +390,8 @@ static void suspect(struct verbs_cm_server *server)
 	server->unsaid++;
 	if (now - server->said_ns < NS_PER_SECOND)
 		return;
-	log_warning("security: %u requests by librdmacm of somebody who was not invited",
+	log_warning("security: somebody who was not invited asks by librdmacm for queue pairs "
+		    "(requests: %u)",
 		    server->unsaid);
 	server->said_ns = now;
 	server->unsaid = 0;
