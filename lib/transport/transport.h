@@ -88,6 +88,7 @@ struct transport_peer {
 	bool encrypted;                     /* data connections are */
 	void *tcp_links[SLU_POLLERS_MAX];   /* by poller; engine->opening guards */
 	void *verbs_links[SLU_POLLERS_MAX]; /* by poller; verbs_host.joining guards */
+	uint64_t verbs_latest[SLU_POLLERS_MAX]; /* id of the link last offered; likewise */
 };
 
 struct transport_capabilities {

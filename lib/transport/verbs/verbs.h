@@ -143,8 +143,7 @@ struct verbs_path {
 	char text[VERBS_PAIR_TEXT + 96];
 	uint64_t repair_at_ns; /* the repair thread's */
 	uint64_t backoff_ns;
-	uint64_t dead_link; /* id of the one that is to be replaced; 0: none */
-	bool broken;        /* in its list */
+	bool broken; /* in its list */
 	TAILQ_ENTRY(verbs_path) repair_link;
 };
 

@@ -51,7 +51,6 @@ static bool mend(struct verbs_repair *repair, struct verbs_path *path)
 
 	if (path->link) {
 		say_broken(path);
-		path->dead_link = path->link->id;
 		verbs_leave(path, path->link);
 		path->link = NULL;
 	}

@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * RDMA links that die and are mended, or just come and go, on the model of an mlx5 device: nothing
+ * is lost, done twice, or left behind at the target.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <infiniband/mlx5dv.h>
+#include <sluice/sluice.h>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "mlx5_model.h"
+#include "tests/fault/peer.h"
+#include "tests/tap.h"
+
+#define SEGMENTS    3
+#define BYTES       (UINT64_C(4) << 20)
+#define TAGS        65536u
+#define COUNTS      (BYTES - TAGS) /* where the owner counts, by tag, how often it was notified */
+#define BATCH       128
+#define SECONDS     3
+#define BOTH_RIGHTS (SLU_RIGHT_READ | SLU_RIGHT_WRITE)
+#define PATIENCE_NS (20 * NS_PER_SECOND)
+
+static struct random chance;
+
+/* ---- the target ---- */
+
+/* Commands: its owner looks at the first segment no more, looks again, closes it. */
+enum command {
+	LOOK_AWAY = 'a',
+	LOOK = 'l',
+	CLOSE = 'c',
+};
+
+struct target {
+	struct slu_engine *engine;
+	struct slu_region *regions[SEGMENTS];
+	struct slu_segment *segments[SEGMENTS];
+	int first; /* that the owner looks at */
+};
+
+static void make_name(char *name, const char *prefix, int index)
+{
+	snprintf(name, SLU_NAME_MAX + 1, "%s-%d", prefix, index);
+}
+
+static int open_target(struct target *target, const char *prefix)
+{
+	struct slu_engine_options engine;
+	struct slu_region_options region;
+	char name[SLU_NAME_MAX + 1];
+	int rc;
+
+	slu_engine_options_init(&engine);
+	slu_region_options_init(&region);
+	engine.listen = "127.0.0.1:0";
+	region.page = SLU_PAGE_ORDINARY;
+	rc = slu_engine_open(&engine, &target->engine);
+	for (int i = 0; rc == 0 && i < SEGMENTS; i++) {
+		make_name(name, prefix, i);
+		rc = slu_region_alloc(target->engine, BYTES, &region, &target->regions[i]);
+		if (rc == 0)
+			rc = slu_segment_export(target->engine, name, target->regions[i],
+						BOTH_RIGHTS, &target->segments[i]);
+	}
+	return rc;
+}
+
+static void look(struct target *target, int index)
+{
+	uint8_t *counts = (uint8_t *)slu_region_addr(target->regions[index]) + COUNTS;
+	struct slu_segment *segment = target->segments[index];
+	struct slu_notification notes[64];
+	struct slu_message calls[64];
+	int n;
+
+	while ((n = slu_segment_poll(segment, notes, 64)) > 0)
+		for (int i = 0; i < n; i++)
+			counts[notes[i].tag % TAGS]++;
+	while ((n = slu_segment_receive(segment, calls, 64)) > 0)
+		for (int i = 0; i < n; i++)
+			slu_segment_answer(segment, &calls[i], 0, calls[i].data, calls[i].length);
+}
+
+/* @return false: the input has ended */
+static bool obey(struct target *target)
+{
+	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+	char command;
+
+	if (poll(&input, 1, 0) != 1)
+		return true;
+	if (read(STDIN_FILENO, &command, 1) != 1)
+		return false;
+	target->first = command != LOOK;
+	if (command == CLOSE)
+		slu_segment_close(target->segments[0]);
+	peer_say(command);
+	return true;
+}
+
+static int serve(const char *prefix)
+{
+	struct target target = {0};
+
+	if (open_target(&target, prefix) < 0) {
+		fprintf(stderr, "target: %s\n", slu_last_error());
+		return 1;
+	}
+	peer_say(PEER_READY);
+	while (obey(&target)) {
+		for (int i = target.first; i < SEGMENTS; i++)
+			look(&target, i);
+		usleep(50);
+	}
+	slu_engine_close(target.engine);
+	return 0;
+}
+
+static void tell(struct peer *peer, char command)
+{
+	assert_int_equal(write(peer->to, &command, 1), 1);
+	assert_int_equal(peer_answer(peer, 20000), command);
+}
+
+/* ---- the client ---- */
+
+struct rig {
+	struct peer peer;
+	char prefix[32];
+	struct slu_engine *engine;
+	struct slu_region *region;
+	struct slu_remote *remotes[SEGMENTS];
+	struct slu_queue *queue;
+	bool breaks;
+	pthread_t breaker;
+	uint32_t tag;               /* next */
+	uint8_t told[TAGS];         /* by tag: said to have arrived */
+	uint8_t tags_used_of[TAGS]; /* by tag: of which segment, and 1 */
+};
+
+static struct rig rig;
+
+static int open_remote(int index, struct slu_remote **remote)
+{
+	struct slu_remote_options options;
+	char name[SLU_NAME_MAX + 1];
+
+	slu_remote_options_init(&options);
+	options.transport = SLU_TRANSPORT_VERBS;
+	make_name(name, rig.prefix, index);
+	return slu_remote_open(rig.engine, name, &options, remote);
+}
+
+static void open_queue(void)
+{
+	struct slu_queue_options options;
+
+	slu_queue_options_init(&options);
+	options.depth = BATCH;
+	assert_int_equal(slu_queue_open(rig.engine, &options, &rig.queue), 0);
+}
+
+static void open_rig(uint32_t pollers, bool with_remotes)
+{
+	static int round;
+
+	memset(&rig, 0, sizeof(rig));
+	snprintf(rig.prefix, sizeof(rig.prefix), "mend-%d-%d", (int)getpid(), round++);
+	assert_int_equal(peer_start("serve", rig.prefix, &rig.peer), 0);
+	assert_int_equal(peer_answer(&rig.peer, 20000), PEER_READY);
+	assert_int_equal(peer_open_engine(pollers, SLU_POLL_ADAPTIVE, &rig.engine), 0);
+	assert_int_equal(slu_region_alloc(rig.engine, BYTES, NULL, &rig.region), 0);
+	for (int i = 0; with_remotes && i < SEGMENTS; i++)
+		assert_int_equal(open_remote(i, &rig.remotes[i]), 0);
+	if (with_remotes)
+		open_queue();
+}
+
+/* ---- who breaks links ---- */
+
+static _Atomic bool enough;
+
+static uint64_t requests(void)
+{
+	struct mlx5_model_counts counts;
+
+	mlx5_model_count(&counts);
+	return counts.requests;
+}
+
+/* One after the other, and each link gets so far that it is not given up. */
+static void *break_links(void *arg)
+{
+	struct random when = {.state = 5};
+
+	(void)arg;
+	while (!enough) {
+		uint32_t after = (uint32_t)random_below(&when, 200);
+		uint64_t until = requests() + after + 100;
+
+		mlx5_model_fail(MLX5_MODEL_ANY, after, MLX5_CQE_SYNDROME_TRANSPORT_RETRY_EXC_ERR,
+				1);
+		while (!enough && requests() < until)
+			usleep(200);
+	}
+	return NULL;
+}
+
+static void start_breaking(void)
+{
+	enough = false;
+	assert_int_equal(pthread_create(&rig.breaker, NULL, break_links, NULL), 0);
+	rig.breaks = true;
+}
+
+static void stop_breaking(void)
+{
+	enough = true;
+	pthread_join(rig.breaker, NULL);
+	rig.breaks = false;
+}
+
+/* ---- the client, again ---- */
+
+/* Also after a test that failed on the way. */
+static int close_rig(void **state)
+{
+	(void)state;
+	if (rig.breaks)
+		stop_breaking();
+	slu_queue_close(rig.queue);
+	for (int i = 0; i < SEGMENTS; i++)
+		slu_remote_close(rig.remotes[i]);
+	slu_engine_close(rig.engine);
+	return peer_stop(&rig.peer);
+}
+
+/* Submit all, and see each complete once. */
+static void run(const struct slu_op *ops, uint32_t n, struct slu_completion *done)
+{
+	uint64_t give_up = clock_monotonic_ns(NULL) + PATIENCE_NS;
+	uint32_t submitted = 0, reaped = 0;
+	uint8_t times[BATCH] = {0};
+
+	while (reaped < n && clock_monotonic_ns(NULL) < give_up) {
+		struct slu_completion some[BATCH];
+		int rc = slu_submit(rig.queue, ops + submitted, n - submitted);
+
+		assert_true(rc >= 0);
+		submitted += (uint32_t)rc;
+		slu_wait(rig.queue, 1, 10000);
+		rc = slu_reap(rig.queue, some, BATCH);
+		assert_true(rc >= 0);
+		for (int i = 0; i < rc; i++) {
+			assert_true(some[i].user_data < n);
+			assert_int_equal(times[some[i].user_data]++, 0);
+			done[some[i].user_data] = some[i];
+		}
+		reaped += (uint32_t)rc;
+	}
+	assert_int_equal(reaped, n);
+}
+
+static int run_one(struct slu_op op)
+{
+	struct slu_completion done;
+
+	op.user_data = 0;
+	run(&op, 1, &done);
+	return done.status;
+}
+
+static struct slu_op notification(int index)
+{
+	uint32_t tag = rig.tag++ % TAGS;
+
+	rig.tags_used_of[tag] = (uint8_t)(index + 1);
+	return (struct slu_op){.remote = rig.remotes[index],
+			       .region = rig.region,
+			       .opcode = SLU_WRITE_NOTIFY,
+			       .length = 8,
+			       .tag = tag};
+}
+
+/* The owner's counts, when there are as many as should be. */
+static void read_counts(int index, uint8_t *counts)
+{
+	struct slu_op op = {.remote = rig.remotes[index],
+			    .region = rig.region,
+			    .opcode = SLU_READ,
+			    .remote_offset = COUNTS,
+			    .length = TAGS};
+
+	for (int tries = 0; run_one(op) != 0; tries++)
+		assert_true(tries < 100);
+	memcpy(counts, slu_region_addr(rig.region), TAGS);
+}
+
+static uint32_t missing(int index, const uint8_t *counts)
+{
+	uint32_t missing = 0;
+
+	for (uint32_t tag = 0; tag < TAGS; tag++)
+		missing += rig.tags_used_of[tag] == index + 1 && rig.told[tag] && !counts[tag];
+	return missing;
+}
+
+static void check_counts(int index)
+{
+	uint64_t give_up = clock_monotonic_ns(NULL) + PATIENCE_NS;
+	static uint8_t counts[TAGS];
+
+	do {
+		read_counts(index, counts);
+		usleep(1000);
+	} while (missing(index, counts) > 0 && clock_monotonic_ns(NULL) < give_up);
+	assert_int_equal(missing(index, counts), 0);
+	for (uint32_t tag = 0; tag < TAGS; tag++)
+		if (counts[tag] > (rig.tags_used_of[tag] == index + 1))
+			fail_msg("the owner of %d was told %u times of %u", index, counts[tag],
+				 tag);
+}
+
+/* ---- links die ---- */
+
+static struct slu_op some_op(uint32_t index)
+{
+	int segment = (int)random_below(&chance, SEGMENTS);
+	uint64_t length = random_below(&chance, random_below(&chance, 20) ? 20000 : 1500000);
+	struct slu_op op = {.remote = rig.remotes[segment],
+			    .region = rig.region,
+			    .remote_offset = random_below(&chance, 1 << 20),
+			    .local_offset = random_below(&chance, 1 << 20),
+			    .length = length,
+			    .opcode = random_below(&chance, 2) ? SLU_READ : SLU_WRITE};
+
+	if (random_below(&chance, 20) == 0 && rig.tag < TAGS)
+		op = notification(segment);
+	if (random_below(&chance, 20) == 0)
+		op = (struct slu_op){.remote = rig.remotes[segment],
+				     .region = rig.region,
+				     .opcode = SLU_CALL,
+				     .length = random_below(&chance, 500),
+				     .remote_offset = 3 << 20,
+				     .tag = 500};
+	if (random_below(&chance, 500) == 0)
+		op.timeout_us = 300;
+	op.user_data = index;
+	return op;
+}
+
+/* Only what the owner could see twice may fail, and what had little time. */
+static void judge(const struct slu_op *op, const struct slu_completion *done)
+{
+	bool once = op->opcode == SLU_CALL || op->opcode == SLU_WRITE_NOTIFY;
+
+	if (op->opcode == SLU_WRITE_NOTIFY)
+		rig.told[op->tag] = done->status == 0;
+	if (done->status == 0 || (done->status == -ECONNRESET && once) ||
+	    (done->status == -ETIMEDOUT && op->timeout_us))
+		return;
+	fail_msg("opcode %u failed: %s", op->opcode, slu_strerror(done->status));
+}
+
+static void links_die(uint32_t pollers)
+{
+	uint64_t until;
+	uint32_t batches = 0;
+
+	open_rig(pollers, true);
+	start_breaking();
+	until = clock_monotonic_ns(NULL) + SECONDS * NS_PER_SECOND;
+	for (; clock_monotonic_ns(NULL) < until; batches++) {
+		struct slu_completion done[BATCH];
+		struct slu_op ops[BATCH];
+
+		for (uint32_t i = 0; i < BATCH; i++)
+			ops[i] = some_op(i);
+		run(ops, BATCH, done);
+		for (uint32_t i = 0; i < BATCH; i++)
+			judge(&ops[i], &done[i]);
+	}
+	stop_breaking();
+	for (int i = 0; i < SEGMENTS; i++)
+		check_counts(i);
+	tap_comment("%u batches, %u notifications", batches, rig.tag);
+}
+
+/* Goal: when links die at any moment each operation completes once, and what can be posted again
+ * is: only notifications and calls may fail, and none is seen twice or lost. */
+static void test_links_die(void **state)
+{
+	(void)state;
+	links_die(1);
+}
+
+static void test_links_die_inline(void **state)
+{
+	(void)state;
+	links_die(0);
+}
+
+/* ---- links come and go ---- */
+
+/* Goal: what was said to have arrived is seen by the owner, also when the client leaves at once. */
+static void test_notifies_and_leaves(void **state)
+{
+	(void)state;
+	open_rig(0, true);
+	for (int i = 0; i < 300; i++) {
+		struct slu_op op;
+
+		slu_remote_close(rig.remotes[1]);
+		assert_int_equal(open_remote(1, &rig.remotes[1]), 0);
+		op = notification(1);
+		assert_int_equal(run_one(op), 0);
+		rig.told[op.tag] = 1;
+	}
+	check_counts(1);
+}
+
+/* Goal: queues, and with them links, come and go; the target keeps none that has gone. */
+static void test_many_queues(void **state)
+{
+	(void)state;
+	open_rig(0, true);
+	for (int i = 0; i < SLU_POLLERS_MAX + 20; i++) {
+		slu_queue_close(rig.queue);
+		rig.queue = NULL;
+		open_queue();
+		assert_int_equal(run_one((struct slu_op){.remote = rig.remotes[0],
+							 .region = rig.region,
+							 .opcode = SLU_READ,
+							 .length = 100}),
+				 0);
+	}
+}
+
+/* Goal: the same without any queue, when a remote is opened only to be tried. */
+static void test_many_remotes(void **state)
+{
+	struct slu_remote *remotes[SLU_POLLERS_MAX + 20];
+
+	(void)state;
+	open_rig(0, false);
+	for (int i = 0; i < SLU_POLLERS_MAX + 20; i++)
+		assert_int_equal(open_remote(0, &remotes[i]), 0);
+	for (int i = 0; i < SLU_POLLERS_MAX + 20; i++)
+		slu_remote_close(remotes[i]);
+}
+
+/* Goal: a segment whose owner took nothing is closed, and what it held back is free for others. */
+static void test_closes_a_full_segment(void **state)
+{
+	struct slu_op op;
+
+	(void)state;
+	open_rig(0, true);
+	tell(&rig.peer, LOOK_AWAY);
+	do {
+		op = notification(0);
+		op.timeout_us = 200000;
+	} while (run_one(op) == 0);
+	tell(&rig.peer, CLOSE);
+	for (int i = 0; i < 200; i++) {
+		op = notification(1);
+		op.timeout_us = 5000000;
+		assert_int_equal(run_one(op), 0);
+		rig.told[op.tag] = 1;
+	}
+	check_counts(1);
+}
+
+static const struct peer_role roles[] = {{"serve", serve}, {0}};
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(test_notifies_and_leaves, close_rig),
+		cmocka_unit_test_teardown(test_many_queues, close_rig),
+		cmocka_unit_test_teardown(test_many_remotes, close_rig),
+		cmocka_unit_test_teardown(test_closes_a_full_segment, close_rig),
+		/* Last: what was to break and did not stays with the model. */
+		cmocka_unit_test_teardown(test_links_die, close_rig),
+		cmocka_unit_test_teardown(test_links_die_inline, close_rig),
+	};
+	int ret = peer_main(argc, argv, roles);
+
+	if (ret >= 0)
+		return ret;
+	if (mlx5_model_unusable()) {
+		printf("1..0 # SKIP %s\n", mlx5_model_unusable());
+		return 0;
+	}
+	chance.state = clock_monotonic_ns(NULL);
+	tap_comment("seed %llu", (unsigned long long)chance.state);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
