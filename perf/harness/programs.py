@@ -7,6 +7,7 @@ import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAMS = ("limits", "shm", "sockets", "tcp")
+APPS = ("apps/target/sluice-target", "apps/initiator/sluice-initiator")
 PROGRAM_TIMEOUT_S = 1800
 SLICE_MS = 20
 SLICE_MS_QUICK = 5
@@ -58,6 +59,12 @@ class Bench:
         else:
             self._call(["meson", "setup", build, ROOT, "-Dtests=false"])
         self._call(["ninja", "-C", build, "benchmarks"])
+
+    def build_apps(self):
+        """Build target and initiator if they are not there; build() has set the folder up."""
+        build = os.path.dirname(self.folder)
+        if not all(os.access(os.path.join(build, app), os.X_OK) for app in APPS):
+            self._call(["ninja", "-C", build, *APPS])
 
     @staticmethod
     def _call(command):

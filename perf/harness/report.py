@@ -38,14 +38,15 @@ def spread_of(values):
 def row_of_rounds(name, unit, rounds, reference_name, floor, note=""):
     """The row of a comparison.
 
-    rounds: dictionaries with sluice, reference, ratio and core_to_core_ns
+    rounds: dictionaries with sluice, reference, ratio and, where it was probed, core_to_core_ns
     """
+    probes = [each["core_to_core_ns"] for each in rounds if "core_to_core_ns" in each]
     ratios = [each["ratio"] for each in rounds]
     return Row(name=name, unit=unit, reference_name=reference_name, floor=floor, note=note,
                sluice=statistics.median(each["sluice"] for each in rounds),
                reference=statistics.median(each["reference"] for each in rounds),
                ratio=statistics.median(ratios), spread=spread_of(ratios),
-               core_to_core_ns=statistics.median(each["core_to_core_ns"] for each in rounds))
+               core_to_core_ns=statistics.median(probes) if probes else None)
 
 
 def row_of_limit(name, unit, values, reference_name, core_to_core_ns, note=""):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The suites by name. A suite has HUGEPAGES and rows(bench), which yields report.Row."""
-from . import limits, shm, tcp
+from . import limits, shm, tcp, verbs
 
-SUITES = {"limits": limits, "shm": shm, "tcp": tcp}
+SUITES = {"limits": limits, "shm": shm, "tcp": tcp, "verbs": verbs}
