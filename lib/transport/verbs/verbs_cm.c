@@ -74,8 +74,10 @@ static int open_channel(struct rdma_event_channel **out)
 	if (!channel)
 		return no_librdmacm(errno);
 	if (fcntl(channel->fd, F_SETFL, fcntl(channel->fd, F_GETFL) | O_NONBLOCK) < 0) {
+		int error = errno;
+
 		rdma_destroy_event_channel(channel);
-		return fail(-errno, "fcntl: %s", strerror(errno));
+		return fail(-error, "fcntl: %s", strerror(error));
 	}
 	*out = channel;
 	return 0;
@@ -89,7 +91,8 @@ static int no_attributes(const char *state)
 		    strerror(errno));
 }
 
-/* What the two ends have told each other, beside what does not come from them. */
+/* What the two ends have told each other. Which of our GIDs is used has been agreed upon in the
+ * session: librdmacm might take another of the same address, RoCE v2 for v1. */
 static int read_numbers(struct rdma_cm_id *id, struct verbs_connection *connection)
 {
 	struct ibv_qp_attr receive = {.qp_state = IBV_QPS_RTR}, send = {.qp_state = IBV_QPS_RTS};
@@ -103,9 +106,7 @@ static int read_numbers(struct rdma_cm_id *id, struct verbs_connection *connecti
 	connection->peer_psn = receive.rq_psn;
 	connection->psn = send.sq_psn;
 	connection->peer_lid = receive.ah_attr.dlid;
-	connection->global = receive.ah_attr.is_global;
 	connection->peer_gid = receive.ah_attr.grh.dgid;
-	connection->gid_index = receive.ah_attr.grh.sgid_index;
 	connection->service_level = receive.ah_attr.sl;
 	return 0;
 }
@@ -213,6 +214,14 @@ static int refused(const struct rdma_cm_event *event)
 		    event->status);
 }
 
+static int no_way(int error)
+{
+	return fail(-EHOSTUNREACH,
+		    "librdmacm finds no way to the target's GID: %s; give this host a route to it, "
+		    "or leave --connect cm out",
+		    strerror(error));
+}
+
 static int judge(const struct rdma_cm_event *event, enum rdma_cm_event_type due)
 {
 	if (event->event == due && event->status == 0)
@@ -220,8 +229,7 @@ static int judge(const struct rdma_cm_event *event, enum rdma_cm_event_type due)
 	switch (event->event) {
 	case RDMA_CM_EVENT_ADDR_ERROR:
 	case RDMA_CM_EVENT_ROUTE_ERROR:
-		return fail(-EHOSTUNREACH, "librdmacm finds no way to the target's GID: %s",
-			    strerror(-event->status));
+		return no_way(-event->status);
 	case RDMA_CM_EVENT_REJECTED:
 		return refused(event);
 	case RDMA_CM_EVENT_UNREACHABLE:
@@ -290,8 +298,7 @@ static int find_way(struct verbs_cm *cm, struct rdma_cm_id *id, union cm_address
 	int rc;
 
 	if (rdma_resolve_addr(id, &ours->any, &peer->any, left_ms(until_ns)))
-		return fail(-EHOSTUNREACH, "librdmacm finds no way to the target's GID: %s",
-			    strerror(errno));
+		return no_way(errno);
 	rc = wait_for(cm, RDMA_CM_EVENT_ADDR_RESOLVED, until_ns);
 	if (rc < 0)
 		return rc;
