@@ -132,7 +132,7 @@ struct verbs_path {
 	uint32_t refused; /* of refusals that are in ready */
 	struct verbs_request refusals[VERBS_REFUSALS];
 	struct verbs_host *host;
-	uint32_t losses; /* links that died one after the other without a success */
+	uint32_t losses; /* links that failed one after the other without a success */
 
 	/* Between the poller and the repair thread. */
 	_Atomic uint32_t state; /* enum verbs_path_state */

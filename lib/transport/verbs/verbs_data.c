@@ -160,15 +160,14 @@ static void on_done(struct verbs_link *link, struct verbs_end *end, const struct
 	int status = map_status((enum ibv_wc_status)done->status);
 
 	/* Those before it have succeeded: a queue pair works in order. */
+	link->succeeded |= end->expected != done->id || status == 0;
 	while (end->expected != done->id)
 		came_back(link, &end->window[end->expected++ % VERBS_DEPTH], 0);
 	end->expected++;
 	if (last->path)
 		last->path->path.stats.signalled++;
 	came_back(link, last, status);
-	if (status == 0) {
-		link->succeeded = true;
-	} else if (!link->error) {
+	if (status < 0 && !link->error) {
 		link->why = (enum ibv_wc_status)done->status;
 		link->vendor_error = done->vendor_error;
 		fail_link(link, -ECONNRESET);
@@ -604,13 +603,22 @@ static void take_fresh(struct verbs_path *verbs)
 	atomic_store_explicit(&verbs->state, VERBS_PATH_UP, memory_order_relaxed);
 }
 
+/* A deadline that ended it, or an operation that was refused, says nothing of the way there. */
+static bool was_lost(const struct verbs_link *link)
+{
+	return link->error != -ECANCELED &&
+	       (link->error != -ECONNRESET || map_status(link->why) == -ECANCELED);
+}
+
 /* Its link is dead: when nothing of ours is on it any more, another is asked for. */
 static void go_down(struct verbs_path *verbs)
 {
 	drive(verbs->link);
 	if (!verbs->link->drained || verbs->path.posted > 0)
 		return;
-	verbs->losses = verbs->link->succeeded ? 1 : verbs->losses + 1;
+	if (verbs->link->succeeded)
+		verbs->losses = 0;
+	verbs->losses += was_lost(verbs->link);
 	atomic_store_explicit(&verbs->state, VERBS_PATH_DOWN, memory_order_relaxed);
 	verbs_repair_path(verbs->host->repair, verbs);
 }
