@@ -107,6 +107,18 @@ static bool obey(struct target *target)
 	return true;
 }
 
+/* All segments by one port: then they share a control connection, and with it the links. */
+static void say_port(struct slu_engine *engine)
+{
+	struct slu_engine_info info = {.size = sizeof(info)};
+	const char *colon =
+		slu_engine_get_info(engine, &info) == 0 ? strrchr(info.listen, ':') : NULL;
+	int port = colon ? atoi(colon + 1) : 0;
+
+	peer_say((char)(port >> 8));
+	peer_say((char)(port & 0xff));
+}
+
 static int serve(const char *prefix)
 {
 	struct target target = {0};
@@ -116,6 +128,7 @@ static int serve(const char *prefix)
 		return 1;
 	}
 	peer_say(PEER_READY);
+	say_port(target.engine);
 	while (obey(&target)) {
 		for (int i = target.first; i < SEGMENTS; i++)
 			look(&target, i);
@@ -136,6 +149,7 @@ static void tell(struct peer *peer, char command)
 struct rig {
 	struct peer peer;
 	char prefix[32];
+	int port;
 	struct slu_engine *engine;
 	struct slu_region *region;
 	struct slu_remote *remotes[SEGMENTS];
@@ -152,11 +166,11 @@ static struct rig rig;
 static int open_remote(int index, struct slu_remote **remote)
 {
 	struct slu_remote_options options;
-	char name[SLU_NAME_MAX + 1];
+	char name[SLU_REMOTE_NAME_MAX + 1];
 
 	slu_remote_options_init(&options);
 	options.transport = SLU_TRANSPORT_VERBS;
-	make_name(name, rig.prefix, index);
+	snprintf(name, sizeof(name), "%s-%d@127.0.0.1:%d", rig.prefix, index, rig.port);
 	return slu_remote_open(rig.engine, name, &options, remote);
 }
 
@@ -177,6 +191,8 @@ static void open_rig(uint32_t pollers, bool with_remotes)
 	snprintf(rig.prefix, sizeof(rig.prefix), "mend-%d-%d", (int)getpid(), round++);
 	assert_int_equal(peer_start("serve", rig.prefix, &rig.peer), 0);
 	assert_int_equal(peer_answer(&rig.peer, 20000), PEER_READY);
+	rig.port = peer_answer(&rig.peer, 20000) << 8;
+	rig.port |= peer_answer(&rig.peer, 20000);
 	assert_int_equal(peer_open_engine(pollers, SLU_POLL_ADAPTIVE, &rig.engine), 0);
 	assert_int_equal(slu_region_alloc(rig.engine, BYTES, NULL, &rig.region), 0);
 	for (int i = 0; with_remotes && i < SEGMENTS; i++)

@@ -341,18 +341,25 @@ static void on_receive(struct verbs_service *service, const struct ibv_wc *compl
 
 /* ---- what had no room ---- */
 
+/* @return NULL: it has gone */
+static struct served_link *link_of(const struct verbs_service *service, const struct held *held)
+{
+	struct served_link *link = service->by_cookie[held->cookie % LINKS_MAX];
+
+	return link && link->cookie == held->cookie ? link : NULL;
+}
+
 /* @return was it dealt with? */
 static bool retry(struct verbs_service *service, const struct held *held)
 {
-	struct served_link *link = service->by_cookie[held->cookie % LINKS_MAX];
-	bool present = link && link->cookie == held->cookie;
+	struct served_link *link = link_of(service, held);
 
-	if (held->is_call && !present)
+	if (held->is_call && !link)
 		return true;
 	if (held->is_call ? !deliver_call(service, link, held->lane, held->client, held->buffer)
 			  : !notify(held->lane, held->client, held->tag))
 		return false;
-	if (present) {
+	if (link) {
 		link->held--;
 		put_back(link, held->buffer);
 	}
@@ -734,12 +741,8 @@ static void bound_held(struct verbs_service *service)
 	uint32_t dead = 0, kept = 0;
 
 	for (uint32_t i = service->held_count; i-- > 0;) {
-		const struct served_link *link =
-			service->by_cookie[service->held[i].cookie % LINKS_MAX];
-
-		if (!link || link->cookie != service->held[i].cookie)
-			if (++dead > HELD_DEAD_MAX)
-				service->held[i].lane = NULL;
+		if (!link_of(service, &service->held[i]) && ++dead > HELD_DEAD_MAX)
+			service->held[i].lane = NULL;
 	}
 	for (uint32_t i = 0; i < service->held_count; i++)
 		if (service->held[i].lane)
@@ -759,6 +762,23 @@ void verbs_service_drop(struct verbs_service *service, struct served_link *link)
 		bound_held(service);
 }
 
+/* The receive that it took is for others again. */
+static void let_go(struct verbs_service *service, const struct held *held)
+{
+	struct served_link *link = link_of(service, held);
+
+	if (!link)
+		return;
+	link->held--;
+	if (held->is_call) {
+		const struct verbs_message *message =
+			(const void *)receive_buffer(link, held->buffer);
+
+		refuse_call(link, message->slot, -ESHUTDOWN);
+	}
+	put_back(link, held->buffer);
+}
+
 void verbs_service_forget(struct verbs_service *service, const struct export *export)
 {
 	const struct inbox_lane *lane = inbox_lane(export->inbox, service->lane);
@@ -770,5 +790,7 @@ void verbs_service_forget(struct verbs_service *service, const struct export *ex
 	for (uint32_t i = 0; i < service->held_count; i++)
 		if (service->held[i].lane != lane)
 			service->held[kept++] = service->held[i];
+		else
+			let_go(service, &service->held[i]);
 	service->held_count = kept;
 }
