@@ -116,14 +116,25 @@ struct peer_port {
 	json_t *gids;
 };
 
+/* It is shown to people: no spaces, and nothing that a terminal obeys. */
+static bool is_name(const char *text)
+{
+	size_t length = strlen(text);
+
+	for (size_t i = 0; i < length; i++)
+		if (text[i] <= ' ' || text[i] > '~')
+			return false;
+	return length > 0 && length <= VERBS_NAME_MAX;
+}
+
 static bool parse_port(json_t *text, struct peer_port *port)
 {
 	int mtu;
 
 	if (json_unpack(text, "{s:s, s:i, s:b, s:i, s:o}", "name", &port->name, "port", &port->port,
 			"ethernet", &port->ethernet, "mtu", &mtu, "gids", &port->gids) < 0 ||
-	    strlen(port->name) > VERBS_NAME_MAX || !json_is_array(port->gids) ||
-	    json_array_size(port->gids) > VERBS_GIDS_MAX)
+	    !is_name(port->name) || port->port < 1 || port->port > UINT8_MAX ||
+	    !json_is_array(port->gids) || json_array_size(port->gids) > VERBS_GIDS_MAX)
 		return false;
 	port->mtu = verbs_mtu_from_bytes(mtu);
 	return port->mtu != 0;
