@@ -267,7 +267,7 @@ fuzz_checks() {
 	check "storm of control messages at a target" storm control 100000
 	check "storm of control messages at a client" storm client 100000
 	check "storm of work requests on the model of an mlx5 device" storm mlx5 500000
-	check "storm of RDMA at a target" storm verbs 60000
+	check "storm of RDMA at a target" storm verbs 120000
 	check "storm of RDMA at a client" storm verbs_client 40000
 }
 
