@@ -120,13 +120,21 @@ static bool post(struct served_link *link, uint32_t queue, struct verbs_work *wo
 	return true;
 }
 
+/* The poller does not look after them in its sleep. */
+static uint32_t messages_out(struct served_link *link)
+{
+	if (link->sent[0] - link->back[0] >= SERVED_SENDS - VERBS_CALLS)
+		take_back(link, 0);
+	return link->sent[0] - link->back[0];
+}
+
 /* A client that takes answers in at the rate of its calls always leaves room for them. */
 static void send_message(struct served_link *link, struct verbs_message *message, const void *data)
 {
 	struct verbs_work work = {.opcode = VERBS_SEND, .pieces = 1};
 	char *at = send_buffer(link);
 
-	if (link->sent[0] - link->back[0] >= SERVED_SENDS) {
+	if (messages_out(link) >= SERVED_SENDS) {
 		fail_link(link);
 		return;
 	}
@@ -148,7 +156,7 @@ static void send_message(struct served_link *link, struct verbs_message *message
 /* They can wait, and add up: the rest of the buffers is for answers. */
 static void send_credits(struct served_link *link)
 {
-	if (link->sent[0] - link->back[0] < SERVED_SENDS - VERBS_CALLS)
+	if (messages_out(link) < SERVED_SENDS - VERBS_CALLS)
 		send_message(link, &(struct verbs_message){.type = VERBS_CREDITS}, NULL);
 }
 
@@ -480,10 +488,12 @@ static uint32_t run(struct transport_service *base)
 
 	if (service->held_count > 0)
 		work += retry_held(service);
-	if (service->link_count == 0)
-		return work;
 	if (service->lanes_count > 0)
-		work += take_answers(service);
+		work += take_answers(service); /* also to clients that have gone */
+	if (service->link_count == 0) {
+		service->owes = false;
+		return work;
+	}
 	work += take_receives(service);
 	if (work == 0 && ++service->idle % TAKE != 0)
 		return 0;
@@ -503,13 +513,14 @@ static void take_events(struct receive_queue *queue)
 		ibv_ack_cq_events(cq, 1);
 }
 
+/* Messages need no looking after: a client that does not take them in keeps nobody awake. */
 static bool is_binding(const struct verbs_service *service)
 {
 	const struct served_link *link;
 
 	LIST_FOREACH (link, &service->links, of_service)
 		for (uint32_t i = 0; i < link->count; i++)
-			if (link->sent[i] != link->back[i])
+			if (link->bind[i] - link->back[i] - 1 < link->sent[i] - link->back[i])
 				return true;
 	return false;
 }
