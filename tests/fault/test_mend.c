@@ -33,11 +33,13 @@ static struct random chance;
 
 /* ---- the target ---- */
 
-/* Commands: its owner looks at the first segment no more, looks again, closes it. */
+/* Commands. The answer is the same letter; to SLEEP 'n' if the poller does not. */
 enum command {
-	LOOK_AWAY = 'a',
-	LOOK = 'l',
-	CLOSE = 'c',
+	LOOK_AWAY = 'a', /* the owner looks at the first segment no more */
+	LOOK = 'l',      /* does again */
+	CLOSE = 'c',     /* closes it */
+	BREAK = 'b',     /* the target's next message fails */
+	SLEEP = 's',     /* does its poller fall asleep? */
 };
 
 struct target {
@@ -90,6 +92,47 @@ static void look(struct target *target, int index)
 			slu_segment_answer(segment, &calls[i], 0, calls[i].data, calls[i].length);
 }
 
+static uint64_t loops(struct slu_engine *engine)
+{
+	struct slu_poller_info info = {.size = sizeof(info)};
+
+	slu_engine_get_poller(engine, 0, &info);
+	return info.loops;
+}
+
+static bool falls_asleep(struct slu_engine *engine)
+{
+	uint64_t give_up = clock_monotonic_ns(NULL) + PATIENCE_NS / 4, before;
+
+	do {
+		before = loops(engine);
+		usleep(50000);
+	} while (loops(engine) != before && clock_monotonic_ns(NULL) < give_up);
+	return loops(engine) == before;
+}
+
+/* @return its answer */
+static char carry_out(struct target *target, char command)
+{
+	switch (command) {
+	case LOOK_AWAY:
+		target->first = 1;
+		break;
+	case LOOK:
+		target->first = 0;
+		break;
+	case CLOSE:
+		slu_segment_close(target->segments[0]);
+		break;
+	case BREAK:
+		mlx5_model_fail(MLX5_MODEL_ANY, 0, MLX5_CQE_SYNDROME_TRANSPORT_RETRY_EXC_ERR, 1);
+		break;
+	case SLEEP:
+		return falls_asleep(target->engine) ? SLEEP : 'n';
+	}
+	return command;
+}
+
 /* @return false: the input has ended */
 static bool obey(struct target *target)
 {
@@ -100,10 +143,7 @@ static bool obey(struct target *target)
 		return true;
 	if (read(STDIN_FILENO, &command, 1) != 1)
 		return false;
-	target->first = command != LOOK;
-	if (command == CLOSE)
-		slu_segment_close(target->segments[0]);
-	peer_say(command);
+	peer_say(carry_out(target, command));
 	return true;
 }
 
@@ -496,6 +536,57 @@ static void test_closes_a_full_segment(void **state)
 	check_counts(1);
 }
 
+static struct slu_op call(int index)
+{
+	return (struct slu_op){.remote = rig.remotes[index],
+			       .region = rig.region,
+			       .opcode = SLU_CALL,
+			       .length = 8,
+			       .remote_offset = 4096,
+			       .tag = 8};
+}
+
+/* Goal: an answer to a client that has gone does not keep the target's poller awake. */
+static void test_answers_nobody(void **state)
+{
+	struct slu_op op;
+
+	(void)state;
+	open_rig(0, true);
+	tell(&rig.peer, LOOK_AWAY);
+	op = call(0);
+	op.timeout_us = 50000;
+	assert_int_equal(run_one(op), -ETIMEDOUT);
+	slu_queue_close(rig.queue);
+	rig.queue = NULL;
+	for (int i = 0; i < SEGMENTS; i++) {
+		slu_remote_close(rig.remotes[i]);
+		rig.remotes[i] = NULL;
+	}
+	tell(&rig.peer, LOOK);
+	tell(&rig.peer, SLEEP);
+}
+
+/* Goal: the target's end of a link fails and the client does not know: another session over it
+ * gets another link. */
+static void test_joins_a_link_that_failed(void **state)
+{
+	struct slu_op op;
+
+	(void)state;
+	open_rig(0, true);
+	tell(&rig.peer, BREAK);
+	op = notification(0);
+	assert_int_equal(run_one(op), 0); /* and credits are on their way back */
+	rig.told[op.tag] = 1;
+	tell(&rig.peer, SLEEP);
+	slu_remote_close(rig.remotes[1]);
+	rig.remotes[1] = NULL;
+	assert_int_equal(open_remote(1, &rig.remotes[1]), 0);
+	assert_int_equal(run_one(call(1)), 0);
+	check_counts(0);
+}
+
 static const struct peer_role roles[] = {{"serve", serve}, {0}};
 
 int main(int argc, char **argv)
@@ -505,6 +596,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_many_queues, close_rig),
 		cmocka_unit_test_teardown(test_many_remotes, close_rig),
 		cmocka_unit_test_teardown(test_closes_a_full_segment, close_rig),
+		cmocka_unit_test_teardown(test_answers_nobody, close_rig),
+		cmocka_unit_test_teardown(test_joins_a_link_that_failed, close_rig),
 		/* Last: what was to break and did not stays with the model. */
 		cmocka_unit_test_teardown(test_links_die, close_rig),
 		cmocka_unit_test_teardown(test_links_die_inline, close_rig),

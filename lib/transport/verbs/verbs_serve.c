@@ -616,15 +616,31 @@ int verbs_server_grant(struct verbs_server *server, const struct grant *grant, j
 	return rc;
 }
 
-static bool visits_already(const struct grant *grant, const struct served_link *link)
+/* A client that got no answer in time asks again: what it was given then is given back. */
+static void close_earlier_visit(const struct grant *grant, const struct served_link *link)
 {
 	const struct visit_list *visits = grant->more;
-	const struct visit *visit;
+	struct visit *visit;
 
-	LIST_FOREACH (visit, visits, of_grant)
-		if (visit->on == link)
-			return true;
-	return false;
+	LIST_FOREACH (visit, visits, of_grant) {
+		if (visit->on != link)
+			continue;
+		close_visit(visit);
+		return;
+	}
+}
+
+/* The client does not know yet that it has failed, and hears that there is none: it makes another.
+ */
+static struct served_link *find_sound_link(struct verbs_server *server, uint64_t connection,
+					   uint64_t id)
+{
+	struct served_link *link = find_link(server, connection, id);
+
+	if (!link || !atomic_load(&link->failed))
+		return link;
+	drop_link(server, link);
+	return NULL;
 }
 
 int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
@@ -643,13 +659,13 @@ int verbs_server_join(struct verbs_server *server, struct grant *grant, const js
 		return bad_offer();
 	if (incarnation != server->incarnation)
 		return fail(-ESTALE, "the target was restarted: open the segment again");
-	link = find_link(server, grant->connection, id);
+	link = find_sound_link(server, grant->connection, id);
 	is_new = !link;
 	if (is_new) {
 		drop_replaced(server, grant->connection, offer);
 		rc = make_link(server, grant->connection, id, offer, answer, &link);
-	} else if (visits_already(grant, link)) {
-		rc = fail(-EPROTO, "this link reaches the segment already");
+	} else {
+		close_earlier_visit(grant, link);
 	}
 	if (rc == 0 && is_new && link->waits)
 		return 0; /* the keys come when it has queue pairs */
