@@ -83,7 +83,9 @@ struct verbs_link {
 	uint32_t vendor_error;
 	bool succeeded; /* something went through since it was made */
 	bool drained;   /* dead, and nothing of it is with the device any more */
+	bool refused;   /* a queue pair did not take what there was room for */
 	uint64_t turn;  /* of the poller, when it was last driven */
+	uint64_t slept; /* likewise, when it was last armed */
 	const uint64_t *now;
 	uint32_t device;  /* index of our port */
 	uint32_t credits; /* receives of the target that we may still take */

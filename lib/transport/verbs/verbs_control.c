@@ -115,7 +115,7 @@ static int link_create(struct verbs_host *host, const struct path_env *env,
 	link->port = &host->devices->devices[pair->device];
 	link->device = pair->device;
 	link->now = env->turn;
-	link->turn = UINT64_MAX;
+	link->turn = link->slept = UINT64_MAX;
 	link->epoll_fd = env->epoll_fd;
 	link->id = verbs_random();
 	rc = make_messages(link);

@@ -212,6 +212,8 @@ static void take_away(struct verbs_link *link)
 /* A dead link is drained before anything that was posted on it is reported. */
 static void finish_dead(struct verbs_link *link)
 {
+	if (!link->drained && link->refused)
+		take_away(link);
 	if (link->drained || !all_back(link))
 		return;
 	end_calls(link);
@@ -344,6 +346,7 @@ static void post_batch(struct verbs_path *verbs, struct batch *batch)
 	/* There is room: the window is no larger than the queue. */
 	if (queue->ops->post(queue, batch->works, batch->count) < batch->count) {
 		verbs->link->why = IBV_WC_GENERAL_ERR;
+		verbs->link->refused = true; /* what was not taken does not come back */
 		fail_link(verbs->link, -EIO);
 	}
 	verbs->path.stats.doorbells++;
@@ -856,12 +859,15 @@ static bool verbs_sleep(struct path *path)
 
 	if (is_down(verbs) || link->error)
 		return false;
-	take_events(link);
-	arm(link);
-	epoll_ctl(link->epoll_fd, link->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-		  link->channel->fd, &event);
-	link->registered = true;
-	drive(link); /* what came before it was armed tells nobody */
+	if (link->slept != *link->now) { /* another path may have seen to it */
+		link->slept = *link->now;
+		take_events(link);
+		arm(link);
+		epoll_ctl(link->epoll_fd, link->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+			  link->channel->fd, &event);
+		link->registered = true;
+		drive(link); /* what came before it was armed tells nobody */
+	}
 	return STAILQ_EMPTY(&verbs->ready) && !link->error;
 }
 
