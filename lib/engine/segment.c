@@ -370,6 +370,7 @@ static int publish(struct slu_segment *segment)
 			     ? fail(rc, "this process exports a segment \"%s\" already",
 				    segment->name)
 			     : fail(rc, "%d segments are exported already", SLU_SEGMENTS_MAX);
+		control_call(segment->engine->control, stop_serving, segment);
 		segment_destroy(segment);
 		return rc;
 	}

@@ -76,6 +76,17 @@ static int open_target(struct target *target, const char *prefix)
 	return rc;
 }
 
+/* Also for its memory, which the device knows by then. */
+static bool refuses_a_name_twice(struct target *target, const char *prefix)
+{
+	struct slu_segment *segment;
+	char name[SLU_NAME_MAX + 1];
+
+	make_name(name, prefix, 0);
+	return slu_segment_export(target->engine, name, target->regions[1], BOTH_RIGHTS,
+				  &segment) == -EADDRINUSE;
+}
+
 static void look(struct target *target, int index)
 {
 	uint8_t *counts = (uint8_t *)slu_region_addr(target->regions[index]) + COUNTS;
@@ -163,7 +174,7 @@ static int serve(const char *prefix)
 {
 	struct target target = {0};
 
-	if (open_target(&target, prefix) < 0) {
+	if (open_target(&target, prefix) < 0 || !refuses_a_name_twice(&target, prefix)) {
 		fprintf(stderr, "target: %s\n", slu_last_error());
 		return 1;
 	}
