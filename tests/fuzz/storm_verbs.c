@@ -93,7 +93,9 @@ static struct {
 	{"forbidden notifications and calls sent", 0},
 #define CREDITS 15
 	{"credits told", 0},
-#define CALM 16
+#define LIES 16
+	{"lies about a length", 0},
+#define CALM 17
 	{"rounds of the client that behaves", 0},
 };
 
@@ -544,6 +546,38 @@ static void evil_open(struct evil *evil, struct hostile *hostile, uint64_t inste
 			evil_join(evil, i);
 }
 
+/* ---- what the target says ---- */
+
+static void hear(struct evil *evil, const struct ibv_wc *completion)
+{
+	struct verbs_message message;
+
+	if (completion->status != IBV_WC_SUCCESS)
+		return;
+	must(completion->opcode == IBV_WC_RECV && completion->byte_len >= sizeof(message));
+	memcpy(&message, raw_link_received(evil->link, completion->wr_id), sizeof(message));
+	must(message.length == completion->byte_len - sizeof(message));
+	must(message.taken <= VERBS_RECEIVES);
+	must(message.type == VERBS_CREDITS || message.type == VERBS_ANSWER);
+	if (message.type == VERBS_CREDITS)
+		tick(CREDITS);
+	else
+		tick(message.status == 0 ? CALLED : CALLS_REFUSED);
+	must(message.status == 0 || message.status == -EKEYREVOKED);
+	if (!evil->link->error)
+		raw_link_receive(evil->link, (uint32_t)completion->wr_id);
+}
+
+static void hear_all(struct evil *evil)
+{
+	struct ibv_wc completions[BURST];
+	int n = ibv_poll_cq(evil->link->receive_cq, BURST, completions);
+
+	must(n >= 0);
+	for (int i = 0; i < n; i++)
+		hear(evil, &completions[i]);
+}
+
 /* ---- messages ---- */
 
 /* @return may that grant be used for this? */
@@ -623,6 +657,32 @@ static bool send_nonsense(struct evil *evil)
 	if (message.type == VERBS_SUBJECT)
 		evil->may_notify = false;
 	return send_bytes(evil, &message, length);
+}
+
+/* A call that would be right but for its length: whatever else is said, the link must end. */
+static bool send_lie(struct evil *evil)
+{
+	const struct granted *granted = &evil->hostile->granted[0];
+	struct verbs_message message = {
+		.type = VERBS_CALL, .handle = granted->handle, .generation = granted->generation};
+	uint64_t until = clock_monotonic_ns(NULL) + PATIENCE_NS;
+	uint32_t text = FORBIDDEN_TEXT;
+
+	message.length = below(3) ? 4 + 1 + below(8) : below(2) ? 3 : (uint32_t)any() | 8;
+	memcpy(raw_link_buffer(evil->link, 0) + sizeof(message), &text, sizeof(text));
+	if (!send_bytes(evil, &message, sizeof(message) + sizeof(text)))
+		return false;
+	message.type = VERBS_SUBJECT;
+	message.length = 0;
+	while (!evil->link->error) {
+		must(clock_monotonic_ns(NULL) < until);
+		hear_all(evil);
+		send_bytes(evil, &message, sizeof(message));
+		raw_link_poll(evil->link);
+		sched_yield();
+	}
+	tick(LIES);
+	return true;
 }
 
 static bool notify(struct evil *evil)
@@ -711,38 +771,6 @@ static bool transfer(struct evil *evil, bool wrong)
 	return true;
 }
 
-/* ---- what the target says ---- */
-
-static void hear(struct evil *evil, const struct ibv_wc *completion)
-{
-	struct verbs_message message;
-
-	if (completion->status != IBV_WC_SUCCESS)
-		return;
-	must(completion->opcode == IBV_WC_RECV && completion->byte_len >= sizeof(message));
-	memcpy(&message, raw_link_received(evil->link, completion->wr_id), sizeof(message));
-	must(message.length == completion->byte_len - sizeof(message));
-	must(message.taken <= VERBS_RECEIVES);
-	must(message.type == VERBS_CREDITS || message.type == VERBS_ANSWER);
-	if (message.type == VERBS_CREDITS)
-		tick(CREDITS);
-	else
-		tick(message.status == 0 ? CALLED : CALLS_REFUSED);
-	must(message.status == 0 || message.status == -EKEYREVOKED);
-	if (!evil->link->error)
-		raw_link_receive(evil->link, (uint32_t)completion->wr_id);
-}
-
-static void hear_all(struct evil *evil)
-{
-	struct ibv_wc completions[BURST];
-	int n = ibv_poll_cq(evil->link->receive_cq, BURST, completions);
-
-	must(n >= 0);
-	for (int i = 0; i < n; i++)
-		hear(evil, &completions[i]);
-}
-
 /* Until all is back; bounded, since a target that is out of receives keeps us waiting. */
 static void settle(struct evil *evil)
 {
@@ -768,7 +796,9 @@ static bool act(struct evil *evil)
 		return notify(evil);
 	if (what < 980)
 		return transfer(evil, false);
-	return what < 992 ? transfer(evil, true) : send_nonsense(evil);
+	if (what < 990)
+		return transfer(evil, true);
+	return what < 996 ? send_nonsense(evil) : send_lie(evil);
 }
 
 static void count_end(uint32_t error)

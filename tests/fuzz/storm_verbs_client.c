@@ -36,6 +36,7 @@
 #define ROOM          512u /* in the region, of each operation */
 #define LINKS         64u
 #define HONEST_EACH   16u /* visits */
+#define BABBLE_SLOTS  32u
 
 static struct random dice;  /* of the target's thread and, before it starts, of main */
 static struct random words; /* of the target's control thread */
@@ -81,7 +82,9 @@ static struct {
 	{"links replaced", 0},
 #define OTHERS 12
 	{"other ends", 0},
-#define HONEST 13
+#define LIES 13
+	{"answers that must not be taken", 0},
+#define HONEST 14
 	{"visits to one who behaves", 0},
 };
 
@@ -315,6 +318,9 @@ static const struct server_callbacks callbacks = {.describe = on_describe,
 
 /* ---- over the link ---- */
 
+/* By serial: their answers were such that they cannot have ended well. */
+static _Atomic bool lied[1u << 20];
+
 /* What an owner would notice twice must not come twice, whatever was answered to it. */
 static void expect_once(uint32_t serial)
 {
@@ -347,6 +353,12 @@ static uint32_t some_taken(struct liar *liar)
 	return taken;
 }
 
+static void tick_lie(uint32_t serial)
+{
+	lied[serial % (1u << 20)] = true;
+	tick(LIES);
+}
+
 static void tell_credits(struct liar *liar)
 {
 	say(liar, &(struct verbs_message){.type = VERBS_CREDITS, .taken = some_taken(liar)},
@@ -362,34 +374,53 @@ static int16_t some_status(void)
 	return below(&dice, 20) ? (int16_t) - (1 + (int)below(&dice, 10)) : odd[below(&dice, 6)];
 }
 
+static void fill_answer(struct liar *liar, const struct verbs_message *call,
+			struct verbs_message *answer)
+{
+	answer->length = liar->is_honest || below(&dice, 4) ? call->length
+							    : below(&dice, SLU_MESSAGE_MAX + 1);
+	if (!liar->is_honest)
+		answer->status = some_status();
+	if (answer->status != 0)
+		answer->length = 0;
+	if (!liar->is_honest && below(&dice, 20) == 0)
+		answer->slot = below(&dice, 2) ? call->slot ^ 1u << below(&dice, 32)
+					       : (uint32_t)any(&dice);
+	answer->taken = some_taken(liar);
+}
+
+/* Is it for no call at all, or of no use? What nobody asked for is for the first slots. */
+static bool is_lie(const struct verbs_message *call, const struct verbs_message *answer)
+{
+	return answer->taken > RAW_RECEIVES ||
+	       (call->slot >= BABBLE_SLOTS && answer->slot != call->slot &&
+		answer->slot % VERBS_CALLS == call->slot % VERBS_CALLS);
+}
+
 /* The request's bytes come back from one who behaves. */
 static void answer_call(struct liar *liar, uint64_t index)
 {
 	const struct verbs_message *call = (const void *)raw_link_received(liar->link, index);
 	struct verbs_message answer = {.type = VERBS_ANSWER, .slot = call->slot};
 	char *at = raw_link_buffer(liar->link, 0);
-	uint32_t serial;
+	uint32_t serial, bytes;
 
 	memcpy(&serial, call + 1, sizeof(serial));
 	expect_once(serial);
 	if (!liar->is_honest && below(&dice, 12) == 0)
 		return; /* never */
-	if (!liar->is_honest)
-		answer.status = some_status();
-	answer.length = liar->is_honest || below(&dice, 4) ? call->length
-							   : below(&dice, SLU_MESSAGE_MAX + 1);
-	if (answer.status != 0)
-		answer.length = 0;
-	if (!liar->is_honest && below(&dice, 20) == 0)
-		answer.slot = below(&dice, 2) ? call->slot ^ 1u << below(&dice, 32)
-					      : (uint32_t)any(&dice);
-	answer.taken = some_taken(liar);
+	fill_answer(liar, call, &answer);
+	bytes = (uint32_t)sizeof(answer) + answer.length;
 	memset(at + sizeof(answer), 'a', SLU_MESSAGE_MAX);
 	if (answer.length <= call->length)
 		memcpy(at + sizeof(answer), call + 1, answer.length);
-	say(liar, &answer, (uint32_t)sizeof(answer) + answer.length);
+	if (!liar->is_honest && call->slot >= BABBLE_SLOTS && below(&dice, 100) == 0)
+		answer.length += below(&dice, 2) ? 1 : UINT32_MAX;
+	if (is_lie(call, &answer) || bytes != sizeof(answer) + answer.length)
+		tick_lie(serial);
+	say(liar, &answer, bytes);
 	if (!liar->is_honest && below(&dice, 8) == 0)
-		say(liar, &answer, (uint32_t)sizeof(answer) + answer.length); /* twice */
+		say(liar, &answer, bytes); /* twice */
 }
 
 static void on_receive(struct liar *liar, const struct ibv_wc *completion)
@@ -417,7 +448,7 @@ static void on_receive(struct liar *liar, const struct ibv_wc *completion)
 static void babble(struct liar *liar)
 {
 	struct verbs_message message = {.type = below(&dice, 3) ? VERBS_ANSWER : VERBS_CREDITS,
-					.slot = below(&dice, 32)};
+					.slot = below(&dice, BABBLE_SLOTS)};
 
 	if (below(&dice, 40) == 0) {
 		message.type = (uint8_t)below(&dice, 8);
@@ -551,12 +582,21 @@ static struct slu_remote *open_remote(void)
 	return remote;
 }
 
+/* The answer was written before it was heard of, and what the target noted before that. */
+static bool was_lied_to(const struct slu_op *op)
+{
+	uint32_t serial;
+
+	memcpy(&serial, (const char *)slu_region_addr(region) + op->local_offset, sizeof(serial));
+	return lied[serial % (1u << 20)];
+}
+
 static void count_end(const struct slu_op *op, const struct slu_completion *done)
 {
 	must(done->status <= 0 && done->status != -EAGAIN);
 	switch (done->status) {
 	case 0:
-		must(op->opcode != SLU_CALL || done->length <= op->tag);
+		must(op->opcode != SLU_CALL || (done->length <= op->tag && !was_lied_to(op)));
 		tick(op->opcode == SLU_CALL ? ANSWERED : FINISHED);
 		break;
 	case -EMSGSIZE:
