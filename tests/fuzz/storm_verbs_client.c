@@ -36,7 +36,7 @@
 #define ROOM          512u /* in the region, of each operation */
 #define LINKS         64u
 #define HONEST_EACH   16u /* visits */
-#define BABBLE_SLOTS  32u
+#define BABBLE_SLOTS  8u
 
 static struct random dice;  /* of the target's thread and, before it starts, of main */
 static struct random words; /* of the target's control thread */
@@ -414,7 +414,7 @@ static void answer_call(struct liar *liar, uint64_t index)
 	memset(at + sizeof(answer), 'a', SLU_MESSAGE_MAX);
 	if (answer.length <= call->length)
 		memcpy(at + sizeof(answer), call + 1, answer.length);
-	if (!liar->is_honest && call->slot >= BABBLE_SLOTS && below(&dice, 100) == 0)
+	if (!liar->is_honest && call->slot >= BABBLE_SLOTS && below(&dice, 25) == 0)
 		answer.length += below(&dice, 2) ? 1 : UINT32_MAX;
 	if (is_lie(call, &answer) || bytes != sizeof(answer) + answer.length)
 		tick_lie(serial);
