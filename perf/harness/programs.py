@@ -6,7 +6,7 @@ import platform
 import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PROGRAMS = ("limits", "shm", "sockets", "tcp")
+PROGRAMS = ("limits", "shm", "sockets", "tcp", "verbs")
 APPS = ("apps/target/sluice-target", "apps/initiator/sluice-initiator")
 PROGRAM_TIMEOUT_S = 1800
 SLICE_MS = 20

@@ -13,7 +13,8 @@ COVERED = ("/tmp/", "/run/", "/dev/shm/")  # fresh in each guest
 # nowatchdog and rcu...: a guest may be stopped for minutes and go on. tsc...: or else the kernel takes
 # the HPET, and each look at the clock leaves the emulated processor for microseconds.
 KERNEL_OPTIONS = ("console=ttyS0 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 "
-                  "tsc=reliable clocksource=tsc mitigations=off no_timer_check audit=0 net.ifnames=0 lockdown=none")
+                  "tsc=reliable clocksource=tsc mitigations=off no_timer_check audit=0 "
+                  "net.ifnames=0 lockdown=none")
 
 
 def mac(guest_index, rail):
