@@ -580,6 +580,17 @@ static void test_answers_nobody(void **state)
 	tell(&rig.peer, SLEEP);
 }
 
+/* Goal: the target's end of a link fails while the client only waits for an answer: it notices. */
+static void test_waits_for_an_answer(void **state)
+{
+	(void)state;
+	open_rig(0, true);
+	tell(&rig.peer, LOOK_AWAY);
+	tell(&rig.peer, BREAK);
+	assert_int_equal(run_one(call(0)), -ECONNRESET);
+	assert_int_equal(run_one(call(1)), 0);
+}
+
 /* Goal: the target's end of a link fails and the client does not know: another session over it
  * gets another link. */
 static void test_joins_a_link_that_failed(void **state)
@@ -610,6 +621,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_many_remotes, close_rig),
 		cmocka_unit_test_teardown(test_closes_a_full_segment, close_rig),
 		cmocka_unit_test_teardown(test_answers_nobody, close_rig),
+		cmocka_unit_test_teardown(test_waits_for_an_answer, close_rig),
 		cmocka_unit_test_teardown(test_joins_a_link_that_failed, close_rig),
 		cmocka_unit_test_teardown(test_links_die, close_rig),
 		cmocka_unit_test_teardown(test_links_die_inline, close_rig),

@@ -92,6 +92,8 @@ struct verbs_link {
 	uint32_t taken;   /* as it last told */
 	uint64_t subject; /* of the latest SUBJECT: generation and handle; 0: none */
 	uint32_t calls;   /* open ones */
+	uint32_t silent;  /* turns with nothing but waiting */
+	uint64_t probe_at_ns;
 	uint32_t next_slot;
 	char *messages; /* VERBS_CALLS to send, then VERBS_CLIENT_RECEIVES */
 	struct verbs_registration *registration; /* of them */

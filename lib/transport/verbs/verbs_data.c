@@ -20,6 +20,11 @@
 /* A device that does not let go of a dead queue pair within this has it taken away. */
 #define DRAIN_NS (2 * NS_PER_SECOND)
 
+/* A link on which nothing but silence is waited for is probed so often; the clock is looked at once
+ * in some turns. */
+#define PROBE_NS    NS_PER_SECOND
+#define PROBE_TURNS 1024u
+
 /* Work requests for one queue pair, to be posted together. */
 struct batch {
 	struct verbs_end *end;
@@ -30,6 +35,9 @@ struct batch {
 };
 
 /* ---- requests ---- */
+
+/* Nobody waits for it. */
+static const struct verbs_request nobody = {.settled = true, .handed = true};
 
 static uint32_t room(const struct verbs_end *end)
 {
@@ -320,6 +328,31 @@ static void drive_receives(struct verbs_link *link)
 	}
 }
 
+/* A write of nothing needs no key, and is acknowledged like any other. */
+static void post_probe(struct verbs_end *end)
+{
+	struct verbs_work work = {.opcode = VERBS_WRITE, .flags = VERBS_SIGNALLED, .id = end->head};
+
+	end->window[end->head % VERBS_DEPTH] = nobody;
+	if (end->queue->ops->post(end->queue, &work, 1) == 1)
+		end->head++;
+}
+
+/* While we only wait for an answer or for credits nothing says that the other end has failed. */
+static void probe_silent(struct verbs_link *link)
+{
+	struct verbs_end *end = link->ends[0];
+	uint64_t now;
+
+	if ((link->calls == 0 && link->credits > 1) || ++link->silent % PROBE_TURNS != 0)
+		return;
+	now = clock_monotonic_ns(NULL);
+	if (now < link->probe_at_ns || end->expected != end->head || room(end) == 0)
+		return;
+	link->probe_at_ns = now + PROBE_NS;
+	post_probe(end);
+}
+
 static void drive(struct verbs_link *link)
 {
 	link->turn = *link->now;
@@ -327,10 +360,12 @@ static void drive(struct verbs_link *link)
 		return;
 	for (uint32_t i = 0; i < link->count; i++)
 		drive_end(link, link->ends[i]);
-	if (link->error)
-		finish_dead(link);
-	else
+	if (!link->error)
 		drive_receives(link);
+	if (!link->error)
+		probe_silent(link);
+	else
+		finish_dead(link);
 }
 
 /* ---- posting ---- */
@@ -368,9 +403,6 @@ static struct verbs_work *add_work(struct batch *batch, const struct verbs_reque
 	}
 	return work;
 }
-
-/* Nobody waits for it. */
-static const struct verbs_request nobody = {.settled = true, .handed = true};
 
 static void set_local(const struct verbs_path *verbs, const struct slu_op *op, uint64_t skipped,
 		      uint64_t length, struct verbs_work *work)
@@ -805,16 +837,6 @@ static void verbs_cancel(struct path *path, uint64_t user_data)
 
 /* ---- before the first operation ---- */
 
-static void post_probe(struct verbs_end *end)
-{
-	struct verbs_work work = {.opcode = VERBS_WRITE, .flags = VERBS_SIGNALLED, .id = end->head};
-
-	end->window[end->head % VERBS_DEPTH] = nobody;
-	if (end->queue->ops->post(end->queue, &work, 1) == 1)
-		end->head++;
-}
-
-/* A write of nothing needs no key, and is acknowledged like any other. */
 int verbs_link_probe(struct verbs_link *link, uint64_t until_ns)
 {
 	for (uint32_t i = 0; i < link->count; i++)
