@@ -431,6 +431,7 @@ static uint32_t take_from(struct verbs_service *service, struct receive_queue *q
 
 	for (int i = 0; i < n; i++)
 		on_receive(service, &completions[i]);
+	service->owes |= n > 0;
 	return n > 0 ? (uint32_t)n : 0;
 }
 
@@ -788,6 +789,7 @@ static void let_go(struct verbs_service *service, const struct held *held)
 		refuse_call(link, message->slot, -ESHUTDOWN);
 	}
 	put_back(link, held->buffer);
+	service->owes = true;
 }
 
 void verbs_service_forget(struct verbs_service *service, const struct export *export)
