@@ -14,8 +14,11 @@
 #include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_served.h"
 
-/* A window is bound by the device, in the order of its queue pair. */
-#define BIND_NS (2 * NS_PER_SECOND)
+/*
+ * A window is bound by the device, in the order of its queue pair: behind messages that a client
+ * does not take in it would never be, and all others wait meanwhile.
+ */
+#define BIND_NS (NS_PER_SECOND / 4)
 
 #define RIGHTS_COUNT 4u
 
@@ -676,8 +679,10 @@ int verbs_server_join(struct verbs_server *server, struct grant *grant, const js
 	if (rc < 0)
 		return rc;
 	rc = open_visit(server, grant, link, answer);
-	if (rc < 0 && (is_new || is_invited))
+	if (rc < 0 && (is_new || is_invited || rc == -EIO))
 		drop_link(server, link);
+	if (rc == -EIO && !is_new && !is_invited)
+		rc = fail(-ENOENT, "this link has failed: another is needed");
 	return rc;
 }
 
