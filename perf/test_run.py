@@ -11,10 +11,12 @@ from unittest import mock
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(1, os.path.join(sys.path[0], "lab"))
 
 from harness import compare, hugepages, iperf3, ports, report, ucx  # noqa: E402
 from harness.programs import Failure  # noqa: E402
-from suites import SUITES  # noqa: E402
+from suites import SUITES, verbs  # noqa: E402
+import verbs_rows  # noqa: E402
 
 UCX_OUTPUT = """\
 [1700000000.000000] [host:1 :0]        perftest.c:900  UCX  WARN  CPU affinity is not set
@@ -145,6 +147,40 @@ class Iperf3(unittest.TestCase):
 
     def test_one_stream_has_one_way(self):
         self.assertEqual(iperf3.fastest(["0", "1"], 1, 65536, False), iperf3.Way(1, 1))
+
+
+PERFTEST_OUTPUT = """\
+ #bytes     #iterations    BW peak[MB/sec]    BW average[MB/sec]   MsgRate[Mpps]
+ 65536      1800             60.00              57.60              0.000922
+"""
+
+
+class Verbs(unittest.TestCase):
+    """Goal: a failed perftest must not pass for a figure; the best way to use it is the reference."""
+
+    def test_line_of_the_size_is_read(self):
+        self.assertEqual(verbs_rows.table_line(PERFTEST_OUTPUT, 65536)[3], 57.6)
+
+    def test_no_result_is_a_failure(self):
+        for output in ("", "Couldn't connect to 10.77.0.1:18515\n", PERFTEST_OUTPUT):
+            with self.assertRaises(verbs_rows.Failure):
+                verbs_rows.table_line(output, 64)
+
+    def measure(self, unit, sluice, **references):
+        row = verbs_rows.Row("row", unit, 1.0, lambda _: sluice,
+                             {name: lambda _, value=value: value
+                              for name, value in references.items()})
+        return verbs_rows.measure(mock.Mock(arguments=mock.Mock(rounds=3)), row)
+
+    def test_the_best_reference_is_taken(self):
+        for unit, name, ratio in (("K/s", "high", 0.5), ("us", "low", 0.2)):
+            line = self.measure(unit, 5.0, low=1.0, high=10.0)
+            self.assertEqual((line["reference_name"], line["ratio"]), (name, [ratio] * 3))
+
+    def test_a_line_becomes_a_row(self):
+        row = verbs.row_of(self.measure("MB/s", 4.0, other=5.0))
+        self.assertEqual((row.sluice, row.reference, row.core_to_core_ns, row.short),
+                         (4.0, 5.0, None, True))
 
 
 class Hugepages(unittest.TestCase):
