@@ -173,4 +173,5 @@ def service_manager():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started us may have had it ignored
     harness.main()
