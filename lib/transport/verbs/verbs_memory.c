@@ -29,7 +29,8 @@ static int explain(const struct verbs_device *device, uint64_t length, int error
 	if (error == ENOMEM && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < length)
 		return fail(-ENOMEM,
 			    "cannot register %llu KiB with %s: the memlock limit is %llu KiB: "
-			    "raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)",
+			    "raise it (ulimit -l unlimited, LimitMEMLOCK=infinity), or do "
+			    "without RDMA (--no-rdma)",
 			    (unsigned long long)(length / KIB), device->name,
 			    (unsigned long long)(limit.rlim_cur / KIB));
 	if (error == ENOMEM || error == ENOSPC || error == EAGAIN)
