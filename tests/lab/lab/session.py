@@ -35,6 +35,7 @@ class Session:
         self.selector = selectors.DefaultSelector()
         self.failures, self.skipped = [], None
         self.shell = None
+        self.input_ended = False
         self.began = time.monotonic()
         self.deadline = self.began + scenario.timeout_s
 
@@ -45,7 +46,11 @@ class Session:
         try:
             self._start()
             while self._unfinished() and time.monotonic() < self.deadline:
-                for key, _ in self.selector.select(TICK_SECONDS):
+                events = self.selector.select(TICK_SECONDS)
+                if self.input_ended and not events and self.shell.alive:
+                    # A terminal that is just changing its mode may have lost the first one.
+                    self.shell.type(END_OF_INPUT)
+                for key, _ in events:
                     if key.data[0].state != "killed":  # by one of the events before this one
                         self._receive(*key.data)
             self._judge()
@@ -223,6 +228,7 @@ class Session:
         else:
             self.selector.unregister(sys.stdin.fileno())
             self.shell.type(END_OF_INPUT)
+            self.input_ended = True
 
     def _show_raw(self):
         data = self.shell.sockets["output"].recv(INPUT_BYTES)
