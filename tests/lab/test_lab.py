@@ -198,8 +198,10 @@ def output():
 
 @case("a command that fails ends the run, and is pointed out")
 def fails():
+    with open(fixture("fails"), encoding="utf-8") as file:
+        line = next(number for number, text in enumerate(file, 1) if "cat /there" in text)
     result = boot(fixture("fails"), code=1)
-    says(result, r"one \| before it", r"fails, line 16: status 1 of: cat /there/is",
+    says(result, r"one \| before it", rf"fails, line {line}: status 1 of: cat /there/is",
          r"failed: one ended with status 1")
     check("not reached" not in result.out, "it went on", result)
 

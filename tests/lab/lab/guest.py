@@ -12,7 +12,7 @@ PR_SET_PDEATHSIG = 1
 RECEIVE_BYTES = 65536
 SEND_SECONDS = 5  # a guest that takes nothing for so long loses what was sent
 LINE_MAX = 65536
-KEPT_KERNEL_LINES = 20
+KEPT_KERNEL_LINES = 60  # the report of a panic is about 40
 STREAMS = ("kernel", "output", "control", "monitor")
 
 
