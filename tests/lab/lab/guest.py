@@ -37,7 +37,7 @@ class Guest:
         self.state, self.status, self.barrier, self.reason = "starting", None, None, ""
         self.sockets, self.lines = {}, {name: Lines() for name in (*STREAMS, "qemu")}
         self.kernel_lines = collections.deque(maxlen=KEPT_KERNEL_LINES)
-        self.process = None
+        self.process, self.rails = None, []
 
     @property
     def alive(self):
@@ -45,7 +45,7 @@ class Guest:
 
     def start(self, make_command, rails):
         """make_command: from descriptors to a command line. rails: sockets to the other guest."""
-        theirs = {}
+        theirs, self.rails = {}, [rail for rail in rails if rail]
         try:
             for name in STREAMS:
                 self.sockets[name], theirs[name] = socket.socketpair()
@@ -59,7 +59,7 @@ class Guest:
                 stderr=subprocess.STDOUT, pass_fds=kept, start_new_session=True,
                 preexec_fn=_die_with(os.getpid()))
         finally:
-            for end in (*theirs.values(), *filter(None, rails)):
+            for end in theirs.values():
                 end.close()
         self.send_monitor("qmp_capabilities")
 
@@ -118,6 +118,13 @@ class Guest:
         for end in self.sockets.values():
             end.close()
         self.sockets = {}
+
+    def unplug(self):
+        """Once it is killed; until then what was sent to it can be read, or the card that sent it
+        would wait for ever."""
+        for rail in self.rails:
+            rail.close()
+        self.rails = []
 
 
 def _die_with(parent):

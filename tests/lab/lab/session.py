@@ -13,7 +13,7 @@ import sys
 import time
 
 from . import qemu
-from .guest import Guest
+from .guest import RECEIVE_BYTES, Guest
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 STATUS_SKIP = 77
@@ -51,13 +51,17 @@ class Session:
                     # A terminal that is just changing its mode may have lost the first one.
                     self.shell.type(END_OF_INPUT)
                 for key, _ in events:
-                    if key.data[0].state != "killed":  # by one of the events before this one
-                        self._receive(*key.data)
+                    guest, name = key.data
+                    if guest is None:
+                        self._lose(key.fileobj)
+                    elif guest.state != "killed":  # by one of the events before this one
+                        self._receive(guest, name)
             self._judge()
         finally:
             self.selector.close()
             for guest in self.guests:
                 guest.kill()
+                guest.unplug()
         return FAILED if self.failures else SKIPPED if self.skipped else PASSED
 
     def _start(self):
@@ -96,6 +100,11 @@ class Session:
         for line in lines:
             self.log(guest.name, name, line)
             self._take(guest, name, line)
+
+    def _lose(self, rail):
+        """What is sent to a guest without power, as a switch does."""
+        if not rail.recv(RECEIVE_BYTES):
+            self.selector.unregister(rail)
 
     def _take(self, guest, name, line):
         if name == "control":
@@ -176,6 +185,8 @@ class Session:
             self.selector.unregister(key.fileobj)
         victim.kill()
         victim.state = "killed"
+        for rail in victim.rails:
+            self.selector.register(rail, selectors.EVENT_READ, (None, "rail"))
         self.say(None, f"{victim.name} was killed, as {guest.name} asked")
         guest.answer("ok")
 
