@@ -12,15 +12,15 @@ static void move_to(struct poller *poller, struct flight *flight, bool waiting)
 	flight->waiting = waiting;
 }
 
-void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
-		  uint64_t deadline_us)
+void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op)
 {
 	struct flight *flight = flight_get(queue);
 
 	flight->op = *op;
 	flight->queue = queue;
-	flight->deadline_us = deadline_us;
-	poller->deadlines += deadline_us != UINT64_MAX;
+	flight->timeout_us = queue_timeout_us(queue, op);
+	flight->stamped = !queue->is_inline;
+	poller->deadlines += flight->timeout_us != 0;
 	flight->next = 0;
 	flight->posted = 0;
 	flight->status = 0;
@@ -46,7 +46,7 @@ static void flight_finish(struct poller *poller, struct flight *flight, int stat
 	};
 
 	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
-	poller->deadlines -= flight->deadline_us != UINT64_MAX;
+	poller->deadlines -= flight->timeout_us != 0;
 	flight_put(queue, flight);
 	poller->operations++;
 	copy_settle(poller->env.tracker);
@@ -261,6 +261,15 @@ static void flight_fail(struct poller *poller, struct flight *flight, int status
 	flight_settle(poller, flight);
 }
 
+static bool is_late(struct flight *flight, uint64_t now_us)
+{
+	if (!flight->stamped) {
+		flight->op.engine = (uint32_t)now_us;
+		flight->stamped = true;
+	}
+	return flight->timeout_us != 0 && op_age_us(&flight->op, now_us) >= flight->timeout_us;
+}
+
 static void expire_list(struct poller *poller, struct flight_list *list, uint64_t now_us)
 {
 	struct flight *flight = TAILQ_FIRST(list);
@@ -268,7 +277,7 @@ static void expire_list(struct poller *poller, struct flight_list *list, uint64_
 	while (flight) {
 		struct flight *next = TAILQ_NEXT(flight, link);
 
-		if (flight->deadline_us <= now_us && flight->status == 0)
+		if (is_late(flight, now_us) && flight->status == 0)
 			flight_fail(poller, flight, -ETIMEDOUT);
 		flight = next;
 	}

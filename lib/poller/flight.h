@@ -22,7 +22,7 @@ struct flight {
 	struct slu_op op;
 	struct slu_queue *queue;
 	uint64_t next;        /* bytes of the operation handed to the transport */
-	uint64_t deadline_us; /* UINT64_MAX: none */
+	uint32_t timeout_us;  /* since op.engine; 0: none */
 	uint32_t posted;      /* slices that the transport has not reported */
 	int32_t status;       /* first failure of a slice */
 	uint8_t scope;
@@ -31,6 +31,7 @@ struct flight {
 	bool notified; /* the slice that notifies, or the call, was posted */
 	bool retry;    /* canceled with its path: all of it goes again */
 	bool waiting;  /* which list */
+	bool stamped;  /* op.engine is the time of submission */
 	TAILQ_ENTRY(flight) link;
 	struct flight *free_next;
 };
@@ -51,9 +52,11 @@ static inline void flight_put(struct slu_queue *queue, struct flight *flight)
 	queue->free_flights = flight;
 }
 
-/** Take @p op into a flight. The queue's depth bounds its flights: there is always one free. */
-void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
-		  uint64_t deadline_us);
+/**
+ * Take @p op into a flight. The queue's depth bounds its flights: there is always one free. What
+ * came through no ring is stamped when the clock is next looked at, not for each operation.
+ */
+void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op);
 
 /** Give every pending flight a turn: one slice each. @return slices posted */
 uint32_t flights_post(struct poller *poller);

@@ -67,36 +67,11 @@ void poller_destroy(struct poller *poller)
 	free(poller);
 }
 
-/* 0: the operation names no timeout and neither does its queue. */
-static inline uint32_t timeout_of(const struct slu_queue *queue, const struct slu_op *op)
-{
-	return op->timeout_us ? op->timeout_us : queue->timeout_us;
-}
-
-/* An operation that came through a ring carries the low bits of the time of its submission. */
-static inline uint32_t age_us(const struct slu_op *op, uint64_t now_us)
-{
-	return (uint32_t)now_us - op->engine;
-}
-
 static inline bool late(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
 {
-	uint32_t timeout = timeout_of(queue, op);
+	uint32_t timeout = queue_timeout_us(queue, op);
 
-	return timeout != 0 && age_us(op, now_us) >= timeout;
-}
-
-/* The clock is looked at only for those who have a deadline: it can be a system call. */
-static uint64_t deadline_of(const struct poller *poller, const struct slu_queue *queue,
-			    const struct slu_op *op)
-{
-	uint32_t timeout = timeout_of(queue, op);
-	uint64_t now_us;
-
-	if (timeout == 0)
-		return UINT64_MAX;
-	now_us = poller_now_us(poller);
-	return now_us + timeout - (queue->is_inline ? 0 : age_us(op, now_us));
+	return timeout != 0 && op_age_us(op, now_us) >= timeout;
 }
 
 /*
@@ -132,11 +107,6 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 	return posted;
 }
 
-static void start_flight(struct poller *poller, struct slu_queue *queue, const struct slu_op *op)
-{
-	flight_start(poller, queue, op, deadline_of(poller, queue, op));
-}
-
 uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
 		      uint32_t n)
 {
@@ -158,7 +128,7 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 			posted = post_run(poller, queue, path, next, run);
 		dealt += posted;
 		if (run == 0 || posted < run)
-			start_flight(poller, queue, &ops[dealt++]);
+			flight_start(poller, queue, &ops[dealt++]);
 	}
 	return dealt;
 }

@@ -67,6 +67,18 @@ void queue_destroy(struct slu_queue *queue);
 /** Poller: hand results to the owner and wake it if it has enough. There is always room. */
 void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n);
 
+/** 0: the operation names no timeout and neither does its queue. */
+static inline uint32_t queue_timeout_us(const struct slu_queue *queue, const struct slu_op *op)
+{
+	return op->timeout_us ? op->timeout_us : queue->timeout_us;
+}
+
+/** Of an operation that carries the low bits of the time of its submission. */
+static inline uint32_t op_age_us(const struct slu_op *op, uint64_t now_us)
+{
+	return (uint32_t)now_us - op->engine;
+}
+
 /** Owner: completions that are ready. */
 static inline uint32_t queue_ready(const struct slu_queue *queue)
 {

@@ -377,6 +377,8 @@ static void test_deadline_of_unposted(void **state)
 	script.room = 0;
 	start(&op);
 	run(1);
+	pass_us(1000); /* it is looked at for the first time: the deadline counts from here */
+	run(1);
 	pass_us(4000);
 	run(2);
 	assert_nothing_done();
@@ -395,6 +397,7 @@ static void test_deadline_of_posted(void **state)
 	late.timeout_us = 5000;
 	start(&late);
 	start(&neighbour);
+	pass_us(1000);
 	run(1);
 	assert_int_equal(script.count, 2);
 	pass_us(6000);
@@ -420,6 +423,7 @@ static void test_notification_is_not_repeated(void **state)
 	late.timeout_us = 5000;
 	start(&late);
 	start(&notifies);
+	pass_us(1000);
 	run(1);
 	pass_us(6000);
 	run(4);
