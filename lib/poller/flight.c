@@ -5,14 +5,21 @@
 
 #include "poller/poller.h"
 
-static void move_to(struct poller *poller, struct flight *flight, bool waiting)
+static void insert(struct poller *poller, struct flight *flight, bool waiting)
 {
-	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
 	TAILQ_INSERT_TAIL(waiting ? &poller->waiting : &poller->pending, flight, link);
 	flight->waiting = waiting;
 }
 
-void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op)
+static void move_to(struct poller *poller, struct flight *flight, bool waiting)
+{
+	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
+	insert(poller, flight, waiting);
+}
+
+/* In neither list yet. */
+static struct flight *flight_make(struct poller *poller, struct slu_queue *queue,
+				  const struct slu_op *op)
 {
 	struct flight *flight = flight_get(queue);
 
@@ -29,8 +36,12 @@ void flight_start(struct poller *poller, struct slu_queue *queue, const struct s
 	flight->begun = false;
 	flight->notified = false;
 	flight->retry = false;
-	flight->waiting = false;
-	TAILQ_INSERT_TAIL(&poller->pending, flight, link);
+	return flight;
+}
+
+void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op)
+{
+	insert(poller, flight_make(poller, queue, op), false);
 }
 
 static void flight_finish(struct poller *poller, struct flight *flight, int status,
@@ -181,20 +192,51 @@ static uint32_t gather(struct poller *poller, struct path *path, struct slu_op *
 	return n;
 }
 
-static uint32_t post_burst(struct poller *poller, struct path *path)
+/* @return posted; the flights of the others are as if they had not been tried */
+static uint32_t post_slices(struct poller *poller, struct path *path, const struct slu_op *slices,
+			    uint32_t n)
 {
-	struct slu_op slices[POLLER_BURST];
-	uint32_t n = gather(poller, path, slices);
-	uint32_t posted = n > 0 ? path->fast->post(path, slices, n, NULL) : 0;
+	uint32_t posted = path->fast->post(path, slices, n, NULL);
 
 	for (uint32_t i = n; i-- > posted;)
 		slice_refused((struct flight *)(uintptr_t)slices[i].user_data, &slices[i]);
 	if (path->posted == 0 && posted > 0)
 		LIST_INSERT_HEAD(&poller->busy, path, busy);
 	path->posted += posted;
+	return posted;
+}
+
+static uint32_t post_burst(struct poller *poller, struct path *path)
+{
+	struct slu_op slices[POLLER_BURST];
+	uint32_t n = gather(poller, path, slices);
+	uint32_t posted = n > 0 ? post_slices(poller, path, slices, n) : 0;
+
 	for (uint32_t i = 0; i < posted; i++)
 		flight_settle(poller, (struct flight *)(uintptr_t)slices[i].user_data);
 	return posted;
+}
+
+uint32_t flights_launch(struct poller *poller, struct slu_queue *queue, struct path *path,
+			const struct slu_op *ops, uint32_t n)
+{
+	struct slu_op slices[POLLER_BURST];
+	uint32_t count = 0, posted;
+
+	while (count < n && count < POLLER_BURST && poller_path(poller, &ops[count]) == path &&
+	       ops[count].length <= path->slice_bytes) {
+		struct flight *flight = flight_make(poller, queue, &ops[count]);
+
+		slices[count] = ops[count];
+		slices[count].user_data = (uintptr_t)flight;
+		slice_posted(flight, &slices[count++]);
+	}
+	if (count == 0)
+		return 0;
+	posted = post_slices(poller, path, slices, count);
+	for (uint32_t i = 0; i < count; i++)
+		insert(poller, (struct flight *)(uintptr_t)slices[i].user_data, i < posted);
+	return count;
 }
 
 uint32_t flights_post(struct poller *poller)

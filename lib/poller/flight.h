@@ -18,13 +18,15 @@
 
 #include "poller/queue.h"
 
+struct path;
+
 struct flight {
 	struct slu_op op;
 	struct slu_queue *queue;
-	uint64_t next;        /* bytes of the operation handed to the transport */
-	uint32_t timeout_us;  /* since op.engine; 0: none */
-	uint32_t posted;      /* slices that the transport has not reported */
-	int32_t status;       /* first failure of a slice */
+	uint64_t next;       /* bytes of the operation handed to the transport */
+	uint32_t timeout_us; /* since op.engine; 0: none */
+	uint32_t posted;     /* slices that the transport has not reported */
+	int32_t status;      /* first failure of a slice */
 	uint8_t scope;
 	uint16_t answer_length; /* SLU_CALL */
 	bool begun;    /* something was posted: tells an empty operation from a finished one */
@@ -57,6 +59,15 @@ static inline void flight_put(struct slu_queue *queue, struct flight *flight)
  * came through no ring is stamped when the clock is next looked at, not for each operation.
  */
 void flight_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op);
+
+/**
+ * Leading operations of @p ops that go to the asynchronous @p path in one slice become flights that
+ * are posted at once, as many as it takes now.
+ *
+ * @return flights, posted or pending; 0: the first operation is not of that kind
+ */
+uint32_t flights_launch(struct poller *poller, struct slu_queue *queue, struct path *path,
+			const struct slu_op *ops, uint32_t n);
 
 /** Give every pending flight a turn: one slice each. @return slices posted */
 uint32_t flights_post(struct poller *poller);

@@ -107,6 +107,12 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 	return posted;
 }
 
+/* What is submitted while a path is busy gathers until the next turn, and shares a doorbell. */
+static bool is_idle(const struct poller *poller, const struct path *path)
+{
+	return path->posted == 0 && TAILQ_EMPTY(&poller->pending);
+}
+
 uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
 		      uint32_t n)
 {
@@ -117,17 +123,21 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 	while (dealt < n) {
 		const struct slu_op *next = &ops[dealt];
 		struct path *path = poller_path(poller, next);
-		uint32_t run = 0, posted = 0;
+		uint32_t run = 0, started = 0;
 
-		if (path->immediate && next->length <= path->slice_bytes) {
+		if (!path->immediate) {
+			if (is_idle(poller, path))
+				run = started =
+					flights_launch(poller, queue, path, next, n - dealt);
+		} else if (next->length <= path->slice_bytes) {
 			if (next->length > left)
 				break; /* the other queues' turn */
 			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);
+			if (run > 0)
+				started = post_run(poller, queue, path, next, run);
 		}
-		if (run > 0)
-			posted = post_run(poller, queue, path, next, run);
-		dealt += posted;
-		if (run == 0 || posted < run)
+		dealt += started;
+		if (run == 0 || started < run)
 			flight_start(poller, queue, &ops[dealt++]);
 	}
 	return dealt;

@@ -388,14 +388,18 @@ static void post_batch(struct verbs_path *verbs, struct batch *batch)
 	batch->count = 0;
 }
 
-/* The next work request of the batch, and the request that its completion ends. */
-static struct verbs_work *add_work(struct batch *batch, const struct verbs_request *request,
-				   uint8_t opcode)
+/* What the completion of the batch's next work request will end: to be filled in first. */
+static struct verbs_request *next_request(const struct batch *batch)
+{
+	return &batch->end->window[batch->end->head % VERBS_DEPTH];
+}
+
+/* The next work request of the batch. */
+static struct verbs_work *add_work(struct batch *batch, uint8_t opcode)
 {
 	struct verbs_end *end = batch->end;
 	struct verbs_work *work = &batch->works[batch->count++];
 
-	end->window[end->head % VERBS_DEPTH] = *request;
 	*work = (struct verbs_work){.opcode = opcode, .id = end->head++};
 	if (++end->unsignalled == VERBS_SIGNAL_EACH) {
 		work->flags = VERBS_SIGNALLED;
@@ -461,19 +465,20 @@ static const uint8_t opcodes[] = {
 
 static void add_transfer(struct verbs_path *verbs, struct batch *batch, const struct slu_op *op)
 {
-	const struct verbs_request request = {.user_data = op->user_data,
-					      .path = verbs,
-					      .length = (uint32_t)op->length,
-					      .opcode = op->opcode};
 	uint64_t to_slice = VERBS_SLICE_BYTES - (op->remote_offset & (VERBS_SLICE_BYTES - 1));
 	uint64_t first = op->length <= to_slice ? 0 : to_slice; /* in a work request of its own */
 	struct verbs_work *work;
 
 	if (first > 0) {
-		work = add_work(batch, &nobody, op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
+		*next_request(batch) = nobody;
+		work = add_work(batch, op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
 		set_memory(verbs, batch, op, 0, first, work);
 	}
-	work = add_work(batch, &request, opcodes[op->opcode]);
+	*next_request(batch) = (struct verbs_request){.user_data = op->user_data,
+						      .path = verbs,
+						      .length = (uint32_t)op->length,
+						      .opcode = op->opcode};
+	work = add_work(batch, opcodes[op->opcode]);
 	work->immediate = op->tag;
 	set_memory(verbs, batch, op, first, op->length - first, work);
 	if (op->length > VERBS_SMALL_BYTES) {
@@ -487,8 +492,10 @@ static void add_transfer(struct verbs_path *verbs, struct batch *batch, const st
 static void add_message(struct batch *batch, const struct verbs_request *request, const void *at,
 			uint32_t length, uint32_t lkey)
 {
-	struct verbs_work *work = add_work(batch, request, VERBS_SEND);
+	struct verbs_work *work;
 
+	*next_request(batch) = *request;
+	work = add_work(batch, VERBS_SEND);
 	work->pieces = 1;
 	work->piece[0] =
 		(struct verbs_piece){.addr = (uintptr_t)at, .length = length, .lkey = lkey};
