@@ -41,6 +41,9 @@ enum slu_opcode {
 /**
  * One operation. Owned by the caller; slu_submit copies what it needs.
  *
+ * It ends with -ETIMEDOUT within milliseconds of its timeout, while the queue is polled. On an
+ * inline queue that counts from the first polls after its submission, never from before.
+ *
  * SLU_CALL sends the @p length bytes at @p local_offset, 0..SLU_MESSAGE_MAX, and puts the answer at
  * @p remote_offset, which for a call counts from the start of the same region, into the @p tag
  * bytes there, 0..SLU_MESSAGE_MAX. A longer answer fails with -EMSGSIZE and nothing is written. The
@@ -113,8 +116,10 @@ SLU_API void slu_queue_close(struct slu_queue *queue);
 /**
  * Queue up to @p n operations.
  *
- * Never blocks or allocates, and enters the kernel only to wake a sleeping poller. @p ops may be
- * reused on return; the memory they name belongs to the engine until the completion is reaped.
+ * Never blocks or allocates, and enters the kernel only to wake a sleeping poller. An inline queue
+ * has no poller: what finds nothing of its kind under way is begun here, with the system calls of
+ * its transport, if it makes any (TCP); the rest is begun by slu_reap() and slu_wait(). @p ops may
+ * be reused on return; the memory they name belongs to the engine until the completion is reaped.
  *
  * Thread: the queue's owner only.
  *
