@@ -25,9 +25,8 @@ static struct flight *flight_make(struct poller *poller, struct slu_queue *queue
 
 	flight->op = *op;
 	flight->queue = queue;
-	flight->timeout_us = queue_timeout_us(queue, op);
 	flight->stamped = !queue->is_inline;
-	poller->deadlines += flight->timeout_us != 0;
+	poller->deadlines += queue_timeout_us(queue, op) != 0;
 	flight->next = 0;
 	flight->posted = 0;
 	flight->status = 0;
@@ -57,7 +56,7 @@ static void flight_finish(struct poller *poller, struct flight *flight, int stat
 	};
 
 	TAILQ_REMOVE(flight->waiting ? &poller->waiting : &poller->pending, flight, link);
-	poller->deadlines -= flight->timeout_us != 0;
+	poller->deadlines -= queue_timeout_us(queue, &flight->op) != 0;
 	flight_put(queue, flight);
 	poller->operations++;
 	copy_settle(poller->env.tracker);
@@ -309,7 +308,7 @@ static bool is_late(struct flight *flight, uint64_t now_us)
 		flight->op.engine = (uint32_t)now_us;
 		flight->stamped = true;
 	}
-	return flight->timeout_us != 0 && op_age_us(&flight->op, now_us) >= flight->timeout_us;
+	return op_is_late(flight->queue, &flight->op, now_us);
 }
 
 static void expire_list(struct poller *poller, struct flight_list *list, uint64_t now_us)

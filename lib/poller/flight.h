@@ -23,10 +23,9 @@ struct path;
 struct flight {
 	struct slu_op op;
 	struct slu_queue *queue;
-	uint64_t next;       /* bytes of the operation handed to the transport */
-	uint32_t timeout_us; /* since op.engine; 0: none */
-	uint32_t posted;     /* slices that the transport has not reported */
-	int32_t status;      /* first failure of a slice */
+	uint64_t next;   /* bytes of the operation handed to the transport */
+	uint32_t posted; /* slices that the transport has not reported */
+	int32_t status;  /* first failure of a slice */
 	uint8_t scope;
 	uint16_t answer_length; /* SLU_CALL */
 	bool begun;    /* something was posted: tells an empty operation from a finished one */

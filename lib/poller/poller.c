@@ -67,13 +67,6 @@ void poller_destroy(struct poller *poller)
 	free(poller);
 }
 
-static inline bool late(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
-{
-	uint32_t timeout = queue_timeout_us(queue, op);
-
-	return timeout != 0 && op_age_us(op, now_us) >= timeout;
-}
-
 /*
  * Leading operations that go to the path of the first at once: none of them long or late, and all
  * together within @p left, which shrinks by them.
@@ -88,7 +81,7 @@ static inline uint32_t short_run(const struct slu_queue *queue, const struct slu
 
 	while (run < max && ops[run].remote == remote && ops[run].opcode != SLU_CALL &&
 	       ops[run].length <= slice_bytes && ops[run].length <= room &&
-	       (queue->is_inline || !late(queue, &ops[run], now_us)))
+	       (queue->is_inline || !op_is_late(queue, &ops[run], now_us)))
 		room -= ops[run++].length;
 	*left = room;
 	return run;

@@ -73,10 +73,13 @@ static inline uint32_t queue_timeout_us(const struct slu_queue *queue, const str
 	return op->timeout_us ? op->timeout_us : queue->timeout_us;
 }
 
-/** Of an operation that carries the low bits of the time of its submission. */
-static inline uint32_t op_age_us(const struct slu_op *op, uint64_t now_us)
+/** Is an operation that carries the low bits of the time of its submission past its deadline? */
+static inline bool op_is_late(const struct slu_queue *queue, const struct slu_op *op,
+			      uint64_t now_us)
 {
-	return (uint32_t)now_us - op->engine;
+	uint32_t timeout = queue_timeout_us(queue, op);
+
+	return timeout != 0 && (uint32_t)now_us - op->engine >= timeout;
 }
 
 /** Owner: completions that are ready. */

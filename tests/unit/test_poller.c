@@ -367,6 +367,47 @@ static void test_failed_slice(void **state)
 	assert_nothing_done();
 }
 
+/* Goal: an idle path is posted to at once; what comes while it is busy goes together, later. */
+static void test_idle_path_is_posted_to(void **state)
+{
+	struct slu_op ops[] = {op_of(SLU_WRITE, 1, 8), op_of(SLU_READ, 2, 8),
+			       op_of(SLU_WRITE, 3, 8)};
+
+	(void)state;
+	poller_start(poller, queue, ops, 2);
+	assert_int_equal(script.count, 2);
+	start(&ops[2]);
+	assert_int_equal(script.count, 2);
+	run(1);
+	assert_int_equal(script.count, 3);
+	finish(2, 0);
+	finish(1, 0);
+	finish(0, 0);
+	run(1);
+	assert_all_done(3, 0);
+}
+
+/* Goal: what an idle path does not take at once is posted when it does. */
+static void test_idle_path_without_room(void **state)
+{
+	struct slu_op ops[] = {op_of(SLU_WRITE, 1, 8), op_of(SLU_READ, 2, 8)};
+
+	(void)state;
+	script.room = 1;
+	poller_start(poller, queue, ops, 2);
+	assert_int_equal(script.count, 1);
+	script.room = 0;
+	run(2);
+	assert_int_equal(script.count, 1);
+	script.room = POSTED_MAX;
+	run(2);
+	assert_int_equal(script.count, 2);
+	finish(1, 0);
+	finish(0, 0);
+	run(1);
+	assert_all_done(2, 0);
+}
+
 /* Goal: what is not posted by its deadline times out without a flush. */
 static void test_deadline_of_unposted(void **state)
 {
@@ -516,6 +557,8 @@ int main(void)
 		asynchronous(test_completions_out_of_order),
 		asynchronous(test_notification_after_data),
 		asynchronous(test_failed_slice),
+		asynchronous(test_idle_path_is_posted_to),
+		asynchronous(test_idle_path_without_room),
 		asynchronous(test_deadline_of_unposted),
 		asynchronous(test_deadline_of_posted),
 		asynchronous(test_notification_is_not_repeated),
