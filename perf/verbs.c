@@ -4,7 +4,7 @@
  *
  * Latency by RDMA to another process, one operation at a time, in microseconds: median and mean.
  *
- * read, write: from submit to reaped, as ib_read_lat does. pong: both write into each other's
+ * read, write: from one reaped to the next, as ib_read_lat does. pong: both write into each other's
  * memory, in turn, as ib_write_lat does: each spins on the last byte that the other will write,
  * writes back, and waits for its own completion; half of the round trip.
  */
