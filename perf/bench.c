@@ -5,11 +5,16 @@
 #include <fnmatch.h>
 #include <getopt.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -118,6 +123,31 @@ void thread_join(pthread_t thread)
 void thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg)
 {
 	thread_join(thread_start(bench, core, run, arg));
+}
+
+pid_t twin_start(int *sync)
+{
+	int sockets[2];
+	pid_t twin;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
+		die("socketpair: %s", strerror(errno));
+	twin = fork();
+	if (twin < 0)
+		die("fork: %s", strerror(errno));
+	if (twin == 0)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	*sync = sockets[twin == 0];
+	close(sockets[twin != 0]);
+	return twin;
+}
+
+void twin_join(pid_t twin)
+{
+	int status;
+
+	if (waitpid(twin, &status, 0) != twin || status != 0)
+		die("the second process failed");
 }
 
 double tick_ns(void)

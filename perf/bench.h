@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB * 1024)
@@ -48,6 +49,17 @@ void thread_join(pthread_t thread);
 
 /** Run @p run on @p core and wait for its end. */
 void thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg);
+
+/**
+ * Go on as two processes; the second one ends when the first does.
+ *
+ * @param sync  a socket to the other one
+ * @return its pid; 0 in the second
+ */
+pid_t twin_start(int *sync);
+
+/** First: wait until the second has ended well. */
+void twin_join(pid_t twin);
 
 /** Nanoseconds per tick of the time stamp counter; measured at the first call, 20 ms. */
 double tick_ns(void);

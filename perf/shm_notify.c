@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "report.h"
@@ -143,29 +139,19 @@ void shm_run_notify(const struct bench *bench)
 {
 	char names[2][TARGET_NAME_BYTES];
 	struct player player = {.bench = bench};
-	int sockets[2], status;
-	pid_t child;
+	pid_t twin;
 
 	for (int i = 0; i < 2; i++)
 		snprintf(names[i], sizeof(names[i]), "perf.%d.%d", (int)getpid(), i);
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
-		die("socketpair: %s", strerror(errno));
 	tick_ns();
-	child = fork();
-	if (child < 0)
-		die("fork: %s", strerror(errno));
-	if (child == 0)
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-	player.core = bench->cores[child == 0];
-	player.sync = sockets[child == 0];
-	player.own = names[child == 0];
-	player.other = names[child != 0];
-	close(sockets[child != 0]);
-	play(&player, child == 0 ? answer_run : call_run);
-	if (child == 0)
+	twin = twin_start(&player.sync);
+	player.core = bench->cores[twin == 0];
+	player.own = names[twin == 0];
+	player.other = names[twin != 0];
+	play(&player, twin == 0 ? answer_run : call_run);
+	if (twin == 0)
 		exit(0);
-	if (waitpid(child, &status, 0) != child || status != 0)
-		die("the answering process failed");
+	twin_join(twin);
 	report_sample(&(struct row){.name = "notify 8B", .unit = "ns", .scale = 1},
 		      player.half_trip_ns);
 }

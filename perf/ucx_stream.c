@@ -3,14 +3,11 @@
  * What ucx_perftest cannot do: UCX puts and gets that walk through buffers larger than the message,
  * between two processes. One line of JSON; which transport is up to UCX_TLS.
  */
-#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -213,25 +210,16 @@ static void run(const struct bench *bench, int fd, bool put, uint64_t size, uint
 /* Fork first: UCX does not survive one. */
 static void run_both(const struct bench *bench, bool put, uint64_t size, uint64_t length)
 {
-	int sockets[2], status;
-	pid_t child;
+	int sync;
+	pid_t twin = twin_start(&sync);
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
-		die("socketpair: %s", strerror(errno));
-	child = fork();
-	if (child < 0)
-		die("fork: %s", strerror(errno));
-	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(sockets[0]);
-		serve(sockets[1], length);
+	if (twin == 0) {
+		serve(sync, length);
 		exit(0);
 	}
-	close(sockets[1]);
-	run(bench, sockets[0], put, size, length);
-	close(sockets[0]);
-	if (waitpid(child, &status, 0) != child || status != 0)
-		die("the passive process failed");
+	run(bench, sync, put, size, length);
+	close(sync);
+	twin_join(twin);
 }
 
 int main(int argc, char **argv)

@@ -8,15 +8,11 @@
  * memory, in turn, as ib_write_lat does: each spins on the last byte that the other will write,
  * writes back, and waits for its own completion; half of the round trip.
  */
-#include <errno.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <sluice/sluice.h>
@@ -169,28 +165,18 @@ int main(int argc, char **argv)
 	unsigned bytes = argc == 4 ? (unsigned)atoi(argv[2]) : 0;
 	unsigned trips = argc == 4 ? (unsigned)atoi(argv[3]) : 0;
 	struct player player = {0};
-	int sockets[2], status;
-	pid_t child;
+	pid_t twin;
 
 	if (bytes == 0 || bytes > SOURCE_OFFSET || trips == 0)
 		die("usage: verbs read|write|pong BYTES TRIPS");
 	player.pong = strcmp(argv[1], "pong") == 0;
 	player.op.opcode = strcmp(argv[1], "read") == 0 ? SLU_READ : SLU_WRITE;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0)
-		die("socketpair: %s", strerror(errno));
 	tick_ns();
-	child = fork();
-	if (child < 0)
-		die("fork: %s", strerror(errno));
-	if (child == 0)
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-	player.calls = child != 0;
-	player.sync = sockets[child == 0];
-	close(sockets[child != 0]);
+	twin = twin_start(&player.sync);
+	player.calls = twin != 0;
 	run(&player, bytes, trips);
-	if (child == 0)
+	if (twin == 0)
 		exit(0);
-	if (waitpid(child, &status, 0) != child || status != 0)
-		die("the answering process failed");
+	twin_join(twin);
 	return 0;
 }
