@@ -122,6 +122,8 @@ struct liar {
 	uint32_t takes; /* not told of */
 	bool gone;      /* the client has left, or shall think so */
 	bool is_honest;
+	uint32_t serials[VERBS_CALLS]; /* of the last call of each slot */
+	bool misnamed[VERBS_CALLS];    /* an answer to another call has named the slot */
 };
 
 static struct liar liars[LINKS];
@@ -389,12 +391,28 @@ static void fill_answer(struct liar *liar, const struct verbs_message *call,
 	answer->taken = some_taken(liar);
 }
 
-/* Is it for no call at all, or of no use? What nobody asked for is for the first slots. */
-static bool is_lie(const struct verbs_message *call, const struct verbs_message *answer)
+/* Can the call not end well by this answer, nor by one that was meant for another or for nobody? */
+static bool is_lie(const struct liar *liar, const struct verbs_message *call,
+		   const struct verbs_message *answer, uint32_t bytes)
 {
-	return answer->taken > RAW_RECEIVES ||
-	       (call->slot >= BABBLE_SLOTS && answer->slot != call->slot &&
-		answer->slot % VERBS_CALLS == call->slot % VERBS_CALLS);
+	uint32_t slot = call->slot % VERBS_CALLS;
+
+	if (call->slot < BABBLE_SLOTS || liar->misnamed[slot])
+		return false;
+	return answer->taken > RAW_RECEIVES || bytes != sizeof(*answer) + answer->length ||
+	       (answer->slot != call->slot && answer->slot % VERBS_CALLS == slot);
+}
+
+/* The call that is open there may end well by it, whatever it is answered itself. */
+static void note_misnamed(struct liar *liar, const struct verbs_message *call, uint32_t named)
+{
+	uint32_t slot = named % VERBS_CALLS;
+
+	if (named == call->slot)
+		return;
+	liar->misnamed[slot] = true;
+	if (slot != call->slot % VERBS_CALLS)
+		lied[liar->serials[slot] % (1u << 20)] = false;
 }
 
 /* The request's bytes come back from one who behaves. */
@@ -416,8 +434,10 @@ static void answer_call(struct liar *liar, uint64_t index)
 		memcpy(at + sizeof(answer), call + 1, answer.length);
 	if (!liar->is_honest && call->slot >= BABBLE_SLOTS && below(&dice, 25) == 0)
 		answer.length += below(&dice, 2) ? 1 : UINT32_MAX;
-	if (is_lie(call, &answer) || bytes != sizeof(answer) + answer.length)
+	liar->serials[call->slot % VERBS_CALLS] = serial;
+	if (is_lie(liar, call, &answer, bytes))
 		tick_lie(serial);
+	note_misnamed(liar, call, answer.slot);
 	say(liar, &answer, bytes);
 	if (!liar->is_honest && below(&dice, 8) == 0)
 		say(liar, &answer, bytes); /* twice */
