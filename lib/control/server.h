@@ -50,6 +50,16 @@ struct peer_info {
 	uint64_t connection; /* never used twice by one server */
 };
 
+/** A client's request for a path, for server_answer_path(). */
+struct path_ask {
+	uint64_t connection;
+	uint32_t session;
+	uint64_t request; /* the client's number for it */
+};
+
+/** What the callback path returns to answer later. */
+#define SERVER_LATER 1
+
 struct server_callbacks {
 	/**
 	 * What a client is told of our transports with the welcome: an object with one object for
@@ -75,11 +85,13 @@ struct server_callbacks {
 	 * it. An answer that cannot be sent is not taken back: what was made for it belongs to the
 	 * session and ends with it. NULL: there are none.
 	 *
+	 * @param ask     to be copied if it is answered later
 	 * @param offer   an object, not checked further
 	 * @param answer  an object to be filled
-	 * @return        0; or a negative errno with slu_last_error(), which the client is told
+	 * @return        0; SERVER_LATER: by server_answer_path(); or a negative errno with
+	 *                slu_last_error(), which the client is told
 	 */
-	int (*path)(void *client, const json_t *offer, json_t *answer);
+	int (*path)(void *client, const struct path_ask *ask, const json_t *offer, json_t *answer);
 	/** Totals that the client reports. */
 	void (*moved)(void *client, uint64_t operations, uint64_t bytes_read,
 		      uint64_t bytes_written);
@@ -164,6 +176,16 @@ void server_drop(struct server *server, bool (*which)(void *client, void *arg), 
  */
 void server_revoke(struct server *server, bool (*which)(void *client, void *arg), void *arg,
 		   int error);
+
+/**
+ * Answer a request that was to be answered later; a client that has gone meanwhile is not told.
+ * Loop.
+ *
+ * @param error   0; or a negative errno with slu_last_error(), which the client is told
+ * @param answer  an object; consumed. NULL with an error
+ */
+void server_answer_path(struct server *server, const struct path_ask *ask, int error,
+			json_t *answer);
 
 /**
  * Read the keys and certificates again and end the connections of those who have lost theirs

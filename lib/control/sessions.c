@@ -182,53 +182,54 @@ int sessions_open(struct connection *connection, const json_t *message)
 
 /* ---- paths ---- */
 
-static int refuse_path(struct connection *connection, json_int_t id, json_int_t request, int error)
+static int refuse_path(struct connection *connection, const struct path_ask *ask, int error)
 {
+	if (error == -EACCES)
+		connection_suspect(connection);
 	return connection_send(connection,
 			       json_pack("{s:s, s:I, s:I, s:i, s:o?}", "type", "refused", "session",
-					 id, "request", request, "error", -error, "text",
+					 (json_int_t)ask->session, "request",
+					 (json_int_t)ask->request, "error", -error, "text",
 					 message_text(slu_last_error())),
 			       NULL, 0);
 }
 
-/* Consumes @p answer. */
-static int answer_path(struct connection *connection, json_int_t id, json_int_t request,
-		       json_t *answer)
+/* Consumes @p answer. An answer that is too long is refused in place of it. */
+static int answer_path(struct connection *connection, const struct path_ask *ask, json_t *answer)
 {
 	int rc = connection_send(connection,
-				 json_pack("{s:s, s:I, s:I, s:o}", "type", "path", "session", id,
-					   "request", request, "answer", answer),
+				 json_pack("{s:s, s:I, s:I, s:o}", "type", "path", "session",
+					   (json_int_t)ask->session, "request",
+					   (json_int_t)ask->request, "answer", answer),
 				 NULL, 0);
 
-	return rc < 0 ? fail(rc, "the answer cannot be sent: %s", strerror(-rc)) : 0;
+	if (rc == 0)
+		return 0;
+	return refuse_path(connection, ask,
+			   fail(rc, "the answer cannot be sent: %s", strerror(-rc)));
 }
 
-static int make_path(struct connection *connection, json_int_t id, json_int_t request,
-		     const json_t *offer)
+/* @return SERVER_LATER; 0: @p answer is complete; -errno */
+static int make_path(struct connection *connection, const struct path_ask *ask, const json_t *offer,
+		     json_t *answer)
 {
 	const struct server_options *options = &connection->server->options;
-	struct server_session **at = find(connection, (uint32_t)id);
-	json_t *answer;
-	int rc;
+	struct server_session **at = find(connection, ask->session);
 
 	if (!at)
-		return fail(-ENOENT, "session %u is not open on this connection", (uint32_t)id);
+		return fail(-ENOENT, "session %u is not open on this connection", ask->session);
 	if (!options->callbacks->path)
 		return fail(-EOPNOTSUPP, "target %s is asked for no paths", options->name);
-	answer = json_object();
 	if (!answer)
 		return fail(-ENOMEM, "target is out of memory");
-	rc = options->callbacks->path((*at)->client, offer, answer);
-	if (rc == 0)
-		return answer_path(connection, id, request, answer);
-	json_decref(answer);
-	return rc;
+	return options->callbacks->path((*at)->client, ask, offer, answer);
 }
 
 int sessions_path(struct connection *connection, const json_t *message)
 {
 	json_int_t id, request;
-	json_t *offer;
+	json_t *offer, *answer;
+	struct path_ask ask;
 	int rc;
 
 	if (json_unpack((json_t *)(uintptr_t)message, "{s:I, s:I, s:o}", "session", &id, "request",
@@ -236,12 +237,30 @@ int sessions_path(struct connection *connection, const json_t *message)
 	    id < 0 || id > UINT32_MAX || request < 0 || !json_is_object(offer))
 		return connection_refuse(connection,
 					 fail(-EPROTO, "path without session, request or offer"));
-	rc = make_path(connection, id, request, offer);
+	ask = (struct path_ask){.connection = connection->info.connection,
+				.session = (uint32_t)id,
+				.request = (uint64_t)request};
+	answer = json_object();
+	rc = make_path(connection, &ask, offer, answer);
 	if (rc == 0)
-		return 0;
-	if (rc == -EACCES)
-		connection_suspect(connection);
-	return refuse_path(connection, id, request, rc);
+		return answer_path(connection, &ask, answer);
+	json_decref(answer);
+	return rc == SERVER_LATER ? 0 : refuse_path(connection, &ask, rc);
+}
+
+void server_answer_path(struct server *server, const struct path_ask *ask, int error,
+			json_t *answer)
+{
+	struct connection *connection = connection_find(server, ask->connection);
+	int rc;
+
+	if (!connection) {
+		json_decref(answer);
+		return;
+	}
+	rc = error < 0 ? refuse_path(connection, ask, error) : answer_path(connection, ask, answer);
+	if (rc < 0)
+		connection_close(connection);
 }
 
 /* ---- totals and the end ---- */

@@ -2,6 +2,7 @@
 /* Exported segments and their clients; what clients send is taken in receive.c. */
 #include <errno.h>
 #include <event2/event.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -260,15 +261,66 @@ static int on_open(void *arg, const struct peer_info *peer, const char *name, ui
 	return admit(segment, peer, transport, rights, opened, fds, close_mask, client);
 }
 
-static int on_path(void *arg, const json_t *offer, json_t *answer)
+/* A path that is answered later. */
+struct late_path {
+	struct transport_later later; /* first */
+	struct control_task task;
+	struct slu_engine *engine;
+	struct path_ask ask;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void run_late(struct control_task *task)
+{
+	struct late_path *late =
+		(struct late_path *)((char *)task - offsetof(struct late_path, task));
+
+	late->fn(late->arg);
+}
+
+static void post_late(struct transport_later *later, void (*fn)(void *arg), void *arg)
+{
+	struct late_path *late = (struct late_path *)later;
+
+	late->fn = fn;
+	late->arg = arg;
+	control_post(late->engine->control, &late->task);
+}
+
+/* Without its session the server itself may have gone. */
+static void end_late(struct transport_later *later, int error, json_t *answer)
+{
+	struct late_path *late = (struct late_path *)later;
+
+	if (error != -ECANCELED)
+		server_answer_path(late->engine->server, &late->ask, error, answer);
+	free(late);
+}
+
+static int on_path(void *arg, const struct path_ask *ask, const json_t *offer, json_t *answer)
 {
 	const struct segment_client *client = arg;
 	const struct transport_memory *memory = client->transport->memory;
+	struct slu_engine *engine = client->segment->engine;
+	struct late_path *late;
+	int rc;
 
 	if (!memory->join)
 		return fail(-EOPNOTSUPP, "over %s no path has to be asked for",
 			    slu_transport_name(client->transport->id));
-	return memory->join(&client->segment->engine->env, client->granted, offer, answer);
+	late = malloc(sizeof(*late));
+	if (!late)
+		return fail(-ENOMEM, "target is out of memory");
+	*late = (struct late_path){.later = {.post = post_late, .end = end_late},
+				   .task = {.run = run_late},
+				   .engine = engine,
+				   .ask = *ask};
+	rc = memory->join(&engine->env, client->granted, offer, answer, &late->later);
+	if (rc == TRANSPORT_LATER)
+		return SERVER_LATER;
+	free(late);
+	return rc;
 }
 
 static void on_moved(void *arg, uint64_t operations, uint64_t bytes_read, uint64_t bytes_written)

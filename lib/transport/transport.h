@@ -120,6 +120,23 @@ struct transport_control {
 	void (*describe)(struct path *path, char *text, size_t size);
 };
 
+/** What join() returns when its answer comes later. */
+#define TRANSPORT_LATER 1
+
+/** A client's request that was not answered at once: whoever keeps it ends it, once. */
+struct transport_later {
+	/** Any thread, at most once: have @p fn run on the control thread. Never fails. */
+	void (*post)(struct transport_later *later, void (*fn)(void *arg), void *arg);
+	/**
+	 * Control thread: the request is over.
+	 *
+	 * @param error   0; -ECANCELED what was granted has ended, and nobody is told; or -errno
+	 *                with slu_last_error(), which the client is told
+	 * @param answer  as join() fills it; consumed. NULL with an error
+	 */
+	void (*end)(struct transport_later *later, int error, json_t *answer);
+};
+
 struct transport_memory {
 	/**
 	 * Target: describe @p export to one client that was granted @p rights.
@@ -148,16 +165,18 @@ struct transport_memory {
 	/**
 	 * Target: a client asks for a path to what it was granted, whenever it wants and as often:
 	 * how many it gets has to be bounded. What was made ends with what was granted, in revoke.
-	 * Control thread: others wait meanwhile. NULL on a transport that needs none.
+	 * Control thread: others wait meanwhile, so what may block is done elsewhere and answered
+	 * later. NULL on a transport that needs none.
 	 *
 	 * @param granted  what grant made
 	 * @param offer    JSON object of the client; input
 	 * @param answer   JSON object that the client gets
-	 * @return         0; -EPROTO a bad offer; or another errno. The client is told it, and
-	 *                 slu_last_error().
+	 * @param later    kept only if TRANSPORT_LATER is returned
+	 * @return         0; TRANSPORT_LATER; -EPROTO a bad offer; or another errno. The client is
+	 *                 told it, and slu_last_error().
 	 */
 	int (*join)(const struct transport_env *env, void *granted, const json_t *offer,
-		    json_t *answer);
+		    json_t *answer, struct transport_later *later);
 	/** Target: requests fail with @p reason from now on. Accepts NULL. */
 	void (*revoke)(const struct transport_env *env, void *granted, int reason);
 	/**

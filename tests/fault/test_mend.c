@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "fabric.h"
 #include "mlx5_model.h"
 #include "tests/fault/peer.h"
 #include "tests/tap.h"
@@ -40,6 +41,9 @@ enum command {
 	CLOSE = 'c',     /* closes it */
 	BREAK = 'b',     /* the target's next message fails */
 	SLEEP = 's',     /* does its poller fall asleep? */
+	HOLD = 'h',      /* its queue pairs are not connected from now on */
+	WAIT = 'w',      /* until one waits to be */
+	LET_GO = 'g',
 };
 
 struct target {
@@ -140,6 +144,16 @@ static char carry_out(struct target *target, char command)
 		break;
 	case SLEEP:
 		return falls_asleep(target->engine) ? SLEEP : 'n';
+	case HOLD:
+		mlx5_model_hold(true);
+		break;
+	case WAIT:
+		while (mlx5_model_held() == 0)
+			usleep(1000);
+		break;
+	case LET_GO:
+		mlx5_model_hold(false);
+		break;
 	}
 	return command;
 }
@@ -170,9 +184,18 @@ static void say_port(struct slu_engine *engine)
 	peer_say((char)(port & 0xff));
 }
 
+/* Some time after its engine began to close. */
+static void *let_go(void *arg)
+{
+	usleep(300000);
+	mlx5_model_hold(false);
+	return arg;
+}
+
 static int serve(const char *prefix)
 {
 	struct target target = {0};
+	pthread_t late;
 
 	if (open_target(&target, prefix) < 0 || !refuses_a_name_twice(&target, prefix)) {
 		fprintf(stderr, "target: %s\n", slu_last_error());
@@ -185,7 +208,10 @@ static int serve(const char *prefix)
 			look(&target, i);
 		usleep(50);
 	}
+	if (pthread_create(&late, NULL, let_go, NULL))
+		return 1;
 	slu_engine_close(target.engine);
+	pthread_join(late, NULL);
 	return 0;
 }
 
@@ -214,15 +240,22 @@ struct rig {
 
 static struct rig rig;
 
-static int open_remote(int index, struct slu_remote **remote)
+static int open_remote_by(enum slu_transport transport, uint64_t timeout_us, int index,
+			  struct slu_remote **remote)
 {
 	struct slu_remote_options options;
 	char name[SLU_REMOTE_NAME_MAX + 1];
 
 	slu_remote_options_init(&options);
-	options.transport = SLU_TRANSPORT_VERBS;
+	options.transport = transport;
+	options.timeout_us = timeout_us;
 	snprintf(name, sizeof(name), "%s-%d@127.0.0.1:%d", rig.prefix, index, rig.port);
 	return slu_remote_open(rig.engine, name, &options, remote);
+}
+
+static int open_remote(int index, struct slu_remote **remote)
+{
+	return open_remote_by(SLU_TRANSPORT_VERBS, PATIENCE_NS / NS_PER_US, index, remote);
 }
 
 static void open_queue(void)
@@ -611,6 +644,102 @@ static void test_joins_a_link_that_failed(void **state)
 	check_counts(0);
 }
 
+/* ---- links that take long to be connected ---- */
+
+static int opened; /* what became of the one below */
+
+static void *open_second(void *arg)
+{
+	opened = open_remote(1, &rig.remotes[1]);
+	return arg;
+}
+
+static pthread_t open_and_wait(void)
+{
+	pthread_t thread;
+
+	open_rig(0, false);
+	tell(&rig.peer, HOLD);
+	assert_int_equal(pthread_create(&thread, NULL, open_second, NULL), 0);
+	tell(&rig.peer, WAIT);
+	return thread;
+}
+
+/* Goal: while the target's kernel looks for the address of one client, the target does all else. */
+static void test_connects_beside_the_rest(void **state)
+{
+	pthread_t thread = open_and_wait();
+
+	(void)state;
+	tell(&rig.peer, LOOK_AWAY);
+	tell(&rig.peer, CLOSE); /* by its control thread */
+	tell(&rig.peer, LET_GO);
+	pthread_join(thread, NULL);
+	assert_int_equal(opened, 0);
+	open_queue();
+	assert_int_equal(run_one(call(1)), 0);
+}
+
+static void expect_no_link(void)
+{
+	assert_int_equal(open_remote_by(SLU_TRANSPORT_VERBS, 300000, 1, &rig.remotes[1]),
+			 -ETIMEDOUT);
+}
+
+static uint32_t queue_pairs(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < FABRIC_PAIRS; i++)
+		n += fabric->pairs[i].number != 0;
+	return n;
+}
+
+/* Goal: a client that does not wait for it leaves nothing behind, and may come again. */
+static void test_leaves_while_it_connects(void **state)
+{
+	uint64_t give_up = clock_monotonic_ns(NULL) + PATIENCE_NS;
+
+	(void)state;
+	open_rig(0, false);
+	tell(&rig.peer, HOLD);
+	expect_no_link();
+	tell(&rig.peer, WAIT); /* still */
+	assert_true(queue_pairs() > 0);
+	tell(&rig.peer, LET_GO);
+	while (queue_pairs() > 0 && clock_monotonic_ns(NULL) < give_up)
+		usleep(1000);
+	assert_int_equal(queue_pairs(), 0);
+	open_second(NULL);
+	assert_int_equal(opened, 0);
+}
+
+/* Goal: a client has one link connected at a time, and is told so. */
+static void test_connects_one_at_a_time(void **state)
+{
+	(void)state;
+	open_rig(0, false);
+	assert_int_equal(
+		open_remote_by(SLU_TRANSPORT_TCP, PATIENCE_NS / NS_PER_US, 0, &rig.remotes[0]),
+		0); /* it keeps the connection */
+	tell(&rig.peer, HOLD);
+	expect_no_link();
+	assert_int_equal(open_remote(1, &rig.remotes[1]), -EBUSY);
+	assert_non_null(strstr(slu_last_error(), "another link of this client is being connected"));
+	tell(&rig.peer, LET_GO);
+}
+
+/* Goal: a target that ends meanwhile ends in order, and so does who waits. */
+static void test_ends_while_it_connects(void **state)
+{
+	pthread_t thread = open_and_wait();
+
+	(void)state;
+	peer_ask_to_stop(&rig.peer);
+	pthread_join(thread, NULL);
+	assert_in_set(-opened, ((unsigned long[]){ESHUTDOWN, ECONNRESET}), 2);
+}
+
 static const struct peer_role roles[] = {{"serve", serve}, {0}};
 
 int main(int argc, char **argv)
@@ -623,6 +752,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_answers_nobody, close_rig),
 		cmocka_unit_test_teardown(test_waits_for_an_answer, close_rig),
 		cmocka_unit_test_teardown(test_joins_a_link_that_failed, close_rig),
+		cmocka_unit_test_teardown(test_connects_beside_the_rest, close_rig),
+		cmocka_unit_test_teardown(test_leaves_while_it_connects, close_rig),
+		cmocka_unit_test_teardown(test_connects_one_at_a_time, close_rig),
+		cmocka_unit_test_teardown(test_ends_while_it_connects, close_rig),
 		cmocka_unit_test_teardown(test_links_die, close_rig),
 		cmocka_unit_test_teardown(test_links_die_inline, close_rig),
 	};

@@ -50,8 +50,9 @@ static json_t *on_describe(void *arg, const struct peer_info *peer)
 	return json_pack("{s:{s:b}}", "verbs", "unix", peer->is_unix);
 }
 
-static int on_path(void *client, const json_t *offer, json_t *answer)
+static int on_path(void *client, const struct path_ask *ask, const json_t *offer, json_t *answer)
 {
+	(void)ask;
 	if (!client || !json_is_object(offer))
 		abort();
 	if (json_object_get(offer, "refuse"))

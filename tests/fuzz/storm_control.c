@@ -99,8 +99,9 @@ static json_t *on_describe(void *arg, const struct peer_info *peer)
 }
 
 /* What an offer may hold is taken as a transport would, and sent back: some of it is too long. */
-static int on_path(void *client, const json_t *offer, json_t *answer)
+static int on_path(void *client, const struct path_ask *ask, const json_t *offer, json_t *answer)
 {
+	(void)ask;
 	must(client && json_is_object(offer));
 	atomic_fetch_add(&paths, 1);
 	if (json_object_get(offer, "refuse"))

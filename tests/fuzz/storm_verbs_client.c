@@ -259,7 +259,7 @@ static void shift_number(json_t *answer)
 	json_array_set_new(queue, 0, json_integer((qpn + 1) & 0xffffff));
 }
 
-static int on_path(void *client, const json_t *offer, json_t *answer)
+static int on_path(void *client, const struct path_ask *ask, const json_t *offer, json_t *answer)
 {
 	const uint64_t *connection = client;
 	struct liar *liar;
@@ -267,6 +267,7 @@ static int on_path(void *client, const json_t *offer, json_t *answer)
 	json_t *queues;
 	uint64_t id;
 
+	(void)ask;
 	atomic_fetch_add(&said, 1);
 	must(read_offer(offer, &id, &queues, &gid)); /* ours is always right */
 	if (!honest && below(&words, 12) == 0)

@@ -55,6 +55,16 @@ void mlx5_model_delay(uint32_t delay_us);
 /** Pull the cable of a queue pair, of this process or another's, or put it back. */
 void mlx5_model_cut(uint32_t qpn, bool cut);
 
+/**
+ * Keep this process's queue pairs from becoming ready to receive, as the kernel does while nobody
+ * on the network answers to the peer's address: ibv_modify_qp() waits until it is let go, or for
+ * half a minute, and then fails with ETIMEDOUT.
+ */
+void mlx5_model_hold(bool held);
+
+/** Calls that wait so. */
+uint32_t mlx5_model_held(void);
+
 /** While paused the device looks at nothing; when this returns it has stopped. */
 void mlx5_model_pause(bool paused);
 

@@ -668,6 +668,33 @@ static void keep(struct model_qp *qp, const struct ibv_qp_attr *attr, int mask)
 		qp->attr.max_rd_atomic = attr->max_rd_atomic;
 }
 
+#define HOLD_NS UINT64_C(30000000000)
+
+static _Atomic bool holds;
+static _Atomic uint32_t held;
+
+void mlx5_model_hold(bool hold)
+{
+	atomic_store(&holds, hold);
+}
+
+uint32_t mlx5_model_held(void)
+{
+	return atomic_load(&held);
+}
+
+/* @return 0; ETIMEDOUT */
+static int find_address(void)
+{
+	uint64_t give_up = engine_now_ns() + HOLD_NS;
+
+	atomic_fetch_add(&held, 1);
+	while (atomic_load(&holds) && engine_now_ns() < give_up)
+		usleep(1000);
+	atomic_fetch_sub(&held, 1);
+	return engine_now_ns() < give_up ? 0 : ETIMEDOUT;
+}
+
 int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 {
 	struct model_qp *qp = (struct model_qp *)ibv;
@@ -679,6 +706,8 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 	must = needed(from, attr->qp_state);
 	if (must < 0 || (mask & must) != must || !in_range(attr, mask))
 		return EINVAL;
+	if (attr->qp_state == IBV_QPS_RTR && find_address())
+		return ETIMEDOUT;
 	device_lock();
 	if (attr->qp_state == IBV_QPS_RESET)
 		engine_reset(qp);

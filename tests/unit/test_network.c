@@ -67,10 +67,11 @@ static json_t *on_describe(void *arg, const struct peer_info *peer)
 }
 
 /* It answers with a number that the client can check. */
-static int on_path(void *client, const json_t *offer, json_t *answer)
+static int on_path(void *client, const struct path_ask *ask, const json_t *offer, json_t *answer)
 {
 	json_int_t number = json_integer_value(json_object_get(offer, "number"));
 
+	(void)ask;
 	assert_ptr_equal(client, &opened);
 	if (number < 0)
 		return fail(-ENOSPC, "no path is left for %d", (int)number);

@@ -86,14 +86,20 @@ static json_t *on_describe(void *arg, const struct peer_info *peer)
 	return json_pack("{s:{s:s}}", "verbs", "gid", text);
 }
 
+static struct path_ask asked; /* to be answered later */
+
 /* The offer says what comes of it. */
-static int on_path(void *client, const json_t *offer, json_t *answer)
+static int on_path(void *client, const struct path_ask *ask, const json_t *offer, json_t *answer)
 {
 	const char *refused = json_string_value(json_object_get(offer, "refuse"));
 	json_int_t bytes = json_integer_value(json_object_get(offer, "bytes"));
 	char text[MESSAGE_MAX_BYTES + 1] = "";
 
 	assert_ptr_equal(client, &opened);
+	if (json_object_get(offer, "later")) {
+		asked = *ask;
+		return SERVER_LATER;
+	}
 	if (refused)
 		return fail(-ENODEV, "no device is called %s", refused);
 	memset(text, 'x', (size_t)bytes);
@@ -498,6 +504,40 @@ static void test_path(void **state)
 	assert_int_equal(closed, 1);
 	assert_int_equal(lost, 0);
 	close(fd);
+}
+
+static int answer_later(void *arg)
+{
+	server_answer_path(server, &asked, 0, json_pack("{s:i}", "qpn", *(int *)arg));
+	return 0;
+}
+
+static int refuse_later(void *arg)
+{
+	(void)arg;
+	server_answer_path(server, &asked, fail(-ENODEV, "it has gone"), NULL);
+	return 0;
+}
+
+/* Goal: an answer may come later, behind others; and when nobody waits for it, it is dropped. */
+static void test_path_later(void **state)
+{
+	int fd = open_newest(), qpn = 5;
+
+	(void)state;
+	say(fd, path_message(7, 1, json_pack("{s:b}", "later", 1)));
+	say(fd, path_message(7, 2, json_pack("{s:i}", "qpn", 10)));
+	expect_path(fd, 7, 2, 11);
+	control_call(control, answer_later, &qpn);
+	expect_path(fd, 7, 1, 5);
+	say(fd, path_message(7, 3, json_pack("{s:b}", "later", 1)));
+	say(fd, path_message(7, 4, json_pack("{s:i}", "qpn", 20)));
+	expect_path(fd, 7, 4, 21);
+	control_call(control, refuse_later, NULL);
+	expect_path_refusal(fd, 7, 3, ENODEV, "it has gone");
+	close(fd);
+	assert_true(becomes(&gone, 1));
+	control_call(control, answer_later, &qpn);
 }
 
 /* Goal: what is no request for a path ends the connection with a reason; so does a request from a
@@ -939,6 +979,7 @@ int main(void)
 		with_server(test_out_of_turn),
 		with_server(test_describe),
 		with_server(test_path),
+		with_server(test_path_later),
 		with_server(test_broken_path),
 		with_server(test_dismiss),
 		with_server(test_address_in_use),

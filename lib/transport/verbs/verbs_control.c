@@ -542,9 +542,9 @@ static int verbs_grant(const struct transport_env *env, const struct export *exp
 }
 
 static int verbs_answer_join(const struct transport_env *env, void *granted, const json_t *offer,
-			     json_t *answer)
+			     json_t *answer, struct transport_later *later)
 {
-	return verbs_server_join(env->verbs->server, granted, offer, answer);
+	return verbs_server_join(env->verbs->server, granted, offer, answer, later);
 }
 
 static void verbs_revoke(const struct transport_env *env, void *granted, int reason)

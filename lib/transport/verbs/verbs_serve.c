@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,9 @@
 #define BIND_NS (NS_PER_SECOND / 4)
 
 #define RIGHTS_COUNT 4u
+
+/* Links being connected at once, each by a thread; of one client one. */
+#define CONNECTING_MAX 64u
 
 /** A segment as the devices know it: with windows by one registration, else one for each right. */
 struct exported {
@@ -45,6 +49,27 @@ struct visit {
 
 LIST_HEAD(visit_list, visit);
 
+/**
+ * A link whose queue pairs are being connected. The kernel asks the network for the peer's address
+ * where it does not know it, and may wait a second for an answer: a thread does, so that nobody
+ * else has to.
+ */
+struct connecting {
+	struct verbs_server *server;
+	struct served_link *link;
+	struct grant *grant; /* NULL: it has ended meanwhile */
+	struct transport_later *later;
+	uint32_t gid_index;
+	struct verbs_connection connection;
+	uint32_t psn[VERBS_QUEUES_MAX];
+	uint32_t peer_qpn[VERBS_QUEUES_MAX];
+	uint32_t peer_psn[VERBS_QUEUES_MAX];
+	pthread_t thread;
+	int result; /* the thread's, like its text */
+	char text[256];
+	LIST_ENTRY(connecting) of_server;
+};
+
 struct verbs_server {
 	struct verbs_host *host;
 	uint64_t incarnation;
@@ -57,6 +82,8 @@ struct verbs_server {
 	pthread_mutex_t lock;       /* of exports: segments are exported by any thread */
 	LIST_HEAD(, exported) exports;
 	LIST_HEAD(, served_link) links;
+	LIST_HEAD(, connecting) connecting; /* under lock as well */
+	pthread_cond_t connected;           /* none is left in it */
 	struct verbs_service *services[SLU_POLLERS_MAX];
 };
 
@@ -424,40 +451,15 @@ static int describe_connection(const struct verbs_server *server, const struct o
 	return verbs_gid_from_hex(offer->gid, &connection->peer_gid) ? 0 : bad_offer();
 }
 
-static int connect_queues(struct served_link *link, const struct offer *offer,
-			  struct verbs_connection *connection, json_t *ours)
-{
-	json_t *text;
-	size_t i;
-	int rc = 0;
-
-	json_array_foreach (offer->queues, i, text) {
-		json_int_t qpn, psn;
-
-		if (json_unpack(text, "[I, I]", &qpn, &psn) < 0 || qpn < 0 || qpn > 0xffffff ||
-		    psn < 0 || psn > 0xffffff)
-			return bad_offer();
-		connection->peer_qpn = (uint32_t)qpn;
-		connection->peer_psn = (uint32_t)psn;
-		connection->psn = (uint32_t)verbs_random() & 0xffffff;
-		rc = verbs_queue_connect(link->queues[i], link->device, connection);
-		if (rc < 0)
-			return rc;
-		json_array_append_new(ours,
-				      json_pack("[I, I]", (json_int_t)link->queues[i]->qp->qp_num,
-						(json_int_t)connection->psn));
-	}
-	return rc;
-}
-
-static int describe_link(const struct served_link *link, const struct offer *offer,
+/* Consumes @p queues. */
+static int describe_link(const struct served_link *link, uint32_t gid_index,
 			 const struct verbs_connection *connection, json_t *queues, json_t *answer)
 {
 	char gid[VERBS_GID_HEX];
 	json_t *text;
 
-	verbs_gid_to_hex(&link->device->gids[offer->gid_index].gid, gid);
-	text = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "gid", gid, "lid",
+	verbs_gid_to_hex(&link->device->gids[gid_index].gid, gid);
+	text = json_pack("{s:s, s:i, s:i, s:i, s:i, s:o}", "gid", gid, "lid",
 			 (int)link->device->port_attr.lid, "mtu",
 			 (int)verbs_mtu_bytes(connection->mtu), "reads", connection->reads_in,
 			 "receives", (int)VERBS_RECEIVES, "queues", queues);
@@ -473,20 +475,185 @@ static int adopt_link(struct verbs_server *server, struct served_link *link)
 	return call.result < 0 ? fail(call.result, "the target has no room for another link") : 0;
 }
 
-static int connect_link(struct verbs_server *server, struct served_link *link,
-			const struct offer *offer, json_t *answer)
+/* ---- connected by the session ---- */
+
+static int take_numbers(struct connecting *connecting, const struct offer *offer)
 {
-	struct verbs_connection connection;
+	json_t *text;
+	size_t i;
+
+	json_array_foreach (offer->queues, i, text) {
+		json_int_t qpn, psn;
+
+		if (json_unpack(text, "[I, I]", &qpn, &psn) < 0 || qpn < 0 || qpn > 0xffffff ||
+		    psn < 0 || psn > 0xffffff)
+			return bad_offer();
+		connecting->peer_qpn[i] = (uint32_t)qpn;
+		connecting->peer_psn[i] = (uint32_t)psn;
+		connecting->psn[i] = (uint32_t)verbs_random() & 0xffffff;
+	}
+	return 0;
+}
+
+static int connect_queues(struct connecting *connecting)
+{
+	struct served_link *link = connecting->link;
+	int rc = 0;
+
+	for (uint32_t i = 0; rc == 0 && i < link->count; i++) {
+		connecting->connection.psn = connecting->psn[i];
+		connecting->connection.peer_qpn = connecting->peer_qpn[i];
+		connecting->connection.peer_psn = connecting->peer_psn[i];
+		rc = verbs_queue_connect(link->queues[i], link->device, &connecting->connection);
+	}
+	return rc;
+}
+
+static json_t *list_queues(const struct connecting *connecting)
+{
+	const struct served_link *link = connecting->link;
 	json_t *queues = json_array();
-	int rc = describe_connection(server, offer, &connection);
+
+	for (uint32_t i = 0; i < link->count; i++)
+		json_array_append_new(queues,
+				      json_pack("[I, I]", (json_int_t)link->queues[i]->qp->qp_num,
+						(json_int_t)connecting->psn[i]));
+	return queues;
+}
+
+/* The link is the server's from now on, or gone. */
+static int take_connected(struct connecting *connecting, json_t *answer)
+{
+	struct verbs_server *server = connecting->server;
+	struct served_link *link = connecting->link;
+	int rc = connecting->result;
+
+	if (rc < 0)
+		fail(rc, "%s", connecting->text);
+	else if (!connecting->grant)
+		rc = fail(-ECANCELED, "the session was closed");
+	else
+		rc = describe_link(link, connecting->gid_index, &connecting->connection,
+				   list_queues(connecting), answer);
+	if (rc == 0)
+		rc = adopt_link(server, link);
+	if (rc < 0) {
+		served_link_destroy(link);
+		return rc;
+	}
+	LIST_INSERT_HEAD(&server->links, link, of_server);
+	rc = open_visit(server, connecting->grant, link, answer);
+	if (rc < 0)
+		drop_link(server, link);
+	return rc;
+}
+
+static void finish_connecting(void *arg)
+{
+	struct connecting *connecting = arg;
+	struct verbs_server *server = connecting->server;
+	json_t *answer = json_object();
+	int rc;
+
+	pthread_join(connecting->thread, NULL);
+	rc = take_connected(connecting, answer);
+	if (rc < 0) {
+		json_decref(answer);
+		answer = NULL;
+	}
+	connecting->later->end(connecting->later, connecting->grant ? rc : -ECANCELED, answer);
+	pthread_mutex_lock(&server->lock);
+	LIST_REMOVE(connecting, of_server);
+	pthread_cond_signal(&server->connected);
+	pthread_mutex_unlock(&server->lock); /* which may be gone then */
+	free(connecting);
+}
+
+static void *connecting_main(void *arg)
+{
+	struct connecting *connecting = arg;
+
+	connecting->result = connect_queues(connecting);
+	if (connecting->result < 0)
+		snprintf(connecting->text, sizeof(connecting->text), "%s", slu_last_error());
+	connecting->later->post(connecting->later, finish_connecting, connecting);
+	return NULL;
+}
+
+/* Signals are the application's. */
+static int start_connecting(struct connecting *connecting)
+{
+	sigset_t all, before;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&connecting->thread, NULL, connecting_main, connecting);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error ? fail(-error, "the target has no thread to connect a link with: %s",
+			    strerror(error))
+		     : 0;
+}
+
+static int may_connect(const struct verbs_server *server, uint64_t connection)
+{
+	const struct connecting *connecting;
+	uint32_t count = 0;
+
+	LIST_FOREACH (connecting, &server->connecting, of_server) {
+		if (connecting->link->owner == connection)
+			return fail(-EBUSY, "another link of this client is being connected");
+		count++;
+	}
+	if (count >= CONNECTING_MAX)
+		return fail(-EBUSY, "the target is connecting %u links: try again", count);
+	return 0;
+}
+
+/* @return TRANSPORT_LATER; -errno: nothing has begun */
+static int connect_link(struct verbs_server *server, struct served_link *link,
+			const struct offer *offer, struct grant *grant,
+			struct transport_later *later)
+{
+	struct connecting *connecting = calloc(1, sizeof(*connecting));
+	int rc = connecting ? describe_connection(server, offer, &connecting->connection)
+			    : fail(-ENOMEM, "target is out of memory");
 
 	if (rc == 0)
-		rc = connect_queues(link, offer, &connection, queues);
+		rc = take_numbers(connecting, offer);
+	if (rc < 0) {
+		free(connecting);
+		return rc;
+	}
+	connecting->server = server;
+	connecting->link = link;
+	connecting->grant = grant;
+	connecting->later = later;
+	connecting->gid_index = (uint32_t)offer->gid_index;
+	pthread_mutex_lock(&server->lock);
+	LIST_INSERT_HEAD(&server->connecting, connecting, of_server);
+	pthread_mutex_unlock(&server->lock);
+	rc = start_connecting(connecting);
 	if (rc == 0)
-		rc = describe_link(link, offer, &connection, queues, answer);
-	json_decref(queues);
-	return rc < 0 ? rc : adopt_link(server, link);
+		return TRANSPORT_LATER;
+	pthread_mutex_lock(&server->lock);
+	LIST_REMOVE(connecting, of_server);
+	pthread_mutex_unlock(&server->lock);
+	free(connecting);
+	return rc;
 }
+
+/* What is being connected for it is not wanted any more. */
+static void forget_grant(struct verbs_server *server, const struct grant *grant)
+{
+	struct connecting *connecting;
+
+	LIST_FOREACH (connecting, &server->connecting, of_server)
+		if (connecting->grant == grant)
+			connecting->grant = NULL;
+}
+
+/* ---- connected by librdmacm ---- */
 
 static int describe_invitation(const struct verbs_server *server, const char *token, json_t *answer)
 {
@@ -508,7 +675,6 @@ static int invite(struct verbs_server *server, struct served_link *link, const s
 					       .queues = link->queues,
 					       .count = link->count};
 	char token[INVITATION_TEXT];
-	json_t *none = json_array();
 	int rc = describe_connection(server, offer, &connection);
 
 	if (rc == 0 && !server->cm)
@@ -516,10 +682,10 @@ static int invite(struct verbs_server *server, struct served_link *link, const s
 	if (rc == 0)
 		rc = verbs_cm_expect(server->cm, &expected, token, &link->cm);
 	if (rc == 0)
-		rc = describe_link(link, offer, &connection, none, answer);
+		rc = describe_link(link, (uint32_t)offer->gid_index, &connection, json_array(),
+				   answer);
 	if (rc == 0)
 		rc = describe_invitation(server, token, answer);
-	json_decref(none);
 	link->waits = true;
 	return rc;
 }
@@ -551,8 +717,9 @@ static int take_invited(struct verbs_server *server, struct served_link *link)
 	return rc;
 }
 
-static int make_link(struct verbs_server *server, uint64_t connection, uint64_t id,
-		     const json_t *text, json_t *answer, struct served_link **out)
+/* The keys come when its queue pairs are connected. @return 0 by librdmacm; TRANSPORT_LATER */
+static int make_link(struct verbs_server *server, struct grant *grant, uint64_t id,
+		     const json_t *text, json_t *answer, struct transport_later *later)
 {
 	struct verbs_devices *devices = server->host->devices;
 	struct served_link *link;
@@ -563,28 +730,32 @@ static int make_link(struct verbs_server *server, uint64_t connection, uint64_t 
 		return fail(-ENOENT,
 			    "there is no such link, and no queue pairs are offered for it");
 	drop_uninvited(server);
-	if (count_links(server, connection) >= VERBS_LINKS_MAX)
+	if (count_links(server, grant->connection) >= VERBS_LINKS_MAX)
 		return fail(-ENOSPC, "this client has %d links already", VERBS_LINKS_MAX);
-	rc = parse_offer(devices, text, &offer);
+	rc = may_connect(server, grant->connection);
+	if (rc == 0)
+		rc = parse_offer(devices, text, &offer);
 	if (rc == 0)
 		rc = served_link_create(server->services[server->next_poller % server->pollers],
 					&devices->devices[offer.device],
 					(uint32_t)json_array_size(offer.queues), &link);
 	if (rc < 0)
 		return rc;
-	link->owner = connection;
+	link->owner = grant->connection;
 	link->id = id;
 	link->poller = server->next_poller % server->pollers;
-	rc = json_is_true(json_object_get(text, "cm")) ? invite(server, link, &offer, answer)
-						       : connect_link(server, link, &offer, answer);
+	if (json_is_true(json_object_get(text, "cm")))
+		rc = invite(server, link, &offer, answer);
+	else
+		rc = connect_link(server, link, &offer, grant, later);
 	if (rc < 0) {
 		served_link_destroy(link);
 		return rc;
 	}
 	server->next_poller++;
-	LIST_INSERT_HEAD(&server->links, link, of_server);
-	*out = link;
-	return 0;
+	if (rc == 0)
+		LIST_INSERT_HEAD(&server->links, link, of_server);
+	return rc;
 }
 
 /* One that the client has lost: what is left of it here would stay until the client goes. */
@@ -646,14 +817,30 @@ static struct served_link *find_sound_link(struct verbs_server *server, uint64_t
 	return NULL;
 }
 
+/* On a link that is there. */
+static int join_link(struct verbs_server *server, struct grant *grant, struct served_link *link,
+		     json_t *answer)
+{
+	bool was_invited = link->waits;
+	int rc = was_invited ? take_invited(server, link) : 0;
+
+	if (rc < 0)
+		return rc;
+	close_earlier_visit(grant, link);
+	rc = open_visit(server, grant, link, answer);
+	if (rc < 0 && (was_invited || rc == -EIO))
+		drop_link(server, link);
+	if (rc == -EIO && !was_invited)
+		rc = fail(-ENOENT, "this link has failed: another is needed");
+	return rc;
+}
+
 int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
-		      json_t *answer)
+		      json_t *answer, struct transport_later *later)
 {
 	uint64_t id, incarnation;
 	const char *id_text, *incarnation_text;
 	struct served_link *link;
-	bool is_new, is_invited = false;
-	int rc = 0;
 
 	if (json_unpack((json_t *)(uintptr_t)offer, "{s:s, s:s}", "link", &id_text, "incarnation",
 			&incarnation_text) < 0 ||
@@ -663,27 +850,10 @@ int verbs_server_join(struct verbs_server *server, struct grant *grant, const js
 	if (incarnation != server->incarnation)
 		return fail(-ESTALE, "the target was restarted: open the segment again");
 	link = find_sound_link(server, grant->connection, id);
-	is_new = !link;
-	if (is_new) {
-		drop_replaced(server, grant->connection, offer);
-		rc = make_link(server, grant->connection, id, offer, answer, &link);
-	} else {
-		close_earlier_visit(grant, link);
-	}
-	if (rc == 0 && is_new && link->waits)
-		return 0; /* the keys come when it has queue pairs */
-	if (rc == 0 && link->waits) {
-		is_invited = true;
-		rc = take_invited(server, link);
-	}
-	if (rc < 0)
-		return rc;
-	rc = open_visit(server, grant, link, answer);
-	if (rc < 0 && (is_new || is_invited || rc == -EIO))
-		drop_link(server, link);
-	if (rc == -EIO && !is_new && !is_invited)
-		rc = fail(-ENOENT, "this link has failed: another is needed");
-	return rc;
+	if (link)
+		return join_link(server, grant, link, answer);
+	drop_replaced(server, grant->connection, offer);
+	return make_link(server, grant, id, offer, answer, later);
 }
 
 static void nothing(void *arg)
@@ -753,6 +923,7 @@ void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int r
 	if (!grant)
 		return;
 	visits = grant->more;
+	forget_grant(server, grant);
 	if (reason != -EKEYREVOKED)
 		catch_up(server, visits);
 	grants_end(server->grants, grant, reason);
@@ -781,8 +952,10 @@ int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t 
 	server->on_poller = on_poller;
 	server->arg = arg;
 	pthread_mutex_init(&server->lock, NULL);
+	pthread_cond_init(&server->connected, NULL);
 	LIST_INIT(&server->exports);
 	LIST_INIT(&server->links);
+	LIST_INIT(&server->connecting);
 	rc = grants_create(&server->grants);
 	for (uint32_t i = 0; rc == 0 && i < pollers; i++)
 		rc = verbs_service_create(host, server->grants, pollers, i, &server->services[i]);
@@ -798,10 +971,15 @@ void verbs_server_destroy(struct verbs_server *server)
 {
 	if (!server)
 		return;
+	pthread_mutex_lock(&server->lock);
+	while (!LIST_EMPTY(&server->connecting))
+		pthread_cond_wait(&server->connected, &server->lock);
+	pthread_mutex_unlock(&server->lock);
 	for (uint32_t i = 0; i < server->pollers; i++)
 		verbs_service_destroy(server->services[i]);
 	verbs_cm_server_destroy(server->cm);
 	grants_destroy(server->grants);
+	pthread_cond_destroy(&server->connected);
 	pthread_mutex_destroy(&server->lock);
 	free(server);
 }

@@ -28,7 +28,10 @@ struct verbs_server;
 int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t pollers,
 			transport_on_poller on_poller, void *arg, struct verbs_server **server);
 
-/** No poller runs its services any more, and nothing is granted or exported. Accepts NULL. */
+/**
+ * No poller runs its services any more, and nothing is granted or exported. Not the control thread,
+ * which is waited for. Accepts NULL.
+ */
 void verbs_server_destroy(struct verbs_server *server);
 
 /** What poller @p poller is to run. */
@@ -54,12 +57,14 @@ int verbs_server_grant(struct verbs_server *server, const struct grant *grant, j
 
 /**
  * Control thread: a client asks to reach what it was granted over one of its links (verbs_wire.h).
+ * A new link is answered later: the kernel may have to ask the network for the client's address.
  *
- * @return 0; -ENOENT there is no such link, and no queue pairs were offered for one; -ESTALE it
- *         means another life of this target; -EPROTO; -ENOSPC, -ENOMEM the device has no more
+ * @return 0; TRANSPORT_LATER; -ENOENT there is no such link, and no queue pairs were offered for
+ *         one; -ESTALE it means another life of this target; -EBUSY it asks for two at once, or too
+ *         many do; -EPROTO; -ENOSPC, -ENOMEM the device has no more
  */
 int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
-		      json_t *answer);
+		      json_t *answer, struct transport_later *later);
 
 /**
  * Control thread: when it returns the client cannot reach the segment any more. Where the device
