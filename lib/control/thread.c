@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 
 struct control_thread {
 	struct event_base *base;
@@ -106,22 +106,6 @@ static void *control_main(void *arg)
 	return NULL;
 }
 
-/* Signals are the application's. */
-static int create(struct control_thread *thread)
-{
-	sigset_t all, before;
-	int error;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread->thread, NULL, control_main, thread);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
-		return fail(-error, "cannot start the control thread: %s", strerror(error));
-	pthread_setname_np(thread->thread, "slu-control");
-	return 0;
-}
-
 static void destroy(struct control_thread *thread)
 {
 	if (thread->wake)
@@ -148,7 +132,7 @@ static int build(struct control_thread *thread)
 		event_new(thread->base, thread->eventfd, EV_READ | EV_PERSIST, on_wake, thread);
 	if (!thread->wake || event_add(thread->wake, NULL) < 0)
 		return fail(-ENOMEM, "out of memory");
-	return create(thread);
+	return thread_start(&thread->thread, "slu-control", control_main, thread);
 }
 
 int control_thread_start(struct control_thread **out)

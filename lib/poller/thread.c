@@ -2,7 +2,6 @@
 /* The pinned thread around poller_run_once(): calls from other threads, idling, sleeping, waking.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,6 +12,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "numa/placement.h"
 #include "poller/poller.h"
 
@@ -131,30 +131,14 @@ static void *poller_main(void *arg)
 	return NULL;
 }
 
-/* Signals are the application's: a poller takes none. */
-static int create_thread(struct poller *poller)
-{
-	sigset_t all, before;
-	int error;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&poller->thread, NULL, poller_main, poller);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error ? fail(-error, "cannot start a poller thread: %s", strerror(error)) : 0;
-}
-
 static int pin(struct poller *poller)
 {
 	cpu_set_t core;
-	char name[16];
 	int error;
 
 	CPU_ZERO(&core);
 	CPU_SET(poller->core, &core);
 	error = pthread_setaffinity_np(poller->thread, sizeof(core), &core);
-	snprintf(name, sizeof(name), "slu-poll-%u", poller->index);
-	pthread_setname_np(poller->thread, name);
 	return error ? fail(-error,
 			    "cannot pin a poller to core %d: %s (is it in this process's "
 			    "CPU set?)",
@@ -164,6 +148,7 @@ static int pin(struct poller *poller)
 
 int poller_thread_start(struct poller *poller, int core, int node, enum slu_poll_mode mode)
 {
+	char name[16];
 	int rc;
 
 	poller->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -175,7 +160,8 @@ int poller_thread_start(struct poller *poller, int core, int node, enum slu_poll
 	poller->core = core;
 	poller->node = poller->env.node = node;
 	poller->mode = mode;
-	rc = create_thread(poller);
+	snprintf(name, sizeof(name), "slu-poll-%u", poller->index);
+	rc = thread_start(&poller->thread, name, poller_main, poller);
 	if (rc < 0) {
 		close(poller->eventfd);
 		poller->eventfd = -1;

@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <rdma/rdma_cma.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "transport/verbs/verbs.h"
 
 #define BACKLOG     128
@@ -499,18 +499,10 @@ static int listen_anywhere(struct verbs_cm_server *server)
 
 static int start(struct verbs_cm_server *server)
 {
-	sigset_t all, before;
-	int error;
+	int rc = thread_start(&server->thread, "slu-cm", server_main, server);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&server->thread, NULL, server_main, server);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
-		return fail(-error, "cannot start a thread: %s", strerror(error));
-	pthread_setname_np(server->thread, "slu-cm");
-	server->running = true;
-	return 0;
+	server->running = rc == 0;
+	return rc;
 }
 
 int verbs_cm_server_create(struct verbs_cm_server **out)

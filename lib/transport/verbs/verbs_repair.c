@@ -6,12 +6,12 @@
  */
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/random.h"
 #include "transport/verbs/verbs.h"
 
@@ -157,8 +157,7 @@ int verbs_repair_start(struct verbs_host *host, struct verbs_repair **out)
 {
 	struct verbs_repair *repair = calloc(1, sizeof(*repair));
 	pthread_condattr_t monotonic;
-	sigset_t all, before;
-	int error;
+	int rc;
 
 	if (!repair)
 		return fail(-ENOMEM, "out of memory");
@@ -169,15 +168,11 @@ int verbs_repair_start(struct verbs_host *host, struct verbs_repair **out)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&repair->changed, &monotonic);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&repair->thread, NULL, repair_main, repair);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error) {
+	rc = thread_start(&repair->thread, "slu-repair", repair_main, repair);
+	if (rc < 0) {
 		free(repair);
-		return fail(-error, "cannot start a thread: %s", strerror(error));
+		return rc;
 	}
-	pthread_setname_np(repair->thread, "slu-repair");
 	*out = repair;
 	return 0;
 }

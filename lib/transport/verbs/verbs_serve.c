@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "transport/verbs/verbs.h"
 #include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_served.h"
@@ -580,21 +580,6 @@ static void *connecting_main(void *arg)
 	return NULL;
 }
 
-/* Signals are the application's. */
-static int start_connecting(struct connecting *connecting)
-{
-	sigset_t all, before;
-	int error;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&connecting->thread, NULL, connecting_main, connecting);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error ? fail(-error, "the target has no thread to connect a link with: %s",
-			    strerror(error))
-		     : 0;
-}
-
 static int may_connect(const struct verbs_server *server, uint64_t connection)
 {
 	const struct connecting *connecting;
@@ -633,7 +618,7 @@ static int connect_link(struct verbs_server *server, struct served_link *link,
 	pthread_mutex_lock(&server->lock);
 	LIST_INSERT_HEAD(&server->connecting, connecting, of_server);
 	pthread_mutex_unlock(&server->lock);
-	rc = start_connecting(connecting);
+	rc = thread_start(&connecting->thread, "slu-connect", connecting_main, connecting);
 	if (rc == 0)
 		return TRANSPORT_LATER;
 	pthread_mutex_lock(&server->lock);

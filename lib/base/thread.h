@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Threads of the library.
+ */
+#ifndef BASE_THREAD_H
+#define BASE_THREAD_H
+
+#include <pthread.h>
+
+/**
+ * Start a thread that takes no signals: they are the application's.
+ *
+ * @param name  at most 15 characters
+ * @return      0; -EAGAIN with a text
+ */
+int thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg);
+
+#endif
