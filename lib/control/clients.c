@@ -72,6 +72,7 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 	client->references = 1;
 	TAILQ_INIT(&client->asks);
 	pthread_mutex_init(&client->lock, NULL);
+	pthread_mutex_init(&client->peer.joining, NULL);
 	client_condition_init(&client->answered);
 	return client;
 }
@@ -85,6 +86,7 @@ static void client_destroy(struct client *client)
 	json_decref(client->welcome.transports);
 	free(client->slots);
 	pthread_cond_destroy(&client->answered);
+	pthread_mutex_destroy(&client->peer.joining);
 	pthread_mutex_destroy(&client->lock);
 	free(client);
 }

@@ -15,6 +15,7 @@
 #ifndef TRANSPORT_TRANSPORT_H
 #define TRANSPORT_TRANSPORT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -87,8 +88,9 @@ struct transport_peer {
 	uint64_t until_ns;                  /* 0: for five seconds; engine->opening guards */
 	bool encrypted;                     /* data connections are */
 	void *tcp_links[SLU_POLLERS_MAX];   /* by poller; engine->opening guards */
-	void *verbs_links[SLU_POLLERS_MAX]; /* by poller; verbs_host.joining guards */
-	uint64_t verbs_latest[SLU_POLLERS_MAX]; /* id of the link last offered; likewise */
+	pthread_mutex_t joining;            /* who makes, joins and leaves verbs_links */
+	void *verbs_links[SLU_POLLERS_MAX]; /* by poller */
+	uint64_t verbs_latest[SLU_POLLERS_MAX]; /* id of the link last offered; under joining */
 };
 
 struct transport_capabilities {

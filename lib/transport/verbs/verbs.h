@@ -100,7 +100,7 @@ struct verbs_link {
 	struct verbs_request slots[VERBS_CALLS]; /* slot % VERBS_CALLS */
 	struct verbs_end *ends[VERBS_QUEUES_MAX];
 
-	/* Under joining. */
+	/* Under the peer's joining. */
 	uint32_t users;
 	uint64_t id;
 	uint64_t connect_ns; /* what making it took */
@@ -198,7 +198,7 @@ const char *verbs_pair_describe(const struct verbs_devices *devices, const struc
 
 /**
  * Let a path use the poller's link to its target, a new one if there is none that lives. Under
- * joining.
+ * the peer's joining.
  *
  * @param link  out: with one more user
  * @param keys  out: freed by the caller
@@ -211,7 +211,7 @@ int verbs_join(struct verbs_host *host, struct verbs_path *path, uint64_t until_
 void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
 			 const struct verbs_link *link);
 
-/** Give it back; the last user ends it. Under joining. Accepts NULL. */
+/** Give it back; the last user ends it. Under the peer's joining. Accepts NULL. */
 void verbs_leave(struct verbs_path *path, struct verbs_link *link);
 
 /* ---- verbs_repair.c ---- */
@@ -225,7 +225,7 @@ void verbs_repair_stop(struct verbs_repair *repair);
 /** The poller: @p path is DOWN; its link has drained. It becomes MENDED, or its remote fails. */
 void verbs_repair_path(struct verbs_repair *repair, struct verbs_path *path);
 
-/** The path goes: it is not repaired any more. */
+/** The path goes: it is not repaired any more. Without the peer's joining: waits for an attempt. */
 void verbs_repair_forget(struct verbs_repair *repair, struct verbs_path *path);
 
 #endif

@@ -456,9 +456,9 @@ static int verbs_connect(struct slu_remote *remote, const struct path_env *env, 
 		return fail(-ENOMEM, "out of memory");
 	if (until_ns == 0)
 		until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
-	pthread_mutex_lock(&host->joining);
+	pthread_mutex_lock(&remote->peer->joining);
 	rc = verbs_join(host, verbs, until_ns, &verbs->link, &verbs->base, &verbs->keys);
-	pthread_mutex_unlock(&host->joining);
+	pthread_mutex_unlock(&remote->peer->joining);
 	if (rc < 0) {
 		free(verbs);
 		return rc;
@@ -473,9 +473,7 @@ static void verbs_quiesce(struct path *path)
 {
 	struct verbs_path *verbs = (struct verbs_path *)path;
 
-	pthread_mutex_lock(&verbs->host->joining);
 	verbs_repair_forget(verbs->host->repair, verbs);
-	pthread_mutex_unlock(&verbs->host->joining);
 }
 
 static void verbs_disconnect(struct path *path)
@@ -484,11 +482,11 @@ static void verbs_disconnect(struct path *path)
 
 	if (!verbs)
 		return;
-	pthread_mutex_lock(&verbs->host->joining);
 	verbs_repair_forget(verbs->host->repair, verbs);
+	pthread_mutex_lock(&path->remote->peer->joining);
 	verbs_leave(verbs, verbs->link);
 	verbs_leave(verbs, verbs->fresh);
-	pthread_mutex_unlock(&verbs->host->joining);
+	pthread_mutex_unlock(&path->remote->peer->joining);
 	free(verbs->fresh_keys);
 	free(verbs->keys);
 	free(verbs);

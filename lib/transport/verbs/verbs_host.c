@@ -24,7 +24,6 @@ int verbs_host_open(const struct slu_rdma_options *options, struct verbs_host **
 	if (!host)
 		return fail(-ENOMEM, "out of memory");
 	pthread_mutex_init(&host->texts, NULL);
-	pthread_mutex_init(&host->joining, NULL);
 	rc = verbs_devices_open(options, &host->devices);
 	verbs_memory_init(&host->memory, host->devices);
 	if (rc == 0 && host->devices->count > 0)
@@ -44,7 +43,6 @@ void verbs_host_close(struct verbs_host *host)
 	verbs_repair_stop(host->repair);
 	verbs_memory_fini(&host->memory);
 	verbs_devices_close(host->devices);
-	pthread_mutex_destroy(&host->joining);
 	pthread_mutex_destroy(&host->texts);
 	free(host);
 }

@@ -25,7 +25,6 @@ struct verbs_host {
 	struct verbs_server *server; /* NULL: we serve nothing */
 	struct verbs_repair *repair; /* NULL: without a device */
 	pthread_mutex_t texts;       /* of verbs_path.text */
-	pthread_mutex_t joining;     /* of links: who makes, joins and leaves them */
 };
 
 /** @return as verbs_devices_open(); -EAGAIN no thread */

@@ -11,8 +11,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/thread.h"
 #include "base/random.h"
+#include "base/thread.h"
 #include "transport/verbs/verbs.h"
 
 #define FIRST_PAUSE_NS   (2 * UINT64_C(1000000))
@@ -24,6 +24,8 @@ struct verbs_repair {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
+	pthread_cond_t attempted; /* mending is another */
+	struct verbs_path *mending;
 	bool stopping;
 	struct random random;
 	TAILQ_HEAD(, verbs_path) broken;
@@ -43,8 +45,8 @@ static bool is_alive(const struct verbs_path *path)
 	return atomic_load(&path->path.remote->state) == 0;
 }
 
-/* Joining is held. @return is it over with the path? */
-static bool mend(struct verbs_repair *repair, struct verbs_path *path)
+/* The peer's joining is held. @return is it over with the path? */
+static bool try_to_mend(struct verbs_repair *repair, struct verbs_path *path)
 {
 	uint64_t until = clock_monotonic_ns(NULL) + ATTEMPT_NS;
 	int rc;
@@ -105,30 +107,27 @@ static void wait_until(struct verbs_repair *repair, uint64_t at_ns)
 	pthread_cond_timedwait(&repair->changed, &repair->lock, &at);
 }
 
-/* Joining comes before lock, so that a path which is being mended cannot be forgotten meanwhile. */
-static void mend_first(struct verbs_repair *repair)
+/* Under lock, but for the attempt; meanwhile the path cannot be forgotten. */
+static void mend(struct verbs_repair *repair, struct verbs_path *path)
 {
-	struct verbs_path *path;
+	pthread_mutex_t *joining = &path->path.remote->peer->joining;
+	bool is_over;
 
-	pthread_mutex_lock(&repair->host->joining);
-	pthread_mutex_lock(&repair->lock);
-	path = first(repair);
-	if (path && path->repair_at_ns > clock_monotonic_ns(NULL))
-		path = NULL;
-	if (path)
-		TAILQ_REMOVE(&repair->broken, path, repair_link);
+	TAILQ_REMOVE(&repair->broken, path, repair_link);
+	path->broken = false;
+	repair->mending = path;
 	pthread_mutex_unlock(&repair->lock);
-	if (path) {
-		path->broken = false;
-		if (!mend(repair, path)) {
-			put_off(repair, path);
-			pthread_mutex_lock(&repair->lock);
-			path->broken = true;
-			TAILQ_INSERT_TAIL(&repair->broken, path, repair_link);
-			pthread_mutex_unlock(&repair->lock);
-		}
-	}
-	pthread_mutex_unlock(&repair->host->joining);
+	pthread_mutex_lock(joining);
+	is_over = try_to_mend(repair, path);
+	pthread_mutex_unlock(joining);
+	pthread_mutex_lock(&repair->lock);
+	repair->mending = NULL;
+	pthread_cond_broadcast(&repair->attempted);
+	if (is_over)
+		return;
+	put_off(repair, path);
+	path->broken = true;
+	TAILQ_INSERT_TAIL(&repair->broken, path, repair_link);
 }
 
 static void *repair_main(void *arg)
@@ -139,15 +138,12 @@ static void *repair_main(void *arg)
 	while (!repair->stopping) {
 		struct verbs_path *path = first(repair);
 
-		if (!path) {
+		if (!path)
 			pthread_cond_wait(&repair->changed, &repair->lock);
-		} else if (path->repair_at_ns > clock_monotonic_ns(NULL)) {
+		else if (path->repair_at_ns > clock_monotonic_ns(NULL))
 			wait_until(repair, path->repair_at_ns);
-		} else {
-			pthread_mutex_unlock(&repair->lock);
-			mend_first(repair);
-			pthread_mutex_lock(&repair->lock);
-		}
+		else
+			mend(repair, path);
 	}
 	pthread_mutex_unlock(&repair->lock);
 	return NULL;
@@ -168,6 +164,7 @@ int verbs_repair_start(struct verbs_host *host, struct verbs_repair **out)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&repair->changed, &monotonic);
+	pthread_cond_init(&repair->attempted, NULL);
 	rc = thread_start(&repair->thread, "slu-repair", repair_main, repair);
 	if (rc < 0) {
 		free(repair);
@@ -186,6 +183,7 @@ void verbs_repair_stop(struct verbs_repair *repair)
 	pthread_cond_signal(&repair->changed);
 	pthread_mutex_unlock(&repair->lock);
 	pthread_join(repair->thread, NULL);
+	pthread_cond_destroy(&repair->attempted);
 	pthread_cond_destroy(&repair->changed);
 	pthread_mutex_destroy(&repair->lock);
 	free(repair);
@@ -205,6 +203,8 @@ void verbs_repair_path(struct verbs_repair *repair, struct verbs_path *path)
 void verbs_repair_forget(struct verbs_repair *repair, struct verbs_path *path)
 {
 	pthread_mutex_lock(&repair->lock);
+	while (repair->mending == path)
+		pthread_cond_wait(&repair->attempted, &repair->lock);
 	if (path->broken)
 		TAILQ_REMOVE(&repair->broken, path, repair_link);
 	path->broken = false;
