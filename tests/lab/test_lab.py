@@ -164,6 +164,18 @@ def unusable():
              "skipped: apt knows no package linux-image-amd64: run apt-get update")
 
 
+@case("a kernel that cannot be unpacked is booted as it is")
+def packed():
+    need_guests()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (("version", b"6.1"), ("vmlinuz", bytes(4096))):
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(content)
+        found = kernel.Kernel(folder)
+        found.unpack()
+        equal(found.image, os.path.join(folder, "vmlinuz"), "image")
+
+
 @case("the README's scenario runs")
 def readme():
     with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guests' kernel: Debian's own package, downloaded and unpacked aside, never installed.
 
-The cache holds one folder for each kernel: vmlinuz, initramfs, lib/modules/VERSION. It is made
-under a temporary name and renamed when it is complete, so what is there can be used.
+The cache holds one folder for each kernel: vmlinuz, vmlinux, initramfs, lib/modules/VERSION. It is
+made under a temporary name and renamed when it is complete, so what is there can be used.
 """
 import contextlib
 import fcntl
@@ -11,10 +11,16 @@ import hashlib
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 
 from . import Lacking
+
+try:
+    import lzma
+except ImportError:  # of a Python that was built without it
+    lzma = None
 
 META_PACKAGE = "linux-image-amd64"
 TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "modprobe": "kmod", "depmod": "kmod",
@@ -27,6 +33,9 @@ LEFT_OUT = ("drivers/gpu", "drivers/media", "drivers/net/wireless", "drivers/net
             "drivers/scsi", "drivers/staging", "drivers/usb", "drivers/iio", "drivers/hid",
             "drivers/input", "drivers/isdn", "drivers/mtd", "drivers/hwmon", "sound", "fs/ocfs2",
             "fs/xfs", "fs/btrfs")
+# Of a bzImage: Documentation/x86/boot.rst of Linux, setup_sects and payload_offset.
+SETUP_SECTORS, PAYLOAD = 0x1f1, 0x248
+PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen")  # XEN_ELFNOTE_PHYS32_ENTRY, of 8 bytes
 INIT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest", "init")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
 DOWNLOAD_SECONDS = 600
@@ -54,10 +63,36 @@ class Kernel:
 
     def __init__(self, folder):
         self.folder = folder
-        self.image = os.path.join(folder, "vmlinuz")
+        self.packed = os.path.join(folder, "vmlinuz")
+        self.unpacked = os.path.join(folder, "vmlinux")
         self.initramfs = os.path.join(folder, "initramfs-" + _fingerprint())
         with open(os.path.join(folder, "version"), encoding="utf-8") as file:
             self.version = file.read().strip()
+
+    @property
+    def image(self):
+        return self.unpacked if os.path.exists(self.unpacked) else self.packed
+
+    def unpack(self):
+        """An emulated processor unpacks it for seconds, at each boot. What is packed otherwise than
+        by xz, or has no entry for an unpacked kernel (PVH), boots as it is."""
+        if not lzma:
+            return
+        with open(self.packed, "rb") as file:
+            packed = file.read()
+        sectors = packed[SETUP_SECTORS] or 4
+        offset, length = struct.unpack_from("<II", packed, PAYLOAD)
+        begin = (sectors + 1) * 512 + offset
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+        try:
+            image = unpacker.decompress(packed[begin:begin + length])
+        except lzma.LZMAError:
+            return
+        if not unpacker.eof or PVH_NOTE not in image:
+            return
+        with open(self.unpacked + ".part", "wb") as file:
+            file.write(image)
+        os.rename(self.unpacked + ".part", self.unpacked)
 
 
 def prepare(cache, say):
@@ -71,6 +106,8 @@ def prepare(cache, say):
             kernel = Kernel(folder)
             if not os.path.exists(kernel.initramfs):
                 _make_initramfs(kernel)
+            if not os.path.exists(kernel.unpacked):
+                kernel.unpack()
             return kernel
     except OSError as error:
         raise Lacking(f"the cache {cache} is not usable: {error}; name another folder with "
