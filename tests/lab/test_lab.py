@@ -225,7 +225,8 @@ def skips():
 
 @case("a guest that dies ends the run, with the end of its kernel's log")
 def dies():
-    says(boot(fixture("dies"), code=1), r"^right +\| .*Kernel panic", r"failed: .*right died")
+    says(boot(fixture("dies"), code=1), r"^right +\| .*Kernel panic", r"failed: .*right died",
+         "right is dead")  # said to the one that waits for it, who ends at once
 
 
 @case("a barrier that nobody else comes to ends the run")

@@ -126,6 +126,7 @@ class Session:
             guest.state = "dead"
             self._show_kernel(guest)
             self._fail(f"{guest.name} died")
+            self._look_for_deadlock()
 
     def _request(self, guest, line):
         verb, _, argument = line.partition(" ")
