@@ -237,7 +237,7 @@ def lonely():
 @case("guests that do not end are ended after the time limit")
 def limit():
     need_guests()
-    says(lab(fixture("hangs"), "--timeout", 15, code=1), "failed: not ended after 15 s: left")
+    says(lab(fixture("hangs"), "--timeout", 8, code=1), "failed: not ended after 8 s: left")
 
 
 @case("a run that is interrupted, terminated or killed leaves no guest")
