@@ -32,6 +32,20 @@ static int modify(struct verbs_queue *queue, struct ibv_qp_attr *attr, int mask,
 		    strerror(error));
 }
 
+/* The kernel did not find the way to the peer: it asks the network for the address that a GID is.
+ */
+static int unreachable(int error, const struct verbs_device *device,
+		       const struct verbs_connection *connection)
+{
+	char address[VERBS_GID_TEXT];
+
+	verbs_gid_format(&connection->peer_gid, address);
+	return fail(error,
+		    "%s port %d cannot reach %s: %s (is there a way by its network, and does "
+		    "that address answer? ip route get %s; ping %s)",
+		    device->name, device->port, address, strerror(-error), address, address);
+}
+
 static int make_receive(struct verbs_queue *queue, const struct verbs_device *device,
 			const struct verbs_connection *connection)
 {
@@ -50,11 +64,14 @@ static int make_receive(struct verbs_queue *queue, const struct verbs_device *de
 				    .sgid_index = connection->gid_index,
 				    .hop_limit = HOP_LIMIT,
 				    .traffic_class = connection->traffic_class}}};
+	int rc = modify(queue, &attr,
+			IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+				IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
+			"ready to receive");
 
-	return modify(queue, &attr,
-		      IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-			      IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
-		      "ready to receive");
+	if (rc == -ETIMEDOUT || rc == -EHOSTUNREACH || rc == -ENETUNREACH)
+		return unreachable(rc, device, connection);
+	return rc;
 }
 
 static int make_send(struct verbs_queue *queue, const struct verbs_connection *connection)
