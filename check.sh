@@ -143,6 +143,17 @@ symbols_are_public() {
 	[ ! -s "$scratch/extra" ] && [ ! -s "$scratch/lacking" ]
 }
 
+# In a program that is linked statically a name of its own would take the place of the library's.
+programs_override_nothing() {
+	nm --defined-only --extern-only build/lib/libsluice.a | awk 'NF == 3 { print $3 }' |
+		sort -u >"$scratch/library"
+	find build/apps build/perf build/tests -name '*.o' -exec nm --defined-only --extern-only {} + |
+		awk 'NF == 3 { print $3 }' | sort -u >"$scratch/programs"
+	[ -s "$scratch/library" ] && [ -s "$scratch/programs" ] || return 1
+	comm -12 "$scratch/library" "$scratch/programs" | tee "$scratch/overridden"
+	[ ! -s "$scratch/overridden" ]
+}
+
 # What a user of the installed library does: pkg-config, compile, run.
 installed_library_works() {
 	local root=$scratch/root program=tests/install/copy.c pc lib flags
@@ -232,6 +243,7 @@ fast_checks() {
 	done
 	check "public headers compile alone in C and C++" headers_compile_alone
 	check "exported symbols are the public ones" symbols_are_public
+	check "programs override nothing of the library" programs_override_nothing
 	check "installed library works" installed_library_works
 	check "the example of the README compiles" readme_example_compiles
 	check "every file has its licence line" every_file_has_a_licence

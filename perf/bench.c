@@ -95,7 +95,7 @@ bool bench_wants(const struct bench *bench, const char *name)
 	return fnmatch(pattern, name, 0) == 0;
 }
 
-pthread_t thread_start(const struct bench *bench, int core, void *(*run)(void *arg), void *arg)
+pthread_t core_thread_start(const struct bench *bench, int core, void *(*run)(void *arg), void *arg)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
@@ -115,14 +115,14 @@ pthread_t thread_start(const struct bench *bench, int core, void *(*run)(void *a
 	return thread;
 }
 
-void thread_join(pthread_t thread)
+void core_thread_join(pthread_t thread)
 {
 	pthread_join(thread, NULL);
 }
 
 void thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg)
 {
-	thread_join(thread_start(bench, core, run, arg));
+	core_thread_join(core_thread_start(bench, core, run, arg));
 }
 
 pid_t twin_start(int *sync)

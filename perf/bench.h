@@ -42,10 +42,11 @@ int bench_options(int argc, char **argv, struct bench *bench);
 bool bench_wants(const struct bench *bench, const char *name);
 
 /** Start a thread pinned to @p core, or with @p core -1 one that runs on either of the two. */
-pthread_t thread_start(const struct bench *bench, int core, void *(*run)(void *arg), void *arg);
+pthread_t core_thread_start(const struct bench *bench, int core, void *(*run)(void *arg),
+			    void *arg);
 
 /** Wait for its end. */
-void thread_join(pthread_t thread);
+void core_thread_join(pthread_t thread);
 
 /** Run @p run on @p core and wait for its end. */
 void thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg);

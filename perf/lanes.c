@@ -70,13 +70,13 @@ double lanes_rate(const struct bench *bench, const struct lane *lanes, unsigned 
 	pthread_barrier_init(&slice.start, NULL, count + 1);
 	for (unsigned i = 0; i < count; i++) {
 		runners[i] = (struct runner){.lane = &lanes[i], .slice = &slice};
-		threads[i] = thread_start(bench, lanes[i].core, runner_run, &runners[i]);
+		threads[i] = core_thread_start(bench, lanes[i].core, runner_run, &runners[i]);
 	}
 	pthread_barrier_wait(&slice.start);
 	nanosleep(&length, NULL);
 	atomic_store_explicit(&slice.stop, true, memory_order_relaxed);
 	for (unsigned i = 0; i < count; i++)
-		thread_join(threads[i]);
+		core_thread_join(threads[i]);
 	pthread_barrier_destroy(&slice.start);
 	return rate_of(runners, count);
 }

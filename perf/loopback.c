@@ -125,9 +125,9 @@ double loopback_round_trip_ns(const struct bench *bench, struct loopback *loopba
 	if (bytes > MESSAGE_MAX)
 		die("a message of %u bytes is too long", bytes);
 	tick_ns();
-	thread = thread_start(bench, bench->cores[1], echo_run, &echo);
+	thread = core_thread_start(bench, bench->cores[1], echo_run, &echo);
 	thread_run(bench, bench->cores[0], call_run, &caller);
 	atomic_store_explicit(&echo.stop, true, memory_order_relaxed);
-	thread_join(thread);
+	core_thread_join(thread);
 	return caller.p50_ns;
 }

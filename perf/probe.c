@@ -55,9 +55,9 @@ double probe_core_to_core_ns(const struct bench *bench)
 	pthread_t echo;
 
 	tick_ns();
-	echo = thread_start(bench, bench->cores[1], echo_run, &line);
+	echo = core_thread_start(bench, bench->cores[1], echo_run, &line);
 	thread_run(bench, bench->cores[0], caller_run, &line);
-	thread_join(echo);
+	core_thread_join(echo);
 	return median(line.burst_ns, BURSTS);
 }
 

@@ -100,11 +100,11 @@ double rings_round_trip_ns(const struct bench *bench)
 	struct trip trip = {.there = ring_open(sizeof(uint64_t)),
 			    .back = ring_open(sizeof(uint64_t)),
 			    .slice_ns = bench->slice_ns};
-	pthread_t echo = thread_start(bench, bench->cores[1], echo_run, &trip);
+	pthread_t echo = core_thread_start(bench, bench->cores[1], echo_run, &trip);
 
 	thread_run(bench, bench->cores[0], trip_run, &trip);
 	atomic_store_explicit(&trip.stop, true, memory_order_relaxed);
-	thread_join(echo);
+	core_thread_join(echo);
 	free(trip.back);
 	free(trip.there);
 	return trip.p50_ns;

@@ -259,10 +259,10 @@ double ways_rate(const struct bench *bench, const struct way *way, uint64_t bloc
 	receiver.block = memory_map(block_bytes, false);
 	if (way->open)
 		way->open(&sending.sender);
-	thread = thread_start(bench, bench->cores[1], receiver_run, &receiver);
+	thread = core_thread_start(bench, bench->cores[1], receiver_run, &receiver);
 	rate = lanes_rate(bench, &lane, 1);
 	atomic_store_explicit(&receiver.stop, true, memory_order_relaxed);
-	thread_join(thread);
+	core_thread_join(thread);
 	say_copied(&sending.sender, note);
 	memory_unmap((void *)sending.sender.block, block_bytes);
 	memory_unmap(receiver.block, block_bytes);
