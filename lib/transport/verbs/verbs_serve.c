@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exported memory, links and windows: what the control thread does for the target's side. */
+/* The target's links, from an offer to their end, and who is granted what on them. */
 #include "transport/verbs/verbs_serve.h"
 
 #include <errno.h>
@@ -7,47 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/thread.h"
 #include "transport/verbs/verbs.h"
 #include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_served.h"
-
-/*
- * A window is bound by the device, in the order of its queue pair: behind messages that a client
- * does not take in it would never be, and all others wait meanwhile.
- */
-#define BIND_NS (NS_PER_SECOND / 4)
-
-#define RIGHTS_COUNT 4u
+#include "transport/verbs/verbs_visit.h"
 
 /* Links being connected at once, each by a thread; of one client one. */
 #define CONNECTING_MAX 64u
-
-/** A segment as the devices know it: with windows by one registration, else one for each right. */
-struct exported {
-	const struct export *export;
-	struct verbs_registration *registered[VERBS_DEVICES_MAX][RIGHTS_COUNT];
-	LIST_ENTRY(exported) link;
-};
-
-/** A piece of a segment, opened to one queue pair. */
-struct window {
-	struct ibv_mw *mw;
-	LIST_ENTRY(window) of_visit;
-};
-
-/** A grant on a link. */
-struct visit {
-	struct served_link *on;
-	LIST_HEAD(, window) windows;
-	LIST_ENTRY(visit) of_grant;
-	LIST_ENTRY(visit) of_link;
-};
-
-LIST_HEAD(visit_list, visit);
 
 /**
  * A link whose queue pairs are being connected. The kernel asks the network for the peer's address
@@ -79,81 +48,19 @@ struct verbs_server {
 	void *arg;
 	struct grants *grants;
 	struct verbs_cm_server *cm; /* NULL: nobody has asked for it */
-	pthread_mutex_t lock;       /* of exports: segments are exported by any thread */
-	LIST_HEAD(, exported) exports;
+	struct verbs_exports *exports;
 	LIST_HEAD(, served_link) links;
-	LIST_HEAD(, connecting) connecting; /* under lock as well */
-	pthread_cond_t connected;           /* none is left in it */
+	LIST_HEAD(, connecting) connecting; /* changes under lock */
+	pthread_mutex_t lock;
+	pthread_cond_t connected; /* one fewer is in it */
 	struct verbs_service *services[SLU_POLLERS_MAX];
 };
 
 /* ---- exported memory ---- */
 
-static unsigned remote_access(uint32_t rights)
-{
-	return (rights & SLU_RIGHT_READ ? IBV_ACCESS_REMOTE_READ : 0) |
-	       (rights & SLU_RIGHT_WRITE ? IBV_ACCESS_REMOTE_WRITE : 0);
-}
-
-/* Whoever may write from afar may also write here, says the specification. */
-static unsigned local_access(uint32_t rights)
-{
-	return rights & SLU_RIGHT_WRITE ? IBV_ACCESS_LOCAL_WRITE : 0;
-}
-
-static int register_export(const struct verbs_device *device, const struct export *export,
-			   uint32_t rights, struct verbs_registration **at)
-{
-	unsigned access = local_access(rights);
-
-	access |= device->windows ? IBV_ACCESS_MW_BIND : remote_access(rights);
-	return verbs_register(device, export->region->addr, export->length, access, at);
-}
-
-static void exported_destroy(struct exported *exported)
-{
-	for (uint32_t i = 0; i < VERBS_DEVICES_MAX; i++)
-		for (uint32_t k = 0; k < RIGHTS_COUNT; k++)
-			verbs_deregister(exported->registered[i][k]);
-	free(exported);
-}
-
 int verbs_server_export(struct verbs_server *server, const struct export *export, uint64_t *ns)
 {
-	const struct verbs_devices *devices = server->host->devices;
-	struct exported *exported = calloc(1, sizeof(*exported));
-	uint64_t sum = 0;
-	int rc = exported ? 0 : fail(-ENOMEM, "out of memory");
-
-	for (uint32_t i = 0; rc == 0 && i < devices->count; i++) {
-		struct verbs_registration **at = &exported->registered[i][export->rights];
-
-		rc = register_export(&devices->devices[i], export, export->rights, at);
-		sum += rc == 0 ? (*at)->ns : 0;
-	}
-	if (rc < 0) {
-		if (exported)
-			exported_destroy(exported);
-		return rc;
-	}
-	exported->export = export;
-	pthread_mutex_lock(&server->lock);
-	LIST_INSERT_HEAD(&server->exports, exported, link);
-	pthread_mutex_unlock(&server->lock);
-	*ns = sum;
-	return 0;
-}
-
-static struct exported *find_exported(struct verbs_server *server, const struct export *export)
-{
-	struct exported *exported;
-
-	pthread_mutex_lock(&server->lock);
-	LIST_FOREACH (exported, &server->exports, link)
-		if (exported->export == export)
-			break;
-	pthread_mutex_unlock(&server->lock);
-	return exported;
+	return verbs_exports_add(server->exports, export, ns);
 }
 
 struct close_call {
@@ -170,175 +77,12 @@ static void close_on_poller(void *arg)
 
 void verbs_server_unexport(struct verbs_server *server, const struct export *export)
 {
-	struct exported *exported = find_exported(server, export);
-
-	if (!exported)
-		return;
 	for (uint32_t i = 0; i < server->pollers; i++) {
 		struct close_call call = {.service = server->services[i], .export = export};
 
 		server->on_poller(server->arg, i, close_on_poller, &call);
 	}
-	pthread_mutex_lock(&server->lock);
-	LIST_REMOVE(exported, link);
-	pthread_mutex_unlock(&server->lock);
-	exported_destroy(exported);
-}
-
-/* What a client of these rights is served from. */
-static int registration_for(const struct verbs_device *device, struct exported *exported,
-			    uint32_t rights, struct verbs_registration **out)
-{
-	uint32_t kind = device->windows ? exported->export->rights : rights;
-	struct verbs_registration **at = &exported->registered[device->index][kind];
-	int rc = *at ? 0 : register_export(device, exported->export, kind, at);
-
-	if (rc == 0)
-		*out = *at;
-	return rc;
-}
-
-/* ---- windows ---- */
-
-static void close_visit(struct visit *visit)
-{
-	struct window *window;
-
-	while ((window = LIST_FIRST(&visit->windows))) {
-		LIST_REMOVE(window, of_visit);
-		ibv_dealloc_mw(window->mw);
-		free(window);
-	}
-	LIST_REMOVE(visit, of_grant);
-	LIST_REMOVE(visit, of_link);
-	free(visit);
-}
-
-struct bind_call {
-	struct served_link *link;
-	uint32_t queue;
-	struct ibv_mw *mw;
-	const struct ibv_mw_bind_info *info;
-	uint32_t key;
-	bool posted;
-};
-
-static void bind_on_poller(void *arg)
-{
-	struct bind_call *call = arg;
-
-	call->posted = served_link_bind(call->link, call->queue, call->mw, call->info, call->key);
-}
-
-/* The poller posts it and goes on; we wait for the device. */
-static int bind(struct verbs_server *server, struct bind_call *call)
-{
-	uint64_t until = clock_monotonic_ns(NULL) + BIND_NS;
-	uint32_t before = atomic_load(&call->link->bound);
-
-	server->on_poller(server->arg, call->link->poller, bind_on_poller, call);
-	if (!call->posted)
-		return fail(-EIO, "a memory window cannot be bound: the queue pair has failed");
-	while (atomic_load(&call->link->bound) == before && !atomic_load(&call->link->failed) &&
-	       clock_monotonic_ns(NULL) < until)
-		usleep(10);
-	if (atomic_load(&call->link->bound) == before)
-		return fail(-EIO, "a memory window cannot be bound");
-	return 0;
-}
-
-/* @return 0 with the key for that piece; -ENOMEM, -ENOSPC, -EIO */
-static int open_window(struct verbs_server *server, struct visit *visit, uint32_t queue,
-		       struct ibv_mr *mr, uint32_t rights, uint32_t *key)
-{
-	struct served_link *link = visit->on;
-	struct ibv_mw_bind_info info = {.mr = mr,
-					.addr = (uintptr_t)mr->addr,
-					.length = mr->length,
-					.mw_access_flags = remote_access(rights)};
-	struct bind_call call = {.link = link, .queue = queue, .info = &info};
-	struct window *window = calloc(1, sizeof(*window));
-
-	if (!window)
-		return fail(-ENOMEM, "target is out of memory");
-	window->mw = ibv_alloc_mw(link->device->pd, IBV_MW_TYPE_2);
-	if (!window->mw) {
-		int error = errno;
-
-		free(window);
-		return fail(-error, "%s has no memory window for us: %s (its limit is %d)",
-			    link->device->name, strerror(error), link->device->attr.max_mw);
-	}
-	LIST_INSERT_HEAD(&visit->windows, window, of_visit);
-	call.mw = window->mw;
-	call.key = *key = ibv_inc_rkey(window->mw->rkey);
-	return bind(server, &call);
-}
-
-static int add_key(json_t *list, uint32_t key)
-{
-	char text[9];
-
-	snprintf(text, sizeof(text), "%08" PRIx32, key);
-	return json_array_append_new(list, json_string(text)) < 0
-		       ? fail(-ENOMEM, "target is out of memory")
-		       : 0;
-}
-
-static int open_queue(struct verbs_server *server, struct visit *visit, uint32_t queue,
-		      const struct verbs_registration *registration, uint32_t rights, json_t *list)
-{
-	int rc = 0;
-
-	for (uint32_t i = 0; rc == 0 && i < registration->count; i++) {
-		uint32_t key = registration->slices[i].rkey;
-
-		if (visit->on->device->windows)
-			rc = open_window(server, visit, queue, registration->slices[i].mr, rights,
-					 &key);
-		if (rc == 0)
-			rc = add_key(list, key);
-	}
-	return rc;
-}
-
-static int open_visit(struct verbs_server *server, struct grant *grant, struct served_link *link,
-		      json_t *answer)
-{
-	struct exported *exported = find_exported(server, grant->export);
-	struct visit_list *visits = grant->more;
-	struct verbs_registration *registration;
-	struct visit *visit;
-	char base[17];
-	json_t *keys = json_array();
-	int rc = registration_for(link->device, exported, grant->rights, &registration);
-
-	visit = rc == 0 ? calloc(1, sizeof(*visit)) : NULL;
-	if (rc == 0 && !visit)
-		rc = fail(-ENOMEM, "target is out of memory");
-	if (rc < 0) {
-		json_decref(keys);
-		return rc;
-	}
-	visit->on = link;
-	LIST_INSERT_HEAD(visits, visit, of_grant);
-	LIST_INSERT_HEAD(&link->visits, visit, of_link);
-	for (uint32_t i = 0; rc == 0 && i < link->count; i++) {
-		json_t *list = json_array();
-
-		json_array_append(keys, list);
-		rc = open_queue(server, visit, i, registration, grant->rights, list);
-		json_decref(list);
-	}
-	snprintf(base, sizeof(base), "%016" PRIx64,
-		 (uint64_t)(uintptr_t)grant->export->region->addr);
-	if (rc == 0 &&
-	    json_object_update_new(answer, json_pack("{s:s, s:O}", "base", base, "keys", keys)) < 0)
-		rc = fail(-ENOMEM, "target is out of memory");
-	json_decref(keys);
-	if (rc < 0)
-		close_visit(visit);
-	return rc;
+	verbs_exports_remove(server->exports, export);
 }
 
 /* ---- links ---- */
@@ -370,7 +114,7 @@ static void drop_link(struct verbs_server *server, struct served_link *link)
 	struct visit *visit;
 
 	while ((visit = LIST_FIRST(&link->visits)))
-		close_visit(visit);
+		visit_close(visit);
 	server->on_poller(server->arg, link->poller, drop_on_poller, &call);
 	LIST_REMOVE(link, of_server);
 	served_link_destroy(link);
@@ -542,7 +286,7 @@ static int take_connected(struct connecting *connecting, json_t *answer)
 		return rc;
 	}
 	LIST_INSERT_HEAD(&server->links, link, of_server);
-	rc = open_visit(server, connecting->grant, link, answer);
+	rc = visit_open(server->exports, connecting->grant, link, answer);
 	if (rc < 0)
 		drop_link(server, link);
 	return rc;
@@ -784,7 +528,7 @@ static void close_earlier_visit(const struct grant *grant, const struct served_l
 	LIST_FOREACH (visit, visits, of_grant) {
 		if (visit->on != link)
 			continue;
-		close_visit(visit);
+		visit_close(visit);
 		return;
 	}
 }
@@ -812,7 +556,7 @@ static int join_link(struct verbs_server *server, struct grant *grant, struct se
 	if (rc < 0)
 		return rc;
 	close_earlier_visit(grant, link);
-	rc = open_visit(server, grant, link, answer);
+	rc = visit_open(server->exports, grant, link, answer);
 	if (rc < 0 && (was_invited || rc == -EIO))
 		drop_link(server, link);
 	if (rc == -EIO && !was_invited)
@@ -864,7 +608,7 @@ static void leave_link(struct verbs_server *server, struct visit *visit)
 {
 	struct served_link *link = visit->on;
 
-	close_visit(visit);
+	visit_close(visit);
 	if (LIST_EMPTY(&link->visits))
 		drop_link(server, link);
 }
@@ -938,10 +682,11 @@ int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t 
 	server->arg = arg;
 	pthread_mutex_init(&server->lock, NULL);
 	pthread_cond_init(&server->connected, NULL);
-	LIST_INIT(&server->exports);
 	LIST_INIT(&server->links);
 	LIST_INIT(&server->connecting);
 	rc = grants_create(&server->grants);
+	if (rc == 0)
+		rc = verbs_exports_create(host->devices, on_poller, arg, &server->exports);
 	for (uint32_t i = 0; rc == 0 && i < pollers; i++)
 		rc = verbs_service_create(host, server->grants, pollers, i, &server->services[i]);
 	if (rc < 0) {
@@ -963,6 +708,7 @@ void verbs_server_destroy(struct verbs_server *server)
 	for (uint32_t i = 0; i < server->pollers; i++)
 		verbs_service_destroy(server->services[i]);
 	verbs_cm_server_destroy(server->cm);
+	verbs_exports_destroy(server->exports);
 	grants_destroy(server->grants);
 	pthread_cond_destroy(&server->connected);
 	pthread_mutex_destroy(&server->lock);

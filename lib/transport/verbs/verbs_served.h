@@ -2,7 +2,8 @@
 /**
  * @file
  * What the files of the target's side share: verbs_serve.c (control thread) makes links and ends
- * them, verbs_served.c (the link's poller) takes what comes in and answers.
+ * them, verbs_visit.c (likewise) opens memory to them, verbs_served.c (the link's poller) takes what
+ * comes in and answers.
  */
 #ifndef VERBS_VERBS_SERVED_H
 #define VERBS_VERBS_SERVED_H
