@@ -16,7 +16,10 @@ int thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), v
 	error = pthread_create(thread, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (error)
-		return fail(-error, "cannot start thread %s: %s", name, strerror(error));
+		return fail(-error,
+			    "cannot start thread %s: %s (is a limit of processes or tasks "
+			    "reached? ulimit -u, TasksMax)",
+			    name, strerror(error));
 	pthread_setname_np(*thread, name);
 	return 0;
 }

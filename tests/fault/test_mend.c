@@ -43,6 +43,7 @@ enum command {
 	SLEEP = 's',     /* does its poller fall asleep? */
 	HOLD = 'h',      /* its queue pairs are not connected from now on */
 	WAIT = 'w',      /* until one waits to be */
+	CROWD = 'd',     /* until as many as may be wait so */
 	LET_GO = 'g',
 };
 
@@ -149,6 +150,10 @@ static char carry_out(struct target *target, char command)
 		break;
 	case WAIT:
 		while (mlx5_model_held() == 0)
+			usleep(1000);
+		break;
+	case CROWD:
+		while (mlx5_model_held() < 16)
 			usleep(1000);
 		break;
 	case LET_GO:
@@ -729,6 +734,54 @@ static void test_connects_one_at_a_time(void **state)
 	tell(&rig.peer, LET_GO);
 }
 
+/* A client like any other: says whether it gets its link. */
+static int visit(const char *name)
+{
+	struct slu_remote_options options;
+	struct slu_engine *visitor;
+	struct slu_remote *remote = NULL;
+
+	slu_remote_options_init(&options);
+	options.transport = SLU_TRANSPORT_VERBS;
+	options.timeout_us = PATIENCE_NS / NS_PER_US;
+	if (peer_open_engine(0, SLU_POLL_ADAPTIVE, &visitor) < 0)
+		return 1;
+	peer_say(PEER_READY);
+	if (slu_remote_open(visitor, name, &options, &remote) < 0)
+		fprintf(stderr, "visitor: %s\n", slu_last_error());
+	peer_say(remote ? 'y' : 'n');
+	peer_is_told_to_stop(-1);
+	slu_remote_close(remote);
+	slu_engine_close(visitor);
+	return 0;
+}
+
+#define VISITORS 20 /* more than a target connects at once */
+
+/* Goal: when many come at once, some wait for their turn, and one that has gone takes none. */
+static void test_connects_some_at_a_time(void **state)
+{
+	struct peer visitors[VISITORS];
+	char name[SLU_REMOTE_NAME_MAX + 1];
+
+	(void)state;
+	open_rig(0, false);
+	tell(&rig.peer, HOLD);
+	snprintf(name, sizeof(name), "%s-1@127.0.0.1:%d", rig.prefix, rig.port);
+	for (int i = 0; i < VISITORS; i++) {
+		assert_int_equal(peer_start("visit", name, &visitors[i]), 0);
+		assert_int_equal(peer_answer(&visitors[i], 20000), PEER_READY);
+	}
+	tell(&rig.peer, CROWD);
+	usleep(300000); /* also those that wait for the crowd have asked by now */
+	peer_kill(&visitors[VISITORS - 1]);
+	tell(&rig.peer, LET_GO);
+	for (int i = 0; i < VISITORS - 1; i++) {
+		assert_int_equal(peer_answer(&visitors[i], 20000), 'y');
+		assert_int_equal(peer_stop(&visitors[i]), 0);
+	}
+}
+
 /* Goal: a target that ends meanwhile ends in order, and so does who waits. */
 static void test_ends_while_it_connects(void **state)
 {
@@ -740,7 +793,7 @@ static void test_ends_while_it_connects(void **state)
 	assert_in_set(-opened, ((unsigned long[]){ESHUTDOWN, ECONNRESET}), 2);
 }
 
-static const struct peer_role roles[] = {{"serve", serve}, {0}};
+static const struct peer_role roles[] = {{"serve", serve}, {"visit", visit}, {0}};
 
 int main(int argc, char **argv)
 {
@@ -755,6 +808,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_connects_beside_the_rest, close_rig),
 		cmocka_unit_test_teardown(test_leaves_while_it_connects, close_rig),
 		cmocka_unit_test_teardown(test_connects_one_at_a_time, close_rig),
+		cmocka_unit_test_teardown(test_connects_some_at_a_time, close_rig),
 		cmocka_unit_test_teardown(test_ends_while_it_connects, close_rig),
 		cmocka_unit_test_teardown(test_links_die, close_rig),
 		cmocka_unit_test_teardown(test_links_die_inline, close_rig),

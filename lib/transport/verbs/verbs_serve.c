@@ -15,8 +15,9 @@
 #include "transport/verbs/verbs_served.h"
 #include "transport/verbs/verbs_visit.h"
 
-/* Links being connected at once, each by a thread; of one client one. */
-#define CONNECTING_MAX 64u
+/* Links being connected at once, each by a thread; of one client one. Others wait for their turn.
+ */
+#define CONNECTING_MAX 16u
 
 /**
  * A link whose queue pairs are being connected. The kernel asks the network for the peer's address
@@ -33,10 +34,11 @@ struct connecting {
 	uint32_t psn[VERBS_QUEUES_MAX];
 	uint32_t peer_qpn[VERBS_QUEUES_MAX];
 	uint32_t peer_psn[VERBS_QUEUES_MAX];
+	bool started; /* it has its thread */
 	pthread_t thread;
 	int result; /* the thread's, like its text */
 	char text[256];
-	LIST_ENTRY(connecting) of_server;
+	TAILQ_ENTRY(connecting) of_server;
 };
 
 struct verbs_server {
@@ -50,7 +52,8 @@ struct verbs_server {
 	struct verbs_cm_server *cm; /* NULL: nobody has asked for it */
 	struct verbs_exports *exports;
 	LIST_HEAD(, served_link) links;
-	LIST_HEAD(, connecting) connecting; /* changes under lock */
+	TAILQ_HEAD(, connecting) connecting; /* in their turn; changes under lock */
+	uint32_t connecting_threads;
 	pthread_mutex_t lock;
 	pthread_cond_t connected; /* one fewer is in it */
 	struct verbs_service *services[SLU_POLLERS_MAX];
@@ -292,50 +295,89 @@ static int take_connected(struct connecting *connecting, json_t *answer)
 	return rc;
 }
 
-static void finish_connecting(void *arg)
+/* It is connected, or will not be. */
+static void conclude(struct connecting *connecting)
 {
-	struct connecting *connecting = arg;
 	struct verbs_server *server = connecting->server;
 	json_t *answer = json_object();
-	int rc;
+	int rc = take_connected(connecting, answer);
 
-	pthread_join(connecting->thread, NULL);
-	rc = take_connected(connecting, answer);
 	if (rc < 0) {
 		json_decref(answer);
 		answer = NULL;
 	}
 	connecting->later->end(connecting->later, connecting->grant ? rc : -ECANCELED, answer);
 	pthread_mutex_lock(&server->lock);
-	LIST_REMOVE(connecting, of_server);
+	TAILQ_REMOVE(&server->connecting, connecting, of_server);
 	pthread_cond_signal(&server->connected);
 	pthread_mutex_unlock(&server->lock); /* which may be gone then */
 	free(connecting);
 }
 
+static void set_result(struct connecting *connecting, int result)
+{
+	connecting->result = result;
+	if (result < 0)
+		snprintf(connecting->text, sizeof(connecting->text), "%s", slu_last_error());
+}
+
+static void finish_connecting(void *arg);
+
 static void *connecting_main(void *arg)
 {
 	struct connecting *connecting = arg;
 
-	connecting->result = connect_queues(connecting);
-	if (connecting->result < 0)
-		snprintf(connecting->text, sizeof(connecting->text), "%s", slu_last_error());
+	set_result(connecting, connect_queues(connecting));
 	connecting->later->post(connecting->later, finish_connecting, connecting);
 	return NULL;
+}
+
+static int start_connecting(struct connecting *connecting)
+{
+	int rc = thread_start(&connecting->thread, "slu-connect", connecting_main, connecting);
+
+	connecting->started = rc == 0;
+	connecting->server->connecting_threads += rc == 0;
+	return rc;
+}
+
+/* Those whose turn it is; who has gone meanwhile needs no thread. */
+static void start_waiting(struct verbs_server *server)
+{
+	struct connecting *connecting = TAILQ_FIRST(&server->connecting);
+
+	while (connecting && server->connecting_threads < CONNECTING_MAX) {
+		struct connecting *next = TAILQ_NEXT(connecting, of_server);
+
+		if (!connecting->started) {
+			int rc = connecting->grant ? start_connecting(connecting) : -ECANCELED;
+
+			if (rc < 0) {
+				set_result(connecting, rc);
+				conclude(connecting);
+			}
+		}
+		connecting = next;
+	}
+}
+
+static void finish_connecting(void *arg)
+{
+	struct connecting *connecting = arg;
+
+	pthread_join(connecting->thread, NULL);
+	connecting->server->connecting_threads--;
+	start_waiting(connecting->server);
+	conclude(connecting); /* last: the server may be gone then */
 }
 
 static int may_connect(const struct verbs_server *server, uint64_t connection)
 {
 	const struct connecting *connecting;
-	uint32_t count = 0;
 
-	LIST_FOREACH (connecting, &server->connecting, of_server) {
+	TAILQ_FOREACH (connecting, &server->connecting, of_server)
 		if (connecting->link->owner == connection)
 			return fail(-EBUSY, "another link of this client is being connected");
-		count++;
-	}
-	if (count >= CONNECTING_MAX)
-		return fail(-EBUSY, "the target is connecting %u links: try again", count);
 	return 0;
 }
 
@@ -360,13 +402,14 @@ static int connect_link(struct verbs_server *server, struct served_link *link,
 	connecting->later = later;
 	connecting->gid_index = (uint32_t)offer->gid_index;
 	pthread_mutex_lock(&server->lock);
-	LIST_INSERT_HEAD(&server->connecting, connecting, of_server);
+	TAILQ_INSERT_TAIL(&server->connecting, connecting, of_server);
 	pthread_mutex_unlock(&server->lock);
-	rc = thread_start(&connecting->thread, "slu-connect", connecting_main, connecting);
+	if (server->connecting_threads < CONNECTING_MAX)
+		rc = start_connecting(connecting);
 	if (rc == 0)
 		return TRANSPORT_LATER;
 	pthread_mutex_lock(&server->lock);
-	LIST_REMOVE(connecting, of_server);
+	TAILQ_REMOVE(&server->connecting, connecting, of_server);
 	pthread_mutex_unlock(&server->lock);
 	free(connecting);
 	return rc;
@@ -377,7 +420,7 @@ static void forget_grant(struct verbs_server *server, const struct grant *grant)
 {
 	struct connecting *connecting;
 
-	LIST_FOREACH (connecting, &server->connecting, of_server)
+	TAILQ_FOREACH (connecting, &server->connecting, of_server)
 		if (connecting->grant == grant)
 			connecting->grant = NULL;
 }
@@ -683,7 +726,7 @@ int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t 
 	pthread_mutex_init(&server->lock, NULL);
 	pthread_cond_init(&server->connected, NULL);
 	LIST_INIT(&server->links);
-	LIST_INIT(&server->connecting);
+	TAILQ_INIT(&server->connecting);
 	rc = grants_create(&server->grants);
 	if (rc == 0)
 		rc = verbs_exports_create(host->devices, on_poller, arg, &server->exports);
@@ -702,7 +745,7 @@ void verbs_server_destroy(struct verbs_server *server)
 	if (!server)
 		return;
 	pthread_mutex_lock(&server->lock);
-	while (!LIST_EMPTY(&server->connecting))
+	while (!TAILQ_EMPTY(&server->connecting))
 		pthread_cond_wait(&server->connected, &server->lock);
 	pthread_mutex_unlock(&server->lock);
 	for (uint32_t i = 0; i < server->pollers; i++)

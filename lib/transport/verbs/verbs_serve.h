@@ -60,8 +60,8 @@ int verbs_server_grant(struct verbs_server *server, const struct grant *grant, j
  * A new link is answered later: the kernel may have to ask the network for the client's address.
  *
  * @return 0; TRANSPORT_LATER; -ENOENT there is no such link, and no queue pairs were offered for
- *         one; -ESTALE it means another life of this target; -EBUSY it asks for two at once, or too
- *         many do; -EPROTO; -ENOSPC, -ENOMEM the device has no more
+ *         one; -ESTALE it means another life of this target; -EBUSY it asks for two at once;
+ *         -EPROTO; -ENOSPC, -ENOMEM the device has no more
  */
 int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
 		      json_t *answer, struct transport_later *later);
