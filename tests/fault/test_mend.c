@@ -20,6 +20,7 @@
 #include "mlx5_model.h"
 #include "tests/fault/peer.h"
 #include "tests/tap.h"
+#include "transport/verbs/verbs_serve.h"
 
 #define SEGMENTS    3
 #define BYTES       (UINT64_C(4) << 20)
@@ -153,7 +154,7 @@ static char carry_out(struct target *target, char command)
 			usleep(1000);
 		break;
 	case CROWD:
-		while (mlx5_model_held() < 16)
+		while (mlx5_model_held() < VERBS_CONNECTING_MAX)
 			usleep(1000);
 		break;
 	case LET_GO:
@@ -756,7 +757,7 @@ static int visit(const char *name)
 	return 0;
 }
 
-#define VISITORS 20 /* more than a target connects at once */
+#define VISITORS ((int)VERBS_CONNECTING_MAX + 4)
 
 /* Goal: when many come at once, some wait for their turn, and one that has gone takes none. */
 static void test_connects_some_at_a_time(void **state)

@@ -15,10 +15,6 @@
 #include "transport/verbs/verbs_served.h"
 #include "transport/verbs/verbs_visit.h"
 
-/* Links being connected at once, each by a thread; of one client one. Others wait for their turn.
- */
-#define CONNECTING_MAX 16u
-
 /**
  * A link whose queue pairs are being connected. The kernel asks the network for the peer's address
  * where it does not know it, and may wait a second for an answer: a thread does, so that nobody
@@ -346,7 +342,7 @@ static void start_waiting(struct verbs_server *server)
 {
 	struct connecting *connecting = TAILQ_FIRST(&server->connecting);
 
-	while (connecting && server->connecting_threads < CONNECTING_MAX) {
+	while (connecting && server->connecting_threads < VERBS_CONNECTING_MAX) {
 		struct connecting *next = TAILQ_NEXT(connecting, of_server);
 
 		if (!connecting->started) {
@@ -404,7 +400,7 @@ static int connect_link(struct verbs_server *server, struct served_link *link,
 	pthread_mutex_lock(&server->lock);
 	TAILQ_INSERT_TAIL(&server->connecting, connecting, of_server);
 	pthread_mutex_unlock(&server->lock);
-	if (server->connecting_threads < CONNECTING_MAX)
+	if (server->connecting_threads < VERBS_CONNECTING_MAX)
 		rc = start_connecting(connecting);
 	if (rc == 0)
 		return TRANSPORT_LATER;

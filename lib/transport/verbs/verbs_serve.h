@@ -22,6 +22,9 @@
 /** Links of one client: one for each of its pollers. */
 #define VERBS_LINKS_MAX SLU_POLLERS_MAX
 
+/** Links being connected at once, each by a thread; of one client one. Others wait in turn. */
+#define VERBS_CONNECTING_MAX 16u
+
 struct verbs_server;
 
 /** @return 0; -ENOMEM; -errno of epoll_create */
