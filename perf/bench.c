@@ -120,7 +120,7 @@ void core_thread_join(pthread_t thread)
 	pthread_join(thread, NULL);
 }
 
-void thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg)
+void core_thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg)
 {
 	core_thread_join(core_thread_start(bench, core, run, arg));
 }

@@ -49,7 +49,7 @@ pthread_t core_thread_start(const struct bench *bench, int core, void *(*run)(vo
 void core_thread_join(pthread_t thread);
 
 /** Run @p run on @p core and wait for its end. */
-void thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg);
+void core_thread_run(const struct bench *bench, int core, void *(*run)(void *arg), void *arg);
 
 /**
  * Go on as two processes; the second one ends when the first does.

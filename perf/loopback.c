@@ -126,7 +126,7 @@ double loopback_round_trip_ns(const struct bench *bench, struct loopback *loopba
 		die("a message of %u bytes is too long", bytes);
 	tick_ns();
 	thread = core_thread_start(bench, bench->cores[1], echo_run, &echo);
-	thread_run(bench, bench->cores[0], call_run, &caller);
+	core_thread_run(bench, bench->cores[0], call_run, &caller);
 	atomic_store_explicit(&echo.stop, true, memory_order_relaxed);
 	core_thread_join(thread);
 	return caller.p50_ns;

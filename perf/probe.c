@@ -56,7 +56,7 @@ double probe_core_to_core_ns(const struct bench *bench)
 
 	tick_ns();
 	echo = core_thread_start(bench, bench->cores[1], echo_run, &line);
-	thread_run(bench, bench->cores[0], caller_run, &line);
+	core_thread_run(bench, bench->cores[0], caller_run, &line);
 	core_thread_join(echo);
 	return median(line.burst_ns, BURSTS);
 }

@@ -102,7 +102,7 @@ double rings_round_trip_ns(const struct bench *bench)
 			    .slice_ns = bench->slice_ns};
 	pthread_t echo = core_thread_start(bench, bench->cores[1], echo_run, &trip);
 
-	thread_run(bench, bench->cores[0], trip_run, &trip);
+	core_thread_run(bench, bench->cores[0], trip_run, &trip);
 	atomic_store_explicit(&trip.stop, true, memory_order_relaxed);
 	core_thread_join(echo);
 	free(trip.back);

@@ -131,7 +131,7 @@ static void *call_run(void *arg)
 static void play(struct player *player, void *(*run)(void *arg))
 {
 	player_open(player);
-	thread_run(player->bench, player->core, run, player);
+	core_thread_run(player->bench, player->core, run, player);
 	player_close(player);
 }
 

@@ -92,7 +92,7 @@ static double p50_ns(const struct bench *bench, void (*once)(void *arg), void *a
 {
 	struct timed timed = {.slice_ns = bench->slice_ns, .once = once, .arg = arg};
 
-	thread_run(bench, bench->cores[0], timed_run, &timed);
+	core_thread_run(bench, bench->cores[0], timed_run, &timed);
 	return timed.p50_ns;
 }
 

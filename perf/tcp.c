@@ -159,7 +159,7 @@ static double measure_sluice(void *arg)
 	const struct bench *bench = trips->client.rig.bench;
 
 	target_resume(&trips->client.rig.target);
-	thread_run(bench, bench->cores[0], trips_run, trips);
+	core_thread_run(bench, bench->cores[0], trips_run, trips);
 	target_pause(&trips->client.rig.target);
 	return trips->p50_ns;
 }
