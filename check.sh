@@ -254,7 +254,7 @@ sanitizer_checks() {
 	local name
 	check "build with AddressSanitizer and UBSan" build build-asan -Dwerror=true -Dperf=false \
 		-Db_sanitize=address,undefined -Db_lundef=false || return
-	for name in unit conformance fault mlx5 integration; do
+	for name in unit conformance fault mlx5 integration attack; do
 		suite build-asan $name
 	done
 }
@@ -285,6 +285,7 @@ fuzz_checks() {
 slow_checks() {
 	suite build mlx5
 	suite build integration
+	suite build attack
 	sanitizer_checks
 	clang_checks
 	fuzz_checks

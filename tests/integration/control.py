@@ -11,15 +11,9 @@ import subprocess
 
 import harness
 
-VERSIONS = [2, 2]
+VERSIONS = [2, 4]  # the target takes the newest that it knows
 PSK = "42" * 32
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-
-# lib/transport/tcp/wire.h
-REQUEST = struct.Struct("<B3xIIIQII")  # type, length, handle, generation, offset, tag, sequence
-READ, WRITE, NOTIFY, CALL = 1, 2, 3, 4
-RESPONSE = struct.Struct("<BxhII")  # type, status, length, sequence
-DONE, DATA, ANSWER = 1, 2, 3
 
 
 def psk_file(folder, **keys):
@@ -76,21 +70,14 @@ class Refused(Exception):
     """The other end has closed, or never let us in."""
 
 
-class Control:
-    """A connection to a target. tls: an SSLContext; source: the address to come from."""
+class Connection:
+    """Messages over a connected socket."""
 
-    def __init__(self, address, tls=None, source=None):
+    transport = "tcp"
+
+    def __init__(self, connected):
+        self.socket = connected
         self.data = b""  # received, and not yet a message
-        plain = socket.create_connection(address, harness.HANG_SECONDS,
-                                         (source, 0) if source else None)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = plain
-        if tls:
-            try:
-                self.socket = tls.wrap_socket(plain)
-            except (OSError, ssl.SSLError) as error:
-                plain.close()
-                raise Refused(str(error)) from error
 
     def __enter__(self):
         return self
@@ -141,16 +128,12 @@ class Control:
         return answer
 
     def hello(self, name="test"):
-        return self.answer({"type": "hello", "versions": VERSIONS, "name": name}, "welcome")
+        self.welcome = self.answer({"type": "hello", "versions": VERSIONS, "name": name}, "welcome")
+        return self.welcome
 
     def open(self, segment, session=1, rights=3, expected="opened"):
         return self.answer({"type": "open", "session": session, "segment": segment,
-                            "rights": rights, "transports": ["tcp"]}, expected)
-
-    def attach(self, token):
-        """Become a data connection; the answer, or None."""
-        self.send({"type": "attach", "token": token})
-        return self.receive()
+                            "rights": rights, "transports": [self.transport]}, expected)
 
     def closed(self):
         """Wait until the target has closed."""
@@ -168,6 +151,22 @@ class Control:
             return False
         finally:
             self.socket.setblocking(True)
+
+
+class Control(Connection):
+    """A connection to a target. tls: an SSLContext; source: the address to come from."""
+
+    def __init__(self, address, tls=None, source=None):
+        plain = socket.create_connection(address, harness.HANG_SECONDS,
+                                         (source, 0) if source else None)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(plain)
+        if tls:
+            try:
+                self.socket = tls.wrap_socket(plain)
+            except (OSError, ssl.SSLError) as error:
+                plain.close()
+                raise Refused(str(error)) from error
 
 
 def framed(message):

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An identity that the target knows and grants nothing: its key or certificate is good, and no segment
+is open to it.
+
+It may hold what its budget allows: connections, messages in each second, memory for what it does not
+read. It reads and writes nothing, and keeps nobody else out.
+"""
+import contextlib
+import struct
+import time
+
+import harness
+from control import framed
+from harness import check
+from scene import FLOOD_SECONDS, SLOW, attack, stay_until_closed
+
+
+@attack("it opens no segment, with whichever rights", rights="")
+def opens_nothing(scene):
+    with scene.intrude() as client:
+        client.hello()
+        for session, (segment, rights) in enumerate(((scene.open_one, 1), (scene.open_one, 3),
+                                                     (scene.target.name, 1), ("no-such", 1))):
+            client.open(segment, session, rights, "refused")
+
+
+@attack("clients that send a byte of their hello a second are closed", rights="")
+def slow(scene):
+    hello = framed({"type": "hello", "versions": [2, 4], "name": "slow"})
+    with contextlib.ExitStack() as stack:
+        stay_until_closed(scene, {stack.enter_context(scene.intrude()): hello
+                                  for _ in range(SLOW)})
+
+
+@attack("messages that are too long, or no messages, end their connection", rights="")
+def oversized(scene):
+    for data in (struct.pack("<I", 0xffffffff), struct.pack("<I", 16385) + b"x" * 16385,
+                 struct.pack("<I", 0), framed(b"[" * 16000), framed(b"\xff{"),
+                 framed({"type": "open"}), framed({"type": "attach"}),
+                 framed({"type": "hello", "versions": [90, 91], "name": "future"})):
+        with scene.intrude() as client:
+            client.send_bytes(data)
+            answer = client.receive()
+            check(answer is None or answer["type"] == "refused", f"{data[:40]}: {answer}")
+            client.closed()
+
+
+@attack("a flood of control messages of one client keeps nobody out", rights="")
+def message_flood(scene):
+    with scene.intrude() as client:
+        client.hello()
+        client.socket.settimeout(1)
+        until = time.monotonic() + FLOOD_SECONDS
+        usage = framed({"type": "usage", "session": 1}) * 100
+        while time.monotonic() < until and client.send_bytes(usage):
+            pass
+        scene.serve_another()
+
+
+if __name__ == "__main__":
+    harness.main()

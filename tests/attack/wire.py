@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of a target that uses nothing of the library: so it can send what no client of ours would.
+
+Control connections: Control (TCP, plain or TLS by certificates), Keyed (TLS by pre-shared key), Local
+(a Unix socket, which passes descriptors). Data goes by Data (tcp) and Shared (shm).
+"""
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import subprocess
+
+import harness
+from control import Connection, Control, Refused
+
+READ_RIGHT, WRITE_RIGHT = 1, 2
+
+# lib/transport/tcp/wire.h
+REQUEST = struct.Struct("<B3xIIIQII")  # type, length, handle, generation, offset, tag, sequence
+READ, WRITE, NOTIFY, CALL = 1, 2, 3, 4
+RESPONSE = struct.Struct("<BxhII")  # type, status, length, sequence
+DONE, DATA, ANSWER = 1, 2, 3
+
+
+class Keyed(Connection):
+    """TLS by pre-shared key, which Python's ssl does not have: through openssl's client."""
+
+    def __init__(self, address, identity, key, source=None):
+        ours, theirs = socket.socketpair()
+        command = ["openssl", "s_client", "-connect", f"{address[0]}:{address[1]}", "-tls1_3",
+                   "-psk_identity", identity, "-psk", key, "-quiet"]
+        command += ["-bind", f"{source}:0"] if source else []
+        with theirs:
+            self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs,
+                                            stderr=subprocess.DEVNULL)
+        ours.settimeout(harness.HANG_SECONDS)
+        super().__init__(ours)
+
+    def __exit__(self, *_):
+        super().__exit__()
+        self.process.kill()
+        self.process.wait()
+
+
+class Local(Connection):
+    """Over a Unix socket: that of a segment, or the one at a path. fds: what was passed so far."""
+
+    transport = "shm"
+
+    def __init__(self, where):
+        connected = socket.socket(socket.AF_UNIX)
+        connected.settimeout(harness.HANG_SECONDS)
+        connected.connect(where if where.startswith("/") else f"\0sluice/{where}")
+        super().__init__(connected)
+        self.fds = []
+
+    def __exit__(self, *_):
+        super().__exit__()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+    def receive_bytes(self, count=65536):
+        try:
+            data, fds, _, _ = socket.recv_fds(self.socket, count, 4)
+        except TimeoutError:
+            raise harness.Failure("the target says nothing and does not close") from None
+        except OSError:
+            return b""
+        self.fds += fds
+        return data
+
+    def share(self, segment, session=1, rights=READ_RIGHT | WRITE_RIGHT):
+        """Open a segment and map it; the descriptors are the Shared's from now on."""
+        opened = self.open(segment, session, rights)
+        fds, self.fds = self.fds, []
+        return Shared(opened, fds, rights & WRITE_RIGHT)
+
+
+class Shared:
+    """What shm passes, mapped: the segment, the client's area, and how the owner is woken."""
+
+    def __init__(self, opened, fds, writes):
+        self.opened, self.fds = opened, fds
+        self.length = opened["length"]
+        self.segment_fd, self.area_fd = fds[:2]
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writes else 0)
+        self.memory = mmap.mmap(self.segment_fd, opened["grant"]["mapped_bytes"], mmap.MAP_SHARED,
+                                protection)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.memory.close()
+        for fd in self.fds:
+            os.close(fd)
+
+    def read(self, offset, length):
+        return self.memory[offset:offset + length]
+
+    def write(self, offset, data):
+        self.memory[offset:offset + len(data)] = data
+
+
+def attach(connect, control):
+    """Become a data connection of that client. connect: makes the connection to do it over. Returns
+    it, or raises Refused with what the target said."""
+    data = connect()
+    data.send({"type": "attach", "token": control.welcome["token"]})
+    answer = data.receive()
+    if answer and answer["type"] == "attached":
+        return data
+    data.__exit__()
+    raise Refused(str(answer))
+
+
+class Data:
+    """A session over tcp with a data connection of its own. connect: makes connections to the target;
+    control: one that has said hello, if there is one already (then it stays the caller's)."""
+
+    def __init__(self, connect, segment, rights=READ_RIGHT | WRITE_RIGHT, control=None, session=1):
+        self.sequence = 0
+        with contextlib.ExitStack() as stack:
+            if not control:
+                control = stack.enter_context(connect())
+                control.hello()
+            self.control = control
+            self.grant = control.open(segment, session, rights)["grant"]
+            self.data = stack.enter_context(attach(connect, control))
+            self.stack = stack.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def head(self, kind, length, offset=0, **changes):
+        """The head of the next request. changes: fields of it that are to be something else."""
+        fields = {**self.grant, "tag": 0, "sequence": self.sequence, **changes}
+        self.sequence += 1
+        return REQUEST.pack(kind, length, fields["handle"], fields["generation"], offset,
+                            fields["tag"], fields["sequence"])
+
+    def exactly(self, count):
+        data = b""
+        while len(data) < count:
+            part = self.data.receive_bytes(count - len(data))
+            harness.check(part, f"closed after {len(data)} of {count} bytes of an answer")
+            data += part
+        return data
+
+    def carry_out(self, kind, length, offset=0, body=b"", **changes):
+        """One request and its response: type, status, and the bytes that came with it."""
+        harness.check(self.data.send_bytes(self.head(kind, length, offset, **changes) + body),
+                      "the data connection is closed")
+        answer, status, more, _ = RESPONSE.unpack(self.exactly(RESPONSE.size))
+        return answer, status, self.exactly(more) if answer != DONE else b""
+
+    def read(self, offset, length):
+        answer, status, data = self.carry_out(READ, length, offset)
+        harness.equal((answer, status), (DATA, 0), f"READ of {length} bytes at {offset}")
+        return data
+
+    def write(self, offset, data):
+        answer, status, _ = self.carry_out(WRITE, len(data), offset, data)
+        harness.equal((answer, status), (DONE, 0), f"WRITE of {len(data)} bytes at {offset}")
+
+
+def seals(fd):
+    return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+
+
+def as_user(uid, function):
+    """Run a function in a process of another user, which has none of our rights; returns what it
+    returns, a string."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            text = function()
+            code = 0
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(theirs, text.encode())
+        os._exit(code)
+    os.close(theirs)
+    with open(ours) as file:
+        text = file.read()
+    _, status = os.waitpid(child, 0)
+    harness.equal(os.waitstatus_to_exitcode(status), 0, f"a process of user {uid}: {text}")
+    return text
