@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/work.h"
 #include "control/client_internal.h"
 
 #define RUN_MESSAGES 32   /* of one target, then whoever else is served by the control thread */
@@ -409,6 +410,7 @@ static void on_reading(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	work_begin(WORK_EVENT);
 	client->silent_seconds = 0;
 	rc = take_messages(client);
 	if (rc < 0) {
@@ -458,6 +460,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	work_begin(WORK_EVENT);
+	work_begin(WORK_EVENT);
 	if (client->error)
 		return;
 	asks_age(client);

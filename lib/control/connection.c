@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/work.h"
 #include "control/server_internal.h"
 #include "net/tls.h"
 
@@ -270,6 +271,7 @@ static int take_messages(struct connection *connection)
 		if (rc <= 0)
 			return rc;
 		connection->budget--;
+		work_count(WORK_ITEMS, 1);
 		rc = dispatch(connection, message);
 		json_decref(message);
 		if (rc != 0)
@@ -378,6 +380,7 @@ static void on_reading(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	work_begin(WORK_EVENT);
 	connection->silent_seconds = 0;
 	rc = advance(connection);
 	if (rc < 0)
@@ -403,6 +406,7 @@ static void on_writing(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	work_begin(WORK_EVENT);
 	rc = flush(connection);
 	if (rc == 0)
 		rc = advance(connection);
@@ -529,6 +533,7 @@ static void sweep_strangers(struct server *server)
 	for (connection = TAILQ_FIRST(&server->strangers); connection; connection = next) {
 		uint32_t age = ++connection->age_seconds;
 
+		work_count(WORK_ITEMS, 1);
 		next = TAILQ_NEXT(connection, link);
 		if (connection->state == CONNECTION_CLOSING) {
 			if (age > LAST_WORDS_SECONDS)
@@ -562,6 +567,7 @@ static void sweep_connections(struct server *server)
 	char who[CONNECTION_TEXT_MAX];
 
 	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
+		work_count(WORK_ITEMS, 1);
 		next = TAILQ_NEXT(connection, link);
 		connection->budget = server->options.limits.messages_per_second;
 		if (check_silence(connection) < 0) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/work.h"
 #include "control/server_internal.h"
 #include "net/tls.h"
 
@@ -48,6 +49,7 @@ static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
 	int fd;
 
 	(void)what;
+	work_begin(WORK_EVENT);
 	for (;;) {
 		if (over_rate(listener)) {
 			pause_listener(listener);
@@ -58,6 +60,7 @@ static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
 			     listener->is_tcp ? &length : NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0)
 			break;
+		work_count(WORK_ITEMS, 1);
 		connection_accept(listener, fd, &address);
 	}
 	if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
@@ -275,6 +278,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
+	work_begin(WORK_EVENT);
 	connection_sweep(arg);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/work.h"
 
 struct control_thread {
 	struct event_base *base;
@@ -56,6 +57,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 	bool called;
 
 	(void)what;
+	work_begin(WORK_EVENT);
 	eventfd_read(fd, &count);
 	pthread_mutex_lock(&thread->lock);
 	STAILQ_CONCAT(&tasks, &thread->posted);

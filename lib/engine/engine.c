@@ -10,6 +10,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/work.h"
 #include "directory/p2p.h"
 #include "env/eal.h"
 #include "memory/copy.h"
@@ -330,6 +331,7 @@ void slu_engine_close(struct slu_engine *engine)
 	}
 	while (!LIST_EMPTY(&engine->regions))
 		slu_region_close(LIST_FIRST(&engine->regions));
+	work_report();
 	verbs_host_close(engine->env.verbs);
 	topology_close(engine->topology);
 	pthread_mutex_destroy(&engine->lock);

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
+#include "base/work.h"
 #include "engine/engine_internal.h"
 #include "net/stream.h"
 #include "transport/tcp/tcp_serve.h"
@@ -29,6 +30,7 @@ static void on_poller(void *arg, uint32_t poller, void (*fn)(void *), void *fn_a
 	struct slu_engine *engine = arg;
 	struct errand errand = {.fn = fn, .arg = fn_arg};
 
+	work_count(WORK_WAITS, 1);
 	poller_call(engine->pollers[poller], run_errand, &errand);
 }
 
