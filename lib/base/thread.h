@@ -9,7 +9,7 @@
 #include <pthread.h>
 
 /**
- * Start a thread that takes no signals: they are the application's.
+ * Start a thread that takes no signals but SIGBUS: they are the application's.
  *
  * @param name  at most 15 characters
  * @return      0; -EAGAIN with a text

@@ -474,8 +474,8 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 	struct slu_segment *segment;
 	int rc = check_export(name, region, rights);
 
-	if (rc == 0 && !(rights & SLU_RIGHT_WRITE))
-		rc = arena_seal_against_writing(&region->arena);
+	if (rc == 0)
+		rc = arena_share(&region->arena, rights & SLU_RIGHT_WRITE);
 	if (rc < 0)
 		return rc;
 	segment = aligned_alloc(64, sizeof(*segment));

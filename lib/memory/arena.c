@@ -51,6 +51,7 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 	int flags = private_memory ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 
 	arena->fd = -1;
+	arena->guard = NULL;
 	if (!private_memory) {
 		unsigned memfd_flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 
@@ -72,6 +73,7 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 			    huge ? " of 2 MiB pages" : "", strerror(errno),
 			    huge ? "; reserve more with: sysctl vm.nr_hugepages=N" : "");
 	}
+	madvise(arena->addr, arena->mapped_bytes, MADV_DONTDUMP);
 	return 0;
 }
 
@@ -146,6 +148,8 @@ int arena_create(uint64_t length_bytes, const struct slu_region_options *options
 
 void arena_destroy(struct arena *arena)
 {
+	guard_remove(arena->guard);
+	arena->guard = NULL;
 	if (arena->addr)
 		munmap(arena->addr, arena->mapped_bytes);
 	if (arena->fd >= 0)
@@ -154,10 +158,40 @@ void arena_destroy(struct arena *arena)
 	arena->fd = -1;
 }
 
-int arena_seal_against_writing(const struct arena *arena)
+/* Whether others may write is decided once: after F_SEAL_SEAL nobody, not even a writer, can change
+ * it. @return the seals that are in force */
+static int seal(const struct arena *arena, bool others_write)
 {
-	if (arena->fd < 0 || fcntl(arena->fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0)
-		return fail(-EINVAL, "cannot seal the region against writing: %s",
-			    arena->fd < 0 ? "it is private" : strerror(errno));
-	return 0;
+	int seals = fcntl(arena->fd, F_GET_SEALS);
+	int more = F_SEAL_SEAL | (others_write ? 0 : F_SEAL_FUTURE_WRITE);
+
+	if (seals >= 0 && seals & F_SEAL_SEAL)
+		return seals;
+	if (seals < 0 || fcntl(arena->fd, F_ADD_SEALS, more) < 0)
+		return fail(-errno, "cannot seal the region: %s", strerror(errno));
+	return seals | more;
+}
+
+int arena_share(struct arena *arena, bool others_write)
+{
+	int seals;
+
+	if (arena->fd < 0)
+		return fail(-EINVAL, "cannot seal the region: it is private");
+	seals = seal(arena, others_write);
+	if (seals < 0)
+		return seals;
+	if (!others_write && !(seals & F_SEAL_FUTURE_WRITE))
+		return fail(
+			-EBUSY,
+			"the region cannot be sealed against writing any more, it is exported to "
+			"be written in shared memory: export it for reading before that, or make "
+			"the segment of a region of its own");
+	if (!arena->guard) {
+		int rc = guard_add(arena->addr, arena->mapped_bytes, &arena->guard);
+
+		if (rc < 0)
+			return rc;
+	}
+	return others_write && seals & F_SEAL_FUTURE_WRITE;
 }

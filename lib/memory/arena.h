@@ -12,6 +12,8 @@
 
 #include <sluice/memory.h>
 
+#include "memory/guard.h"
+
 #define PAGE_ORDINARY_BYTES UINT64_C(4096)
 #define PAGE_2M_BYTES       (UINT64_C(2) << 20)
 
@@ -19,13 +21,14 @@ struct arena {
 	void *addr;
 	uint64_t mapped_bytes; /* whole pages */
 	uint64_t page_bytes;
-	int fd; /* -1 when private */
+	int fd;              /* -1 when private */
+	struct guard *guard; /* once it is shared; else NULL */
 };
 
 /**
  * Make an arena of at least @p length_bytes zeroed, touched bytes.
  *
- * The memfd is sealed against shrinking and growing, so that whoever maps it need not fear SIGBUS.
+ * The memfd is sealed against shrinking and growing, and its contents are left out of core dumps.
  *
  * @return 0; -EINVAL no such node; -ENOMEM no memory, no hugepages, memlock limit; -EMFILE
  */
@@ -36,10 +39,16 @@ int arena_create(uint64_t length_bytes, const struct slu_region_options *options
 void arena_destroy(struct arena *arena);
 
 /**
- * Forbid every other process, for ever, to map the memory writable; mappings of this one stay.
+ * Get it ready for being mapped by other processes, whatever they do with it: its seals are made
+ * final, and a loss of its pages is survived (guard.h). Again for the same arena: what was sealed
+ * stays so.
  *
- * @return 0; -EINVAL a private arena, or a kernel older than 5.1
+ * @param others_write  other processes may map it writable, and so also punch holes into it; if
+ *                      not, none ever can, while the mapping of this one stays writable
+ * @return              0; 1 others_write, but it is sealed against writing already; -EBUSY not
+ *                      others_write, but it was shared for that; -EINVAL a private arena, or a
+ *                      kernel older than 5.1; as guard_add()
  */
-int arena_seal_against_writing(const struct arena *arena);
+int arena_share(struct arena *arena, bool others_write);
 
 #endif

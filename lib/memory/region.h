@@ -44,6 +44,12 @@ int region_create(uint64_t length_bytes, const struct slu_region_options *option
 /** Wrap the caller's memory, without telling an engine. @return as slu_region_register() */
 int region_wrap(void *addr, uint64_t length_bytes, struct slu_region **region);
 
+/** Have its pages been taken away? Then nothing that was read from it is good (guard.h). */
+static inline bool region_is_dead(const struct slu_region *region)
+{
+	return guard_is_dead(region->arena.guard);
+}
+
 /** Accepts NULL. */
 void region_destroy(struct slu_region *region);
 

@@ -2,6 +2,10 @@
 #include "memory/arena.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/memfd.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -66,9 +70,19 @@ static void test_size_is_sealed(void **state)
 	arena_destroy(&arena);
 }
 
-/* Goal: sealed against writing, new writable mappings are refused; ours and read-only ones go on.
- */
-static void test_seal_against_writing(void **state)
+static bool maps_writable(int fd)
+{
+	void *view = mmap(NULL, PAGE_ORDINARY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (view == MAP_FAILED)
+		return false;
+	munmap(view, PAGE_ORDINARY_BYTES);
+	return true;
+}
+
+/* Goal: shared for reading, nobody maps or writes it or punches holes into it; our own mapping and
+ * read-only ones go on. */
+static void test_shared_for_reading(void **state)
 {
 	struct slu_region_options options = ordinary();
 	struct arena arena;
@@ -76,9 +90,14 @@ static void test_seal_against_writing(void **state)
 
 	(void)state;
 	create(PAGE_ORDINARY_BYTES, &options, &arena);
-	assert_int_equal(arena_seal_against_writing(&arena), 0);
-	view = mmap(NULL, PAGE_ORDINARY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, arena.fd, 0);
-	assert_ptr_equal(view, MAP_FAILED);
+	assert_int_equal(arena_share(&arena, false), 0);
+	assert_int_equal(arena_share(&arena, true), 1);
+	assert_false(maps_writable(arena.fd));
+	assert_int_equal(pwrite(arena.fd, "x", 1, 0), -1);
+	assert_int_equal(fallocate(arena.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				   PAGE_ORDINARY_BYTES),
+			 -1);
+	assert_int_equal(errno, EPERM);
 	view = mmap(NULL, PAGE_ORDINARY_BYTES, PROT_READ, MAP_SHARED, arena.fd, 0);
 	assert_ptr_not_equal(view, MAP_FAILED);
 	*(char *)arena.addr = 42;
@@ -87,7 +106,26 @@ static void test_seal_against_writing(void **state)
 	arena_destroy(&arena);
 }
 
-/* Goal: private memory has no descriptor, and cannot be sealed for others. */
+/* Goal: shared for writing, no writer can keep the next one out by a further seal. */
+static void test_shared_for_writing(void **state)
+{
+	struct slu_region_options options = ordinary();
+	struct arena arena;
+
+	(void)state;
+	create(PAGE_ORDINARY_BYTES, &options, &arena);
+	assert_int_equal(arena_share(&arena, true), 0);
+	assert_true(maps_writable(arena.fd));
+	assert_int_equal(fcntl(arena.fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
+	assert_int_equal(errno, EPERM);
+	assert_true(maps_writable(arena.fd));
+	assert_int_equal(ftruncate(arena.fd, 0), -1);
+	assert_int_equal(arena_share(&arena, true), 0);
+	assert_int_equal(arena_share(&arena, false), -EBUSY);
+	arena_destroy(&arena);
+}
+
+/* Goal: private memory has no descriptor, and cannot be shared with others. */
 static void test_private(void **state)
 {
 	struct slu_region_options options = ordinary();
@@ -97,8 +135,44 @@ static void test_private(void **state)
 	options.private_memory = true;
 	create(PAGE_ORDINARY_BYTES, &options, &arena);
 	assert_int_equal(arena.fd, -1);
-	assert_int_equal(arena_seal_against_writing(&arena), -EINVAL);
+	assert_int_equal(arena_share(&arena, false), -EINVAL);
 	arena_destroy(&arena);
+}
+
+/* The flags of the mapping that begins at @p addr, as the kernel tells them. */
+static void mapping_flags(const void *addr, char flags[256])
+{
+	FILE *file = fopen("/proc/self/smaps", "re");
+	unsigned long begin, wanted = (unsigned long)addr;
+	bool found = false;
+	char line[512];
+
+	assert_non_null(file);
+	flags[0] = '\0';
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-", &begin) == 1 && strchr(line, '-'))
+			found = begin == wanted;
+		if (found && strncmp(line, "VmFlags:", 8) == 0)
+			snprintf(flags, 256, "%.255s", line);
+	}
+	fclose(file);
+}
+
+/* Goal: what users keep in it is in no core dump, shared or private. */
+static void test_not_dumped(void **state)
+{
+	struct slu_region_options options = ordinary();
+	struct arena arena;
+	char flags[256];
+
+	(void)state;
+	for (int private_memory = 0; private_memory <= 1; private_memory++) {
+		options.private_memory = private_memory;
+		create(3 * PAGE_ORDINARY_BYTES, &options, &arena);
+		mapping_flags(arena.addr, flags);
+		assert_non_null(strstr(flags, " dd"));
+		arena_destroy(&arena);
+	}
 }
 
 /* Goal: 2 MiB pages are used when asked for, shared or private. */
@@ -203,7 +277,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_whole_zeroed_pages),
 		cmocka_unit_test(test_size_is_sealed),
-		cmocka_unit_test(test_seal_against_writing),
+		cmocka_unit_test(test_shared_for_reading),
+		cmocka_unit_test(test_shared_for_writing),
+		cmocka_unit_test(test_not_dumped),
 		cmocka_unit_test(test_private),
 		cmocka_unit_test(test_hugepages),
 		cmocka_unit_test(test_too_few_hugepages),
