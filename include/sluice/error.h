@@ -30,6 +30,7 @@
  *   -EBUSY         a second engine in one process, or something still in use
  *   -ENOMEM        out of memory, of hugepages, or over the memlock limit
  *   -ENOSPC        a named limit is reached: of segments, remotes, queues, clients or sessions
+ *   -EDQUOT        a limit of this identity at the target is reached (enum slu_limit)
  *   -EMFILE        out of file descriptors
  *   -EAGAIN        no further thread can be started
  */

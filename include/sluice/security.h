@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <sluice/export.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -41,6 +43,36 @@ struct slu_grant {
 	const char *segment;  /* "*" = every one without a grant of its own for that identity */
 	uint32_t rights;
 };
+
+/**
+ * What one identity may have of a target at once. Each kind has a default, which the target's
+ * options replace for all and slu_identity_limits for one. What exceeds it is refused with -EDQUOT.
+ */
+enum slu_limit {
+	SLU_LIMIT_CONNECTIONS,      /* control connections */
+	SLU_LIMIT_DATA_CONNECTIONS, /* over TCP */
+	SLU_LIMIT_SESSIONS,         /* on all its connections */
+	SLU_LIMIT_LINKS,            /* over RDMA */
+	SLU_LIMIT_RESPONSE_BYTES,   /* held in memory for clients that do not read them */
+	SLU_LIMIT_REQUESTS,         /* for a path, not answered yet */
+	SLU_LIMIT_DESCRIPTORS,      /* passed and not received yet, over Unix sockets */
+	SLU_LIMIT_COUNT,
+};
+
+/** Limits of one identity by enum slu_limit; 0: what all have. */
+struct slu_identity_limits {
+	const char *identity;
+	uint64_t limits[SLU_LIMIT_COUNT];
+};
+
+/** The option that sets it, such as "max-sessions". Any thread; the text is static. */
+SLU_API const char *slu_limit_name(enum slu_limit limit);
+
+/** What is limited, in words, such as "sessions". Any thread; the text is static. */
+SLU_API const char *slu_limit_text(enum slu_limit limit);
+
+/** What all have where nothing else was said. Any thread. */
+SLU_API uint64_t slu_limit_default(enum slu_limit limit);
 
 #ifdef __cplusplus
 }

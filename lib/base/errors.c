@@ -34,6 +34,7 @@ static const struct {
 	{EBUSY, "in use, or a second engine in one process"},
 	{ENOMEM, "out of memory, of hugepages or over the memlock limit"},
 	{ENOSPC, "a limit of Sluice was reached"},
+	{EDQUOT, "a limit of this identity at the target was reached"},
 	{ENOBUFS, "the pool is empty"},
 	{EMFILE, "too many open files"},
 	{EAGAIN, "a resource of the system is exhausted for now"},

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/log.h"
 #include "base/work.h"
 #include "control/server_internal.h"
@@ -129,6 +130,7 @@ static void retire(struct connection *connection)
 		if (server->options.callbacks->gone)
 			server->options.callbacks->gone(server->options.arg,
 							connection->info.connection);
+		budget_give(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
 	} else {
 		TAILQ_REMOVE(&server->strangers, connection, link);
 		server->stranger_count--;
@@ -141,6 +143,7 @@ static void release(struct connection *connection)
 	event_del(&connection->writing);
 	message_reader_reset(&connection->reader);
 	message_writer_reset(&connection->writer);
+	budget_put(connection->info.budget);
 	free(connection);
 }
 

@@ -12,6 +12,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/log.h"
 #include "control/server_internal.h"
 #include "net/tls.h"
@@ -121,6 +122,19 @@ static int identify(struct connection *connection)
 	return 0;
 }
 
+/* Its identity is known. */
+static int take_budget(struct connection *connection)
+{
+	struct budgets *budgets = connection->server->options.budgets;
+
+	if (!budgets)
+		return 0;
+	connection->info.budget = budget_find(budgets, connection->info.identity);
+	if (!connection->info.budget)
+		return fail(-ENOMEM, "target is out of memory");
+	return budget_take(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
+}
+
 int greeting_hello(struct connection *connection, const json_t *message)
 {
 	struct server *server = connection->server;
@@ -146,11 +160,16 @@ int greeting_hello(struct connection *connection, const json_t *message)
 							  "connections",
 							  server->options.name,
 							  server->options.limits.connections));
+	rc = take_budget(connection);
+	if (rc < 0)
+		return connection_refuse(connection, rc);
 	connection->info.connection = ++server->last_connection;
 	connection->version = high < MESSAGE_VERSION_HIGH ? high : MESSAGE_VERSION_HIGH;
 	rc = welcome(connection);
 	if (rc == 0)
 		connection_opened(connection);
+	else
+		budget_give(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
 	return rc;
 }
 

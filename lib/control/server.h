@@ -37,6 +37,8 @@
 #define SERVER_FAILURES_MAX        10u    /* of one address, within SERVER_FAILURES_SECONDS */
 #define SERVER_FAILURES_SECONDS    10     /* and for so long the address is refused */
 
+struct budget;
+struct budgets;
 struct server;
 struct listener;
 struct stream;
@@ -48,6 +50,9 @@ struct peer_info {
 	bool is_unix;        /* on this host, descriptors can be passed */
 	bool owner;          /* over a Unix socket, our own user or root */
 	uint64_t connection; /* never used twice by one server */
+	/* Of the identity, from the welcome on; what outlives the connection gets a reference. May
+	 * be NULL: without limits. */
+	struct budget *budget;
 };
 
 /** A client's request for a path, for server_answer_path(). */
@@ -125,6 +130,7 @@ struct server_options {
 	struct tls *tls; /* a TLS_SERVER, ours to use until the server is destroyed; NULL: none */
 	bool tcp_plain;  /* data connections may come without TLS */
 	struct server_limits limits;
+	struct budgets *budgets; /* limits of each identity; NULL: none. They outlive the server */
 	const struct server_callbacks *callbacks;
 	void *arg;
 };

@@ -200,6 +200,10 @@ static int start_control(struct slu_engine *engine, const struct slu_engine_opti
 		return rc;
 	server.control = engine->control;
 	server.tls = engine->server_tls;
+	rc = budgets_create(NULL, &engine->budgets);
+	if (rc < 0)
+		return rc;
+	server.budgets = engine->budgets;
 	rc = server_create(&server, &engine->server);
 	if (rc == 0)
 		rc = open_clients(engine, options);
@@ -333,6 +337,7 @@ void slu_engine_close(struct slu_engine *engine)
 		slu_region_close(LIST_FIRST(&engine->regions));
 	work_report();
 	verbs_host_close(engine->env.verbs);
+	budgets_destroy(engine->budgets);
 	topology_close(engine->topology);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_mutex_destroy(&engine->opening);

@@ -20,6 +20,7 @@
 
 #include <sluice/sluice.h>
 
+#include "base/budget.h"
 #include "base/clock.h"
 #include "control/access.h"
 #include "control/client.h"
@@ -64,6 +65,7 @@ struct slu_engine {
 
 	/* Control thread. */
 	struct access *access;
+	struct budgets *budgets; /* what each identity has of us, and may have */
 	uint32_t segment_count;
 	uint32_t next_client;
 	LIST_HEAD(, slu_segment) segments;

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What one identity has of this target, and how much it may have: the one place of limits per
+ * identity. All connections of an identity share a budget.
+ *
+ * Whoever keeps a budget holds a reference; what was taken is given back before the reference is.
+ * Finding a budget, the table and its settings belong to the control thread; the rest is free of
+ * locks and for any thread, pollers too.
+ *
+ * budgets_create -> (budgets_set) -> budget_find -> budget_take / budget_give -> budget_put
+ *                -> budgets_destroy
+ */
+#ifndef BASE_BUDGET_H
+#define BASE_BUDGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <sluice/security.h>
+
+/* What every identity may have. A gateway of 60,000 sessions gets along with it. */
+#define BUDGET_CONNECTIONS      4096u
+#define BUDGET_DATA_CONNECTIONS 4096u
+#define BUDGET_SESSIONS         65536u
+#define BUDGET_LINKS            1024u
+#define BUDGET_RESPONSE_BYTES   (64u << 20)
+#define BUDGET_REQUESTS         1024u
+#define BUDGET_DESCRIPTORS      256u /* a quarter of what most systems let a process have open */
+
+struct budget;
+struct budgets;
+
+/**
+ * @param limits  for all, by enum slu_limit; an item of 0, or NULL: the defaults above
+ * @return        0; -ENOMEM
+ */
+int budgets_create(const uint64_t limits[SLU_LIMIT_COUNT], struct budgets **budgets);
+
+/** Every reference has been put. Accepts NULL. */
+void budgets_destroy(struct budgets *budgets);
+
+/**
+ * Replace the limits. What an identity has beyond a new one it keeps, but gets no more.
+ *
+ * @param limits  as above
+ * @param own     limits of some identities; copied
+ * @return        0; -EINVAL an identity twice; -ENOMEM; nothing was changed then
+ */
+int budgets_set(struct budgets *budgets, const uint64_t limits[SLU_LIMIT_COUNT],
+		const struct slu_identity_limits *own, uint32_t count);
+
+/** The budget of @p identity, with a reference for the caller. @return NULL: out of memory */
+struct budget *budget_find(struct budgets *budgets, const char *identity);
+
+/** One more reference, by whoever holds one. @return @p budget */
+struct budget *budget_get(struct budget *budget);
+
+/** Accepts NULL. */
+void budget_put(struct budget *budget);
+
+/**
+ * Take @p n of @p limit. NULL is a budget without limits.
+ *
+ * @return 0; -EDQUOT, slu_last_error() names the identity, the limit and what raises it
+ */
+int budget_take(struct budget *budget, enum slu_limit limit, uint64_t n);
+
+/** The same without a text, for a poller that will ask again. */
+bool budget_try(struct budget *budget, enum slu_limit limit, uint64_t n);
+
+/** Give back what was taken. */
+void budget_give(struct budget *budget, enum slu_limit limit, uint64_t n);
+
+uint64_t budget_used(const struct budget *budget, enum slu_limit limit);
+uint64_t budget_limit(const struct budget *budget, enum slu_limit limit);
+
+/** Budgets in the table: those that somebody holds, and a few that nobody does any more. */
+uint32_t budgets_count(const struct budgets *budgets);
+
+#endif
