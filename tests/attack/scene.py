@@ -11,10 +11,12 @@ import contextlib
 import itertools
 import json
 import os
+import pwd
 import re
 import signal
 import tempfile
 import time
+import unicodedata
 
 import harness
 from control import PSK, Authority, Control, context, psk_file
@@ -25,15 +27,15 @@ GROWTH_KIB = 1024
 SEGMENT_BYTES = 16 << 20
 SLOW = 10            # connections of each kind
 FLOOD_SECONDS = 3
-OTHER_USER = 1  # "daemon" on Debian: nobody's processes, no rights
-PROTECTED_IDENTITIES = "[identity guest]\n* = read,write\n"
+OTHER_USER = 1  # "daemon" on Debian: runs nothing, owns nothing
 
 
 class Scene:
     """rights: of the intruder on the segment open_one, as the configuration says it; empty: none.
-    flags: more of the target's."""
+    neighbours: whether other users of this host are let in, with the intruder's rights. flags: more of
+    the target's."""
 
-    def __init__(self, folder, rights="read,write", flags=(), **options):
+    def __init__(self, folder, rights="read,write", neighbours=False, flags=(), **options):
         self.folder = folder
         self.source = "127.0.1.1"
         self.good = Authority(folder, "good")
@@ -45,6 +47,7 @@ class Scene:
         self.open_one = harness.unique("open")  # the segment of the hostile and of others
         self.config = os.path.join(folder, "sluice.conf")
         self.grant(rights)
+        flags = [*flags, *(("--allow-user", str(OTHER_USER)) if neighbours else ())]
         self.target = Target("--config", self.config, "--segment",
                              f"{self.open_one}={SEGMENT_BYTES}", "--listen", "127.0.0.1:0", "--psk",
                              self.keys, "--tls-cert", certificate, "--tls-key", key, "--tls-ca",
@@ -57,8 +60,8 @@ class Scene:
     def grant(self, rights):
         """Write the configuration anew, with these rights of the intruder."""
         with open(self.config, "w") as file:
-            file.write(PROTECTED_IDENTITIES)
-            for name in ("intruder", "other") if rights else ():
+            file.write("[identity guest]\n* = read,write\n")
+            for name in ("intruder", "other", user_identity(OTHER_USER)) if rights else ():
                 file.write(f"[identity {name}]\n{self.open_one} = {rights}\n")
 
     def __enter__(self):
@@ -135,6 +138,13 @@ class Scene:
         return Neighbour(self.address, self.target.name)
 
 
+def user_identity(uid):
+    try:
+        return f"user:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user:{uid}"
+
+
 class Neighbour:
     """A client that wants to be served, over TCP with a key and over shared memory. The last 64 KiB
     of the segment are its own."""
@@ -170,6 +180,19 @@ class Neighbour:
             writer.write(self.place, sent)
             check(reader.read(self.place, self.BYTES) == sent, "a neighbour reads something else")
         return took
+
+
+# What a name is made of that wants to be a line of the log of its own, or to talk to a terminal.
+FORGED = "x\nFORGED: all is well\r\x1b[2J\x07\x7fFORGED"
+
+
+def check_log(process):
+    """No line was forged, and no character in it is one that a terminal obeys."""
+    process.read(0)
+    for text in process.texts.values():
+        for line in text.split("\n"):
+            odd = [c for c in line if unicodedata.category(c) == "Cc"]
+            check(not odd and not line.startswith("FORGED"), f"in the log: {line!r}")
 
 
 def attack(goal, **scene):

@@ -12,7 +12,9 @@ import time
 import harness
 from control import framed
 from harness import check
-from scene import FLOOD_SECONDS, SLOW, attack, stay_until_closed
+from scene import (FLOOD_SECONDS, FORGED, SLOW, attack, check_log, memory_within,
+                   stay_until_closed)
+from wire import READ_RIGHT
 
 
 @attack("it opens no segment, with whichever rights", rights="")
@@ -32,17 +34,49 @@ def slow(scene):
                                   for _ in range(SLOW)})
 
 
+HELLO = {"type": "hello", "versions": [2, 4], "name": "no-right"}
+ODD_MESSAGES = (
+    struct.pack("<I", 0xffffffff), struct.pack("<I", 0xffffffff) + b"x" * 100000,
+    struct.pack("<I", 16385) + b"x" * 16385, struct.pack("<I", 0), struct.pack("<I", 0) * 1000,
+    framed(b"[" * 16000), framed(b'{"type":' * 1800), framed(b'{"type": "bye", "a": ' + b"[" * 16000),
+    framed(b"\xff{"), framed(b"\0" * 16000), framed(b'{"type": "bye"}\0'),
+    framed(b'{"type": "usage\0"}'), framed(b'{"type": "usage\\u0000"}'), framed(b'{"type": null}'),
+    framed(b"[]"), framed(b'"hello"'), framed(b'{"type": "open", "type": "usage"}'),
+    framed({"type": "open"}), framed({"type": "attach"}), framed({"type": "attach", "token": 7}),
+    framed({"type": "hello", "versions": [90, 91], "name": "future"}),
+    framed({"type": "hello", "versions": [1 << 62, -5]}), framed({"type": "welcome"}),
+)
+
+
 @attack("messages that are too long, or no messages, end their connection", rights="")
-def oversized(scene):
-    for data in (struct.pack("<I", 0xffffffff), struct.pack("<I", 16385) + b"x" * 16385,
-                 struct.pack("<I", 0), framed(b"[" * 16000), framed(b"\xff{"),
-                 framed({"type": "open"}), framed({"type": "attach"}),
-                 framed({"type": "hello", "versions": [90, 91], "name": "future"})):
+def odd_messages(scene):
+    with memory_within(scene.target.pid, 4 << 20) as look:
+        for first in (b"", framed(HELLO)):
+            for data in ODD_MESSAGES:
+                with scene.intrude() as client:
+                    client.send_bytes(first + data)
+                    answer = client.receive()
+                    while answer and answer["type"] == "welcome":
+                        answer = client.receive()
+                    check(answer is None or answer["type"] == "refused", f"{data[:40]}: {answer}")
+                    client.closed()
+            look()
+
+
+@attack("names forge no lines of the log", rights="", flags=["-v"])
+def names(scene):
+    with scene.intrude() as client:
+        client.hello(FORGED)
+        for session, name in enumerate((FORGED, FORGED * 50, "")):
+            client.open(name, session, READ_RIGHT, "refused")
+        client.send({"type": FORGED})
+        client.closed()
+    for message in ({"type": FORGED}, {"type": "bye\0" + FORGED}, {"type": "attach", "token": FORGED},
+                    {"type": "hello", "versions": [90, 91], "name": FORGED}):
         with scene.intrude() as client:
-            client.send_bytes(data)
-            answer = client.receive()
-            check(answer is None or answer["type"] == "refused", f"{data[:40]}: {answer}")
+            client.send(message)
             client.closed()
+    check_log(scene.target)
 
 
 @attack("a flood of control messages of one client keeps nobody out", rights="")

@@ -4,15 +4,75 @@
 It may ask for what its budget allows, and leave unread what it asked for. Nothing of anybody's memory
 changes through it, and what it does not read holds up nobody.
 """
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+
 import harness
-from scene import attack
-from wire import READ, READ_RIGHT, Data
+from harness import equal, need_root_to_change_user
+from scene import OTHER_USER, attack
+from wire import DONE, NOTIFY, READ, READ_RIGHT, WRITE, Data, Local, as_user, libc, refusal
 
 READER = {"rights": "read"}
+LOCAL_READER = {"rights": "read", "neighbours": True}
+F_ADD_SEALS, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE = 1033, 8, 16
+MADV_REMOVE = 9
+FALLOC_PUNCH = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 
 
 def reader(scene):
     return Data(scene.intrude, scene.open_one, READ_RIGHT)
+
+
+@attack("it opens nothing for writing", **READER)
+def opens_for_writing(scene):
+    with scene.intrude() as client:
+        client.hello()
+        for session, rights in enumerate((2, 3, 0, 4, 7, 0xffffffff), 1):
+            client.open(scene.open_one, session, rights, "refused")
+        for session, segment in enumerate((scene.target.name, "no-such"), 10):
+            client.open(segment, session, READ_RIGHT, "refused")
+
+
+@attack("WRITE and NOTIFY over tcp are refused, and change nothing", **READER)
+def writes(scene):
+    with reader(scene) as each:
+        before = each.read(0, 8192)
+        for kind in (WRITE, NOTIFY):
+            for length in (0, 1, 4096, 524288):
+                answer = each.carry_out(kind, length, 0, b"x" * length)
+                equal(answer[:2], (DONE, -errno.EACCES), f"answer to {kind} of {length} bytes")
+        equal(each.read(0, 8192), before, "the memory")
+
+
+@attack("what a local reader of another user is passed can be changed in no way", **LOCAL_READER)
+def local_writes(scene):
+    need_root_to_change_user()
+
+    def try_all():
+        with Local(scene.open_one) as client:
+            client.hello()
+            with client.share(scene.open_one, rights=READ_RIGHT) as shared:
+                fd, length = shared.segment_fd, len(shared.memory)
+                mapped = libc("mmap", 0, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0,
+                              result=ctypes.c_long)
+                tried = {
+                    "map": refusal(mmap.mmap, fd, length),
+                    "protect": refusal(libc, "mprotect", mapped, length, 3),
+                    "remove": refusal(libc, "madvise", mapped, length, MADV_REMOVE),
+                    "write": refusal(os.pwrite, fd, b"x", 0),
+                    "punch": refusal(libc, "fallocate", fd, FALLOC_PUNCH, 0, length),
+                    "truncate": refusal(os.ftruncate, fd, 0),
+                    "seal": refusal(fcntl.fcntl, fd, F_ADD_SEALS, F_SEAL_WRITE),
+                    "seal the future": refusal(fcntl.fcntl, fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE),
+                    "reopen": refusal(os.open, f"/proc/self/fd/{fd}", os.O_RDWR),
+                    "chmod": refusal(os.fchmod, fd, 0o777),
+                }
+                return [what for what, how in tried.items() if how == "done"]
+
+    equal(as_user(OTHER_USER, try_all), [], "what a reader could do")
 
 
 @attack("a client that asks for much and reads nothing holds up nobody", **READER)

@@ -6,11 +6,16 @@ segments it reaches nothing, and others are served beside it.
 """
 import errno
 import random
+import socket
+import struct
 
 import harness
-from harness import equal
-from scene import SEGMENT_BYTES, attack
-from wire import DONE, READ, WRITE
+from control import framed
+from harness import check, equal
+from scene import SEGMENT_BYTES, attack, memory_within
+from wire import CALL, DONE, NOTIFY, READ, WRITE
+
+RESETS = 200
 
 
 @attack("garbage on a data connection ends it, and touches nothing")
@@ -24,22 +29,78 @@ def garbage(scene):
             each.data.closed()
 
 
-@attack("requests beyond a segment, or for a segment of somebody else, are refused")
+def refused(each, error, kind, length, offset, **changes):
+    body = b"x" * length if kind != READ else b""
+    equal(each.carry_out(kind, length, offset, body, **changes)[:2], (DONE, -error),
+          f"answer to {kind} of {length} bytes at {offset} with {changes}")
+
+
+@attack("requests beyond a segment are refused, up to the last offset that can be said")
 def out_of_range(scene):
-    with scene.data() as one, scene.data() as other:
+    with scene.data() as each:
         last = SEGMENT_BYTES - 4096
-        one.write(last, b"x" * 4096)
-        foreign = {key: other.grant[key] for key in ("handle", "generation")}
-        bad = [(-errno.ERANGE, READ, last + 1, {}), (-errno.ERANGE, READ, (1 << 64) - 4096, {}),
-               (-errno.ERANGE, WRITE, SEGMENT_BYTES, {}), (-errno.EACCES, READ, 0, foreign),
-               (-errno.EACCES, WRITE, 0, foreign),
-               (-errno.EKEYREVOKED, READ, 0, {"generation": one.grant["generation"] + 1}),
-               (-errno.EKEYREVOKED, READ, 0, {"handle": one.grant["handle"] + 1000}),
-               (-errno.EACCES, READ, 0, {"handle": 0xffffffff})]
-        for error, kind, offset, changes in bad:
-            body = b"x" * 4096 if kind == WRITE else b""
-            equal(one.carry_out(kind, 4096, offset, body, **changes)[:2], (DONE, error),
-                  f"answer to {kind} at {offset} with {changes}")
+        each.write(last, b"x" * 4096)
+        for offset in (last + 1, SEGMENT_BYTES, 1 << 31, 1 << 32, (1 << 32) - 4096, 1 << 63,
+                       (1 << 63) - 1, (1 << 64) - SEGMENT_BYTES, (1 << 64) - 4096,
+                       (1 << 64) - 4095, (1 << 64) - 1):
+            for kind in (READ, WRITE, NOTIFY):
+                refused(each, errno.ERANGE, kind, 4096, offset)
+        for offset in (SEGMENT_BYTES + 1, (1 << 64) - 1):
+            refused(each, errno.ERANGE, READ, 0, offset)
+        each.write(last, b"y" * 4096)
+
+
+@attack("requests that are too long, or are none, end their connection")
+def malformed(scene):
+    for kind, length, changes in ((READ, (1 << 19) + 1, {}), (WRITE, 0xffffffff, {}),
+                                  (READ, 0xffffffff, {}), (CALL, 4097, {}), (0, 0, {}), (5, 0, {}),
+                                  (255, 4096, {}), (READ, 8, {"sequence": 1}),
+                                  (READ, 8, {"sequence": 0xffffffff})):
+        with scene.data() as each:
+            each.data.send_bytes(each.head(kind, length, **changes))
+            each.data.closed()
+
+
+@attack("handles of others, old ones and invented ones open nothing")
+def handles(scene):
+    def grant(data):
+        return {key: data.grant[key] for key in ("handle", "generation")}
+
+    with scene.data() as one, scene.data() as other:
+        last = {"handle": 0xffffffff, "generation": 0xffffffff}
+        for kind in (READ, WRITE, NOTIFY, CALL):
+            refused(one, errno.EACCES, kind, 64, 0, **grant(other))
+            for error, changes in (
+                    (errno.EKEYREVOKED, {"generation": one.grant["generation"] + 1}),
+                    (errno.EKEYREVOKED, {"generation": 0}), (errno.EACCES, last),
+                    (errno.EKEYREVOKED, {"handle": one.grant["handle"] + 1000})):
+                refused(one, error, kind, 64, 0, **changes)
+        old = grant(one)
+        one.control.send({"type": "close", "session": 1, "operations": 0, "bytes_read": 0,
+                          "bytes_written": 0})
+        for session in range(2, 20):
+            one.grant = one.control.open(scene.open_one, session)["grant"]
+            check(grant(one) != old, "a grant was given out twice")
+            one.write(0, b"z" * 64)
+            refused(one, errno.EKEYREVOKED, WRITE, 64, 0, **old)
+
+
+@attack(f"{RESETS} connections that are reset in the middle of a message or of a request")
+def resets(scene):
+    with memory_within(scene.target.pid, 4 << 20) as look:
+        for turn in range(RESETS):
+            with scene.data() as each:
+                reset_on_close(each.data.socket, each.control.socket)
+                each.data.send_bytes(each.head(WRITE, 65536) + b"x" * (turn * 300))
+                each.control.send_bytes(framed({"type": "open", "session": 2})[:turn % 40])
+            if turn % 50 == 0:
+                scene.serve_another()
+                look()
+
+
+def reset_on_close(*sockets):
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 if __name__ == "__main__":
