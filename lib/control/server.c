@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,10 @@
 #include "net/tls.h"
 
 #define BACKLOG 1024
+
+/* For the lock of a socket's folder. */
+#define LOCK_TRIES    200
+#define LOCK_PAUSE_US 10000
 
 /* Out of descriptors, or over the rate: look again after this. */
 static const struct timeval accept_pause = {.tv_usec = 100000};
@@ -78,12 +83,39 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
 	event_add(listener->event, NULL);
 }
 
+/*
+ * Whoever binds and listens at a path of a folder does it with the folder locked: else two targets
+ * that start together could each take the other's for what a killed one left. Who may not read the
+ * folder, or finds it locked for long, gets no lock and takes nothing over. @return -1: none
+ */
+static int lock_folder(const char *path)
+{
+	char folder[ADDRESS_TEXT_MAX];
+	int fd;
+
+	strcpy(folder, path);
+	strrchr(folder, '/')[1] = '\0';
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; fd >= 0 && i < LOCK_TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return fd;
+		usleep(LOCK_PAUSE_US);
+	}
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
 /* A socket file that nobody listens on is what a killed target left. */
 static bool is_stale(const struct sockaddr_un *address, socklen_t length)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct stat stat;
 	bool stale;
+	int fd;
 
+	if (lstat(address->sun_path, &stat) < 0 || !S_ISSOCK(stat.st_mode))
+		return false;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return false;
 	stale = connect(fd, (const struct sockaddr *)address, length) < 0 && errno == ECONNREFUSED;
@@ -91,13 +123,13 @@ static bool is_stale(const struct sockaddr_un *address, socklen_t length)
 	return stale;
 }
 
-static int bind_socket(int fd, const struct sockaddr_un *address, socklen_t length)
+static int bind_socket(int fd, const struct sockaddr_un *address, socklen_t length, bool takes_over)
 {
 	const struct sockaddr *generic = (const struct sockaddr *)address;
 
 	if (bind(fd, generic, length) == 0)
 		return 0;
-	if (errno == EADDRINUSE && address->sun_path[0] && is_stale(address, length) &&
+	if (errno == EADDRINUSE && takes_over && is_stale(address, length) &&
 	    unlink(address->sun_path) == 0 && bind(fd, generic, length) == 0)
 		return 0;
 	return -errno;
@@ -116,17 +148,12 @@ static void describe_path(struct listener *listener, const struct sockaddr_un *a
 			 address->sun_path + 1);
 }
 
-static int open_socket(struct listener *listener, const struct sockaddr_un *address,
-		       socklen_t length)
+static int listen_at(struct listener *listener, const struct sockaddr_un *address, socklen_t length,
+		     bool takes_over)
 {
 	mode_t mode = listener->server->options.trust->count ? 0666 : 0600;
-	int rc;
+	int rc = bind_socket(listener->fd, address, length, takes_over);
 
-	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (listener->fd < 0)
-		return fail(-errno, "socket: %s", strerror(errno));
-	describe_path(listener, address, length);
-	rc = bind_socket(listener->fd, address, length);
 	if (rc == -EADDRINUSE)
 		return fail(rc,
 			    "another target already listens at \"%s\": choose another name or "
@@ -140,6 +167,23 @@ static int open_socket(struct listener *listener, const struct sockaddr_un *addr
 	if (listen(listener->fd, BACKLOG) < 0)
 		return fail(-errno, "listen: %s", strerror(errno));
 	return 0;
+}
+
+static int open_socket(struct listener *listener, const struct sockaddr_un *address,
+		       socklen_t length)
+{
+	int lock = -1, rc;
+
+	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (listener->fd < 0)
+		return fail(-errno, "socket: %s", strerror(errno));
+	describe_path(listener, address, length);
+	if (address->sun_path[0])
+		lock = lock_folder(listener->text);
+	rc = listen_at(listener, address, length, lock >= 0);
+	if (lock >= 0)
+		close(lock);
+	return rc;
 }
 
 /* A host name may stand for several addresses: the first is taken. */

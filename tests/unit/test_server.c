@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #define NOBODY      65534
 #define PATIENCE_MS 10000
+#define RACERS      4
 
 static struct trust trust;
 static struct control_thread *control;
@@ -904,6 +906,73 @@ static void test_stale_path(void **state)
 	assert_int_equal(rmdir(directory), 0);
 }
 
+struct racer {
+	pthread_t thread;
+	pthread_barrier_t *start;
+	struct listener *listener;
+	int result;
+};
+
+static void *race(void *arg)
+{
+	struct racer *racer = arg;
+
+	pthread_barrier_wait(racer->start);
+	racer->result = server_listen(server, &address, address_length, &racer->listener);
+	return NULL;
+}
+
+/* Goal: of several targets that take over a path at the same time one has it, and is reached. */
+static void test_race_for_stale_path(void **state)
+{
+	char directory[] = "/tmp/sluice-unit-XXXXXX", path[64];
+	struct racer racers[RACERS];
+	pthread_barrier_t start;
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	snprintf(path, sizeof(path), "%s/socket", directory);
+	assert_int_equal(p2p_path_address(path, &address, &address_length), 0);
+	pthread_barrier_init(&start, NULL, RACERS);
+	for (int round = 0; round < 200; round++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), won = 0;
+
+		assert_int_equal(bind(fd, (struct sockaddr *)&address, address_length), 0);
+		close(fd);
+		for (int i = 0; i < RACERS; i++) {
+			racers[i] = (struct racer){.start = &start};
+			assert_int_equal(pthread_create(&racers[i].thread, NULL, race, &racers[i]),
+					 0);
+		}
+		for (int i = 0; i < RACERS; i++) {
+			pthread_join(racers[i].thread, NULL);
+			won += racers[i].result == 0;
+			assert_true(racers[i].result == 0 || racers[i].result == -EADDRINUSE);
+		}
+		assert_int_equal(won, 1);
+		close(open_session());
+		for (int i = 0; i < RACERS; i++)
+			server_unlisten(server, racers[i].listener);
+	}
+	pthread_barrier_destroy(&start);
+	assert_int_equal(rmdir(directory), 0);
+}
+
+/* Goal: a file that is no socket is nobody's to take over. */
+static void test_path_of_a_file(void **state)
+{
+	char path[] = "/tmp/sluice-unit-XXXXXX";
+	struct listener *on_path;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(p2p_path_address(path, &address, &address_length), 0);
+	assert_int_equal(server_listen(server, &address, address_length, &on_path), -EADDRINUSE);
+	assert_int_equal(unlink(path), 0);
+	close(fd);
+}
+
 /* In a process of another user: 0 refused with EACCES, 1 welcome. */
 static int knock_as_nobody(void)
 {
@@ -984,6 +1053,8 @@ int main(void)
 		with_server(test_dismiss),
 		with_server(test_address_in_use),
 		with_server(test_stale_path),
+		with_server(test_race_for_stale_path),
+		with_server(test_path_of_a_file),
 		with_server(test_foreign_user),
 		with_server(test_many_sessions),
 		with_server(test_sessions_of_one_connection),
