@@ -2,20 +2,20 @@
 #include "common/exit.h"
 
 #include <errno.h>
-#include <stdio.h>
 
 #include <sluice/error.h>
+
+#include "base/log.h"
 
 void exit_explain(int error)
 {
 	const char *cause = slu_last_error();
 
-	fprintf(stderr, "%s: %s\n", program_invocation_short_name,
-		cause[0] ? cause : slu_strerror(error));
+	log_say("%s: %s", program_invocation_short_name, cause[0] ? cause : slu_strerror(error));
 }
 
 int exit_usage(void)
 {
-	fprintf(stderr, "%s: %s\n", program_invocation_short_name, slu_last_error());
+	log_say("%s: %s", program_invocation_short_name, slu_last_error());
 	return EXIT_USAGE;
 }

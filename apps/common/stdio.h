@@ -15,6 +15,12 @@
  */
 void stdio_guard(void);
 
+/**
+ * From now on a reader of stdout that stalls holds nobody up for more than two seconds, and then
+ * not at all until it reads again: what is written meanwhile is lost, and stdio_finish() says so.
+ */
+void stdio_bound(void);
+
 /** Flush stdout; when something written to it was lost, say so on stderr. Last thing in main(). */
 void stdio_finish(void);
 

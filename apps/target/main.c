@@ -18,6 +18,7 @@
 #include "common/interrupt.h"
 #include "common/notify.h"
 #include "common/settings.h"
+#include "common/stdio.h"
 #include "target/announce.h"
 #include "target/config.h"
 #include "target/doctor.h"
@@ -73,6 +74,7 @@ static int serve(struct settings *settings)
 	int rc = interrupt_init();
 
 	interrupt_catch_reload();
+	stdio_bound();
 	if (!rc)
 		rc = serving_open(&serving, config, &settings->grants);
 	if (!rc) {

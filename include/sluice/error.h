@@ -60,7 +60,13 @@ enum slu_log_level {
 	SLU_LOG_DEBUG,
 };
 
-/** @p text is one line without a newline, valid during the call. Any thread may call it. */
+/**
+ * @p text is one line without a newline, valid during the call.
+ *
+ * Called by a thread of the log's own, one line at a time and in order, shortly after it was said.
+ * It may wait: no other thread of Sluice waits for it, and lines that find no room meanwhile are
+ * counted and told of. Where that thread cannot be started (-EAGAIN), closing calls it.
+ */
 typedef void (*slu_log_fn)(void *arg, enum slu_log_level level, const char *text);
 
 /**
@@ -82,7 +88,12 @@ SLU_API const char *slu_last_error(void);
 SLU_API const char *slu_scope_name(enum slu_scope scope);
 
 /**
- * Direct the log. Process-wide; call it before slu_engine_open().
+ * Direct the log. Process-wide; call it before slu_engine_open(), or at any time from any thread
+ * that holds nothing its receivers wait for.
+ *
+ * What was said before goes to the former receiver, which is not called any more after the return:
+ * waits for a call of it that is in progress. The end of the process, and slu_engine_close(), give
+ * the receiver, or the reader of stderr, up to a second to take what was said.
  *
  * @param level  the most talkative level that is let through (default SLU_LOG_WARNING)
  * @param log    receiver, or NULL for lines on stderr

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-int thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg)
+int thread_try(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg)
 {
 	sigset_t all, before;
 	int error;
@@ -16,11 +16,19 @@ int thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), v
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	error = pthread_create(thread, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
-		return fail(-error,
+	if (!error)
+		pthread_setname_np(*thread, name);
+	return -error;
+}
+
+int thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg)
+{
+	int rc = thread_try(thread, name, run, arg);
+
+	if (rc < 0)
+		return fail(rc,
 			    "cannot start thread %s: %s (is a limit of processes or tasks "
 			    "reached? ulimit -u, TasksMax)",
-			    name, strerror(error));
-	pthread_setname_np(*thread, name);
+			    name, strerror(-rc));
 	return 0;
 }

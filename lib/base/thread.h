@@ -16,4 +16,7 @@
  */
 int thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg);
 
+/** The same, for the log itself: says nothing. */
+int thread_try(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg);
+
 #endif

@@ -382,8 +382,8 @@ static bool is_silent_end(int rc)
 static void leave(struct client *client, int rc)
 {
 	if (!is_silent_end(rc))
-		log_error("the connection to %s ends: %s", client->welcome.address,
-			  slu_last_error());
+		log_peer(SLU_LOG_ERROR, "the connection to %s ends: %s", client->welcome.address,
+			 slu_last_error());
 	end(client, rc == -ESHUTDOWN || rc == -EKEYREVOKED ? rc : -ECONNRESET);
 }
 

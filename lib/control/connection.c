@@ -44,14 +44,10 @@ const char *connection_describe(const struct connection *connection, char *text)
 
 void connection_suspect(struct connection *connection)
 {
-	struct server *server = connection->server;
 	char who[CONNECTION_TEXT_MAX];
 
-	if (rate_take(&server->events, EVENTS_PER_SECOND, EVENTS_BURST, clock_monotonic_ns(NULL)))
-		log_warning("security: %s: %s", connection_describe(connection, who),
-			    slu_last_error());
-	else
-		server->events_unsaid++;
+	log_peer(SLU_LOG_WARNING, "security: %s: %s", connection_describe(connection, who),
+		 slu_last_error());
 }
 
 void connection_failed(struct connection *connection)
@@ -368,8 +364,8 @@ static void leave(struct connection *connection, int rc)
 		connection_suspect(connection);
 	else if (rc != -ESHUTDOWN && rc != -ECONNRESET && rc != -EPIPE &&
 		 connection->state == CONNECTION_OPEN)
-		log_warning("%s is disconnected: %s", connection_describe(connection, who),
-			    slu_last_error());
+		log_peer(SLU_LOG_WARNING, "%s is disconnected: %s",
+			 connection_describe(connection, who), slu_last_error());
 	if (connection->state == CONNECTION_CLOSING || rc == -ECONNRESET || rc == -EPIPE)
 		connection_close(connection);
 	else
@@ -491,7 +487,7 @@ void connection_accept(struct listener *listener, int fd, const union address *a
 	make_room(server);
 	connection = create(server, fd);
 	if (!connection) {
-		log_error("a client is refused: out of memory");
+		log_peer(SLU_LOG_ERROR, "a client is refused: out of memory");
 		close(fd);
 		return;
 	}
@@ -508,7 +504,7 @@ void connection_accept(struct listener *listener, int fd, const union address *a
 	}
 	update(connection);
 	if (!connection->reads) {
-		log_error("a client is refused: out of memory");
+		log_peer(SLU_LOG_ERROR, "a client is refused: out of memory");
 		connection_close(connection);
 	}
 }
@@ -574,8 +570,8 @@ static void sweep_connections(struct server *server)
 		next = TAILQ_NEXT(connection, link);
 		connection->budget = server->options.limits.messages_per_second;
 		if (check_silence(connection) < 0) {
-			log_warning("%s is disconnected: %s", connection_describe(connection, who),
-				    slu_last_error());
+			log_peer(SLU_LOG_WARNING, "%s is disconnected: %s",
+				 connection_describe(connection, who), slu_last_error());
 			connection_close(connection);
 		} else if (connection->throttled) {
 			connection->throttled = false;
@@ -588,9 +584,4 @@ void connection_sweep(struct server *server)
 {
 	sweep_strangers(server);
 	sweep_connections(server);
-	if (server->events_unsaid > 0 &&
-	    rate_take(&server->events, EVENTS_PER_SECOND, EVENTS_BURST, clock_monotonic_ns(NULL))) {
-		log_warning("security: %u more events like these", server->events_unsaid);
-		server->events_unsaid = 0;
-	}
 }

@@ -76,9 +76,10 @@ static json_t *describe_transports(const struct connection *connection)
 	length = json_dumpb(transports, NULL, 0, JSON_COMPACT);
 	if (length > 0 && length <= MESSAGE_TRANSPORTS_MAX_BYTES)
 		return transports;
-	log_warning("what a client has to be told of transports takes %zu bytes, %u are allowed: "
-		    "it is told nothing and will not use them; use fewer devices",
-		    length, MESSAGE_TRANSPORTS_MAX_BYTES);
+	log_peer(SLU_LOG_WARNING,
+		 "what a client has to be told of transports takes %zu bytes, %u are allowed: "
+		 "it is told nothing and will not use them; use fewer devices",
+		 length, MESSAGE_TRANSPORTS_MAX_BYTES);
 	json_decref(transports);
 	return NULL;
 }

@@ -70,7 +70,8 @@ static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
 	}
 	if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
 		return;
-	log_warning("no descriptor for a new client: %s; raise it with ulimit -n", strerror(errno));
+	log_peer(SLU_LOG_WARNING, "no descriptor for a new client: %s; raise it with ulimit -n",
+		 strerror(errno));
 	pause_listener(listener);
 }
 

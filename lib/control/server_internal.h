@@ -21,10 +21,8 @@
 #include "net/address.h"
 #include "net/stream.h"
 
-#define SECRET_BYTES      16
-#define CONNECTION_SLOTS  1024u /* of the table by number */
-#define EVENTS_PER_SECOND 10u   /* security events that are logged */
-#define EVENTS_BURST      20u
+#define SECRET_BYTES     16
+#define CONNECTION_SLOTS 1024u /* of the table by number */
 
 enum connection_state {
 	CONNECTION_PEEKED,  /* TCP: does it begin with TLS? */
@@ -91,8 +89,6 @@ struct server {
 	uint32_t stranger_count;
 	uint64_t last_connection;
 	struct rate accepts;
-	struct rate events;
-	uint32_t events_unsaid;
 	struct penalties penalties;
 
 	_Atomic uint32_t session_count;

@@ -260,6 +260,7 @@ int slu_engine_open(const struct slu_engine_options *given, struct slu_engine **
 		atomic_store(&engine_is_open, false);
 		return fail(-ENOMEM, "out of memory");
 	}
+	log_start();
 	pthread_mutex_init(&engine->opening, NULL);
 	pthread_mutex_init(&engine->lock, NULL);
 	rc = start(engine, options);
@@ -343,6 +344,7 @@ void slu_engine_close(struct slu_engine *engine)
 	pthread_mutex_destroy(&engine->opening);
 	free(engine->fake);
 	free(engine);
+	log_flush();
 	atomic_store(&engine_is_open, false);
 }
 

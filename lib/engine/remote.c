@@ -115,8 +115,8 @@ static void on_lost(void *arg, int error)
 {
 	struct slu_remote *remote = arg;
 
-	log_warning("target %s (segment %s) %s", remote->target, remote->name,
-		    describe_loss(error));
+	log_peer(SLU_LOG_WARNING, "target %s (segment %s) %s", remote->target, remote->name,
+		 describe_loss(error));
 	remote_fail(remote, error);
 }
 

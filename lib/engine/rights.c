@@ -28,8 +28,8 @@ static bool has_lost(void *arg, void *access)
 	if (!(client->rights & ~rights))
 		return false;
 	if (client->reason == 0)
-		log_warning("%s loses segment %s: the grants have changed", client->peer.identity,
-			    client->segment->name);
+		log_peer(SLU_LOG_WARNING, "%s loses segment %s: the grants have changed",
+			 client->peer.identity, client->segment->name);
 	client->reason = -EKEYREVOKED;
 	return true;
 }

@@ -248,7 +248,7 @@ static int on_open(void *arg, const struct peer_info *peer, const char *name, ui
 		return fail(-ENOENT, "target %s has no segment \"%.63s\"", engine->name, name);
 	rc = check_rights(segment, peer, rights);
 	if (rc < 0) {
-		log_warning("a client is refused: %s", slu_last_error());
+		log_peer(SLU_LOG_WARNING, "a client is refused: %s", slu_last_error());
 		return rc;
 	}
 	if (!transport)

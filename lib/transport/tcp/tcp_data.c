@@ -391,7 +391,7 @@ static void drive(struct tcp_link *link)
 		int rc = in_use(link->ends[i]) ? drive_end(link->ends[i]) : 0;
 
 		if (rc == -EPROTO)
-			log_error("a data connection ends: %s", slu_last_error());
+			log_peer(SLU_LOG_ERROR, "a data connection ends: %s", slu_last_error());
 		if (rc < 0)
 			tcp_link_fail(link, -ECONNRESET);
 	}

@@ -137,7 +137,7 @@ static void respond_data(struct connection *connection, const char *data, uint32
 
 static int hostile(struct connection *connection, const char *what)
 {
-	log_warning("a data connection is closed: its client sent %s", what);
+	log_peer(SLU_LOG_WARNING, "a data connection is closed: its client sent %s", what);
 	connection->failed = true;
 	return -EPROTO;
 }
@@ -649,7 +649,7 @@ void tcp_server_attach(struct tcp_server *server, const struct stream *stream, u
 	struct stream refused = *stream;
 
 	if (!call.connection || channel_open(&call.connection->channel, stream) < 0) {
-		log_error("a data connection is refused: out of memory");
+		log_peer(SLU_LOG_ERROR, "a data connection is refused: out of memory");
 		free(call.connection);
 		stream_close(&refused);
 		return;
@@ -658,7 +658,7 @@ void tcp_server_attach(struct tcp_server *server, const struct stream *stream, u
 	server->on_poller(server->arg, poller, adopt_on_poller, &call);
 	if (call.result == 0)
 		return;
-	log_error("a data connection is refused: %s", strerror(-call.result));
+	log_peer(SLU_LOG_ERROR, "a data connection is refused: %s", strerror(-call.result));
 	channel_close(&call.connection->channel);
 	free(call.connection);
 }

@@ -54,8 +54,6 @@ struct verbs_cm_server {
 	bool running;
 	pthread_mutex_t lock;
 	struct invitations invitations;
-	uint64_t said_ns; /* when a stranger was last spoken of */
-	uint32_t unsaid;
 };
 
 static int no_librdmacm(int error)
@@ -389,21 +387,6 @@ int verbs_cm_connect(const struct verbs_cm_link *link, const struct verbs_gid *o
 
 /* ---- the target ---- */
 
-/* Under lock. */
-static void suspect(struct verbs_cm_server *server)
-{
-	uint64_t now = clock_monotonic_ns(NULL);
-
-	server->unsaid++;
-	if (now - server->said_ns < NS_PER_SECOND)
-		return;
-	log_warning("security: somebody who was not invited asks by librdmacm for queue pairs "
-		    "(requests: %u)",
-		    server->unsaid);
-	server->said_ns = now;
-	server->unsaid = 0;
-}
-
 /* Under lock. @return 0: connected, the id is taken */
 static int admit(struct verbs_cm_server *server, struct rdma_cm_id *id,
 		 const struct verbs_cm_hello *hello, uint32_t qpn)
@@ -415,7 +398,9 @@ static int admit(struct verbs_cm_server *server, struct rdma_cm_id *id,
 				 &invitation);
 
 	if (rc == -EACCES)
-		suspect(server);
+		log_peer(
+			SLU_LOG_WARNING,
+			"security: somebody who was not invited asks by librdmacm for queue pairs");
 	if (rc < 0)
 		return rc;
 	cm = (struct verbs_cm *)invitation;
@@ -423,7 +408,8 @@ static int admit(struct verbs_cm_server *server, struct rdma_cm_id *id,
 		return -ENODEV;
 	rc = connect_queue(id, cm->device, &cm->connection, cm->queues[hello->queue]);
 	if (rc < 0) {
-		log_warning("a client's queue pair is not connected: %s", slu_last_error());
+		log_peer(SLU_LOG_WARNING, "a client's queue pair is not connected: %s",
+			 slu_last_error());
 		return rc;
 	}
 	param = parameters(&cm->connection, cm->queues[hello->queue]);

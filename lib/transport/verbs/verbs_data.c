@@ -270,7 +270,7 @@ int verbs_link_receive_all(struct verbs_link *link)
 
 static void strange(struct verbs_link *link, const char *what)
 {
-	log_error("an RDMA link ends: the target sent %s", what);
+	log_peer(SLU_LOG_ERROR, "an RDMA link ends: the target sent %s", what);
 	fail_link(link, -EPROTO);
 }
 

@@ -35,9 +35,10 @@ static void say_broken(const struct verbs_path *path)
 {
 	const struct verbs_link *link = path->link;
 
-	log_warning("an RDMA link to target %s has ended: %s (vendor error 0x%x); another is asked "
-		    "for",
-		    path->path.remote->target, ibv_wc_status_str(link->why), link->vendor_error);
+	log_peer(SLU_LOG_WARNING,
+		 "an RDMA link to target %s has ended: %s (vendor error 0x%x); another is asked "
+		 "for",
+		 path->path.remote->target, ibv_wc_status_str(link->why), link->vendor_error);
 }
 
 static bool is_alive(const struct verbs_path *path)
@@ -59,17 +60,18 @@ static bool try_to_mend(struct verbs_repair *repair, struct verbs_path *path)
 	if (!is_alive(path))
 		return true;
 	if (path->losses >= VERBS_LOSSES_MAX) {
-		log_error("RDMA to target %s does not get through: %u links in a row have carried "
-			  "nothing (see sluice-initiator doctor)",
-			  path->path.remote->target, path->losses);
+		log_peer(SLU_LOG_ERROR,
+			 "RDMA to target %s does not get through: %u links in a row have carried "
+			 "nothing (see sluice-initiator doctor)",
+			 path->path.remote->target, path->losses);
 		remote_fail(path->path.remote, -ECONNRESET);
 		return true;
 	}
 	rc = verbs_join(repair->host, path, until, &path->fresh, &path->fresh_base,
 			&path->fresh_keys);
 	if (rc < 0) {
-		log_warning("no new RDMA link to target %s yet: %s", path->path.remote->target,
-			    slu_last_error());
+		log_peer(SLU_LOG_WARNING, "no new RDMA link to target %s yet: %s",
+			 path->path.remote->target, slu_last_error());
 		return false;
 	}
 	verbs_path_describe(repair->host, path, path->fresh);

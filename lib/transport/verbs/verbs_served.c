@@ -306,7 +306,7 @@ static void on_call(struct verbs_service *service, struct served_link *link, uin
 
 static void hostile(struct served_link *link, const char *what)
 {
-	log_warning("an RDMA link is closed: its client sent %s", what);
+	log_peer(SLU_LOG_WARNING, "an RDMA link is closed: its client sent %s", what);
 	link->expelled = true;
 	fail_link(link);
 }
