@@ -2,16 +2,26 @@
 """The refused one tries to prove who he is, and fails: a wrong key, an identity that nobody knows, a
 certificate of another authority.
 
-He may make the target carry out handshakes that fail. He learns nothing of segments or clients.
+He may make the target carry out handshakes that fail, and say so in its log at a rate of its own. He
+learns nothing of segments or clients.
 """
 import contextlib
+import os
 import re
+import signal
 import ssl
+import subprocess
+import tempfile
+import time
 
 import harness
-from control import PSK, Refused, context, s_client
-from harness import check, equal
-from scene import attack, check_log
+from control import PSK, Refused, context, psk_file, s_client
+from harness import case, check, equal, eventually
+from scene import Neighbour, attack, check_log
+from wire import Keyed
+
+REFUSALS = 2000
+LINES_PER_SECOND = 2  # that may be said of them, after the first ten
 
 
 @attack("a wrong key, an unknown identity and a foreign certificate are let in nowhere")
@@ -88,6 +98,89 @@ def odd_identities(scene):
         text = s_client(scene.address, identity, PSK, scene.source)
         check(re.search(r"alert|error|closed", text, re.IGNORECASE), f"{identity!r}: {text}")
     check_log(scene.target)
+
+
+def lines_about(target, pattern):
+    """What the target has said of it so far: lines, and events that these lines account for."""
+    target.read(0)
+    found = [line for line in target.texts["err"].splitlines() if re.search(pattern, line)]
+    counts = [re.search(r"\(and (\d+) more like this\)", line) for line in found]
+    return len(found), len(found) + sum(int(count.group(1)) for count in counts if count)
+
+
+@attack("a flood of refusals is few lines in the log, which account for each of them", rights="")
+def log_flood(scene):
+    pattern = "no right|not granted|refused"
+    lines, events = lines_about(scene.target, pattern)
+    begun = time.monotonic()
+    with scene.intrude() as client:
+        client.hello()
+        for session in range(REFUSALS):
+            client.open(scene.open_one, session, 1, "refused")
+    eventually(lambda: lines_about(scene.target, pattern)[1] >= events + REFUSALS,
+               lambda: f"{lines_about(scene.target, pattern)} account for {REFUSALS} refusals")
+    took = time.monotonic() - begun
+    said = lines_about(scene.target, pattern)[0] - lines
+    check(said <= 10 + LINES_PER_SECOND * (took + 1), f"{said} lines in {took:.1f} s")
+
+
+class Unread:
+    """A target whose standard output and error nobody reads once it is ready: the pipes are full."""
+
+    def __init__(self, folder):
+        self.segment = harness.unique("unread")
+        reader, self.writer = os.pipe()
+        self.pipes = [reader]
+        self.process = subprocess.Popen(
+            [harness.TARGET, "--segment", f"{self.segment}=4M", "--listen", "127.0.0.1:0", "--psk",
+             psk_file(folder, guest=PSK)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=self.writer)
+        text = b""
+        while b"ready: " not in text:
+            part = os.read(self.process.stdout.fileno(), 65536)
+            check(part, "the target has ended")
+            text += part
+        self.address = ("127.0.0.1", int(re.search(rb"listen=127\.0\.0\.1:(\d+)", text).group(1)))
+        fill(self.writer)
+        with open(f"/proc/{self.process.pid}/fd/1", "wb", buffering=0) as stdout:
+            fill(stdout.fileno())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        for fd in (*self.pipes, self.writer):
+            os.close(fd)
+
+
+def fill(pipe):
+    """By a way of its own: whether a write waits is a property of the way, not of the pipe."""
+    way = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(way, b"x" * 4096)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(way, b"x")
+    os.close(way)
+
+
+@case("a target whose log nobody reads goes on serving, reloads, and ends when it is told to")
+def log_stalls():
+    with tempfile.TemporaryDirectory() as folder, Unread(folder) as target:
+        for _ in range(50):
+            # A message that is none: one line of the log each, if it is not kept to a rate.
+            with contextlib.suppress(Refused), Keyed(target.address, "guest", PSK) as client:
+                client.send_bytes(b"\0\0\0\0")
+                client.receive()
+        target.process.send_signal(signal.SIGHUP)
+        with Neighbour(target.address, target.segment) as neighbour:
+            neighbour.is_served()
+        target.process.send_signal(signal.SIGTERM)
+        equal(target.process.wait(harness.HANG_SECONDS), 0, "exit code")
 
 
 if __name__ == "__main__":
