@@ -81,6 +81,8 @@ const struct option_spec config_specs[] = {
 	 "measurements; the report gives the median and the spread"},
 	{NULL, "sweep", 0, OPTION_BOOL, FIELD(sweep), "false",
 	 .help = "measure sizes from 64 B to 16 MiB, each four times the last, in place of --size"},
+	{NULL, "fill", 0, OPTION_BOOL, FIELD(fill), "false",
+	 .help = "write data to what read will read before the clock runs; mix always does"},
 	{NULL, "integrity_check", 0, OPTION_BOOL, FIELD(integrity_check), "false",
 	 .help = "compare the data: every batch of mix and read, what write wrote, and at the end "
 		 "the whole segment"},
@@ -174,6 +176,15 @@ static int check_load(const struct config *config)
 	return 0;
 }
 
+static int check_fill(const struct config *config)
+{
+	if (config->fill && config->workload != WORKLOAD_READ)
+		return fail(-EINVAL,
+			    "--fill goes with --workload read: mix writes what it reads before the "
+			    "clock runs, and write reads nothing. Leave it out");
+	return 0;
+}
+
 static int check_cores(const struct config *config)
 {
 	int cores[THREADS_MAX];
@@ -226,6 +237,8 @@ static int check(struct config *config)
 	if (!rc)
 		rc = check_load(config);
 	if (!rc)
+		rc = check_fill(config);
+	if (!rc)
 		rc = check_cores(config);
 	if (rc)
 		return rc;
@@ -269,7 +282,7 @@ const char *config_access_name(const struct config *config)
 
 uint32_t config_rights(const struct config *config)
 {
-	if (config->integrity_check || config->workload == WORKLOAD_MIX)
+	if (config->integrity_check || config->fill || config->workload == WORKLOAD_MIX)
 		return SLU_RIGHT_READ | SLU_RIGHT_WRITE;
 	return config->workload == WORKLOAD_READ ? SLU_RIGHT_READ : SLU_RIGHT_WRITE;
 }

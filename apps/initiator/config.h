@@ -66,6 +66,7 @@ struct config {
 	double rate; /* requests per second of all threads; 0 = as fast as they complete */
 	uint64_t seed;
 	uint64_t deadline_ms; /* 0 = the queue's default */
+	bool fill;            /* what is read is written first */
 	bool integrity_check;
 
 	bool shmfs;
@@ -107,6 +108,14 @@ int config_check_doctor(void *config, const struct options *options);
 /** "read", "write", "mix"; "sequential", "random". */
 const char *config_workload_name(const struct config *config);
 const char *config_access_name(const struct config *config);
+
+/** Is the segment written before the clock runs, with what READs will find? */
+static inline bool config_fills(const struct config *config)
+{
+	if (config->workload == WORKLOAD_READ)
+		return config->fill || config->integrity_check;
+	return config->workload == WORKLOAD_MIX && !config->integrity_check;
+}
 
 /** Rights on the remote segment that the workload needs: SLU_RIGHT_READ, SLU_RIGHT_WRITE. */
 uint32_t config_rights(const struct config *config);

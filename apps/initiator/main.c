@@ -158,13 +158,13 @@ static int publish(struct report *report)
 /* A target that grants no WRITE cannot be given the data that would be compared. */
 static int explain_connect(const struct config *config, int error)
 {
-	bool wants_write_to_check = config->integrity_check && config->workload == WORKLOAD_READ;
+	bool fills = (config->integrity_check || config->fill) && config->workload == WORKLOAD_READ;
 
-	if (error == -EACCES && wants_write_to_check) {
+	if (error == -EACCES && fills) {
 		fail(error,
-		     "--integrity_check compares with data that this run wrote before, and the "
-		     "target does not let us write: leave it out, or start the target without "
-		     "--read-only");
+		     "%s has this run write what it will read, and the target does not let us "
+		     "write: leave it out, or start the target without --read-only",
+		     config->integrity_check ? "--integrity_check" : "--fill");
 		return exit_usage();
 	}
 	exit_explain(error);

@@ -6,7 +6,8 @@
 #include "base/log.h"
 
 #define ALIGNMENT    UINT64_C(64)
-#define CHECK_WINDOW (UINT64_C(1) << 20) /* least, so that checking goes in large pieces */
+#define WHOLE_WINDOW (UINT64_C(1) << 20) /* least, so that all of a segment goes in large pieces   \
+					  */
 
 static int fail_over_segment(const struct plan *plan)
 {
@@ -34,7 +35,8 @@ static void reduce_depth(const struct config *config, struct plan *plan)
 
 static int set_window(const struct config *config, struct plan *plan)
 {
-	uint64_t least = config->integrity_check ? CHECK_WINDOW : ALIGNMENT;
+	bool whole = config->integrity_check || config_fills(config);
+	uint64_t least = whole ? WHOLE_WINDOW : ALIGNMENT;
 	uint64_t all;
 
 	if (__builtin_mul_overflow(plan->size, (uint64_t)plan->batch * plan->depth,

@@ -42,14 +42,14 @@ static uint64_t p99_so_far(const struct worker *workers, uint32_t count)
 }
 
 void progress_measuring(struct progress *progress, const struct worker *workers, uint32_t count,
-			double elapsed_seconds)
+			double elapsed_seconds, double moving_seconds)
 {
 	const struct config *config = progress->config;
 	char rate[UNIT_TEXT], p99[UNIT_TEXT], text[160];
 
 	if (!config->progress)
 		return;
-	unit_format_bytes(bytes_so_far(workers, count) / elapsed_seconds,
+	unit_format_bytes(moving_seconds > 0 ? bytes_so_far(workers, count) / moving_seconds : 0,
 			  (enum unit)config->report_unit, (int)config->report_precision, rate);
 	unit_format_duration(p99_so_far(workers, count), p99);
 	snprintf(text, sizeof(text), "measuring %.0f of %.0f s: %s/s, p99 of an operation %s",

@@ -22,9 +22,9 @@ struct progress {
 /** Show @p text; nothing without --progress. */
 void progress_say(struct progress *progress, const char *text);
 
-/** Show how far a measurement is that began @p elapsed_seconds ago. */
+/** Show how far a measurement is that began @p elapsed_seconds ago and moved in @p moving_seconds. */
 void progress_measuring(struct progress *progress, const struct worker *workers, uint32_t count,
-			double elapsed_seconds);
+			double elapsed_seconds, double moving_seconds);
 
 /** Take the line away, before something else is printed. */
 void progress_clear(struct progress *progress);

@@ -101,6 +101,24 @@ uint64_t report_verified_bytes(const struct report *report)
 	return bytes;
 }
 
+uint64_t report_pages_looked_at(const struct report *report)
+{
+	uint64_t pages = 0;
+
+	for (uint32_t i = 0; i < report->rows_count; i++)
+		pages += report->rows[i]->pages_looked_at;
+	return pages;
+}
+
+uint64_t report_pages_of_zeros(const struct report *report)
+{
+	uint64_t pages = 0;
+
+	for (uint32_t i = 0; i < report->rows_count; i++)
+		pages += report->rows[i]->pages_of_zeros;
+	return pages;
+}
+
 const struct row *report_mismatch(const struct report *report)
 {
 	for (uint32_t i = 0; i < report->rows_count; i++)
@@ -239,17 +257,20 @@ static void print_throughput(const struct report *report, const struct row *row)
 {
 	const struct config *config = report->config;
 	const struct measurement *run = &row->runs[row->median];
-	double seconds = run->seconds > 0 ? run->seconds : 1;
 	char rate[UNIT_TEXT], count[UNIT_TEXT];
 
 	unit_format_bytes(measurement_bytes_per_second(run), (enum unit)config->report_unit,
 			  (int)config->report_precision, rate);
-	unit_format_count((double)run->operations / seconds, count);
+	unit_format_count(measurement_operations_per_second(run), count);
 	printf(LABEL "%s/s", "throughput", rate);
 	if (row->runs_count > 1)
 		printf("   (median of %u runs, spread %.1f %%)", row->runs_count,
 		       100 * row->spread);
 	printf("\n" LABEL "%s operations/s\n", "", count);
+	if (run->moving_seconds < run->seconds)
+		printf(LABEL "of moving alone: %.2f of %.2f s; the others were for filling and "
+			     "comparing\n",
+		       "", run->moving_seconds, run->seconds);
 }
 
 static void print_latency_row(const char *name, const struct histogram *histogram)
@@ -318,8 +339,7 @@ static void print_sweep(const struct report *report)
 		option_format_size(row->plan.size, size);
 		unit_format_bytes(measurement_bytes_per_second(run), (enum unit)config->report_unit,
 				  (int)config->report_precision, rate);
-		unit_format_count(run->seconds > 0 ? (double)run->operations / run->seconds : 0,
-				  text);
+		unit_format_count(measurement_operations_per_second(run), text);
 		printf("%12s%8u%14s/s%10s", size, row->plan.batch, rate, text);
 		for (size_t p = 0; p < sizeof(shown) / sizeof(shown[0]); p++) {
 			unit_format_duration(histogram_percentile(&row->operation_ns, shown[p]),
@@ -329,6 +349,24 @@ static void print_sweep(const struct report *report)
 		putchar('\n');
 	}
 	puts("  latencies are of an operation\n");
+}
+
+/* Zeros are what a segment that nobody has written to holds, and they move faster than data. */
+static void print_content(const struct report *report)
+{
+	uint64_t pages = report_pages_looked_at(report), zeros = report_pages_of_zeros(report);
+
+	if (!pages)
+		printf(LABEL "data that cannot be shortened, no two pages of a buffer alike\n",
+		       "content");
+	else if (zeros)
+		printf(LABEL "ZEROS: %" PRIu64 " of the last %" PRIu64
+			     " pages read; data may be slower: --fill writes some first\n",
+		       "content", zeros, pages);
+	else
+		printf(LABEL "as found in the segment; none of the last %" PRIu64
+			     " pages read was zeros\n",
+		       "content", pages);
 }
 
 static void print_errors(const struct report *report)
@@ -358,9 +396,7 @@ static void print_verified(const struct report *report)
 	else if (!report->config->integrity_check)
 		printf(LABEL "not checked; --integrity_check compares the data\n", "verified");
 	else if (report_verified(report))
-		printf(LABEL "yes: %.2f GiB compared, all equal; the figures include filling and "
-			     "comparing\n",
-		       "verified", gib);
+		printf(LABEL "yes: %.2f GiB compared, all equal\n", "verified", gib);
 	else
 		printf(LABEL "NO: the check did not come to its end; %.2f GiB were compared, all "
 			     "equal\n",
@@ -384,6 +420,7 @@ void report_print(const struct report *report)
 		print_cpu(best);
 		print_moved(best);
 	}
+	print_content(report);
 	print_errors(report);
 	print_verified(report);
 }

@@ -61,6 +61,10 @@ uint64_t report_errors(const struct report *report);
 uint64_t report_errors_of(const struct report *report, uint32_t number);
 uint64_t report_verified_bytes(const struct report *report);
 
+/** What was read and by nobody of this run written: pages looked at, and how many were zeros. */
+uint64_t report_pages_looked_at(const struct report *report);
+uint64_t report_pages_of_zeros(const struct report *report);
+
 /** The row that met wrong data, or NULL. */
 const struct row *report_mismatch(const struct report *report);
 

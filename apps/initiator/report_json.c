@@ -46,11 +46,10 @@ static double total_cpu(const struct measurement *run)
 /* Throughput and CPU: of one run, and of a row by its median run. */
 static void set_figures(json_t *object, const struct measurement *run)
 {
-	double operations = run->seconds > 0 ? (double)run->operations / run->seconds : 0;
-
 	set(object, "throughput_bytes_per_second", json_real(measurement_bytes_per_second(run)));
-	set(object, "operations_per_second", json_real(operations));
+	set(object, "operations_per_second", json_real(measurement_operations_per_second(run)));
 	set(object, "duration_seconds", json_real(run->seconds));
+	set(object, "moving_seconds", json_real(run->moving_seconds));
 	set(object, "operations", integer(run->operations));
 	set(object, "batches", integer(run->batches));
 	set(object, "bytes_read", integer(run->bytes_read));
@@ -102,6 +101,15 @@ static json_t *errors_json(const struct report *report)
 			set(errors, report_errno_name(e), integer(count));
 	}
 	return errors;
+}
+
+static json_t *content_json(const struct report *report)
+{
+	uint64_t pages = report_pages_looked_at(report);
+
+	return json_pack("{s:b, s:I, s:I}", "filled", pages == 0, "pages_looked_at",
+			 (json_int_t)pages, "pages_of_zeros",
+			 (json_int_t)report_pages_of_zeros(report));
 }
 
 static json_t *mismatch_json(const struct report *report)
@@ -230,6 +238,7 @@ static json_t *config_json(const struct config *config)
 	    config->rate > 0 ? json_real(config->rate) : json_null());
 	set(object, "deadline_ms", integer(config->deadline_ms));
 	set(object, "seed", integer(config->seed));
+	set(object, "fill", json_boolean(config->fill));
 	set(object, "integrity_check", json_boolean(config->integrity_check));
 	set(object, "shmfs", json_boolean(config->shmfs));
 	return object;
@@ -266,7 +275,7 @@ static json_t *report_json(const struct report *report)
 	const struct row *last = report->rows[report->rows_count - 1];
 	json_t *object = json_object();
 
-	set(object, "schema", json_string("sluice-report/1"));
+	set(object, "schema", json_string("sluice-report/2"));
 	set(object, "version", json_string(slu_version()));
 	set(object, "command_line", command_line_json(report));
 	set(object, "config", config_json(report->config));
@@ -274,6 +283,7 @@ static json_t *report_json(const struct report *report)
 	set_row(object, report->rows[report->best]);
 	if (report->config->sweep)
 		set(object, "sweep", sweep_json(report));
+	set(object, "content", content_json(report));
 	set(object, "errors_total", integer(report_errors(report)));
 	set(object, "errors", errors_json(report));
 	set(object, "verified", json_boolean(report_verified(report)));

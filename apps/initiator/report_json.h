@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The report as JSON, schema "sluice-report/1"; docs/report.md describes every key.
+ * The report as JSON, schema "sluice-report/2"; docs/report.md describes every key.
  */
 #ifndef INITIATOR_REPORT_JSON_H
 #define INITIATOR_REPORT_JSON_H

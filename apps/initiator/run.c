@@ -14,7 +14,12 @@ double measurement_bytes_per_second(const struct measurement *run)
 {
 	double bytes = (double)(run->bytes_read + run->bytes_written);
 
-	return run->seconds > 0 ? bytes / run->seconds : 0;
+	return run->moving_seconds > 0 ? bytes / run->moving_seconds : 0;
+}
+
+double measurement_operations_per_second(const struct measurement *run)
+{
+	return run->moving_seconds > 0 ? (double)run->operations / run->moving_seconds : 0;
 }
 
 double measurement_cpu_per_gib(const struct measurement *run, double cpu_seconds)
@@ -60,13 +65,20 @@ static uint64_t load_end(const struct setup *setup)
 	return atomic_load_explicit(&setup->load.end_ns, memory_order_relaxed);
 }
 
+/* Of @seconds that have been measured. */
+static double moving_seconds(const struct setup *setup, double seconds)
+{
+	return load_in_rounds(&setup->load) ? (double)setup->load.meeting.moving_ns / 1e9 : seconds;
+}
+
 static void show_progress(const struct setup *setup, struct progress *progress)
 {
 	uint64_t now = timer_now();
+	double seconds = (double)(now - setup->load.begin_ns) / 1e9;
 
 	if (now > setup->load.begin_ns + PROGRESS_INTERVAL_NS / 2)
-		progress_measuring(progress, setup->workers, setup->workers_count,
-				   (double)(now - setup->load.begin_ns) / 1e9);
+		progress_measuring(progress, setup->workers, setup->workers_count, seconds,
+				   moving_seconds(setup, seconds));
 }
 
 /* Sleep until @until_ns, the end of the measurement or a signal, which moves the end to now. */
@@ -105,6 +117,7 @@ static void set_times(struct setup *setup)
 	setup->load.begin_ns = setup->load.start_ns + (uint64_t)(config->warmup * 1e9);
 	atomic_store(&setup->load.end_ns,
 		     setup->load.begin_ns + (uint64_t)(config->duration * 1e9));
+	atomic_store(&setup->load.meeting.moving_ns, 0);
 }
 
 static void measure(struct setup *setup, struct measurement *run, struct progress *progress)
@@ -125,6 +138,7 @@ static void measure(struct setup *setup, struct measurement *run, struct progres
 	end = load_end(setup);
 	sum_counters(setup, run);
 	run->seconds = end > setup->load.begin_ns ? (double)(end - setup->load.begin_ns) / 1e9 : 0;
+	run->moving_seconds = moving_seconds(setup, run->seconds);
 	set_cpu(run, &before, &after);
 }
 
@@ -181,12 +195,17 @@ static void measure_and_verify(struct setup *setup, struct row *row, struct prog
 	const struct config *config = setup->load.config;
 	bool check = config->integrity_check;
 	bool reads = config->workload == WORKLOAD_READ;
+	bool fills = config_fills(config);
 	bool well = true;
 
 	new_generation(setup);
-	if (check && reads)
+	if (fills && (check || !setup->filled))
 		well = step(setup, progress, "writing what will be read", verify_write_all);
-	well = well && measure_all(setup, row, progress);
+	setup->filled = fills;
+	well = well && step(setup, progress, "filling local memory", verify_fill_window) &&
+	       measure_all(setup, row, progress);
+	if (reads && !fills)
+		threads_run(&setup->threads, verify_look);
 	if (!check || !well)
 		return;
 	if (config->workload == WORKLOAD_WRITE)
@@ -234,6 +253,8 @@ static void collect(const struct setup *setup, struct row *row)
 		row->submitted += worker->submitted;
 		row->finished += worker->finished;
 		row->verified_bytes += worker->verified_bytes;
+		row->pages_looked_at += worker->pages_looked_at;
+		row->pages_of_zeros += worker->pages_of_zeros;
 		if (worker->mismatch.found &&
 		    (!row->mismatch.found || worker->mismatch.offset < row->mismatch.offset))
 			row->mismatch = worker->mismatch;

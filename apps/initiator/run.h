@@ -18,6 +18,7 @@
 /** One measurement: what was finished within the measured time. */
 struct measurement {
 	double seconds;
+	double moving_seconds; /* of these, without filling and comparing */
 	uint64_t operations;
 	uint64_t batches;
 	uint64_t bytes_read;
@@ -39,12 +40,16 @@ struct row {
 	uint64_t submitted;                  /* operations of batches, warming up included */
 	uint64_t finished;                   /* of these, well or badly */
 	uint64_t verified_bytes;
+	uint64_t pages_looked_at;            /* of what was read last; 0: this run wrote it */
+	uint64_t pages_of_zeros;
 	bool verified;                       /* everything was checked and was as it should be */
 	struct mismatch mismatch;            /* the one at the lowest offset */
 	bool interrupted;
 };
 
+/** While bytes moved: filling and comparing do not count. */
 double measurement_bytes_per_second(const struct measurement *run);
+double measurement_operations_per_second(const struct measurement *run);
 
 /** CPU seconds per GiB moved; below 0 when nothing was moved or @p cpu_seconds is. */
 double measurement_cpu_per_gib(const struct measurement *run, double cpu_seconds);

@@ -21,6 +21,7 @@ struct setup {
 	struct slu_region *region;
 	struct slu_segment *segment; /* of --local_segment */
 	struct load load;
+	bool filled; /* the segment: it holds data of this run */
 	struct worker *workers;
 	uint32_t workers_count;
 	struct threads threads;

@@ -10,6 +10,7 @@
 
 #define PIECE   UINT64_C(262144) /* bytes of one operation */
 #define LOOK_US UINT64_C(100000)
+#define PAGE    UINT64_C(4096)
 
 static int submit_piece(struct worker *worker, uint8_t opcode, uint64_t offset, uint64_t done,
 			uint64_t length)
@@ -121,6 +122,33 @@ static void for_share(struct worker *worker, uint32_t index,
 		length = left < plan->window_bytes ? left : plan->window_bytes;
 		move(worker, &pattern, offset, length);
 		offset += length;
+	}
+}
+
+/* By where it lies in the region, and of generation 0, which no pattern that is compared has. */
+void verify_fill_window(struct worker *worker)
+{
+	struct pattern pattern = {.seed = worker->load->config->seed};
+
+	pattern_fill(&pattern, worker->local_offset, worker->memory,
+		     worker->load->plan.window_bytes);
+}
+
+static bool is_zeros(const uint8_t *memory, uint64_t length)
+{
+	return memory[0] == 0 && !memcmp(memory, memory + 1, length - 1);
+}
+
+void verify_look(struct worker *worker)
+{
+	const struct plan *plan = &worker->load->plan;
+	uint64_t bytes = plan->size * plan->batch * plan->depth;
+	uint64_t length;
+
+	for (uint64_t at = 0; at < bytes; at += length) {
+		length = bytes - at < PAGE ? bytes - at : PAGE;
+		worker->pages_looked_at++;
+		worker->pages_of_zeros += is_zeros(worker->memory + at, length);
 	}
 }
 

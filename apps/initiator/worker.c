@@ -43,6 +43,7 @@ int worker_prepare(struct worker *worker)
 	memset(worker->errors, 0, sizeof(worker->errors));
 	worker->submitted = worker->finished = 0;
 	worker->verified_bytes = 0;
+	worker->pages_looked_at = worker->pages_of_zeros = 0;
 	worker->batches_begun = 0;
 	access_init(&worker->access, plan_slice(plan, worker->index), plan->size,
 		    plan->slice_blocks, config->access == ACCESS_RANDOM, config->seed);
@@ -118,6 +119,28 @@ static bool is_open_loop(const struct worker *worker)
 	return worker->load->config->rate > 0 && !worker->ending;
 }
 
+static struct slot *idle_slot(const struct worker *worker, uint32_t i)
+{
+	uint32_t depth = worker->load->plan.depth;
+	uint32_t at = worker->idle_head + i;
+
+	return &worker->slots[worker->idle[at < depth ? at : at - depth]];
+}
+
+static void finish(struct worker *worker, struct slot *slot)
+{
+	if (slot->done)
+		batch_finish(worker, slot);
+	slot->done = false;
+}
+
+static void build(struct worker *worker, struct slot *slot)
+{
+	finish(worker, slot);
+	if (!slot->built)
+		batch_build(worker, slot);
+}
+
 /*
  * Submit the batch of the idle slot that waited longest.
  *
@@ -125,16 +148,17 @@ static bool is_open_loop(const struct worker *worker)
  */
 static int submit_next(struct worker *worker)
 {
-	struct slot *slot = &worker->slots[worker->idle[worker->idle_head]];
+	struct slot *slot = idle_slot(worker, 0);
 	bool open_loop = is_open_loop(worker);
 	int rc;
 
-	if (!slot->built) {
+	if (!slot->begun) {
 		if (open_loop && due_ns(worker) > timer_now())
 			return 0;
-		batch_build(worker, slot);
+		build(worker, slot);
 		worker->now_ns = timer_now();
 		slot->started_ns = open_loop ? due_ns(worker) : worker->now_ns;
+		slot->begun = true;
 		worker->due_count++;
 	}
 	rc = batch_submit(worker, slot);
@@ -152,8 +176,8 @@ static void slot_finished(struct worker *worker, struct slot *slot, uint64_t now
 		histogram_record(&worker->batch_ns, now - slot->started_ns, 1);
 		histogram_add(&worker->counters.batches, 1);
 	}
-	batch_finish(worker, slot);
-	slot->built = false;
+	slot->built = slot->begun = false;
+	slot->done = true;
 	put_idle(worker, (uint32_t)(slot - worker->slots));
 }
 
@@ -256,8 +280,9 @@ static void reap(struct worker *worker)
 static void submit_last(struct worker *worker)
 {
 	for (uint32_t n = worker->idle_count; n > 0 && !worker->broken; n--) {
-		struct slot *slot = &worker->slots[worker->idle[worker->idle_head]];
+		struct slot *slot = idle_slot(worker, 0);
 
+		finish(worker, slot);
 		if (slot->read_back || slot->built) {
 			if (!submit_next(worker))
 				return;
@@ -268,16 +293,88 @@ static void submit_last(struct worker *worker)
 	}
 }
 
-void worker_measure(struct worker *worker)
+/* Wait for all workers; the last one does @what first. */
+static void meet(struct worker *worker, void (*what)(struct load *load))
 {
-	worker->ending = false;
-	worker->due_count = 0;
-	worker->now_ns = timer_now();
+	struct meeting *meeting = &worker->load->meeting;
+	uint32_t number = atomic_load_explicit(&meeting->number, memory_order_relaxed);
+
+	if (atomic_fetch_add_explicit(&meeting->arrived, 1, memory_order_acq_rel) + 1 ==
+	    worker->load->plan.threads) {
+		what(worker->load);
+		atomic_store_explicit(&meeting->arrived, 0, memory_order_relaxed);
+		/* Pairs with the acquire below: what was written here is seen by all. */
+		atomic_store_explicit(&meeting->number, number + 1, memory_order_release);
+	}
+	while (atomic_load_explicit(&meeting->number, memory_order_acquire) == number)
+		sched_yield();
+}
+
+static void begin_moving(struct load *load)
+{
+	load->meeting.began_ns = timer_now();
+	load->meeting.over =
+		load->meeting.began_ns >= atomic_load_explicit(&load->end_ns, memory_order_relaxed);
+}
+
+/* Time counts as completions do: from begin_ns to end_ns. */
+static void end_moving(struct load *load)
+{
+	uint64_t end =
+		least(timer_now(), atomic_load_explicit(&load->end_ns, memory_order_relaxed));
+	uint64_t begin = load->meeting.began_ns;
+
+	if (begin < load->begin_ns)
+		begin = load->begin_ns;
+	if (end > begin)
+		atomic_fetch_add_explicit(&load->meeting.moving_ns, end - begin,
+					  memory_order_relaxed);
+}
+
+/* Move what every slot holds, once. */
+static void move_window(struct worker *worker)
+{
+	uint32_t left = worker->load->plan.depth;
+
+	do {
+		while (left && worker->idle_count && submit_next(worker))
+			left--;
+		reap(worker);
+	} while (worker->outstanding || (left && !worker->broken));
+}
+
+/* Who fails ends the measurement, and moves nothing more until all have noticed. */
+static void measure_in_rounds(struct worker *worker)
+{
+	for (;;) {
+		for (uint32_t i = 0; i < worker->idle_count; i++)
+			build(worker, idle_slot(worker, i));
+		meet(worker, begin_moving);
+		if (worker->load->meeting.over)
+			return;
+		move_window(worker);
+		meet(worker, end_moving);
+	}
+}
+
+static void measure_freely(struct worker *worker)
+{
 	while (!worker->broken && worker->now_ns < end_ns(worker)) {
 		while (worker->idle_count && submit_next(worker))
 			;
 		reap(worker);
 	}
+}
+
+void worker_measure(struct worker *worker)
+{
+	worker->ending = false;
+	worker->due_count = 0;
+	worker->now_ns = timer_now();
+	if (load_in_rounds(worker->load))
+		measure_in_rounds(worker);
+	else
+		measure_freely(worker);
 	worker->ending = true;
 	for (submit_last(worker); worker->outstanding; submit_last(worker))
 		reap(worker);

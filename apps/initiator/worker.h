@@ -22,7 +22,19 @@
 
 #define ERRNO_MAX 160 /* numbers that errors are told apart by; larger ones count as this one */
 
-/** What all workers share. Constant during a step, but for end_ns. */
+/**
+ * Where all workers meet in a checked measurement: they fill and compare together, with nothing in
+ * flight, and then move together, so that the time of moving alone can be told.
+ */
+struct meeting {
+	_Atomic uint32_t arrived;
+	_Atomic uint32_t number;    /* of the meeting; who sees it change may go on */
+	bool over;                  /* the following are written by who arrives last */
+	uint64_t began_ns;          /* when they last began to move */
+	_Atomic uint64_t moving_ns; /* within the measured time, so far */
+};
+
+/** What all workers share. Constant during a step, but for end_ns and the meeting. */
 struct load {
 	const struct config *config;
 	struct plan plan;
@@ -32,6 +44,7 @@ struct load {
 	uint64_t start_ns;         /* when the first operation is due */
 	uint64_t begin_ns;         /* the measured time, in timer_now() */
 	_Atomic uint64_t end_ns;   /* may be moved forward: by a signal, by a worker that fails */
+	_Alignas(64) struct meeting meeting;
 };
 
 /** One batch, idle or in flight. */
@@ -43,6 +56,8 @@ struct slot {
 	uint32_t completed;
 	uint32_t failed;
 	bool built;          /* its operations are what is to be submitted next */
+	bool begun;          /* and started_ns is set */
+	bool done;           /* all of it has completed, and batch_finish() has not been called */
 	bool read_back;      /* its WRITE is done, the READ that checks it comes next */
 	uint8_t opcode;
 };
@@ -92,6 +107,8 @@ struct worker {
 	uint64_t finished;  /* of these, well or badly */
 	uint64_t errors[ERRNO_MAX + 1];
 	uint64_t verified_bytes;
+	uint64_t pages_looked_at; /* of what was read last, see verify_look() */
+	uint64_t pages_of_zeros;
 	struct mismatch mismatch;
 };
 
@@ -104,6 +121,15 @@ int worker_prepare(struct worker *worker);
 
 /** Give back what worker_prepare() took; accepts a worker that was never prepared. */
 void worker_reset(struct worker *worker);
+
+/**
+ * Is filling and comparing kept apart from moving? Not in an open loop: there requests are due
+ * while others are filled.
+ */
+static inline bool load_in_rounds(const struct load *load)
+{
+	return load->config->integrity_check && !(load->config->rate > 0);
+}
 
 /** A step: submit and reap from now to load->end_ns, then let everything finish. */
 void worker_measure(struct worker *worker);

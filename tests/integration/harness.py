@@ -8,6 +8,7 @@ reaches; nothing depends on how fast the machine is.
 """
 import itertools
 import json
+import mmap
 import os
 import re
 import resource
@@ -284,6 +285,17 @@ def memory_kib(pid):
     """Private memory of a process: what the segments hold is not in it."""
     with open(f"/proc/{pid}/status") as file:
         return int(re.search(r"RssAnon:\s+(\d+) kB", file.read()).group(1))
+
+
+def memory_of(target, length):
+    """The memory of a target's segment of that length, read-only, as the kernel has it."""
+    folder = f"/proc/{target.pid}/fd"
+    for fd in os.listdir(folder):
+        path = os.path.join(folder, fd)
+        if os.readlink(path).startswith("/memfd:") and os.stat(path).st_size == length:
+            with open(path, "rb") as file:
+                return mmap.mmap(file.fileno(), length, prot=mmap.PROT_READ)
+    raise Failure(f"no memfd of {length} bytes\n{target}")
 
 
 def abstract_sockets():

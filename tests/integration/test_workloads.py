@@ -7,10 +7,12 @@ import re
 import signal
 import sys
 import tempfile
+import zlib
 
 import harness
 from harness import Target, case, check, equal, initiator, report_of
 
+PAGE = 4096
 LATENCIES = ("p50", "p90", "p99", "p99_9", "p99_99", "max")
 
 
@@ -50,6 +52,87 @@ def unchecked():
             check("not checked" in result.out, "does not say it", result)
             check((report["bytes_read"] > 0) == (workload != "write"), "bytes_read", result)
             check((report["bytes_written"] > 0) == (workload != "read"), "bytes_written", result)
+
+
+def pages_of(target, length):
+    with harness.memory_of(target, length) as memory:
+        return [memory[at:at + PAGE] for at in range(0, length, PAGE)]
+
+
+def written_all(target, length, *flags):
+    """Run until every page of the segment has been written, which one run does but on a machine
+    that stands still; give back the pages and the last report."""
+    for _ in range(20):
+        report = report_of("--remote_segment", target.name, *flags)
+        pages = pages_of(target, length)
+        if bytes(PAGE) not in pages:
+            break
+    return pages, report
+
+
+@case("what write leaves behind cannot be shortened: no zeros, a window of different pages")
+def written_content():
+    length = 8 << 20
+    for threads, depth, size in ((1, 2, 64), (1, 2, 4096), (2, 2, 65536), (4, 1, 65536)):
+        what = f"{threads} threads, {size} bytes"
+        with Target(size=length) as target:
+            pages, report = written_all(target, length, "--workload", "write", "--threads", threads,
+                                        "--depth", depth, "--size", size, "--duration", 0.5)
+            equal(report["content"], {"filled": True, "pages_looked_at": 0, "pages_of_zeros": 0},
+                  what)
+            window = size * 16 * depth * threads
+            check(bytes(PAGE) not in pages, f"{what}: pages of zeros")
+            different = len(set(pages))
+            check(different >= window // PAGE, f"{what}: {different} different pages")
+            sample = b"".join(pages)[:window // threads]
+            check(len(zlib.compress(sample)) >= len(sample), f"{what}: it can be compressed")
+
+
+@case("read says that it found zeros, and does not write; with --fill it writes first")
+def read_content():
+    length = 8 << 20
+    with Target(size=length) as target:
+        for flags in ((), ("--size", 100, "--batch", 3)):
+            report = report_of("--remote_segment", target.name, *flags)
+            content = report["content"]
+            check(not content["filled"] and content["pages_looked_at"] > 0, f"content {content}")
+            equal(content["pages_of_zeros"], content["pages_looked_at"], "pages of zeros")
+            check("ZEROS" in report["result"].out, "does not say it", report["result"])
+        equal(set(pages_of(target, length)), {bytes(PAGE)}, "read has written")
+        report = report_of("--remote_segment", target.name, "--fill")
+        equal(report["content"]["filled"], True, "filled", report["result"])
+        equal(len(set(pages_of(target, length))), length // PAGE, "different pages")
+        content = report_of("--remote_segment", target.name)["content"]
+        equal((content["filled"], content["pages_of_zeros"]), (False, 0), "found data")
+
+
+@case("mix fills what it will read; --fill needs the right to write, and goes with read")
+def fill_rights():
+    with Target(size="8M") as target:
+        report = report_of("--remote_segment", target.name, "--workload", "mix", "--duration", 0.01)
+        equal(report["content"]["filled"], True, "filled", report["result"])
+        check(bytes(PAGE) not in pages_of(target, 8 << 20), "pages of zeros")
+        result = initiator("--remote_segment", target.name, "--workload", "write", "--fill")
+        equal(result.code, 2, "exit code", result)
+        check("--fill goes with --workload read" in result.err, "does not say it", result)
+    with Target("--read-only") as target:
+        result = initiator("--remote_segment", target.name, "--fill")
+        equal(result.code, 2, "exit code", result)
+        check("--fill has this run write" in result.err, "does not say why", result)
+
+
+@case("a checked run tells the rate of moving, and apart from it the time of the check")
+def checked_apart():
+    with Target() as target:
+        for workload, pollers in itertools.product(("read", "write", "mix"), (0, 1)):
+            report = report_of("--remote_segment", target.name, "--workload", workload,
+                               "--pollers", pollers, "--integrity_check")
+            check(0 < report["moving_seconds"] < report["duration_seconds"], "moving_seconds",
+                  report["result"])
+            check("of moving alone" in report["result"].out, "does not say it", report["result"])
+        for flags in ((), ("--integrity_check", "--rate", "2k", "--batch", 1)):
+            report = report_of("--remote_segment", target.name, *flags)
+            equal(report["moving_seconds"], report["duration_seconds"], f"{flags}: moving_seconds")
 
 
 @case("odd sizes, tiny ones and those that fill the segment exactly are verified")
@@ -110,7 +193,7 @@ def json_keys():
         report = report_of("--remote_segment", target.name, "--workload", "mix",
                            "--integrity_check", "--repeat", 3)
         result = report["result"]
-        equal(report["schema"], "sluice-report/1", "schema")
+        equal(report["schema"], "sluice-report/2", "schema")
         equal(report["transport"], "shm", "transport")
         for key in ("latency_operation_ns", "latency_batch_ns"):
             figures = [report[key][name] for name in LATENCIES]
@@ -122,9 +205,9 @@ def json_keys():
         check(abs(report["throughput_spread"] - (rates[2] - rates[0]) / rates[1]) < 1e-6, "spread")
         moved = report["bytes_read"] + report["bytes_written"]
         equal(moved, report["operations"] * report["size_bytes"], "bytes and operations")
-        rate = moved / report["duration_seconds"]
+        rate = moved / report["moving_seconds"]
         check(abs(rate / report["throughput_bytes_per_second"] - 1) < 1e-6, "throughput")
-        check(abs(report["operations"] / report["duration_seconds"]
+        check(abs(report["operations"] / report["moving_seconds"]
                   / report["operations_per_second"] - 1) < 1e-6, "operations_per_second")
         cpu = [report["cpu_seconds_per_gib" + who] for who in ("_initiator", "_target", "")]
         check(abs(cpu[0] + cpu[1] - cpu[2]) < 1e-9, f"CPU seconds {cpu}", result)
@@ -150,7 +233,7 @@ def json_keys():
 def json_to_stdout():
     with Target() as target:
         result = initiator("--remote_segment", target.name, "--json", "-")
-        equal(json.loads(result.out)["schema"], "sluice-report/1", "schema", result)
+        equal(json.loads(result.out)["schema"], "sluice-report/2", "schema", result)
 
 
 @case("shareable, exported and ordinary local memory is what the report says")
