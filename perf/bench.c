@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "initiator/pattern.h"
 
 #define HUGE_PAGE (2 * MIB)
+#define SEED      1
 
 void die(const char *format, ...)
 {
@@ -202,6 +204,11 @@ void *memory_map(uint64_t length, bool huge)
 		die("%llu MiB on %s pages: %s", (unsigned long long)(length / MIB),
 		    huge ? "2 MiB" : "ordinary", strerror(errno));
 	return memory;
+}
+
+void memory_fill(void *memory, uint64_t length, uint64_t which)
+{
+	pattern_fill(&(struct pattern){.seed = SEED, .generation = which}, 0, memory, length);
 }
 
 void memory_unmap(void *memory, uint64_t length)

@@ -82,8 +82,14 @@ double median(double *values, size_t count);
 /** The value below which @p fraction (0..1) of the sorted values lie. */
 double percentile(double *values, size_t count, double fraction);
 
-/** Zeroed, touched memory: on 2 MiB pages or on ordinary ones. Dies when there is none. */
+/** Touched memory, to be filled: on 2 MiB pages or on ordinary ones. Dies when there is none. */
 void *memory_map(uint64_t length, bool huge);
+
+/**
+ * Fill @p memory with what no processor, hypervisor or wire can shorten: zeros, or pages that are
+ * alike, would flatter whoever moves them. No two pages are alike, nor those of two @p which.
+ */
+void memory_fill(void *memory, uint64_t length, uint64_t which);
 
 void memory_unmap(void *memory, uint64_t length);
 

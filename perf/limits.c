@@ -99,7 +99,8 @@ static void run_copies(const struct bench *bench, bool huge)
 				  .from = memory_map(GIB, huge),
 				  .to = memory_map(GIB, huge)};
 
-	memset(buffers.from, 1, GIB);
+	memory_fill(buffers.from, GIB, 0);
+	memory_fill(buffers.to, GIB, 1);
 	for (unsigned threads = 1; threads <= 2; threads++) {
 		buffers.order = cursor_permutation((uint32_t)(GIB / (4 * KIB) / threads), SEED);
 		for (size_t i = 0; i < sizeof(copy_cases) / sizeof(copy_cases[0]); i++)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define VERIFY_DATA 2 /* unlike what the ends of a pair hold */
+
 static void fill_ops(struct load *load)
 {
 	for (uint32_t i = 0; i < load->options.batch; i++) {
@@ -116,8 +118,7 @@ void load_verify(struct load *load, const struct rig_pair *pair)
 	for (uint32_t i = 0; i < load->options.batch; i++) {
 		uint64_t offset = load->ops[i].local_offset;
 
-		memset(to + offset, 0, load->options.length);
-		memset(from + offset, (int)(i + 1), load->options.length);
+		memory_fill(to + offset, load->options.length, VERIFY_DATA);
 	}
 	submit(load);
 	load_finish(load);

@@ -100,10 +100,10 @@ static void *echo_run(void *arg)
 	return NULL;
 }
 
+static char message[MESSAGE_MAX]; /* of the caller */
+
 static void trip(void *arg)
 {
-	static char message[MESSAGE_MAX];
-
 	send_message(arg, message);
 	receive_message(arg, message);
 }
@@ -112,6 +112,7 @@ static void *call_run(void *arg)
 {
 	struct player *player = arg;
 
+	memory_fill(message, sizeof(message), 0);
 	player->p50_ns = samples_p50_ns(player->bench->slice_ns, 1, trip, player);
 	return NULL;
 }

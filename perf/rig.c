@@ -13,6 +13,12 @@
 #define PSK_BYTES      32
 #define PSK_PATH_BYTES 32
 
+/* What the two ends are filled with. */
+enum {
+	LOCAL_DATA,
+	REMOTE_DATA,
+};
+
 static const uint64_t lengths[RIG_MEMORIES] = {
 	[RIG_CACHED] = 4 * MIB,
 	[RIG_STREAMING] = GIB,
@@ -83,6 +89,8 @@ static void open_pair(struct rig *rig, struct rig_pair *pair, const struct targe
 		die("%s", slu_last_error());
 	pair->local = slu_region_addr(pair->region);
 	pair->mapped = target_map(&rig->target, segment);
+	memory_fill(pair->local, pair->length, LOCAL_DATA);
+	memory_fill(pair->mapped, pair->length, REMOTE_DATA);
 	pair->page_bytes = info.page_bytes;
 	say_page_size(info.page_bytes);
 }

@@ -55,6 +55,7 @@ static void player_open(struct player *player)
 	    slu_segment_export(player->engine, player->own, player->op.region,
 			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &player->segment) != 0)
 		die("%s", slu_last_error());
+	memory_fill(slu_region_addr(player->op.region), 2 * MIB, 0);
 	meet(player);
 	if (slu_remote_open(player->engine, player->other, &remote, &player->op.remote) != 0 ||
 	    slu_queue_open(player->engine, &queue, &player->queue) != 0)

@@ -80,7 +80,7 @@ static void side_open(struct side_ucx *side, uint64_t length)
 	check(ucp_mem_query(side->memory, &attr), "ucp_mem_query");
 	side->buffer = attr.address;
 	side->length = length;
-	memset(side->buffer, 1, length);
+	memory_fill(side->buffer, length, getpid());
 }
 
 static void side_close(struct side_ucx *side)

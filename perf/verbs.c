@@ -62,6 +62,7 @@ static void open_engine(struct player *player, char name[NAME_BYTES])
 	    slu_segment_export(player->engine, segment, player->op.region,
 			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &player->segment) != 0)
 		die("%s", slu_last_error());
+	memory_fill(slu_region_addr(player->op.region), REGION_BYTES, 0);
 	snprintf(name, NAME_BYTES, "%s@%s", segment, info.listen);
 }
 
@@ -145,6 +146,7 @@ static void run(struct player *player, uint32_t bytes, unsigned trips)
 	player->op.local_offset = SOURCE_OFFSET;
 	memory = slu_region_addr(player->op.region);
 	player->arrives = (_Atomic unsigned char *)memory + bytes - 1;
+	*player->arrives = 0; /* the first to come is 1 */
 	player->leaves = (_Atomic unsigned char *)memory + SOURCE_OFFSET + bytes - 1;
 	connect_to(player, other);
 	meet(player, own, other);

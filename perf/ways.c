@@ -257,6 +257,8 @@ double ways_rate(const struct bench *bench, const struct way *way, uint64_t bloc
 	sending.sender.block = memory_map(block_bytes, false);
 	receiver.fd = loopback.ends[1];
 	receiver.block = memory_map(block_bytes, false);
+	memory_fill((void *)sending.sender.block, block_bytes, 0);
+	memory_fill(receiver.block, block_bytes, 1);
 	if (way->open)
 		way->open(&sending.sender);
 	thread = core_thread_start(bench, bench->cores[1], receiver_run, &receiver);

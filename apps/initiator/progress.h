@@ -22,7 +22,7 @@ struct progress {
 /** Show @p text; nothing without --progress. */
 void progress_say(struct progress *progress, const char *text);
 
-/** Show how far a measurement is that began @p elapsed_seconds ago and moved in @p moving_seconds. */
+/** Show how far a measurement is that began @p elapsed_seconds ago, for @p moving_seconds moved. */
 void progress_measuring(struct progress *progress, const struct worker *workers, uint32_t count,
 			double elapsed_seconds, double moving_seconds);
 

@@ -19,6 +19,7 @@ TIMEOUT_S = 120
 TRIES = 3
 KIB = 1024
 MB_OF_PERFTEST = 2 ** 20
+WORKLOADS = {"write": ("--workload", "write"), "read": ("--workload", "read", "--fill")}
 IN_FLIGHT = 128  # the depth that perftest has when none is named
 
 
@@ -127,7 +128,7 @@ def bandwidth_row(verb, queue_pairs):
     plural = "s" if queue_pairs > 1 else ""
     return Row(
         f"{verb} 64K, {queue_pairs} queue pair{plural}", "MB/s", 1.0,
-        lambda guest: guest.sluice("--workload", verb, "--size", "64K", "--batch", "16", "--depth",
+        lambda guest: guest.sluice(*WORKLOADS[verb], "--size", "64K", "--batch", "16", "--depth",
                                    str(depth), "--rdma-queue-pairs", str(queue_pairs))
         ["throughput_bytes_per_second"] / 1e6,
         {f"ib_{verb}_bw -q {queue_pairs}": lambda guest: guest.perftest(
