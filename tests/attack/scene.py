@@ -122,13 +122,17 @@ class Scene:
         grown = harness.memory_kib(self.target.pid) - self.memory_kib
         check(grown < GROWTH_KIB or harness.SANITIZED, f"memory grew by {grown} KiB", self.target)
         self.serve_another()
+        self.client_was_served()
+        self.target.stop()
+
+    def client_was_served(self):
+        """Ends the well-behaved client, of whose operations none must have failed."""
         self.client.signal(signal.SIGINT)
         result = self.client.finish()
         with open(self.report) as file:
             report = json.load(file)
         check(report["operations"] > 0, "the well-behaved client did nothing", result)
         equal((report["errors_total"], report["mismatch"]), (0, None), "its errors", result)
-        self.target.stop()
 
     def serve_another(self):
         with self.neighbour() as neighbour:
@@ -195,12 +199,18 @@ def check_log(process):
             check(not odd and not line.startswith("FORGED"), f"in the log: {line!r}")
 
 
+@contextlib.contextmanager
+def scene_of(**options):
+    with tempfile.TemporaryDirectory() as folder, Scene(folder, **options) as scene:
+        yield scene
+
+
 def attack(goal, **scene):
     """A case that besets a target twice: the second time its memory must not grow any more."""
     def add(function):
         @case(goal)
         def beset():
-            with tempfile.TemporaryDirectory() as folder, Scene(folder, **scene) as set_up:
+            with scene_of(**scene) as set_up:
                 function(set_up)
                 set_up.warmed_up()
                 set_up.source = "127.0.1.2"

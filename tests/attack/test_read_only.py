@@ -4,17 +4,25 @@
 It may ask for what its budget allows, and leave unread what it asked for. Nothing of anybody's memory
 changes through it, and what it does not read holds up nobody.
 """
+import contextlib
 import ctypes
 import errno
 import fcntl
+import itertools
 import mmap
 import os
+import re
+import resource
+import threading
 
 import harness
-from harness import equal, need_root_to_change_user
-from scene import OTHER_USER, attack
+from control import Refused, framed
+from harness import case, check, equal, need_root_to_change_user
+from scene import OTHER_USER, attack, scene_of
 from wire import DONE, NOTIFY, READ, READ_RIGHT, WRITE, Data, Local, as_user, libc, refusal
 
+SESSIONS = 5000
+CLIENTS = 8
 READER = {"rights": "read"}
 LOCAL_READER = {"rights": "read", "neighbours": True}
 F_ADD_SEALS, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE = 1033, 8, 16
@@ -83,6 +91,43 @@ def never_reads(scene):
             if not each.data.send_bytes(each.head(READ, 65536)):
                 break
         scene.serve_another()
+
+
+def limit_memory(pid, more):
+    """Let a process take so much more memory, and no further."""
+    with open(f"/proc/{pid}/status") as file:
+        taken = 1024 * int(re.search(r"VmData:\s+(\d+) kB", file.read()).group(1))
+    resource.prlimit(pid, resource.RLIMIT_DATA, (taken + more, resource.RLIM_INFINITY))
+
+
+@case("where memory is limited the target turns clients away, and goes on serving")
+def memory_limit():
+    if harness.SANITIZED:
+        raise harness.Skip("AddressSanitizer's own memory cannot be limited so")
+    turned_away = 0
+    with scene_of(**READER) as scene, contextlib.ExitStack() as stack:
+        opens = many_opens(scene.open_one)
+        limit_memory(scene.target.pid, 4 << 20)
+        for _ in range(CLIENTS):
+            with contextlib.suppress(Refused, harness.Failure):
+                client = stack.enter_context(scene.intrude())
+                client.hello()
+                sender = threading.Thread(target=client.send_bytes, args=(opens,))
+                sender.start()
+                answers = itertools.takewhile(bool, (client.receive() for _ in range(SESSIONS)))
+                turned_away += sum(each["type"] == "opened" for each in answers) < SESSIONS
+                sender.join()
+        check(turned_away > 0, "there was memory for all")
+        stack.close()
+        limit_memory(scene.target.pid, 1 << 30)
+        scene.serve_another()
+        scene.client_was_served()
+
+
+def many_opens(segment):
+    return b"".join(framed({"type": "open", "session": session, "segment": segment,
+                            "rights": READ_RIGHT, "transports": ["tcp"]})
+                    for session in range(SESSIONS))
 
 
 if __name__ == "__main__":
