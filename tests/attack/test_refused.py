@@ -15,8 +15,8 @@ import tempfile
 import time
 
 import harness
-from control import PSK, Refused, context, psk_file, s_client
-from harness import case, check, equal, eventually
+from control import PSK, Control, Refused, context, psk_file, s_client
+from harness import Target, case, check, equal, eventually
 from scene import Neighbour, attack, check_log
 from wire import Keyed
 
@@ -181,6 +181,39 @@ def log_stalls():
             neighbour.is_served()
         target.process.send_signal(signal.SIGTERM)
         equal(target.process.wait(harness.HANG_SECONDS), 0, "exit code")
+
+
+def stderr_to(where, before=":"):
+    """What runs a target with its standard error at a place that only it sees."""
+    return ["sh", "-c", f'{before} && exec "$@" 2>>{where}', "sh"]
+
+
+def serves_without_log(prefix):
+    with tempfile.TemporaryDirectory() as folder:
+        keys = psk_file(folder, guest=PSK)
+        with Target("-v", "--listen", "127.0.0.1:0", "--psk", keys, prefix=prefix) as target:
+            port = int(target.wait_for(r"^ready: .* listen=127\.0\.0\.1:(\d+)$").group(1))
+            for _ in range(100):
+                with Control(("127.0.0.1", port)) as client:
+                    client.send_bytes(b"\x16\x03\x01" + b"x" * 100)
+                    client.closed()
+            target.signal(signal.SIGHUP)
+            with Neighbour(("127.0.0.1", port), target.name) as neighbour:
+                neighbour.is_served()
+            target.stop()
+
+
+@case("a target whose log takes nothing any more goes on serving")
+def log_takes_nothing():
+    serves_without_log(stderr_to("/dev/full"))
+
+
+@case("a target whose log fills its disk goes on serving")
+def log_disk_full():
+    if os.geteuid() != 0:
+        raise harness.Skip("only root can mount a small disk")
+    mount = "mount -t tmpfs -o size=4k log /mnt && head -c 4000 /dev/zero >/mnt/log"
+    serves_without_log(["unshare", "--mount", *stderr_to("/mnt/log", mount)])
 
 
 if __name__ == "__main__":
