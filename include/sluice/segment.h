@@ -178,15 +178,16 @@ SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment
 SLU_API int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n);
 
 /**
- * The segment's eventfd, for an event loop: readable after slu_segment_arm() when a notification or
- * a request came. Owned by the segment, and non-blocking: a read may find nothing.
+ * A descriptor for an event loop: ready for reading (poll, epoll) after slu_segment_arm() when a
+ * notification or a request came. It is never read. Owned by the segment.
  */
-SLU_API int slu_segment_eventfd(struct slu_segment *segment);
+SLU_API int slu_segment_fd(struct slu_segment *segment);
 
 /**
- * Ask for one wake-up on the eventfd. Read the eventfd after it fired, poll and receive until there
- * is nothing, then arm again. A wake-up may come for nothing. While SLU_MESSAGES_MAX requests are
- * open, further ones do not count: receive again after answering. Thread: the one that polls.
+ * Ask for one wake-up on slu_segment_fd(), and clear the one before. After it has come, poll and
+ * receive until there is nothing, then arm again. A wake-up may come for nothing. While
+ * SLU_MESSAGES_MAX requests are open, further ones do not count: receive again after answering.
+ * Thread: the one that polls.
  *
  * @return 0 armed; 1 something is there already, not armed; -EPERM the process was forbidden
  *         membarrier(2) after the engine was opened: only polling is left

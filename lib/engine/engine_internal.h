@@ -124,6 +124,8 @@ struct slu_segment {
 	struct listener *listener;
 	LIST_ENTRY(slu_segment) link;
 
+	struct wake_set *wake; /* what the owner sleeps on; control thread and owner */
+
 	/* Control thread; the numbers are read by anyone. */
 	LIST_HEAD(, segment_client) clients;
 	_Atomic uint32_t present;

@@ -5,7 +5,7 @@
  * engine fill.
  *
  * Hot, on the application's polling thread; slu_segment_arm() is the one call that enters the
- * kernel.
+ * kernel, and waits there for nobody.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -312,9 +312,9 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 
 /* ---- being woken ---- */
 
-int slu_segment_eventfd(struct slu_segment *segment)
+int slu_segment_fd(struct slu_segment *segment)
 {
-	return segment->export.eventfd;
+	return wake_set_fd(segment->wake);
 }
 
 static void set_armed(struct slu_segment *segment, const struct client_set *set, bool armed)
@@ -350,10 +350,12 @@ static bool anything_pending(const struct slu_segment *segment, const struct cli
  */
 int slu_segment_arm(struct slu_segment *segment)
 {
-	const struct client_set *set = begin_polling(segment);
+	const struct client_set *set;
 	bool pending;
 	int rc;
 
+	wake_set_clear(segment->wake);
+	set = begin_polling(segment);
 	set_armed(segment, set, true);
 	barrier_heavy();
 	rc = barrier_heavy_shared();

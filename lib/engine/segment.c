@@ -5,7 +5,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -49,6 +48,7 @@ static void client_destroy(struct segment_client *client)
 	if (client->inbox) {
 		client_set_update(segment); /* it must not be read any more */
 		segment->sharing--;
+		wake_set_put(segment->wake, client->peer.connection);
 	}
 	withdraw_from(client, client->reason ? client->reason : -ESHUTDOWN);
 	if (client->linger)
@@ -80,14 +80,22 @@ static int publish_to(struct segment_client *client, json_t *grant, int fds[TRAN
 {
 	const struct transport_memory *memory = client->transport->memory;
 	const struct export *export = &client->segment->export;
+	struct wake_set *wake = client->segment->wake;
+	int wake_fd, count;
 
 	*close_mask = 0;
 	if (memory->grant)
 		return memory->grant(&client->segment->engine->env, export, client->rights,
 				     client->number, client->peer.connection, grant,
 				     &client->granted);
-	return memory->publish(export, client->rights, client->number, grant, fds, close_mask,
-			       &client->inbox);
+	wake_fd = wake_set_get(wake, client->peer.connection);
+	if (wake_fd < 0)
+		return wake_fd;
+	count = memory->publish(export, client->rights, client->number, wake_fd, grant, fds,
+				close_mask, &client->inbox);
+	if (count < 0)
+		wake_set_put(wake, client->peer.connection);
+	return count;
 }
 
 int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
@@ -377,8 +385,7 @@ static void segment_destroy(struct slu_segment *segment)
 {
 	inbox_destroy(segment->inbox);
 	requests_destroy(segment->requests);
-	if (segment->export.eventfd >= 0)
-		close(segment->export.eventfd);
+	wake_set_destroy(segment->wake);
 	client_set_free(segment);
 	free(segment);
 }
@@ -437,18 +444,17 @@ static int publish(struct slu_segment *segment)
 static int prepare_polling(struct slu_segment *segment)
 {
 	uint32_t pollers = segment->engine->poller_threads;
-	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int rc;
+	int rc = wake_set_create(&segment->wake);
 
-	segment->export.eventfd = fd;
-	if (fd < 0)
-		return fail(-errno, "eventfd: %s", strerror(errno));
+	if (rc < 0)
+		return rc;
 	segment->requests = requests_create();
 	if (!segment->requests)
 		return fail(-ENOMEM, "out of memory");
 	rc = client_set_reserve(segment, 1);
 	if (rc == 0 && pollers > 0)
-		rc = inbox_create(2 * pollers, fd, &segment->inbox); /* tcp's lanes, verbs' */
+		rc = inbox_create(2 * pollers, wake_set_eventfd(segment->wake),
+				  &segment->inbox); /* tcp's lanes, verbs' */
 	segment->export.inbox = segment->inbox;
 	return rc;
 }

@@ -46,14 +46,20 @@ void client_area_unmap(struct client_area *area)
 		munmap(area, CLIENT_AREA_BYTES);
 }
 
-struct client_inbox *client_inbox_create(struct client_area *area, uint32_t client)
+/* What a client has that may not notify: no lanes. */
+static struct notify_ring no_notifications;
+
+struct client_inbox *client_inbox_create(struct client_area *area, uint32_t client, uint32_t rights,
+					 int wake_fd)
 {
 	struct client_inbox *inbox = calloc(1, sizeof(*inbox));
 
 	if (!inbox)
 		return NULL;
 	inbox->area = area;
-	inbox->notifications.ring = &area->notifications;
+	inbox->wake_fd = wake_fd;
+	inbox->notifications.ring =
+		rights & SLU_RIGHT_WRITE ? &area->notifications : &no_notifications;
 	inbox->notifications.client = client;
 	inbox->calls.box = &area->calls;
 	return inbox;
@@ -63,6 +69,7 @@ void client_inbox_destroy(struct client_inbox *inbox)
 {
 	if (!inbox)
 		return;
+	guard_remove(inbox->guard);
 	client_area_unmap(inbox->area);
 	free(inbox);
 }
@@ -70,5 +77,5 @@ void client_inbox_destroy(struct client_inbox *inbox)
 void client_wake_owner(const struct client_waker *waker)
 {
 	if (atomic_exchange(&waker->area->armed, 0))
-		eventfd_write(waker->eventfd, 1);
+		wake_ring(waker->wake_fd);
 }

@@ -7,23 +7,21 @@
  * used.
  *
  * Waking: the owner sets armed and looks once more; a client that has stored something reads armed,
- * and whoever takes it back to 0 writes the owner's eventfd. The barriers between the store and the
+ * and whoever takes it back to 0 wakes the owner (wake.h). The barriers between the store and the
  * load of each (barrier_light_shared() here, barrier_heavy_shared() in slu_segment_arm()) see to it
  * that one sees the other.
  *
- * The eventfd is the target's own and shared with its clients. A client in bad faith can write it
- * for nothing, or read it and so take a wake-up away; a target in bad faith could, after we have
- * looked, make it block its writers. Either is a process of our user, of root or of a user that was
- * let in by name, and could do worse.
+ * To notify takes the right to write, on every transport: the owner looks at no notifications of a
+ * client without it, whatever stands in its area.
  */
 #ifndef TRANSPORT_CLIENT_AREA_H
 #define TRANSPORT_CLIENT_AREA_H
 
-#include <sys/eventfd.h>
-
 #include "base/barrier.h"
+#include "memory/guard.h"
 #include "transport/mailbox.h"
 #include "transport/notify_ring.h"
+#include "transport/wake.h"
 
 struct client_area {
 	_Alignas(64) _Atomic uint32_t armed; /* owner sets, client clears */
@@ -42,12 +40,14 @@ struct client_inbox {
 	struct client_area *area;
 	struct notify_inbox notifications;
 	struct mailbox_receiver calls;
+	int wake_fd;         /* by which the client wakes the owner; not owned */
+	struct guard *guard; /* of the area; NULL in memory that nobody else has */
 };
 
 /** A poller's way to wake the owner. */
 struct client_waker {
 	struct client_area *area;
-	int eventfd; /* not owned */
+	int wake_fd; /* not owned */
 	bool fence;  /* the owner's heavy barrier does not reach us */
 };
 
@@ -61,7 +61,8 @@ int client_area_create_private(struct client_area **area);
 void client_area_unmap(struct client_area *area);
 
 /** @return NULL: out of memory; @p area is then still the caller's */
-struct client_inbox *client_inbox_create(struct client_area *area, uint32_t client);
+struct client_inbox *client_inbox_create(struct client_area *area, uint32_t client, uint32_t rights,
+					 int wake_fd);
 
 /** And the area. Accepts NULL. */
 void client_inbox_destroy(struct client_inbox *inbox);

@@ -46,7 +46,7 @@ struct inbox_request {
 
 /**
  * @param lanes    poller threads of the engine, 1 or more
- * @param eventfd  the segment's, written when the inbox is armed; not owned
+ * @param eventfd  of this process only, written when the inbox is armed; not owned
  * @return         0; -ENOMEM
  */
 int inbox_create(uint32_t lanes, int eventfd, struct inbox **inbox);

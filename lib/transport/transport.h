@@ -107,7 +107,6 @@ struct export
 	uint64_t length;
 	uint32_t rights;
 	struct inbox *inbox; /* where pollers of this engine leave what came in for its owner */
-	int eventfd;         /* of its owner, who arms it in shared memory and in the inbox */
 };
 
 struct transport_control {
@@ -144,14 +143,15 @@ struct transport_memory {
 	 * Target: describe @p export to one client that was granted @p rights.
 	 *
 	 * @param client   its number, for its notifications and calls
+	 * @param wake_fd  by which it wakes the owner (wake.h); stays the caller's
 	 * @param grant    JSON object that the client's import gets
 	 * @param fds      out: descriptors to pass along; the caller closes those in @p close_mask
 	 * @param inbox    out: where this client leaves what is for the owner (client_area.h); NULL
 	 *                 on a transport whose pollers leave it in the export's inbox
 	 * @return         number of fds; -ENOMEM, -EMFILE
 	 */
-	int (*publish)(const struct export *export, uint32_t rights, uint32_t client, json_t *grant,
-		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+	int (*publish)(const struct export *export, uint32_t rights, uint32_t client, int wake_fd,
+		       json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
 		       struct client_inbox **inbox);
 	/** Target: the client has gone. Accepts NULL. */
 	void (*withdraw)(struct client_inbox *inbox);

@@ -22,7 +22,7 @@
 /** How the target answers calls. */
 enum rig_service {
 	RIG_ECHO,      /* each request at once, with its bytes changed by rig_answer_byte() */
-	RIG_SLEEPING,  /* the same, but it waits for each on the eventfd */
+	RIG_SLEEPING,  /* the same, but it waits for each on the descriptor */
 	RIG_REVERSED,  /* the same, in groups of 8, the last first */
 	RIG_LATE,      /* when all have come, 0.2 s later */
 	RIG_LONGEST,   /* with SLU_MESSAGE_MAX bytes, whatever was asked */
@@ -102,7 +102,7 @@ void rig_target_clear(struct rig *rig, uint64_t offset, uint64_t length);
  */
 void rig_expect_notifications(struct rig *rig, uint32_t n);
 
-/** The same with an owner that sleeps on the eventfd. Not for a target in this process. */
+/** The same with an owner that sleeps. Not for a target in this process. */
 void rig_expect_asleep(struct rig *rig, uint32_t n);
 
 /** @return notifications whose data was there; waits up to some seconds for those expected */

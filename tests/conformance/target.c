@@ -21,14 +21,9 @@
 /* @return false: armed and not woken, which must not be */
 static bool sleep_until_woken(struct slu_segment *segment)
 {
-	struct pollfd wake = {.fd = slu_segment_eventfd(segment), .events = POLLIN};
-	uint64_t count;
+	struct pollfd wake = {.fd = slu_segment_fd(segment), .events = POLLIN};
 
-	if (slu_segment_arm(segment) != 0)
-		return true;
-	if (poll(&wake, 1, WAKE_MS) != 1)
-		return false;
-	return read(wake.fd, &count, sizeof(count)) == sizeof(count);
+	return slu_segment_arm(segment) != 0 || poll(&wake, 1, WAKE_MS) == 1;
 }
 
 uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *memory, uint32_t n,

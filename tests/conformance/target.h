@@ -31,7 +31,7 @@ uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
 /**
  * Take @p n notifications.
  *
- * @param sleeps  wait for them on the eventfd; a wake-up that does not come ends it
+ * @param sleeps  sleep until they come; a wake-up that does not come ends it
  * @return        those whose data was there when they came
  */
 uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *memory, uint32_t n,

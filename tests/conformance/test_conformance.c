@@ -372,7 +372,7 @@ static void holds_back_unread_notifications(void **state)
 	assert_int_equal(rig_notified(&rig), 1);
 }
 
-/* Goal: an owner that sleeps on the eventfd is woken for each notification that finds it asleep. */
+/* Goal: an owner that sleeps is woken for each notification that finds it asleep. */
 static void notifies_a_sleeping_owner(void **state)
 {
 	const uint32_t n = 3000;
@@ -709,7 +709,7 @@ static void closing_ends_calls(void **state)
 	calls_go_on();
 }
 
-/* Goal: an owner that sleeps on the eventfd is woken for each call that finds it asleep. */
+/* Goal: an owner that sleeps is woken for each call that finds it asleep. */
 static void calls_a_sleeping_owner(void **state)
 {
 	const uint32_t n = 1500;

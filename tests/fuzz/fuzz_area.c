@@ -5,6 +5,7 @@
  * nothing outside its answer. The input is a list of steps, a byte each, with their arguments.
  */
 #include <errno.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "tests/fuzz/fuzz.h"
@@ -44,7 +45,7 @@ struct both {
 	struct mailbox_request request;
 };
 
-static int eventfd_of_owner;
+static int wake_of_owner;
 
 static uint32_t next(struct input *input)
 {
@@ -297,8 +298,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc;
 	(void)argv;
-	eventfd_of_owner = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	must(eventfd_of_owner >= 0);
+	wake_of_owner = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	must(wake_of_owner >= 0);
 	return 0;
 }
 
@@ -308,10 +309,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct both both = {.main = {.transport = SLU_TRANSPORT_SHM}};
 
 	must(client_area_create_private(&both.area) == 0);
-	both.inbox = client_inbox_create(both.area, CLIENT);
+	both.inbox = client_inbox_create(both.area, CLIENT, SLU_RIGHT_WRITE, wake_of_owner);
 	must(both.inbox);
-	both.waker = (struct client_waker){
-		.area = both.area, .eventfd = eventfd_of_owner, .fence = true};
+	both.waker =
+		(struct client_waker){.area = both.area, .wake_fd = wake_of_owner, .fence = true};
 	both.main.remote = &both.remote;
 	attach(&both, next(&input) % (uint32_t)SLU_POLLERS_MAX);
 	while (input.left > 0)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "control/client.h"
@@ -25,7 +26,7 @@
 
 static struct client_pool *pool;
 static struct endpoint endpoint = {.is_unix = true};
-static int listener, fds[3]; /* as shm passes them: segment, area, eventfd */
+static int listener, fds[3]; /* as shm passes them: segment, area, timer */
 static const uint8_t *input;
 static size_t input_size;
 static sem_t served; /* the target is done with input */
@@ -114,7 +115,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		abort();
 	fds[0] = sealed_memory(SEGMENT_BYTES);
 	fds[1] = sealed_memory(CLIENT_AREA_BYTES);
-	fds[2] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	fds[2] = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	snprintf(name, sizeof(name), "fuzz-client-%d", (int)getpid());
 	p2p_segment_address(name, &endpoint.path, &endpoint.path_length);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

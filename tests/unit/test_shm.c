@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -18,6 +19,7 @@
 
 static struct export exported;
 static struct client_inbox *inbox;
+static struct wake_set *wake;
 static json_t *grant;
 static int fds[TRANSPORT_FDS_MAX];
 static uint32_t close_mask;
@@ -25,8 +27,8 @@ static uint32_t close_mask;
 static void publish(uint32_t rights)
 {
 	grant = json_object();
-	assert_int_equal(shm_transport.memory->publish(&exported, rights, 9, grant, fds,
-						       &close_mask, &inbox),
+	assert_int_equal(shm_transport.memory->publish(&exported, rights, 9, wake_set_get(wake, 1),
+						       grant, fds, &close_mask, &inbox),
 			 3);
 	assert_non_null(inbox);
 }
@@ -34,6 +36,7 @@ static void publish(uint32_t rights)
 static void withdraw(void)
 {
 	shm_transport.memory->withdraw(inbox);
+	wake_set_put(wake, 1);
 	for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
 		if (close_mask & 1u << i)
 			close(fds[i]);
@@ -59,15 +62,14 @@ static int setup(void **state)
 	options.page = SLU_PAGE_ORDINARY;
 	exported.length = BYTES;
 	exported.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
-	exported.eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return region_create(BYTES, &options, &exported.region);
+	return wake_set_create(&wake) < 0 ? -1 : region_create(BYTES, &options, &exported.region);
 }
 
 static int teardown(void **state)
 {
 	(void)state;
 	region_destroy(exported.region);
-	close(exported.eventfd);
+	wake_set_destroy(wake);
 	return 0;
 }
 
@@ -98,22 +100,30 @@ static void test_shares_all(void **state)
 	withdraw();
 }
 
+static bool woken(int timeout_ms)
+{
+	struct pollfd ready = {.fd = wake_set_fd(wake), .events = POLLIN};
+
+	return poll(&ready, 1, timeout_ms) == 1;
+}
+
 /* Goal: a client wakes the owner if it is armed, and once. */
 static void test_wakes_the_owner(void **state)
 {
 	struct shm_view *view;
-	eventfd_t count = 0;
 
 	(void)state;
 	publish(SLU_RIGHT_READ);
 	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
 	client_stored(&view->waker);
-	assert_int_equal(eventfd_read(exported.eventfd, &count), -1);
+	assert_false(woken(0));
 	atomic_store(&inbox->area->armed, 1);
 	client_stored(&view->waker);
 	client_stored(&view->waker);
-	assert_int_equal(eventfd_read(exported.eventfd, &count), 0);
-	assert_int_equal(count, 1);
+	assert_int_equal(atomic_load(&inbox->area->armed), 0);
+	assert_true(woken(10000));
+	wake_set_clear(wake);
+	assert_false(woken(0));
 	shm_transport.memory->release(view);
 	withdraw();
 }
@@ -125,6 +135,25 @@ static void test_read_only(void **state)
 	publish(SLU_RIGHT_READ);
 	assert_ptr_equal(mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0),
 			 MAP_FAILED);
+	withdraw();
+}
+
+/* Goal: what a client without the right to write leaves as notifications is nothing to the owner.
+ */
+static void test_read_only_cannot_notify(void **state)
+{
+	struct slu_notification note;
+	struct notify_sender forged;
+	struct shm_view *view;
+
+	(void)state;
+	publish(SLU_RIGHT_READ);
+	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
+	notify_attach(&forged, &view->waker.area->notifications, 0);
+	notify_send(&forged, 666);
+	assert_int_equal(notify_receive(&inbox->notifications, &note, 1), 0);
+	assert_false(notify_pending(&inbox->notifications));
+	shm_transport.memory->release(view);
 	withdraw();
 }
 
@@ -192,10 +221,10 @@ static void test_refuses_bad_descriptors(void **state)
 	refused(0, memory(BYTES / 2, F_SEAL_SHRINK), "less memory");
 	refused(1, memory(CLIENT_AREA_BYTES, 0), "sealed");
 	refused(1, memory(CLIENT_AREA_BYTES - 1, F_SEAL_SHRINK), "less memory");
-	refused(2, memory(8, 0), "eventfd");
-	refused(2, eventfd(0, EFD_CLOEXEC), "eventfd"); /* it would block */
+	refused(2, memory(8, 0), "timer");
+	refused(2, eventfd(0, EFD_CLOEXEC), "timer"); /* its flags would be the target's */
 	assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
-	refused(2, ends[1], "eventfd");
+	refused(2, ends[1], "timer");
 	close(ends[0]);
 	publish(SLU_RIGHT_READ);
 	assert_int_equal(import(SLU_RIGHT_READ, 2, &view), -EPROTO);
@@ -209,6 +238,7 @@ int main(void)
 		cmocka_unit_test(test_shares_all),
 		cmocka_unit_test(test_wakes_the_owner),
 		cmocka_unit_test(test_read_only),
+		cmocka_unit_test(test_read_only_cannot_notify),
 		cmocka_unit_test(test_decides_on_fences),
 		cmocka_unit_test(test_refuses_bad_descriptors),
 	};

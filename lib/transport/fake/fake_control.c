@@ -98,7 +98,7 @@ static void fake_disconnect(struct path *path)
 	free(fake);
 }
 
-static int fake_publish(const struct export *export, uint32_t rights, uint32_t client,
+static int fake_publish(const struct export *export, uint32_t rights, uint32_t client, int wake_fd,
 			json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
 			struct client_inbox **out)
 {
@@ -106,12 +106,11 @@ static int fake_publish(const struct export *export, uint32_t rights, uint32_t c
 	int rc = client_area_create_private(&area);
 
 	(void)export;
-	(void)rights;
 	(void)grant;
 	(void)fds;
 	if (rc < 0)
 		return rc;
-	*out = client_inbox_create(area, client);
+	*out = client_inbox_create(area, client, rights, wake_fd);
 	if (!*out) {
 		client_area_unmap(area);
 		return fail(-ENOMEM, "out of memory");
@@ -129,7 +128,7 @@ static int fake_import_local(const struct export *export, uint32_t rights,
 		return fail(-ENOMEM, "out of memory");
 	view->base = export->region->addr;
 	view->waker = (struct client_waker){
-		.area = inbox->area, .eventfd = export->eventfd, .fence = !barrier_is_asymmetric};
+		.area = inbox->area, .wake_fd = inbox->wake_fd, .fence = !barrier_is_asymmetric};
 	view->writes = rights & SLU_RIGHT_WRITE;
 	*out = view;
 	return 0;

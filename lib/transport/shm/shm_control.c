@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Set-up of shared memory. The target passes the segment's memfd, an area for notifications and
- * calls, and its eventfd. Both memories are sealed against shrinking, which the client checks
- * before it maps them.
+ * calls, and what wakes the owner. Both memories are sealed against shrinking, which the client
+ * checks before it maps them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "transport/shm/shm.h"
 
-enum { FD_SEGMENT, FD_AREA, FD_EVENT, FD_COUNT };
+enum { FD_SEGMENT, FD_AREA, FD_WAKE, FD_COUNT };
 
 static void shm_capabilities(struct transport_capabilities *capabilities)
 {
@@ -86,23 +86,32 @@ static int describe(const struct export *export, json_t *grant)
 	return 0;
 }
 
-static int publish_area(uint32_t client, struct client_inbox **out)
+static int publish_area(uint32_t client, uint32_t rights, int wake_fd, struct client_inbox **out)
 {
+	struct client_inbox *inbox;
 	struct client_area *area;
 	int fd = client_area_create(&area);
+	int rc;
 
 	if (fd < 0)
 		return fd;
-	*out = client_inbox_create(area, client);
-	if (*out)
+	inbox = client_inbox_create(area, client, rights, wake_fd);
+	rc = inbox ? guard_add(area, CLIENT_AREA_BYTES, &inbox->guard)
+		   : fail(-ENOMEM, "out of memory");
+	if (rc == 0) {
+		*out = inbox;
 		return fd;
-	client_area_unmap(area);
+	}
+	if (inbox)
+		client_inbox_destroy(inbox);
+	else
+		client_area_unmap(area);
 	close(fd);
-	return fail(-ENOMEM, "out of memory");
+	return rc;
 }
 
-static int shm_publish(const struct export *export, uint32_t rights, uint32_t client, json_t *grant,
-		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+static int shm_publish(const struct export *export, uint32_t rights, uint32_t client, int wake_fd,
+		       json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
 		       struct client_inbox **inbox)
 {
 	bool writes = rights & SLU_RIGHT_WRITE;
@@ -111,12 +120,12 @@ static int shm_publish(const struct export *export, uint32_t rights, uint32_t cl
 	if (rc < 0)
 		return rc;
 	fds[FD_SEGMENT] = export->region->arena.fd;
-	fds[FD_EVENT] = export->eventfd;
+	fds[FD_WAKE] = wake_fd;
 	if (!writes)
 		fds[FD_SEGMENT] = reopen_read_only(export->region->arena.fd);
 	if (fds[FD_SEGMENT] < 0)
 		return fds[FD_SEGMENT];
-	fds[FD_AREA] = publish_area(client, inbox);
+	fds[FD_AREA] = publish_area(client, rights, wake_fd, inbox);
 	if (fds[FD_AREA] < 0) {
 		if (!writes)
 			close(fds[FD_SEGMENT]);
@@ -140,28 +149,6 @@ static int check_fd(int fd, uint64_t length)
 	return 0;
 }
 
-/*
- * A poller will write to it: what could block for good, or do anything else, is refused. The name
- * is the kernel's and no file can have it, since those begin with a slash.
- */
-static int check_eventfd(int fd)
-{
-	static const char expected[] = "anon_inode:[eventfd]";
-	char path[32], name[64];
-	ssize_t length;
-	int flags = fcntl(fd, F_GETFL);
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	length = readlink(path, name, sizeof(name));
-	if (length < 0)
-		return fail(-errno, "cannot read %s: %s (is /proc mounted?)", path,
-			    strerror(errno));
-	if ((size_t)length != sizeof(expected) - 1 || memcmp(name, expected, (size_t)length) != 0 ||
-	    flags < 0 || !(flags & O_NONBLOCK))
-		return fail(-EPROTO, "the target passed something else than its eventfd");
-	return 0;
-}
-
 static void *map_fd(int fd, uint64_t length, int protection, int flags)
 {
 	void *addr = mmap(NULL, length, protection, MAP_SHARED | flags, fd, 0);
@@ -178,8 +165,8 @@ static void shm_release(void *arg)
 	if (view->base)
 		munmap(view->base, view->mapped_bytes);
 	client_area_unmap(view->waker.area);
-	if (view->waker.eventfd >= 0)
-		close(view->waker.eventfd);
+	if (view->waker.wake_fd >= 0)
+		close(view->waker.wake_fd);
 	free(view);
 }
 
@@ -194,9 +181,9 @@ static int map_view(struct shm_view *view, const int *fds)
 	if (!view->waker.area)
 		return fail(-ENOMEM, "cannot map the memory for notifications: %s",
 			    strerror(errno));
-	view->waker.eventfd = fcntl(fds[FD_EVENT], F_DUPFD_CLOEXEC, 0);
-	if (view->waker.eventfd < 0)
-		return fail(-errno, "cannot keep the target's eventfd: %s (raise ulimit -n)",
+	view->waker.wake_fd = fcntl(fds[FD_WAKE], F_DUPFD_CLOEXEC, 0);
+	if (view->waker.wake_fd < 0)
+		return fail(-errno, "cannot keep the target's descriptor: %s (raise ulimit -n)",
 			    strerror(errno));
 	return 0;
 }
@@ -207,7 +194,7 @@ static int check_fds(uint64_t mapped, const int *fds)
 
 	if (rc == 0)
 		rc = check_fd(fds[FD_AREA], CLIENT_AREA_BYTES);
-	return rc == 0 ? check_eventfd(fds[FD_EVENT]) : rc;
+	return rc == 0 ? wake_check(fds[FD_WAKE]) : rc;
 }
 
 static int shm_import(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
@@ -228,7 +215,7 @@ static int shm_import(const json_t *grant, uint64_t length, uint32_t rights, con
 		return fail(-ENOMEM, "out of memory");
 	view->mapped_bytes = (uint64_t)mapped;
 	view->writes = rights & SLU_RIGHT_WRITE;
-	view->waker = (struct client_waker){.eventfd = -1, .fence = !reached};
+	view->waker = (struct client_waker){.wake_fd = -1, .fence = !reached};
 	rc = map_view(view, fds);
 	if (rc < 0) {
 		shm_release(view);

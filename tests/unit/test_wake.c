@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Waking an owner: by whom, how often, and that nobody can make it, or another, wait. */
+#include "transport/wake.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "tests/tap.h"
+
+#define SOON_MS     10000
+#define CONNECTIONS 2000u
+
+static struct wake_set *set;
+
+static int setup(void **state)
+{
+	(void)state;
+	return wake_set_create(&set);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	wake_set_destroy(set);
+	return 0;
+}
+
+static bool woken(int timeout_ms)
+{
+	struct pollfd ready = {.fd = wake_set_fd(set), .events = POLLIN};
+
+	return poll(&ready, 1, timeout_ms) == 1;
+}
+
+/* Goal: each of several clients, and this process, wakes the owner, as often as it is cleared. */
+static void test_wakes(void **state)
+{
+	int one = wake_set_get(set, 1), other = wake_set_get(set, 2);
+
+	(void)state;
+	assert_true(one >= 0 && other >= 0);
+	assert_false(woken(0));
+	for (int i = 0; i < 10; i++) {
+		if (i % 3 == 2)
+			assert_int_equal(eventfd_write(wake_set_eventfd(set), 1), 0);
+		else
+			wake_ring(i % 3 ? one : other);
+		assert_true(woken(SOON_MS));
+		wake_set_clear(set);
+		assert_false(woken(0));
+	}
+}
+
+/* Goal: sessions of one connection share a descriptor; it ends with the last, also for a client
+ * that keeps it. */
+static void test_ends_with_the_last(void **state)
+{
+	int fd = wake_set_get(set, 7), kept;
+
+	(void)state;
+	assert_int_equal(wake_set_get(set, 7), fd);
+	kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	wake_set_put(set, 7);
+	wake_ring(kept);
+	assert_true(woken(SOON_MS));
+	wake_set_put(set, 7);
+	wake_set_clear(set);
+	wake_ring(kept);
+	assert_false(woken(50));
+	wake_set_put(set, 7); /* nobody's any more */
+	close(kept);
+}
+
+/* Goal: a client that changes flags, rings all the time, silences itself or closes harms nobody. */
+static void test_hostile_client(void **state)
+{
+	const struct itimerspec never = {0},
+				often = {.it_value.tv_nsec = 1, .it_interval.tv_nsec = 1};
+	int mine, good, hostile;
+	uint64_t count = UINT64_MAX - 1;
+
+	(void)state;
+	good = wake_set_get(set, 1);
+	mine = wake_set_get(set, 2);
+	hostile = fcntl(mine, F_DUPFD_CLOEXEC, 0);
+	assert_int_equal(fcntl(hostile, F_SETFL, 0), 0);
+	assert_int_equal(timerfd_settime(hostile, 0, &often, NULL), 0);
+	assert_int_equal(write(hostile, &count, sizeof(count)), -1); /* it cannot be filled */
+	wake_set_clear(set);
+	assert_int_equal(timerfd_settime(hostile, 0, &never, NULL), 0);
+	wake_set_clear(set);
+	wake_ring(good);
+	assert_true(woken(SOON_MS));
+	close(hostile);
+	wake_set_clear(set);
+	wake_ring(good);
+	assert_true(woken(SOON_MS));
+}
+
+/* Goal: with many ringing at once the owner is never held up, and nothing is lost. */
+static void test_many(void **state)
+{
+	(void)state;
+	for (uint64_t i = 1; i <= CONNECTIONS; i++) {
+		int fd = wake_set_get(set, i);
+
+		if (fd < 0 && i > 500)
+			skip_because("only %d descriptors are allowed", (int)i);
+		assert_true(fd >= 0);
+		wake_ring(fd);
+	}
+	assert_true(woken(SOON_MS));
+	for (int i = 0; i < 10 && woken(10); i++)
+		wake_set_clear(set);
+	assert_false(woken(0));
+	for (uint64_t i = 1; i <= CONNECTIONS; i++)
+		wake_set_put(set, i);
+}
+
+/* Goal: only what can be rung is taken for it. */
+static void test_checks(void **state)
+{
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(wake_check(wake_set_get(set, 1)), 0);
+	assert_int_equal(wake_check(wake_set_eventfd(set)), -EPROTO);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(wake_check(ends[1]), -EPROTO);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_wakes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ends_with_the_last, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_hostile_client, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_checks, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
