@@ -14,6 +14,7 @@
 #include "directory/p2p.h"
 #include "env/eal.h"
 #include "memory/copy.h"
+#include "memory/heap.h"
 #include "numa/placement.h"
 #include "transport/verbs/verbs_host.h"
 #include "transport/fake/fake.h"
@@ -226,6 +227,8 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 	copy_init();
 	rc = eal_start();
 	if (rc == 0)
+		rc = heap_start();
+	if (rc == 0)
 		rc = topology_open(NULL, &engine->topology);
 	if (rc < 0)
 		return rc;
@@ -355,7 +358,7 @@ int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
 	info->name = engine->name;
 	info->incarnation = engine->incarnation;
 	info->pollers = engine->poller_threads;
-	info->eal_hugepages = eal_on_hugepages();
+	info->eal_hugepages = heap_on_hugepages();
 	info->copy = copy_describe();
 	info->llc_bytes = engine->llc_bytes;
 	info->listen = engine->tcp_listener ? listener_address(engine->tcp_listener) : NULL;

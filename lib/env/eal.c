@@ -15,16 +15,14 @@
 #include <rte_log.h>
 
 #include "base/log.h"
-#include "env/hugepages.h"
 
-/* Rings of a few queues fit into this many 2 MiB pages; with fewer free EAL would fail later. */
-#define HUGEPAGES_MIN 8
+/* Of EAL's own, touched only where it is used; rings and pools are not in it (memory/heap.h). */
+#define MEMORY_MIB "64"
 
 /* What EAL, the control thread and a poller open before the first client. */
 #define DESCRIPTORS_MIN 24
 
 static bool started;
-static bool on_hugepages;
 
 static ssize_t log_from_eal(void *cookie, const char *text, size_t length)
 {
@@ -56,7 +54,7 @@ static int first_cpu(const cpu_set_t *allowed)
 	return 0;
 }
 
-/* In memory mode nothing is put there, but EAL makes the folders all the same. */
+/* Nothing is put there, but EAL makes the folders all the same. */
 static void remove_runtime_folders(void)
 {
 	const char *folder = rte_eal_get_runtime_dir();
@@ -74,27 +72,15 @@ static void remove_runtime_folders(void)
 static int start(const cpu_set_t *allowed)
 {
 	char lcores[32];
-	char *args[12] = {
-		"sluice",   "--no-pci", "--no-telemetry", "--iova-mode=va", "--log-level=warning",
-		"--lcores", lcores};
-	int count = 7;
+	char *args[] = {
+		"sluice",      "--no-pci", "--no-telemetry", "--iova-mode=va",      "--no-huge",
+		"--no-shconf", "-m",       MEMORY_MIB,       "--log-level=warning", "--lcores",
+		lcores};
 
 	/* EAL counts to 128 CPUs, the machine may have more: lcore 0 on a CPU that we may use. */
 	snprintf(lcores, sizeof(lcores), "0@%d", first_cpu(allowed));
-	on_hugepages = hugepages_free() >= HUGEPAGES_MIN;
-	if (on_hugepages) {
-		args[count++] = "--in-memory";
-	} else {
-		args[count++] = "--no-huge";
-		args[count++] = "--no-shconf";
-		args[count++] = "-m";
-		args[count++] = "64";
-		log_info("fewer than %d free 2 MiB pages: rings are on ordinary pages; reserve "
-			 "hugepages with: sysctl vm.nr_hugepages=512",
-			 HUGEPAGES_MIN);
-	}
 	redirect_log();
-	if (rte_eal_init(count, args) < 0)
+	if (rte_eal_init(sizeof(args) / sizeof(args[0]), args) < 0)
 		return fail(-EIO, "DPDK's EAL did not start: %s (a debug log says more)",
 			    rte_strerror(rte_errno));
 	remove_runtime_folders();
@@ -141,9 +127,4 @@ int eal_start(void)
 uint64_t eal_tsc_hz(void)
 {
 	return rte_get_tsc_hz();
-}
-
-bool eal_on_hugepages(void)
-{
-	return on_hugepages;
 }

@@ -12,6 +12,7 @@
 #include <rte_mempool.h>
 
 #include "base/log.h"
+#include "memory/heap.h"
 #include "memory/region.h"
 
 #define POOL_BURST 32
@@ -37,11 +38,16 @@ static int populate(struct slu_pool *pool, char *start, uint64_t length, uint32_
 static struct rte_mempool *mempool_create(uint32_t buffer_bytes, uint32_t count)
 {
 	static _Atomic uint32_t serial;
+	int socket = heap_socket(sizeof(struct rte_mempool) + 2 * sizeof(void *) * (size_t)count);
 	char name[RTE_MEMPOOL_NAMESIZE];
 	struct rte_mempool *mempool;
 
+	if (socket < 0) {
+		rte_errno = ENOMEM;
+		return NULL;
+	}
 	snprintf(name, sizeof(name), "slu_pool_%u", atomic_fetch_add(&serial, 1));
-	mempool = rte_mempool_create_empty(name, count, buffer_bytes, 0, 0, SOCKET_ID_ANY,
+	mempool = rte_mempool_create_empty(name, count, buffer_bytes, 0, 0, socket,
 					   RTE_MEMPOOL_F_NO_SPREAD | RTE_MEMPOOL_F_NO_IOVA_CONTIG);
 	/* The default ring makes every thread spin for one that lost its CPU in the middle. */
 	if (mempool && rte_mempool_set_ops_byname(mempool, "ring_mt_rts", NULL) < 0) {

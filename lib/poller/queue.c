@@ -12,19 +12,17 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "memory/heap.h"
 #include "poller/flight.h"
 
 static struct rte_ring *ring_create(uint32_t element_bytes, uint32_t depth, int node)
 {
 	ssize_t size = rte_ring_get_memsize_elem(element_bytes, rte_align32pow2(depth + 1));
-	int socket = node >= 0 ? node : SOCKET_ID_ANY;
 	struct rte_ring *ring;
 
 	if (size < 0)
 		return NULL;
-	ring = rte_zmalloc_socket("slu_ring", (size_t)size, 64, socket);
-	if (!ring) /* EAL may have no memory on that node */
-		ring = rte_zmalloc_socket("slu_ring", (size_t)size, 64, SOCKET_ID_ANY);
+	ring = heap_alloc((size_t)size, node);
 	if (ring && rte_ring_init(ring, "slu_ring", depth,
 				  RING_F_SP_ENQ | RING_F_SC_DEQ | RING_F_EXACT_SZ) < 0) {
 		rte_free(ring);
@@ -49,7 +47,7 @@ static int rings_create(struct slu_queue *queue, int node)
 	if (!queue->is_inline)
 		queue->submissions = ring_create(sizeof(struct slu_op), queue->depth, node);
 	if (!queue->completions || (!queue->is_inline && !queue->submissions))
-		return fail(-ENOMEM, "no EAL memory for a queue of depth %u", queue->depth);
+		return -ENOMEM; /* heap_alloc() has said why */
 	return 0;
 }
 

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Memory of rings and pools: heaps of EAL over arenas of ours, one for each NUMA node.
+ *
+ * EAL has a heap of its own on 2 MiB pages, but it counts the free ones and then takes them, and
+ * when another process was quicker it cannot be started again. An arena goes on with ordinary
+ * pages. What is freed stays in its heap.
+ */
+#ifndef MEMORY_HEAP_H
+#define MEMORY_HEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/** Have some memory there before the first is asked for. EAL is started. @return 0; -ENOMEM */
+int heap_start(void);
+
+/**
+ * Zeroed memory, aligned to a cache line; rte_free() gives it back. Any thread.
+ *
+ * @param node  wanted, not promised: where the node has none it is elsewhere; -1 = any
+ * @return      NULL: there is none, slu_last_error() says why
+ */
+void *heap_alloc(size_t bytes, int node);
+
+/** Let the next @p bytes of EAL's objects find room. @return what they take for a NUMA node, a
+ * "socket"; -ENOMEM */
+int heap_socket(size_t bytes);
+
+/** Is all of it on 2 MiB pages? */
+bool heap_on_hugepages(void);
+
+#endif
