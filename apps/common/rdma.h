@@ -44,7 +44,7 @@ extern const char *const rdma_mtus[];
 	{NULL, "rdma-timeout", 0, OPTION_INT, offsetof(type, rdma.timeout), "-1", -1, 31, NULL, "N", \
 	 "wait 4.096 us times 2^N for an acknowledgement before sending again: 14 is 67 ms, and " \
 	 "each step doubles it; -1: chosen"}, \
-	{NULL, "rdma-retries", 0, OPTION_INT, offsetof(type, rdma.retries), "-1", -1, 7, NULL, "N", \
+	{NULL, "rdma-retries", 0, OPTION_INT, offsetof(type, rdma.retries), "-1", -1, 6, NULL, "N", \
 	 "send again so often before the path fails; -1: chosen"}, \
 	{NULL, "rdma-traffic-class", 0, OPTION_INT, offsetof(type, rdma.traffic_class), "-1", -1, \
 	 255, NULL, "N", \

@@ -43,7 +43,7 @@ struct slu_rdma_options {
 	int gid_index;        /* of the port's table; -1 = chosen */
 	uint32_t mtu;         /* bytes: 256, 512, 1024, 2048 or 4096; 0 = what both ports can */
 	int timeout;          /* for an acknowledgement: 4.096 us * 2^n, 1..31; -1 = chosen */
-	int retries;          /* after that timeout, 0..7; -1 = chosen */
+	int retries;          /* after that timeout, 0..6; -1 = chosen */
 	int traffic_class;    /* 0..255; -1 = chosen */
 	uint32_t queue_pairs; /* for bulk, per poller and target; 0 = chosen */
 	bool cm;              /* connect queue pairs by librdmacm instead of the control session */

@@ -15,6 +15,9 @@
 #define PEER_SEGMENT_BYTES (UINT64_C(16) << 20) /* of what peer_serve() exports */
 #define PEER_READY         'r'
 
+/** Within that a peer answers on any machine, however busy it is: only a hang takes longer. */
+#define PEER_HANG_MS 300000
+
 /** TCP address that engines of peer_serve() listen on; RDMA is served with it. NULL: none */
 extern const char *peer_listen;
 

@@ -390,7 +390,7 @@ static int open_all(void **state)
 	slu_remote_options_init(&wanted);
 	wanted.transport = TRANSPORT;
 	options.page = SLU_PAGE_ORDINARY;
-	if (peer_answer(&target, 10000) != PEER_READY ||
+	if (peer_answer(&target, PEER_HANG_MS) != PEER_READY ||
 	    peer_open_engine(1, SLU_POLL_BUSY, &engine) < 0 ||
 	    slu_region_alloc(engine, SEGMENT_BYTES, &options, &region) < 0 ||
 	    slu_remote_open(engine, target_name, &wanted, &remote) < 0) {

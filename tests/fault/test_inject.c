@@ -270,7 +270,7 @@ static void test_remote_of_a_peer(void **state)
 
 	(void)state;
 	assert_int_equal(peer_start("serve", peer_name, &target), 0);
-	assert_int_equal(peer_answer(&target, 10000), PEER_READY);
+	assert_int_equal(peer_answer(&target, PEER_HANG_MS), PEER_READY);
 	run(&(struct step){peer_remote_open, remote_close});
 	assert_int_equal(peer_stop(&target), 0);
 }

@@ -177,7 +177,7 @@ static void target_dies(uint32_t pollers)
 
 		make_name(name, "target", round);
 		assert_int_equal(peer_start("serve", name, &target), 0);
-		assert_int_equal(peer_answer(&target, 10000), PEER_READY);
+		assert_int_equal(peer_answer(&target, PEER_HANG_MS), PEER_READY);
 		if (client_open(&client, name, pollers) < 0)
 			fail_msg("client: %s", slu_last_error());
 		move_until_target_dies(&client, &target);
@@ -220,7 +220,7 @@ static void knock_while_target_dies(struct slu_engine *engine, const char *name)
 	slu_remote_options_init(&options);
 	options.timeout_us = 2000000;
 	assert_int_equal(peer_start("serve", name, &target), 0);
-	peer_answer(&target, 10000);
+	peer_answer(&target, PEER_HANG_MS);
 	assert_int_equal(pthread_create(&killer, NULL, kill_soon, &target), 0);
 	for (int i = 0; i < 200; i++) {
 		struct slu_remote *remote = NULL;
@@ -301,7 +301,7 @@ static void kill_one_client(struct slu_segment *segment, const char *name, bool 
 
 	assert_int_equal(peer_start("client", name, &client), 0);
 	if (!in_handshake)
-		assert_int_equal(peer_answer(&client, 10000), PEER_READY);
+		assert_int_equal(peer_answer(&client, PEER_HANG_MS), PEER_READY);
 	sleep_up_to(in_handshake ? 200000000 : 20000000);
 	peer_kill(&client);
 	serve_until_alone(segment);
@@ -313,7 +313,7 @@ static void assert_client_still_works(struct slu_segment *segment, const char *n
 	struct peer client;
 
 	assert_int_equal(peer_start("client", name, &client), 0);
-	assert_int_equal(peer_answer(&client, 10000), PEER_READY);
+	assert_int_equal(peer_answer(&client, PEER_HANG_MS), PEER_READY);
 	peer_ask_to_stop(&client);
 	serve_until_alone(segment); /* its notifications wait for room until they are taken */
 	assert_int_equal(peer_stop(&client), 0);

@@ -224,7 +224,7 @@ static int serve(const char *prefix)
 static void tell(struct peer *peer, char command)
 {
 	assert_int_equal(write(peer->to, &command, 1), 1);
-	assert_int_equal(peer_answer(peer, 20000), command);
+	assert_int_equal(peer_answer(peer, PEER_HANG_MS), command);
 }
 
 /* ---- the client ---- */
@@ -280,9 +280,9 @@ static void open_rig(uint32_t pollers, bool with_remotes)
 	memset(&rig, 0, sizeof(rig));
 	snprintf(rig.prefix, sizeof(rig.prefix), "mend-%d-%d", (int)getpid(), round++);
 	assert_int_equal(peer_start("serve", rig.prefix, &rig.peer), 0);
-	assert_int_equal(peer_answer(&rig.peer, 20000), PEER_READY);
-	rig.port = peer_answer(&rig.peer, 20000) << 8;
-	rig.port |= peer_answer(&rig.peer, 20000);
+	assert_int_equal(peer_answer(&rig.peer, PEER_HANG_MS), PEER_READY);
+	rig.port = peer_answer(&rig.peer, PEER_HANG_MS) << 8;
+	rig.port |= peer_answer(&rig.peer, PEER_HANG_MS);
 	assert_int_equal(peer_open_engine(pollers, SLU_POLL_ADAPTIVE, &rig.engine), 0);
 	assert_int_equal(slu_region_alloc(rig.engine, BYTES, NULL, &rig.region), 0);
 	for (int i = 0; with_remotes && i < SEGMENTS; i++)
@@ -720,6 +720,36 @@ static void test_leaves_while_it_connects(void **state)
 	assert_int_equal(opened, 0);
 }
 
+static void cut_all(void)
+{
+	for (uint32_t i = 0; i < FABRIC_PAIRS; i++)
+		if (fabric->pairs[i].number)
+			mlx5_model_cut(fabric->pairs[i].number, true);
+}
+
+static uint32_t own_queue_pairs(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < FABRIC_PAIRS; i++)
+		n += fabric->pairs[i].number && fabric->pairs[i].process == fabric_self();
+	return n;
+}
+
+/* Goal: when nothing gets through a new link, its queue pairs are gone before anything else is
+ * tried: a device that goes on sending for ever would take its processor with it. */
+static void test_does_not_get_through(void **state)
+{
+	pthread_t thread = open_and_wait();
+
+	(void)state;
+	cut_all();
+	tell(&rig.peer, LET_GO);
+	pthread_join(thread, NULL);
+	assert_int_equal(opened, -ECONNRESET);
+	assert_int_equal(own_queue_pairs(), 0);
+}
+
 /* Goal: a client has one link connected at a time, and is told so. */
 static void test_connects_one_at_a_time(void **state)
 {
@@ -771,14 +801,14 @@ static void test_connects_some_at_a_time(void **state)
 	snprintf(name, sizeof(name), "%s-1@127.0.0.1:%d", rig.prefix, rig.port);
 	for (int i = 0; i < VISITORS; i++) {
 		assert_int_equal(peer_start("visit", name, &visitors[i]), 0);
-		assert_int_equal(peer_answer(&visitors[i], 20000), PEER_READY);
+		assert_int_equal(peer_answer(&visitors[i], PEER_HANG_MS), PEER_READY);
 	}
 	tell(&rig.peer, CROWD);
 	usleep(300000); /* also those that wait for the crowd have asked by now */
 	peer_kill(&visitors[VISITORS - 1]);
 	tell(&rig.peer, LET_GO);
 	for (int i = 0; i < VISITORS - 1; i++) {
-		assert_int_equal(peer_answer(&visitors[i], 20000), 'y');
+		assert_int_equal(peer_answer(&visitors[i], PEER_HANG_MS), 'y');
 		assert_int_equal(peer_stop(&visitors[i]), 0);
 	}
 }
@@ -808,6 +838,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_joins_a_link_that_failed, close_rig),
 		cmocka_unit_test_teardown(test_connects_beside_the_rest, close_rig),
 		cmocka_unit_test_teardown(test_leaves_while_it_connects, close_rig),
+		cmocka_unit_test_teardown(test_does_not_get_through, close_rig),
 		cmocka_unit_test_teardown(test_connects_one_at_a_time, close_rig),
 		cmocka_unit_test_teardown(test_connects_some_at_a_time, close_rig),
 		cmocka_unit_test_teardown(test_ends_while_it_connects, close_rig),

@@ -83,7 +83,7 @@ RDMA_ERRORS = (
     (["--rdma-mtu", "1500"], "auto, 256, 512, 1024, 2048, 4096"),
     (["--rdma-timeout", "32"], "--rdma-timeout", "-1 to 31"),
     (["--rdma-timeout", "0"], "--rdma-timeout", "for ever", "14 is 67 ms"),
-    (["--rdma-retries", "8"], "--rdma-retries", "-1 to 7"),
+    (["--rdma-retries", "7"], "--rdma-retries", "-1 to 6"),
     (["--rdma-traffic-class", "256"], "--rdma-traffic-class", "-1 to 255"),
     (["--rdma-mut", "4096"], "did you mean --rdma-mtu?"),
 )

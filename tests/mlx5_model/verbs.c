@@ -660,8 +660,11 @@ static void keep(struct model_qp *qp, const struct ibv_qp_attr *attr, int mask)
 		shared->rnr_timer = attr->min_rnr_timer;
 	if (mask & IBV_QP_TIMEOUT)
 		qp->attr.timeout = attr->timeout;
-	if (mask & IBV_QP_RETRY_CNT)
+	if (mask & IBV_QP_RETRY_CNT) {
+		if (attr->retry_cnt == 7)
+			fabric_complain("a retry count that some devices take for no end");
 		qp->attr.retry_cnt = attr->retry_cnt;
+	}
 	if (mask & IBV_QP_RNR_RETRY)
 		qp->attr.rnr_retry = attr->rnr_retry;
 	if (mask & IBV_QP_MAX_QP_RD_ATOMIC)

@@ -89,7 +89,7 @@ static void test_options(void **state)
 		{{.mtu = 8192, .timeout = -1, .retries = -1}, "not 8192"},
 		{{.timeout = 0, .retries = -1}, "n from 1 to 31"},
 		{{.timeout = 32, .retries = -1}, "n from 1 to 31"},
-		{{.timeout = -1, .retries = 8}, "at most 7 times"},
+		{{.timeout = -1, .retries = 7}, "at most 6 times"},
 		{{.timeout = -1, .retries = -1, .traffic_class = 256}, "0 to 255"},
 		{{.timeout = -1, .retries = -1, .queue_pairs = SLU_RDMA_QUEUE_PAIRS_MAX + 1},
 		 "at most 16 queue pairs for bulk, not 17"},

@@ -79,8 +79,10 @@ static int check_options(const struct slu_rdma_options *options)
 			    mtu);
 	if (options->timeout == 0 || options->timeout > 31)
 		return fail(-EINVAL, "the RDMA timeout is 4.096 us * 2^n with n from 1 to 31");
-	if (options->retries > 7)
-		return fail(-EINVAL, "an RDMA device retries at most 7 times");
+	if (options->retries > VERBS_RETRIES_MAX)
+		return fail(-EINVAL,
+			    "an RDMA device retries at most %d times here: 7 is for ever to some",
+			    VERBS_RETRIES_MAX);
 	if (options->traffic_class > 255)
 		return fail(-EINVAL, "a traffic class is 0 to 255");
 	if (options->queue_pairs > SLU_RDMA_QUEUE_PAIRS_MAX)

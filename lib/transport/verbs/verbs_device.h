@@ -22,6 +22,9 @@
 #define VERBS_GID_TEXT    48u
 #define VERBS_PLACE_TEXT  128u
 
+/* 7 is 7 to most devices, and for ever to Soft-RoCE: what does not get through has to end. */
+#define VERBS_RETRIES_MAX 6
+
 /** A usable entry of a port's GID table. */
 struct verbs_gid {
 	union ibv_gid gid;

@@ -11,10 +11,10 @@
 
 /*
  * 4.096 us * 2^16 is 0.27 s: longer than a switch takes to forward again after a link has flapped
- * and than a busy receiver needs, and with 7 retries a dead peer is given up after about 2 s.
+ * and than a busy receiver needs, and with 6 retries a dead peer is given up after about 2 s.
  */
 #define TIMEOUT 16
-#define RETRIES 7
+#define RETRIES VERBS_RETRIES_MAX
 
 int verbs_host_open(const struct slu_rdma_options *options, struct verbs_host **out)
 {
