@@ -5,8 +5,9 @@
 usage: count_tests.py LOGBASE      for example build/meson-logs/unit
 
 Reads LOGBASE.json (every program) and LOGBASE.junit.xml (every TAP case of each), prints
-"PASSED FAILED SKIPPED" on one line, then a line for each failed and each skipped case. A program
-that failed without a failed case, because it crashed or ran out of time, is one failure.
+"PASSED FAILED SKIPPED" on one line, then a line for each failed and each skipped case, and for each
+comment of a program that begins with "note:". A program that failed without a failed case, because
+it crashed or ran out of time, is one failure.
 """
 import json
 import re
@@ -73,6 +74,8 @@ def main():
             skipped |= result == "skipped"
             if result != "passed":
                 lines.append(f"{result}: {program['name']}: {case}")
+        lines += [f"{program['name']}: {line[2:]}" for line in program.get("stdout", "").splitlines()
+                  if line.startswith("# note: ")]
         if program_result(program) == "failed":
             lines += [f"    {line}" for line in explanation(program)]
         if skipped:

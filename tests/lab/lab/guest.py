@@ -4,6 +4,7 @@ import collections
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,13 @@ SEND_SECONDS = 5  # a guest that takes nothing for so long loses what was sent
 LINE_MAX = 65536
 KEPT_KERNEL_LINES = 60  # the report of a panic is about 40
 STREAMS = ("kernel", "output", "control", "monitor")
+TICKS = os.sysconf("SC_CLK_TCK")
+# What a kernel says of itself when something in it waits, or runs, for ever.
+HANGS = re.compile(r"blocked for more than \d+ seconds|(soft|hard) lockup|hard LOCKUP|"
+                   r"rcu\w*: .*(self-)?detected stall|rcu\w* kthread starved")
+# A processor on which nothing else has run for so much of its own time is the kernel's for ever; an
+# emulator that gets no time from the host does not count it.
+HUNG_SECONDS = 20
 
 
 class Lines:
@@ -38,6 +46,7 @@ class Guest:
         self.sockets, self.lines = {}, {name: Lines() for name in (*STREAMS, "qemu")}
         self.kernel_lines = collections.deque(maxlen=KEPT_KERNEL_LINES)
         self.process, self.rails = None, []
+        self.beats, self.complaint = {}, None
 
     @property
     def alive(self):
@@ -101,6 +110,31 @@ class Guest:
                 return file.read().rpartition(")")[2].split()[0] == "T"
         except OSError:
             return False
+
+    def expect_beats(self, processors):
+        """From now on each of them gives a sign of life every few seconds; see guest/start."""
+        self.beats = dict.fromkeys(map(str, range(processors)), self._seconds())
+
+    def beat(self, processor):
+        self.beats[processor] = self._seconds()
+
+    def hang(self):
+        """What shows that its kernel hangs, or None. beats: when each processor was last heard of."""
+        now = self._seconds()
+        for processor, then in self.beats.items() if self.process else ():
+            if now - then > HUNG_SECONDS * len(self.beats):
+                return (f"nothing runs any more on processor {processor} of {self.name}, whose QEMU "
+                        f"has used {now - then:.0f} s of processor time meanwhile")
+        return None
+
+    def _seconds(self):
+        """Processor time that its QEMU has used."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except (OSError, AttributeError):  # not started, or killed
+            return 0
+        return (int(fields[11]) + int(fields[12])) / TICKS
 
     def _send(self, name, data):
         try:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run: starts the guests, passes their lines on, serves their requests, ends them.
 
-A guest asks on its control line: hello, up, barrier NAME, kill GUEST, cable RAIL in|out,
-skip REASON, done STATUS. Every request but the last two is answered, by "ok" or "fail REASON".
+A guest asks on its control line: hello, up, barrier NAME, kill GUEST, cable RAIL in|out, beat
+PROCESSOR, skip REASON, done STATUS. Every request but the last three is answered, by "ok" or "fail
+REASON".
 """
 import os
 import re
@@ -13,9 +14,9 @@ import sys
 import time
 
 from . import qemu
-from .guest import RECEIVE_BYTES, Guest
+from .guest import HANGS, RECEIVE_BYTES, Guest
 
-PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+PASSED, FAILED, SKIPPED, HUNG = "passed", "failed", "skipped", "hung"
 STATUS_SKIP = 77
 GRACE_SECONDS = 15  # for the others when one guest has failed
 TICK_SECONDS = 1
@@ -33,19 +34,20 @@ class Session:
         self.say, self.log = say, log
         self.guests = [Guest(name, index) for index, name in enumerate(scenario.guests)]
         self.selector = selectors.DefaultSelector()
-        self.failures, self.skipped = [], None
+        self.failures, self.skipped, self.hung = [], None, []
         self.shell = None
         self.input_ended = False
         self.began = time.monotonic()
         self.deadline = self.began + scenario.timeout_s
 
     def run(self, shell=False):
-        """Give back PASSED, FAILED or SKIPPED; .failures and .skipped say why. shell: the first
-        guest talks to our terminal in place of running its function."""
+        """Give back PASSED, FAILED, SKIPPED or HUNG; .failures, .skipped and .hung say why. HUNG: it
+        did not pass, and the kernel of a guest hangs, which is no verdict on what was tested. shell:
+        the first guest talks to our terminal in place of running its function."""
         self.shell = self.guests[0] if shell else None
         try:
             self._start()
-            while self._unfinished() and time.monotonic() < self.deadline:
+            while self._unfinished() and time.monotonic() < self.deadline and not self._hangs():
                 events = self.selector.select(TICK_SECONDS)
                 if self.input_ended and not events and self.shell.alive:
                     # A terminal that is just changing its mode may have lost the first one.
@@ -62,6 +64,8 @@ class Session:
             for guest in self.guests:
                 guest.kill()
                 guest.unplug()
+        if self.hung:
+            return HUNG
         return FAILED if self.failures else SKIPPED if self.skipped else PASSED
 
     def _start(self):
@@ -115,6 +119,9 @@ class Session:
             self._fail(f"QEMU of {guest.name}: {line}")
         elif name in ("kernel", "qemu"):
             guest.kernel_lines.append(line)
+            if HANGS.search(line):
+                guest.complaint = line
+                self.say(guest.name, line)
 
     def _end_of_stream(self, guest, name):
         """The streams end together; whatever the others still hold is read before."""
@@ -151,10 +158,14 @@ class Session:
 
     def _on_up(self, guest, _):
         guest.state = "running"
+        guest.expect_beats(self.scenario.cpus)
         self.say(None, f"{guest.name} is up after {time.monotonic() - self.began:.0f} s")
         guest.answer("ok")
         if guest is self.shell:
             self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ, (guest, "input"))
+
+    def _on_beat(self, guest, processor):
+        guest.beat(processor)
 
     def _on_barrier(self, guest, name):
         guest.state, guest.barrier = "waiting", name
@@ -216,14 +227,24 @@ class Session:
         self.say(None, reason)
         self.deadline = min(self.deadline, time.monotonic() + GRACE_SECONDS)
 
+    def _hangs(self):
+        self.hung = [reason for reason in (guest.hang() for guest in self.guests) if reason]
+        return bool(self.hung)
+
     def _judge(self):
         late = [guest for guest in self.guests if guest.alive and guest is not self.shell]
-        if self.shell or self.failures or self.skipped or not late:
+        if self.shell or self.skipped or not (late or self.failures):
+            return
+        self._hangs()
+        self.hung += [f"the kernel of {guest.name} says: {guest.complaint}"
+                      for guest in self.guests if guest.complaint]
+        if self.failures and not self.hung:
             return
         for guest in late:
             self._show_kernel(guest)
-        self._fail(f"not ended after {self.scenario.timeout_s} s: "
-                   + "; ".join(_describe(guest) for guest in self.guests))
+        if not self.failures and not self.hung:
+            self._fail(f"not ended after {self.scenario.timeout_s} s: "
+                       + "; ".join(_describe(guest) for guest in self.guests))
 
     def _show_kernel(self, guest):
         """The end of what its kernel has said, which says why a guest ended or hangs."""
