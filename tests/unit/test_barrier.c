@@ -7,9 +7,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "tests/tap.h"
 
 #define ROUNDS 20000u
+
+/* On a busy machine a round takes as long as the scheduler wants: after so long fewer will do. */
+#define LONG_ENOUGH_NS (2 * NS_PER_SECOND)
 
 /* Both threads meet at the start of each round: light stores its flag and reads the heavy one's. */
 static struct {
@@ -17,6 +21,7 @@ static struct {
 	_Alignas(64) _Atomic unsigned heavy_flag;
 	_Alignas(64) _Atomic unsigned light_at;
 	_Alignas(64) _Atomic unsigned heavy_at;
+	_Atomic unsigned end; /* the first round that is not played */
 	unsigned light_saw[ROUNDS];
 } shared;
 
@@ -28,18 +33,30 @@ static void meet(_Atomic unsigned *mine, _Atomic unsigned *theirs, unsigned roun
 			sched_yield();
 }
 
+/* The heavy side decides, before it comes to a round. */
+static bool goes_on(_Atomic unsigned *end, _Atomic unsigned *heavy_at, unsigned round,
+		    uint64_t until_ns)
+{
+	if (round < ROUNDS && clock_monotonic_ns(NULL) < until_ns)
+		return true;
+	atomic_store(end, round);
+	atomic_store(heavy_at, ROUNDS);
+	tap_comment("%u rounds", round - 1);
+	return false;
+}
+
 static void *light_side(void *arg)
 {
 	(void)arg;
-	for (unsigned round = 1; round < ROUNDS; round++) {
+	for (unsigned round = 1;; round++) {
 		meet(&shared.light_at, &shared.heavy_at, round);
+		if (round >= atomic_load(&shared.end))
+			return NULL;
 		atomic_store_explicit(&shared.light_flag, round, memory_order_relaxed);
 		barrier_light();
 		shared.light_saw[round] =
 			atomic_load_explicit(&shared.heavy_flag, memory_order_relaxed);
 	}
-	atomic_store(&shared.light_at, ROUNDS);
-	return NULL;
 }
 
 static unsigned heavy_side(unsigned round)
@@ -52,16 +69,18 @@ static unsigned heavy_side(unsigned round)
 
 static unsigned missed_rounds(void)
 {
+	uint64_t until_ns = clock_monotonic_ns(NULL) + LONG_ENOUGH_NS;
 	static unsigned heavy_saw[ROUNDS];
 	unsigned missed = 0;
 	pthread_t thread;
 
 	shared.light_flag = shared.heavy_flag = shared.light_at = shared.heavy_at = 0;
+	shared.end = ROUNDS;
 	assert_int_equal(pthread_create(&thread, NULL, light_side, NULL), 0);
-	for (unsigned round = 1; round < ROUNDS; round++)
+	for (unsigned round = 1; goes_on(&shared.end, &shared.heavy_at, round, until_ns); round++)
 		heavy_saw[round] = heavy_side(round);
 	pthread_join(thread, NULL);
-	for (unsigned round = 1; round < ROUNDS; round++)
+	for (unsigned round = 1; round < shared.end; round++)
 		missed += heavy_saw[round] < round && shared.light_saw[round] < round;
 	return missed;
 }
@@ -91,45 +110,49 @@ struct across {
 	_Alignas(64) _Atomic unsigned heavy_flag;
 	_Alignas(64) _Atomic unsigned light_at;
 	_Alignas(64) _Atomic unsigned heavy_at;
+	_Atomic unsigned end;
 	unsigned light_saw[ROUNDS];
 };
 
 static void run_light_process(struct across *across, bool fence)
 {
-	for (unsigned round = 1; round < ROUNDS; round++) {
+	for (unsigned round = 1;; round++) {
 		meet(&across->light_at, &across->heavy_at, round);
+		if (round >= atomic_load(&across->end))
+			_exit(0);
 		atomic_store_explicit(&across->light_flag, round, memory_order_relaxed);
 		barrier_light_shared(fence);
 		across->light_saw[round] =
 			atomic_load_explicit(&across->heavy_flag, memory_order_relaxed);
 	}
-	atomic_store(&across->light_at, ROUNDS);
-	_exit(0);
 }
 
 static void no_round_missed_across(bool fence)
 {
 	struct across *across = mmap(NULL, sizeof(*across), PROT_READ | PROT_WRITE,
 				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint64_t until_ns = clock_monotonic_ns(NULL) + LONG_ENOUGH_NS;
 	static unsigned heavy_saw[ROUNDS];
 	unsigned missed = 0;
 	pid_t pid;
 
 	assert_ptr_not_equal(across, MAP_FAILED);
+	across->end = ROUNDS;
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		barrier_init();
 		run_light_process(across, fence);
 	}
-	for (unsigned round = 1; round < ROUNDS; round++) {
+	for (unsigned round = 1; goes_on(&across->end, &across->heavy_at, round, until_ns);
+	     round++) {
 		meet(&across->heavy_at, &across->light_at, round);
 		atomic_store_explicit(&across->heavy_flag, round, memory_order_relaxed);
 		assert_int_equal(barrier_heavy_shared(), 0);
 		heavy_saw[round] = atomic_load_explicit(&across->light_flag, memory_order_relaxed);
 	}
 	waitpid(pid, NULL, 0);
-	for (unsigned round = 1; round < ROUNDS; round++)
+	for (unsigned round = 1; round < across->end; round++)
 		missed += heavy_saw[round] < round && across->light_saw[round] < round;
 	munmap(across, sizeof(*across));
 	assert_int_equal(missed, 0);
