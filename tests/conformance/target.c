@@ -12,7 +12,7 @@
 
 #include "pattern.h"
 
-#define SERVE_SECONDS 60
+#define SERVE_SECONDS 600
 #define WAKE_MS       10000
 #define LATE_US       200000
 #define QUIET_US      300000

@@ -20,7 +20,7 @@
 #define ROUNDS      20
 #define DEPTH       64
 #define BOTH_RIGHTS (SLU_RIGHT_READ | SLU_RIGHT_WRITE)
-#define PATIENCE_NS (20 * NS_PER_SECOND)
+#define PATIENCE_NS (300 * NS_PER_SECOND)
 
 static struct random chance;
 

@@ -220,4 +220,4 @@ def silent_clients():
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(folders_of_our_own=True)

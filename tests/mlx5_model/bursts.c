@@ -18,7 +18,7 @@
 #define BYTES_MAX    3000u
 #define INLINE_MAX   512u
 #define RECEIVES     64u
-#define WAIT_SECONDS 10
+#define WAIT_SECONDS 300
 
 struct expected_receive {
 	uint64_t id;

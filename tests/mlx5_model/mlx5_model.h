@@ -58,7 +58,7 @@ void mlx5_model_cut(uint32_t qpn, bool cut);
 /**
  * Keep this process's queue pairs from becoming ready to receive, as the kernel does while nobody
  * on the network answers to the peer's address: ibv_modify_qp() waits until it is let go, or for
- * half a minute, and then fails with ETIMEDOUT.
+ * ten minutes, and then fails with ETIMEDOUT.
  */
 void mlx5_model_hold(bool held);
 

@@ -9,7 +9,7 @@
 
 #include "mlx5_model.h"
 
-#define WAIT_SECONDS 10
+#define WAIT_SECONDS 300
 #define PSN          0x123456u
 #define PEER_PSN     0xfffff0u
 

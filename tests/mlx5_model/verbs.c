@@ -671,7 +671,7 @@ static void keep(struct model_qp *qp, const struct ibv_qp_attr *attr, int mask)
 		qp->attr.max_rd_atomic = attr->max_rd_atomic;
 }
 
-#define HOLD_NS UINT64_C(30000000000)
+#define HOLD_NS UINT64_C(600000000000)
 
 static _Atomic bool holds;
 static _Atomic uint32_t held;

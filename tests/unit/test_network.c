@@ -19,7 +19,7 @@
 #include "tests/unit/keys.h"
 #include "transport/transport.h"
 
-#define PATIENCE_MS 15000
+#define PATIENCE_MS 300000
 #define DAY         86400L
 #define TIMEOUT_US  10000000
 

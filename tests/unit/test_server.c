@@ -17,7 +17,7 @@
 #include "tests/tap.h"
 
 #define NOBODY      65534
-#define PATIENCE_MS 10000
+#define PATIENCE_MS 300000
 #define RACERS      4
 
 static struct trust trust;
