@@ -40,6 +40,7 @@ struct budgets {
 	struct own_limits *own; /* by identity */
 	uint32_t count;
 	uint32_t next_chain; /* to be cleaned up */
+	struct budget *largest;
 	struct budget_chain chains[CHAINS];
 };
 
@@ -172,6 +173,8 @@ static void destroy(struct budgets *budgets, struct budget *budget)
 {
 	LIST_REMOVE(budget, link);
 	budgets->count--;
+	if (budgets->largest == budget)
+		budgets->largest = NULL;
 	free(budget);
 }
 
@@ -296,6 +299,20 @@ uint64_t budget_used(const struct budget *budget, enum slu_limit limit)
 uint64_t budget_limit(const struct budget *budget, enum slu_limit limit)
 {
 	return atomic_load_explicit(&budget->limits[limit], memory_order_relaxed);
+}
+
+uint64_t budget_connections(const struct budget *budget)
+{
+	return budget_used(budget, SLU_LIMIT_CONNECTIONS) +
+	       budget_used(budget, SLU_LIMIT_DATA_CONNECTIONS);
+}
+
+/* One that was the largest and has shrunk gives way to the next that grows beyond it. */
+struct budget *budgets_largest(struct budgets *budgets, struct budget *grown)
+{
+	if (!budgets->largest || budget_connections(grown) > budget_connections(budgets->largest))
+		budgets->largest = grown;
+	return budgets->largest;
 }
 
 uint32_t budgets_count(const struct budgets *budgets)

@@ -75,6 +75,15 @@ void budget_give(struct budget *budget, enum slu_limit limit, uint64_t n);
 uint64_t budget_used(const struct budget *budget, enum slu_limit limit);
 uint64_t budget_limit(const struct budget *budget, enum slu_limit limit);
 
+/** Control and data connections together. */
+uint64_t budget_connections(const struct budget *budget);
+
+/**
+ * The budget with the most connections, as far as is known: @p grown has got one just now. Control
+ * thread. Without a reference: valid until another budget is found.
+ */
+struct budget *budgets_largest(struct budgets *budgets, struct budget *grown);
+
 /** Budgets in the table: those that somebody holds, and a few that nobody does any more. */
 uint32_t budgets_count(const struct budgets *budgets);
 

@@ -19,7 +19,6 @@
 #include "net/tls.h"
 
 #define RUN_MESSAGES        32 /* of one connection, then the next one's turn */
-#define LAST_WORDS_SECONDS  2
 #define TLS_BEGINNING_BYTES 3
 
 static void on_reading(evutil_socket_t fd, short what, void *arg);
@@ -53,9 +52,9 @@ void connection_suspect(struct connection *connection)
 void connection_failed(struct connection *connection)
 {
 	connection_suspect(connection);
-	if (!connection->info.is_unix)
-		penalty_note(&connection->server->penalties, &connection->address,
-			     SERVER_FAILURES_SECONDS * NS_PER_SECOND, clock_monotonic_ns(NULL));
+	if (connection->origin)
+		origin_fail(connection->origin, SERVER_FAILURES_SECONDS * NS_PER_SECOND,
+			    clock_monotonic_ns(NULL));
 }
 
 struct connection *connection_find(struct server *server, uint64_t number)
@@ -127,9 +126,10 @@ static void retire(struct connection *connection)
 			server->options.callbacks->gone(server->options.arg,
 							connection->info.connection);
 		budget_give(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
+	} else if (connection->origin) {
+		strangers_remove(connection);
 	} else {
-		TAILQ_REMOVE(&server->strangers, connection, link);
-		server->stranger_count--;
+		TAILQ_REMOVE(&server->closing, connection, link);
 	}
 }
 
@@ -161,13 +161,6 @@ struct stream connection_detach(struct connection *connection)
 	return stream;
 }
 
-static void add_stranger(struct connection *connection)
-{
-	TAILQ_INSERT_TAIL(&connection->server->strangers, connection, link);
-	connection->server->stranger_count++;
-	connection->age_seconds = 0;
-}
-
 /* Closing at once, with input unread, would reset the connection and take our words back. */
 void connection_close_politely(struct connection *connection)
 {
@@ -175,8 +168,11 @@ void connection_close_politely(struct connection *connection)
 		connection_close(connection);
 		return;
 	}
-	retire(connection);
-	add_stranger(connection);
+	if (!connection->origin) {
+		retire(connection);
+		TAILQ_INSERT_TAIL(&connection->server->closing, connection, link);
+	}
+	connection->age_seconds = 0;
 	connection->state = CONNECTION_CLOSING;
 	connection->stream.wants_write = false;
 	if (!message_writer_busy(&connection->writer))
@@ -442,6 +438,7 @@ static int check_user(struct connection *connection)
 		connection_suspect(connection);
 		return connection_refuse(connection, rc);
 	}
+	origin_prove(connection->origin, clock_monotonic_ns(NULL));
 	name_user(connection, peer.uid);
 	return 0;
 }
@@ -463,28 +460,17 @@ static struct connection *create(struct server *server, int fd)
 	return connection;
 }
 
-static void make_room(struct server *server)
-{
-	if (server->stranger_count >= server->options.limits.unauthenticated)
-		connection_close(TAILQ_FIRST(&server->strangers));
-}
-
-static bool is_refused(const struct server *server, const union address *address)
-{
-	return penalty_applies(&server->penalties, address, SERVER_FAILURES_MAX,
-			       SERVER_FAILURES_SECONDS * NS_PER_SECOND, clock_monotonic_ns(NULL));
-}
-
 void connection_accept(struct listener *listener, int fd, const union address *address)
 {
 	struct server *server = listener->server;
+	struct origin *origin = strangers_admit(listener, fd, address);
 	struct connection *connection;
 
-	if (listener->is_tcp && is_refused(server, address)) {
-		close(fd);
+	if (!origin) {
+		strangers_turn_away(fd);
 		return;
 	}
-	make_room(server);
+	descriptors_spare(server, fd);
 	connection = create(server, fd);
 	if (!connection) {
 		log_peer(SLU_LOG_ERROR, "a client is refused: out of memory");
@@ -492,7 +478,7 @@ void connection_accept(struct listener *listener, int fd, const union address *a
 		return;
 	}
 	connection->info.is_unix = !listener->is_tcp;
-	add_stranger(connection);
+	strangers_add(connection, origin);
 	if (listener->is_tcp) {
 		connection->address = *address;
 		connection->state = CONNECTION_PEEKED;
@@ -514,8 +500,8 @@ void connection_opened(struct connection *connection)
 	struct server *server = connection->server;
 	uint64_t number = connection->info.connection;
 
-	TAILQ_REMOVE(&server->strangers, connection, link);
-	server->stranger_count--;
+	origin_prove(connection->origin, clock_monotonic_ns(NULL));
+	strangers_remove(connection);
 	connection->state = CONNECTION_OPEN;
 	TAILQ_INSERT_TAIL(&server->connections, connection, link);
 	LIST_INSERT_HEAD(&server->by_number[number % CONNECTION_SLOTS], connection, by_number);
@@ -523,28 +509,6 @@ void connection_opened(struct connection *connection)
 }
 
 /* ---- once a second ---- */
-
-static void sweep_strangers(struct server *server)
-{
-	struct connection *connection, *next;
-	char who[CONNECTION_TEXT_MAX];
-
-	for (connection = TAILQ_FIRST(&server->strangers); connection; connection = next) {
-		uint32_t age = ++connection->age_seconds;
-
-		work_count(WORK_ITEMS, 1);
-		next = TAILQ_NEXT(connection, link);
-		if (connection->state == CONNECTION_CLOSING) {
-			if (age > LAST_WORDS_SECONDS)
-				connection_close(connection);
-		} else if (age > SERVER_HANDSHAKE_SECONDS) {
-			fail(-ETIMEDOUT, "no handshake within %d s", SERVER_HANDSHAKE_SECONDS);
-			connection_suspect(connection);
-			log_debug("%s is disconnected", connection_describe(connection, who));
-			connection_close(connection);
-		}
-	}
-}
 
 /* @return negative: it is dead. Of a Unix socket's peer the kernel tells. */
 static int check_silence(struct connection *connection)
@@ -582,6 +546,8 @@ static void sweep_connections(struct server *server)
 
 void connection_sweep(struct server *server)
 {
-	sweep_strangers(server);
+	descriptors_look(server);
+	server->descriptors_warned = false;
+	strangers_sweep(server);
 	sweep_connections(server);
 }

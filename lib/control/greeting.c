@@ -127,13 +127,20 @@ static int identify(struct connection *connection)
 static int take_budget(struct connection *connection)
 {
 	struct budgets *budgets = connection->server->options.budgets;
+	int rc;
 
 	if (!budgets)
 		return 0;
 	connection->info.budget = budget_find(budgets, connection->info.identity);
 	if (!connection->info.budget)
 		return fail(-ENOMEM, "target is out of memory");
-	return budget_take(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
+	rc = budget_take(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
+	if (rc < 0)
+		return rc;
+	rc = descriptors_stay(connection->server, connection->stream.fd, connection->info.budget);
+	if (rc < 0)
+		budget_give(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
+	return rc;
 }
 
 int greeting_hello(struct connection *connection, const json_t *message)
@@ -239,6 +246,10 @@ int greeting_attach(struct connection *connection, const json_t *message)
 			connection_failed(connection);
 		return connection_refuse(connection, rc);
 	}
+	origin_prove(connection->origin, clock_monotonic_ns(NULL));
+	rc = descriptors_stay(connection->server, connection->stream.fd, owner->info.budget);
+	if (rc < 0)
+		return connection_refuse(connection, rc);
 	rc = connection_send(connection, json_pack("{s:s}", "type", "attached"), NULL, 0);
 	if (rc < 0 || message_writer_busy(&connection->writer))
 		return rc < 0 ? rc : -EAGAIN;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,13 +19,14 @@
 #include "control/server_internal.h"
 #include "net/tls.h"
 
-#define BACKLOG 1024
+#define BACKLOG    1024
+#define ACCEPT_RUN 32 /* of one listener, then others have their turn */
 
 /* For the lock of a socket's folder. */
 #define LOCK_TRIES    200
 #define LOCK_PAUSE_US 10000
 
-/* Out of descriptors, or over the rate: look again after this. */
+/* Out of memory, or of descriptors in spite of all: look again after this. */
 static const struct timeval accept_pause = {.tv_usec = 100000};
 static const struct timeval sweep_interval = {.tv_sec = 1};
 
@@ -36,43 +38,36 @@ static void pause_listener(struct listener *listener)
 	event_add(listener->resume, &accept_pause);
 }
 
-/* What is not accepted now waits in the kernel's backlog. */
-static bool over_rate(struct listener *listener)
+/* @return false: it is no use to go on */
+static bool accept_one(struct listener *listener)
 {
-	struct server *server = listener->server;
-	const struct server_limits *limits = &server->options.limits;
+	union address address = {0};
+	socklen_t length = sizeof(address);
+	int fd = accept4(listener->fd, listener->is_tcp ? &address.any : NULL,
+			 listener->is_tcp ? &length : NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	return listener->is_tcp && !rate_take(&server->accepts, limits->accepts_per_second,
-					      limits->accepts_burst, clock_monotonic_ns(NULL));
+	work_count(WORK_ITEMS, 1);
+	if (fd >= 0) {
+		connection_accept(listener, fd, &address);
+		return true;
+	}
+	if (errno == ECONNABORTED || errno == EINTR)
+		return true;
+	if ((errno == EMFILE || errno == ENFILE) && descriptors_free_one(listener))
+		return true;
+	if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+		pause_listener(listener);
+	return false;
 }
 
-static void on_connection(evutil_socket_t listen_fd, short what, void *arg)
+static void on_connection(evutil_socket_t fd, short what, void *arg)
 {
-	struct listener *listener = arg;
-	union address address = {0};
-	socklen_t length;
-	int fd;
-
+	(void)fd;
 	(void)what;
 	work_begin(WORK_EVENT);
-	for (;;) {
-		if (over_rate(listener)) {
-			pause_listener(listener);
+	for (int i = 0; i < ACCEPT_RUN; i++)
+		if (!accept_one(arg))
 			return;
-		}
-		length = sizeof(address);
-		fd = accept4(listen_fd, listener->is_tcp ? &address.any : NULL,
-			     listener->is_tcp ? &length : NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd < 0)
-			break;
-		work_count(WORK_ITEMS, 1);
-		connection_accept(listener, fd, &address);
-	}
-	if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
-		return;
-	log_peer(SLU_LOG_WARNING, "no descriptor for a new client: %s; raise it with ulimit -n",
-		 strerror(errno));
-	pause_listener(listener);
 }
 
 static void on_resume(evutil_socket_t fd, short what, void *arg)
@@ -359,6 +354,14 @@ static void take_limits(struct server *server)
 	limits->accepts_per_second =
 		or_default(limits->accepts_per_second, SERVER_ACCEPTS_PER_SECOND);
 	limits->accepts_burst = or_default(limits->accepts_burst, SERVER_ACCEPTS_BURST);
+	limits->address_accepts_per_second =
+		or_default(limits->address_accepts_per_second, SERVER_ADDRESS_ACCEPTS_PER_SECOND);
+	limits->address_accepts_burst =
+		or_default(limits->address_accepts_burst, SERVER_ADDRESS_ACCEPTS_BURST);
+	limits->known_accepts_per_second =
+		or_default(limits->known_accepts_per_second, SERVER_KNOWN_ACCEPTS_PER_SECOND);
+	limits->known_accepts_burst =
+		or_default(limits->known_accepts_burst, SERVER_KNOWN_ACCEPTS_BURST);
 	limits->messages_per_second =
 		or_default(limits->messages_per_second, SERVER_MESSAGES_PER_SECOND);
 	limits->ping_seconds = or_default(limits->ping_seconds, SERVER_PING_SECONDS);
@@ -377,6 +380,7 @@ static int start_sweep(void *arg)
 int server_create(const struct server_options *options, struct server **out)
 {
 	struct server *server = calloc(1, sizeof(*server));
+	uint64_t seed;
 
 	if (!server)
 		return fail(-ENOMEM, "out of memory");
@@ -384,6 +388,12 @@ int server_create(const struct server_options *options, struct server **out)
 	LIST_INIT(&server->listeners);
 	TAILQ_INIT(&server->strangers);
 	TAILQ_INIT(&server->connections);
+	TAILQ_INIT(&server->closing);
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+		seed = options->incarnation;
+	origins_init(&server->origins, seed);
+	server->spare_fd = -1;
+	descriptors_look(server);
 	take_limits(server);
 	name_users(server);
 	boot_id_read(server->boot_id);
@@ -405,6 +415,8 @@ static int end_all(void *arg)
 		connection_close(connection);
 	while ((connection = TAILQ_FIRST(&server->strangers)))
 		connection_close(connection);
+	while ((connection = TAILQ_FIRST(&server->closing)))
+		connection_close(connection);
 	while ((listener = LIST_FIRST(&server->listeners))) {
 		LIST_REMOVE(listener, link);
 		listener_destroy(listener);
@@ -419,6 +431,8 @@ void server_destroy(struct server *server)
 	if (!server)
 		return;
 	control_call(server->options.control, end_all, server);
+	if (server->spare_fd >= 0)
+		close(server->spare_fd);
 	free(server);
 }
 

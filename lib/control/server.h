@@ -29,9 +29,18 @@
 
 #define SERVER_CONNECTIONS_MAX     65536u
 #define SERVER_SESSIONS_MAX        65536u /* on one connection */
-#define SERVER_UNAUTHENTICATED_MAX 256u   /* at once; the oldest makes room */
-#define SERVER_ACCEPTS_PER_SECOND  1000u
-#define SERVER_ACCEPTS_BURST       4000u
+#define SERVER_UNAUTHENTICATED_MAX 256u   /* at once; the least deserving makes room */
+
+/* Connections that are accepted; more are closed at once. In a second, and in a burst: */
+#define SERVER_ACCEPTS_PER_SECOND         1000u /* of all addresses that are not known */
+#define SERVER_ACCEPTS_BURST              4000u
+#define SERVER_ADDRESS_ACCEPTS_PER_SECOND 100u /* of each of them */
+#define SERVER_ADDRESS_ACCEPTS_BURST      1000u
+#define SERVER_KNOWN_ACCEPTS_PER_SECOND   5000u /* of an address or a user who is; of loopback */
+#define SERVER_KNOWN_ACCEPTS_BURST        20000u
+#define SERVER_USER_ACCEPTS_PER_SECOND    10u /* of a user who is not, over Unix sockets */
+#define SERVER_USER_ACCEPTS_BURST         20u
+
 #define SERVER_MESSAGES_PER_SECOND 10000u /* of one connection; more wait */
 #define SERVER_OUTPUT_MAX_BYTES    65536u /* not read by a client in time; then it is given up */
 #define SERVER_FAILURES_MAX        10u    /* of one address, within SERVER_FAILURES_SECONDS */
@@ -117,6 +126,10 @@ struct server_limits {
 	uint32_t unauthenticated;
 	uint32_t accepts_per_second;
 	uint32_t accepts_burst;
+	uint32_t address_accepts_per_second;
+	uint32_t address_accepts_burst;
+	uint32_t known_accepts_per_second;
+	uint32_t known_accepts_burst;
 	uint32_t messages_per_second;
 	uint32_t ping_seconds;
 	uint32_t silence_seconds;

@@ -2,7 +2,8 @@
 /**
  * @file
  * What the files of the server share: server.c (life, listeners, what the engine asks for),
- * connection.c (a connection from accept to end), greeting.c (hello and attach), sessions.c.
+ * strangers.c (who may connect), descriptors.c (when there are too few), connection.c (a connection
+ * from accept to end), greeting.c (hello and attach), sessions.c.
  *
  * Everything here belongs to the control thread.
  */
@@ -17,6 +18,7 @@
 #include "base/clock.h"
 #include "control/boot_id.h"
 #include "control/limits.h"
+#include "control/origins.h"
 #include "control/server.h"
 #include "net/address.h"
 #include "net/stream.h"
@@ -54,6 +56,8 @@ struct connection {
 	struct message_writer writer;
 	struct peer_info info;
 	union address address; /* TCP */
+	struct origin *origin; /* as a stranger; then NULL */
+	bool known;            /* the origin was, when it came */
 	uint8_t secret[SECRET_BYTES];
 	/* In sweeps, not by the clock: a host that was suspended has not waited for anybody. */
 	uint32_t age_seconds;    /* as a stranger */
@@ -83,13 +87,23 @@ struct server {
 	struct event *sweep;
 	bool draining; /* nothing new */
 	LIST_HEAD(, listener) listeners;
-	struct connection_list strangers; /* not open, the oldest first; and those that close */
+	struct connection_list strangers; /* not open yet, or refused: the oldest first */
 	struct connection_list connections;
+	struct connection_list closing; /* were open; their last words are on their way */
 	LIST_HEAD(, connection) by_number[CONNECTION_SLOTS];
 	uint32_t stranger_count;
+	uint32_t known_strangers; /* of them */
 	uint64_t last_connection;
 	struct rate accepts;
-	struct penalties penalties;
+	struct origins origins;
+	uint32_t turned_away; /* closed at once, and not told of yet */
+	uint32_t turned_away_seconds;
+	union address turned_away_last;
+
+	int descriptor_limit;
+	int descriptor_reserve; /* of these, the highest */
+	int spare_fd;           /* to accept with and close at once; -1: none */
+	bool descriptors_warned;
 
 	_Atomic uint32_t session_count;
 	_Atomic uint32_t connection_count;
@@ -146,6 +160,50 @@ struct stream connection_detach(struct connection *connection);
 
 /** @return NULL: none of that number is open */
 struct connection *connection_find(struct server *server, uint64_t number);
+
+/* strangers.c */
+
+/**
+ * May a connection that was accepted come in?
+ *
+ * @param address  with a listener of TCP
+ * @return         where it comes from; NULL: it is to be turned away
+ */
+struct origin *strangers_admit(const struct listener *listener, int fd,
+			       const union address *address);
+
+/** Close it at once. */
+void strangers_turn_away(int fd);
+
+/** One more; another makes room where there are too many. */
+void strangers_add(struct connection *connection, struct origin *origin);
+
+void strangers_remove(struct connection *connection);
+
+/** Close the one who deserves it least. @return false: there is none */
+bool strangers_make_room(struct server *server);
+
+/** What is due once a second. */
+void strangers_sweep(struct server *server);
+
+/* descriptors.c */
+
+/** How many may there be? At the start, and once a second. */
+void descriptors_look(struct server *server);
+
+/** @p fd was accepted: another stranger makes room where descriptors run short. */
+void descriptors_spare(struct server *server, int fd);
+
+/** There is none for a new client. @return false: and there will be none for a while */
+bool descriptors_free_one(struct listener *listener);
+
+/**
+ * May the connection @p fd stay, now that its identity is known? Another identity's makes room.
+ *
+ * @param budget  where it was charged; may be NULL
+ * @return        0; -EMFILE
+ */
+int descriptors_stay(struct server *server, int fd, struct budget *budget);
 
 /* greeting.c */
 

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Out of descriptors. The kernel gives the lowest number that is free, so a number near the limit
+ * says that nearly all are taken: the last ones are a reserve. In its upper half nobody stays; in
+ * the lower one strangers do, so that whoever proves himself gets that far. He then stays at the
+ * cost of the identity that has the most, if that has more than he.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/budget.h"
+#include "base/log.h"
+#include "base/work.h"
+#include "control/server_internal.h"
+
+#define RESERVE_MIN 8
+#define RESERVE_MAX 64
+#define LOOKED_AT   1024u /* the newest connections, for one of that identity */
+
+void descriptors_look(struct server *server)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT32_MAX)
+		limit.rlim_cur = INT32_MAX;
+	server->descriptor_limit = (int)limit.rlim_cur;
+	server->descriptor_reserve = server->descriptor_limit / 8;
+	if (server->descriptor_reserve > RESERVE_MAX)
+		server->descriptor_reserve = RESERVE_MAX;
+	if (server->descriptor_reserve < RESERVE_MIN)
+		server->descriptor_reserve = RESERVE_MIN;
+	if (server->spare_fd < 0)
+		server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void warn(struct server *server, const char *what)
+{
+	if (server->descriptors_warned)
+		return;
+	server->descriptors_warned = true; /* until the next sweep */
+	log_warning("%s: %d descriptors are all this process may have: raise it with ulimit -n or "
+		    "LimitNOFILE=",
+		    what, server->descriptor_limit);
+}
+
+void descriptors_spare(struct server *server, int fd)
+{
+	if (fd < server->descriptor_limit - server->descriptor_reserve / 2)
+		return;
+	warn(server, "descriptors run short, the least deserving stranger is closed");
+	strangers_make_room(server);
+}
+
+bool descriptors_free_one(struct listener *listener)
+{
+	struct server *server = listener->server;
+	int fd;
+
+	warn(server, "no descriptor for a new client");
+	if (strangers_make_room(server))
+		return true;
+	if (server->spare_fd < 0)
+		return false;
+	close(server->spare_fd);
+	fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		strangers_turn_away(fd);
+	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return fd >= 0;
+}
+
+/* Its newest connection. @return false: none was found among the newest of all */
+static bool drop_one_of(struct server *server, const struct budget *budget)
+{
+	struct connection *connection;
+	char who[CONNECTION_TEXT_MAX];
+	uint32_t looked = 0;
+
+	TAILQ_FOREACH_REVERSE(connection, &server->connections, connection_list, link)
+	{
+		if (connection->info.budget == budget)
+			break;
+		if (++looked == LOOKED_AT)
+			return false;
+	}
+	work_count(WORK_ITEMS, looked);
+	if (!connection)
+		return false;
+	log_warning("%s is disconnected: descriptors run short, and its identity has the most",
+		    connection_describe(connection, who));
+	connection_refuse(connection,
+			  fail(-EMFILE,
+			       "target %s is out of descriptors and this identity has the "
+			       "most: raise its limit with ulimit -n",
+			       server->options.name));
+	connection_close(connection);
+	return true;
+}
+
+int descriptors_stay(struct server *server, int fd, struct budget *budget)
+{
+	struct budget *largest;
+
+	if (!budget)
+		return 0;
+	largest = budgets_largest(server->options.budgets, budget);
+	if (fd < server->descriptor_limit - server->descriptor_reserve)
+		return 0;
+	if (budget_connections(largest) > budget_connections(budget) + 1 &&
+	    drop_one_of(server, largest))
+		return 0;
+	return fail(-EMFILE,
+		    "target %s is out of descriptors: %d is its limit, raise it with ulimit -n",
+		    server->options.name, server->descriptor_limit);
+}
