@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "target/reload.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "target/config.h"
 
 /* The values of an option as one text, for comparing. @return NULL out of memory */
@@ -55,15 +58,44 @@ static int apply(struct slu_engine *engine, const struct settings *old, const st
 	return rc;
 }
 
+/* Who writes the file may be in the middle of it: what is missing could be what takes a right. */
+static int check_whole(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	int last = '\n';
+
+	if (!file)
+		return fail(-errno, "%s cannot be opened: %s", path, strerror(errno));
+	if (fseek(file, -1, SEEK_END) == 0)
+		last = fgetc(file);
+	fclose(file);
+	if (last != '\n')
+		return fail(-EINVAL,
+			    "%s ends in the middle of a line, as one that is being "
+			    "written does: end it with a newline",
+			    path);
+	return 0;
+}
+
+/* An empty file is one that somebody is writing, or that a full disk has made. */
+static int check_grants(const struct settings *old, const struct settings *new)
+{
+	if (!old->grants.count || new->grants.count)
+		return 0;
+	if (!new->path)
+		return fail(-ENOENT, "the file %s with the identities is gone", old->path);
+	return fail(-EINVAL,
+		    "%s has no [identity NAME] any more, and without one whoever is let in may do "
+		    "everything: if that is meant, write [identity *] with the line * = read,write",
+		    new->path);
+}
+
 static void report(const struct settings *old, const struct settings *new)
 {
 	printf("reloaded %s: %u rights of identities\n", new->path ? new->path : "keys, no file",
 	       new->grants.count);
 	if (!grants_print_changes(&old->grants, &new->grants, stdout))
 		puts("  no right has changed");
-	if (old->grants.count && !new->grants.count)
-		puts("  WARNING: no identities are left in the file: whoever is let in may now do "
-		     "everything");
 	print_unapplied(old, new);
 }
 
@@ -79,6 +111,10 @@ int reload(struct slu_engine *engine, struct settings *settings)
 
 	if (!rc)
 		rc = config_check(new.config, &new.options);
+	if (!rc && new.path)
+		rc = check_whole(new.path);
+	if (!rc)
+		rc = check_grants(settings, &new);
 	if (!rc)
 		rc = apply(engine, settings, &new);
 	if (!rc) {

@@ -16,8 +16,11 @@
  * Options do not change in a target that runs: those that would are named.
  *
  * @param settings  in force; its grants are replaced
- * @return          0; errors of settings_read(), slu_engine_reload_tls(), slu_engine_set_grants():
- *                  the old rules stay in force
+ * A file without any identity, where there were some, is refused: it would let everybody do
+ * everything.
+ *
+ * @return          0; -EINVAL, -ENOENT such a file, half a file or none; errors of settings_read(),
+ *                  slu_engine_reload_tls(), slu_engine_set_grants(): the old rules stay in force
  */
 int reload(struct slu_engine *engine, struct settings *settings);
 

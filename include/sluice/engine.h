@@ -149,7 +149,11 @@ SLU_API int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us);
  * Replace the grants. Sessions that have a right which is not granted any more end within a second
  * with -EKEYREVOKED. Any thread.
  *
- * @return 0; -EINVAL a bad identity, segment or right, nothing was changed; -ENOMEM
+ * An engine without any grants lets everybody do everything, and none becomes one of those by an
+ * empty list: where that is meant, grant every right to "*" on "*".
+ *
+ * @return 0; -EINVAL a bad identity, segment or right, or no grant where there were some; nothing
+ *         was changed; -ENOMEM
  */
 SLU_API int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *grants,
 				  uint32_t count);

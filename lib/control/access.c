@@ -116,6 +116,11 @@ int access_create(const struct slu_grant *grants, uint32_t count, struct access 
 	return 0;
 }
 
+bool access_is_open(const struct access *access)
+{
+	return access->count == 0;
+}
+
 void access_destroy(struct access *access)
 {
 	free(access);
@@ -138,7 +143,7 @@ uint32_t access_rights(const struct access *access, const char *identity, bool o
 {
 	const struct entry *entry;
 
-	if (access->count == 0)
+	if (access_is_open(access))
 		return ALL_RIGHTS;
 	entry = find(access, identity, segment);
 	if (!entry)

@@ -20,6 +20,9 @@ struct access;
 /** @return 0; -EINVAL a bad identity, segment or right, or one twice; -ENOMEM */
 int access_create(const struct slu_grant *grants, uint32_t count, struct access **access);
 
+/** Without any grants, so that whoever was let in has every right? */
+bool access_is_open(const struct access *access);
+
 /** Accepts NULL. */
 void access_destroy(struct access *access);
 

@@ -44,6 +44,8 @@ static int replace(void *arg)
 	struct replace_call *call = arg;
 	struct access *old = call->engine->access;
 
+	if (access_is_open(call->access) && !access_is_open(old))
+		return -EINVAL;
 	call->engine->access = call->access;
 	server_revoke(call->engine->server, has_lost, call->access, -EKEYREVOKED);
 	access_destroy(old);
@@ -55,7 +57,14 @@ int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *gra
 	struct replace_call call = {.engine = engine};
 	int rc = access_create(grants, count, &call.access);
 
-	return rc < 0 ? rc : control_call(engine->control, replace, &call);
+	if (rc < 0)
+		return rc;
+	rc = control_call(engine->control, replace, &call);
+	if (rc == 0)
+		return 0;
+	access_destroy(call.access);
+	return fail(rc, "no grants at all would let everybody do everything: if that is meant, "
+			"grant every right to * on *");
 }
 
 int slu_engine_reload_tls(struct slu_engine *engine)

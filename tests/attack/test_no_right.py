@@ -6,6 +6,8 @@ It may hold what its budget allows: connections, messages in each second, memory
 read. It reads and writes nothing, and keeps nobody else out.
 """
 import contextlib
+import os
+import signal
 import struct
 import time
 
@@ -89,6 +91,26 @@ def message_flood(scene):
         while time.monotonic() < until and client.send_bytes(usage):
             pass
         scene.serve_another()
+
+
+@attack("a configuration that is emptied, cut short or taken away gives it no right", rights="")
+def empty_configuration(scene):
+    with open(scene.config) as file:
+        whole = file.read()
+    for text in ("", "\n", "[target]\n", whole[:-1], None):
+        if text is None:
+            os.unlink(scene.config)
+        else:
+            with open(scene.config, "w") as file:
+                file.write(text)
+        scene.target.texts["err"] = ""
+        scene.target.signal(signal.SIGHUP)
+        scene.target.wait_for("not reloaded", "err")
+        with scene.intrude() as client:
+            client.hello()
+            client.open(scene.open_one, 1, 1, "refused")
+    with open(scene.config, "w") as file:
+        file.write(whole)
 
 
 if __name__ == "__main__":

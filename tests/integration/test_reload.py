@@ -40,9 +40,38 @@ def reloads():
         file.write(BOB)
         hup(target, rf"^  alice on {name}: no line, was read$")
         hup(target, r"^  no right has changed$")
-        file.write("")
-        hup(target, r"WARNING: no identities are left")
+        file.write("[identity *]\n* = read,write\n")
+        hup(target, r"^  \* on \*: read,write, was no line$")
         ends_well(target)
+
+
+@case("an empty file, one without identities, half a one or none leaves the grants as they are")
+def nothing_granted():
+    name = unique()
+    with File(ALICE.format(name=name)) as file, start(file.path, name) as target:
+        for text, message in (("", r"has no \[identity NAME\] any more.*write \[identity \*\]"),
+                              ("\n\n", "has no .identity NAME. any more"),
+                              ("[target]\nnode = -1\n", "has no .identity NAME. any more"),
+                              ("# " + ALICE.format(name=name).replace("\n", "\n# ")[:-2],
+                               "has no .identity NAME. any more"),
+                              (ALICE.format(name=name)[:-1], "in the middle of a line"),
+                              (BOB + "[identity mallory]\n* = none", "in the middle of a line")):
+            file.write(text)
+            hup(target, r"not reloaded, the old .* in force: " + file.path + ".*" + message, "err")
+            target.texts["err"] = ""
+        check("reloaded " + file.path not in target.texts["out"], "it was reloaded", target)
+        file.write(ALICE.format(name=name))
+        hup(target, r"^  no right has changed$")
+        ends_well(target)
+
+
+@case("an empty name of a file is an error: it neither turns TLS off nor drops the grants")
+def empty_names():
+    for flag in ("--psk", "--tls-cert", "--tls-key", "--tls-ca", "--config"):
+        result = harness.run([harness.TARGET, "--segment", f"{unique()}=1M", "--listen",
+                              "127.0.0.1:0", flag, ""])
+        equal(result.code, 2, f"exit code with an empty {flag}", result)
+        check(f"{flag} needs a value" in result.err, "the cause", result)
 
 
 @case("a broken file is refused with its error, and serving goes on by the old rules")

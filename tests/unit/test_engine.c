@@ -60,6 +60,25 @@ static void test_affinity_is_kept(void **state)
 	slu_engine_close(engine);
 }
 
+/* Goal: an empty list takes no grants away, for without any everybody may do everything; who means
+ * that grants it to everybody. */
+static void test_grants_stay(void **state)
+{
+	const struct slu_grant some = {"alice", "ram", SLU_RIGHT_READ};
+	const struct slu_grant all = {"*", "*", SLU_RIGHT_READ | SLU_RIGHT_WRITE};
+	struct slu_engine *engine;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	assert_int_equal(slu_engine_set_grants(engine, NULL, 0), 0);
+	assert_int_equal(slu_engine_set_grants(engine, &some, 1), 0);
+	assert_int_equal(slu_engine_set_grants(engine, NULL, 0), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "to * on *"));
+	assert_int_equal(slu_engine_set_grants(engine, &all, 1), 0);
+	assert_int_equal(slu_engine_set_grants(engine, &some, 0), -EINVAL);
+	slu_engine_close(engine);
+}
+
 /* Goal: options that cannot be met are refused, and the next engine can be opened. */
 static void test_bad_options(void **state)
 {
@@ -149,6 +168,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_engine_per_process),
 		cmocka_unit_test(test_affinity_is_kept),
+		cmocka_unit_test(test_grants_stay),
 		cmocka_unit_test(test_bad_options),
 		cmocka_unit_test(test_export_is_checked),
 		cmocka_unit_test(test_thousand_engines_leave_nothing),
