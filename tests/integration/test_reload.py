@@ -130,6 +130,7 @@ def revoked():
             process.is_revoked()
             result = harness.initiator(*process.flags)
             equal(result.code, 1, "a new run", result)
+            target.wait_for("anonymous loses segment", "err")
             equal(target.texts["err"].count("anonymous loses segment"), 1, "lines about it",
                   target)
         ends_well(target)
