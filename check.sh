@@ -213,7 +213,7 @@ fuzz() {
 	name=$(basename "$target")
 	corpus=tests/fuzz/corpus/${name#fuzz_}
 	mkdir -p "$scratch/$name"
-	"$target" -runs=200000 -max_total_time=30 -timeout=10 -rss_limit_mb=2048 -seed=1 \
+	"$target" -runs=200000 -max_total_time=30 -timeout=100 -rss_limit_mb=2048 -seed=1 \
 		-artifact_prefix="$LOGS/$name-" "$scratch/$name" "$corpus"
 }
 

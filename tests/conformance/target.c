@@ -13,7 +13,7 @@
 #include "pattern.h"
 
 #define SERVE_SECONDS 600
-#define WAKE_MS       10000
+#define WAKE_MS       120000
 #define LATE_US       200000
 #define QUIET_US      300000
 #define GROUP         8u

@@ -12,7 +12,7 @@
 #include "tests/tap.h"
 
 #define BYTES    65536u
-#define SOON_MS  10000
+#define SOON_MS  120000
 #define QUIET_MS 50
 #define REMOTES  (SLU_MESSAGES_MAX / SLU_CALLS_MAX + 2)
 

@@ -12,7 +12,7 @@
 
 #include "tests/tap.h"
 
-#define SOON_MS     10000
+#define SOON_MS     120000
 #define CONNECTIONS 2000u
 
 static struct wake_set *set;
