@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/fault/peer.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -122,6 +124,31 @@ int peer_is_told_to_stop(int timeout_ms)
 	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
 
 	return poll(&input, 1, timeout_ms) == 1;
+}
+
+unsigned peer_open_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	if (!dir)
+		return 0;
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+unsigned peer_open_files_settled(unsigned expected)
+{
+	const struct timespec pause = {.tv_nsec = 1000000};
+	unsigned seen = peer_open_files();
+
+	for (int i = 0; i < PEER_HANG_MS && seen != expected; i++) {
+		nanosleep(&pause, NULL);
+		seen = peer_open_files();
+	}
+	return seen;
 }
 
 static int open_engine(uint32_t pollers, enum slu_poll_mode poll, const char *listen,

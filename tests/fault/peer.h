@@ -67,6 +67,15 @@ int peer_is_told_to_stop(int timeout_ms);
  */
 int peer_serve(const char *name);
 
+/** Descriptors of this process. */
+unsigned peer_open_files(void);
+
+/**
+ * The same, once it is @p expected or has not become so for minutes: what a peer has left is closed
+ * in its own time, and the number can be right for a moment and go up once more.
+ */
+unsigned peer_open_files_settled(unsigned expected);
+
 /** Open an engine with @p pollers threads. @return as slu_engine_open() */
 int peer_open_engine(uint32_t pollers, enum slu_poll_mode poll, struct slu_engine **engine);
 

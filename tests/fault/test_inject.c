@@ -4,10 +4,8 @@
  * failing, once and for ever, until it is not touched by the failure any more. Each time it either
  * works or returns an error with a cause; nothing crashes and no descriptor is left open.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <sluice/sluice.h>
@@ -36,34 +34,6 @@ struct step {
 	int (*open)(void **opened);
 	void (*close)(void *opened);
 };
-
-static unsigned open_files(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
-}
-
-/*
- * The other side of a connection takes it up and closes its end in its own time, so the number can
- * be right for a moment and go up once more: seen once is settled. @return the last number seen
- */
-static unsigned open_files_settled(unsigned expected)
-{
-	const struct timespec pause = {.tv_nsec = 1000000};
-	unsigned seen = open_files();
-
-	for (int i = 0; i < PEER_HANG_MS && seen != expected; i++) {
-		nanosleep(&pause, NULL);
-		seen = open_files();
-	}
-	return seen;
-}
 
 static void assert_clear(int error, const char *failed, unsigned n)
 {
@@ -95,7 +65,7 @@ static bool try_once(const struct step *step, unsigned n, bool for_ever, unsigne
 		assert_clear(ret, failed ? failed : "none", n);
 	if (ret != 0 && !failed)
 		fail_msg("failed with %d although nothing was failed: %s", ret, slu_last_error());
-	settled = open_files_settled(files);
+	settled = peer_open_files_settled(files);
 	if (settled != files)
 		fail_msg("call %u (%s) failed, result %d: %u descriptors before, %u after", n,
 			 failed ? failed : "none", ret, files, settled);
@@ -105,7 +75,7 @@ static bool try_once(const struct step *step, unsigned n, bool for_ever, unsigne
 static void run(const struct step *step)
 {
 	/* Once: later the last connection of the trial before may just be coming in or going. */
-	unsigned files = open_files();
+	unsigned files = peer_open_files();
 
 	for (int for_ever = 0; for_ever <= 1; for_ever++) {
 		unsigned n = 1;
@@ -285,7 +255,7 @@ static void test_remote_of_a_peer(void **state)
 static void test_target_under_a_client(void **state)
 {
 	struct slu_segment_info info = {.size = sizeof(info)};
-	unsigned files = open_files(), reached = 0;
+	unsigned files = peer_open_files(), reached = 0;
 
 	(void)state;
 	for (unsigned n = 1; n < 60; n++) {
@@ -295,7 +265,7 @@ static void test_target_under_a_client(void **state)
 		assert_int_equal(peer_start("knock", own_name, &client), 0);
 		assert_in_range(peer_stop(&client), 0, 1);
 		reached += inject_disarm() != NULL;
-		assert_int_equal(open_files_settled(files), files);
+		assert_int_equal(peer_open_files_settled(files), files);
 		assert_int_equal(slu_segment_get_info(segment, &info), 0);
 		assert_int_equal(info.clients, 0);
 	}
