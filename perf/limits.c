@@ -21,6 +21,7 @@ struct copy_case {
 	uint64_t size;   /* of one copy */
 	uint64_t buffer; /* walked by each thread, at either end */
 	bool random;
+	uint64_t window; /* at the end that is read, when it is another */
 };
 
 /* clang-format off */
@@ -38,6 +39,9 @@ static const struct copy_case copy_cases[] = {
 	{"4K random in 1G", 4 * KIB, GIB, true},
 };
 /* clang-format on */
+
+/* What `sluice-initiator --workload write` does with one thread: see suites/shm.py. */
+static const struct copy_case writer_case = {"64K from 2M to 1G", 64 * KIB, GIB, false, 2 * MIB};
 
 /* The pair of buffers that all cases of one page size use parts of. */
 struct buffers {
@@ -78,6 +82,7 @@ static void run_copy(const struct bench *bench, const struct buffers *buffers,
 					     .order = c->random ? buffers->order : NULL};
 		plains[i] = (struct plain){.to = buffers->to,
 					   .from = buffers->from,
+					   .window = c->window,
 					   .cursor = &cursors[i],
 					   .core = bench->cores[i]};
 	}
@@ -93,14 +98,30 @@ static void run_copy(const struct bench *bench, const struct buffers *buffers,
 		     values, bench->rounds, probe_core_to_core_ns(bench));
 }
 
-static void run_copies(const struct bench *bench, bool huge)
+static struct buffers map_buffers(uint64_t from_bytes, bool huge)
 {
 	struct buffers buffers = {.pages = huge ? "2M" : "4K",
-				  .from = memory_map(GIB, huge),
+				  .from = memory_map(from_bytes, huge),
 				  .to = memory_map(GIB, huge)};
 
-	memory_fill(buffers.from, GIB, 0);
+	memory_fill(buffers.from, from_bytes, 0);
 	memory_fill(buffers.to, GIB, 1);
+	return buffers;
+}
+
+static void run_writer(const struct bench *bench, bool huge)
+{
+	struct buffers buffers = map_buffers(writer_case.window, huge);
+
+	run_copy(bench, &buffers, &writer_case, 1);
+	memory_unmap(buffers.to, GIB);
+	memory_unmap(buffers.from, writer_case.window);
+}
+
+static void run_copies(const struct bench *bench, bool huge)
+{
+	struct buffers buffers = map_buffers(GIB, huge);
+
 	for (unsigned threads = 1; threads <= 2; threads++) {
 		buffers.order = cursor_permutation((uint32_t)(GIB / (4 * KIB) / threads), SEED);
 		for (size_t i = 0; i < sizeof(copy_cases) / sizeof(copy_cases[0]); i++)
@@ -158,8 +179,13 @@ int main(int argc, char **argv)
 		run_copies(&bench, true);
 	else if (strcmp(group, "copy-4K") == 0)
 		run_copies(&bench, false);
+	else if (strcmp(group, "writer-2M") == 0)
+		run_writer(&bench, true);
+	else if (strcmp(group, "writer-4K") == 0)
+		run_writer(&bench, false);
 	else {
-		fputs("usage: limits [options] cores|copy-2M|copy-4K\n", stderr);
+		fputs("usage: limits [options] cores|copy-2M|copy-4K|writer-2M|writer-4K\n",
+		      stderr);
 		return 2;
 	}
 	return 0;

@@ -14,7 +14,9 @@ static uint64_t plain_step(void *arg)
 	do {
 		uint64_t offset = cursor_next(cursor);
 
-		plain->copy(plain->to + offset, plain->from + offset, cursor->size);
+		plain->copy(plain->to + offset,
+			    plain->from + (plain->window ? offset % plain->window : offset),
+			    cursor->size);
 		done += cursor->size;
 	} while (done < BATCH_BYTES);
 	return done;

@@ -14,6 +14,7 @@
 struct plain {
 	char *to;
 	const char *from;
+	uint64_t window; /* of @from, read again and again; 0: all of it */
 	struct cursor *cursor;
 	int core;     /* as in struct lane */
 	copy_fn copy; /* set by plain_rate() */

@@ -2,13 +2,16 @@
 """Sluice's shm path against the limits of the machine, and against UCX over shared memory."""
 import dataclasses
 
-from harness import compare, report, ucx
+from harness import appliances, compare, report, ucx
 
 HUGEPAGES = 1024 + 64  # 1 GiB at either end; small buffers, rings and pools of two processes
 
 GROUPS = ("inline", "poller", "pollers", "busy")
 
 SAMPLE_SLICE_MS = 100
+WRITER = "sluice-initiator --workload write"
+WRITER_COPY = "64K from 2M to 1G"
+WRITER_SLICES = 20  # of one slice each
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -94,9 +97,35 @@ def sides_of(bench, comparison):
                          lambda: measure_ucx(bench, comparison))
 
 
+def written(bench, segment):
+    seconds = bench.slice_ms * WRITER_SLICES / 1000
+    return appliances.report_of(bench, segment, "--workload", "write", "--size", "64K", "--batch",
+                                "16", "--depth", "2", "--warmup", str(seconds / 4), "--duration",
+                                str(seconds))
+
+
+def copied(bench, pages):
+    line, = bench.lines("limits", f"writer-{pages}", only=WRITER_COPY, rounds=1)
+    return line["reference"][0]
+
+
+def writer_row(bench):
+    """The program itself, beside a plain copy of as many bytes between as large buffers."""
+    bench.build_apps()
+    with appliances.target(bench, "1G") as segment:
+        path = written(bench, segment)["path"]
+        huge = path["remote_page_bytes"] > 4096 and path["local_page_bytes"] > 4096
+        return compare.compare(bench, compare.Sides(
+            WRITER, "GB/s", 0.95, "the fastest plain copy",
+            lambda: written(bench, segment)["throughput_bytes_per_second"] / 1e9,
+            lambda: copied(bench, "2M" if huge else "4K")))
+
+
 def rows(bench):
     for group in GROUPS:
         yield from compare.rows_of(bench, "shm", group)
+    if compare.wanted(bench, WRITER):
+        yield writer_row(bench)
     for comparison in COMPARISONS:
         if not compare.wanted(bench, comparison.name):
             continue
