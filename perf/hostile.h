@@ -1,36 +1,60 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * A process that besets a target's TCP port, to be stopped and let go on between measurements.
+ * Processes that beset a target, and harmless ones that give it as much to do, to be stopped and
+ * let go on between measurements.
  *
- * It stands for somebody on another host: it has the lowest priority, so that what it takes from
- * the others is the target's work and the kernel's, not its own.
+ * Each does so much a second and no more: what it takes from others by being on this host is the
+ * same for both.
  */
 #ifndef PERF_HOSTILE_H
 #define PERF_HOSTILE_H
 
-#include "bench.h"
+#include <sluice/sluice.h>
 
-enum hostile_kind {
-	HOSTILE_SILENT,    /* connections that say nothing */
-	HOSTILE_SLOW,      /* connections that say a byte a second */
-	HOSTILE_CONNECTS,  /* connections that end at once, as many as it can */
-	HOSTILE_OVERSIZED, /* messages of 4 GiB */
-	HOSTILE_TOKEN,     /* guessed tokens for data connections */
-	HOSTILE_KEY,       /* TLS handshakes with a wrong key */
+#include "bench.h"
+#include "rig.h"
+#include "visitor.h"
+
+/** One process at its work. */
+struct intruder;
+
+struct labour {
+	unsigned (*work)(struct intruder *intruder); /* @return attempts */
+	double pace; /* attempts a second; 0 = it keeps what it holds, and that is all */
 };
 
+/** One attack, and what a harmless client does to give the target about as much work. */
+struct attack {
+	const char *name;
+	struct labour attack, neighbour;
+	bool newcomers;   /* who waits for an answer is a newcomer, else somebody with a session */
+	uint32_t rights;  /* of who attacks, on the segment */
+	bool stalled_log; /* the target's log goes to a pipe that nobody reads */
+	bool unix_socket; /* it is about the Unix socket, else about TCP */
+	bool other_user;  /* carried out by another user of this host */
+};
+
+extern const struct attack attacks[];
+extern const unsigned attacks_count;
+
+/** A process of either kind. */
 struct hostile {
 	pid_t pid;
 	_Atomic uint64_t *attempts; /* shared with it */
+	uint64_t at_work_ns;
 };
 
-/** Start one, paused. @param address  "127.0.0.1:PORT" */
-void hostile_start(struct hostile *hostile, enum hostile_kind kind, const char *address);
+/** Start one, paused. @param harmless  the neighbour of that attack */
+void hostile_start(struct hostile *hostile, const struct attack *attack, bool harmless,
+		   const struct rig *rig);
 
-void hostile_resume(const struct hostile *hostile);
+void hostile_resume(struct hostile *hostile);
 
-void hostile_pause(const struct hostile *hostile);
+void hostile_pause(struct hostile *hostile);
+
+/** Attempts a second, while it was not paused. */
+double hostile_rate(const struct hostile *hostile);
 
 void hostile_stop(struct hostile *hostile);
 

@@ -58,6 +58,11 @@ void report_limit(const struct row *row, const double *values, unsigned count,
 			     core_to_core_ns, "note", row->note));
 }
 
+void report_skipped(const char *name, const char *reason)
+{
+	print_line(json_pack("{ss ss}", "name", name, "skipped", reason));
+}
+
 void report_sample(const struct row *row, double value)
 {
 	print_line(json_pack("{ss ss sf}", "name", row->name, "unit", row->unit, "value",

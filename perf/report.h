@@ -30,6 +30,9 @@ void report_pair(const struct row *row, const struct pair_round *rounds, unsigne
 void report_limit(const struct row *row, const double *values, unsigned count,
 		  double core_to_core_ns);
 
+/** A row that could not be measured, and why. */
+void report_skipped(const char *name, const char *reason);
+
 /** Print one figure of Sluice, to be set against a program that perf/run starts itself. */
 void report_sample(const struct row *row, double value);
 

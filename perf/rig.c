@@ -10,6 +10,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "net/tls.h"
+
 #define PSK_BYTES      32
 #define PSK_PATH_BYTES 32
 
@@ -24,21 +26,46 @@ static const uint64_t lengths[RIG_MEMORIES] = {
 	[RIG_STREAMING] = GIB,
 };
 
-/* A key of this run; both ends read it when they start, then it is gone. */
-static void write_psk_file(char path[PSK_PATH_BYTES])
+static const char *const identities[RIG_IDENTITIES] = {
+	[RIG_PERF] = "perf",
+	[RIG_NEIGHBOUR] = "neighbour",
+	[RIG_ROGUE] = "rogue",
+};
+
+static void write_key(int fd, const char *identity)
 {
 	unsigned char key[PSK_BYTES];
+
+	if (getrandom(key, sizeof(key), 0) != sizeof(key))
+		die("a key: %s", strerror(errno));
+	dprintf(fd, "%s:", identity);
+	for (unsigned i = 0; i < PSK_BYTES; i++)
+		dprintf(fd, "%02x", key[i]);
+	dprintf(fd, "\n");
+}
+
+/* Keys of this run; both ends read them when they start, then they are gone. */
+static void write_psk_file(char path[PSK_PATH_BYTES])
+{
 	int fd;
 
 	snprintf(path, PSK_PATH_BYTES, "/tmp/sluice-perf-XXXXXX");
 	fd = mkostemp(path, O_CLOEXEC);
-	if (fd < 0 || getrandom(key, sizeof(key), 0) != sizeof(key))
+	if (fd < 0)
 		die("%s: %s", path, strerror(errno));
-	dprintf(fd, "perf:");
-	for (unsigned i = 0; i < PSK_BYTES; i++)
-		dprintf(fd, "%02x", key[i]);
-	dprintf(fd, "\n");
+	for (unsigned i = 0; i < RIG_IDENTITIES; i++)
+		write_key(fd, identities[i]);
 	close(fd);
+}
+
+static void open_keys(struct rig *rig, const char *psk_file)
+{
+	for (unsigned i = 0; i < RIG_IDENTITIES; i++) {
+		struct slu_tls_options options = {.psk_file = psk_file, .identity = identities[i]};
+
+		if (tls_open(TLS_CLIENT, &options, &rig->keys[i]) != 0)
+			die("%s", slu_last_error());
+	}
 }
 
 static void open_engine(struct rig *rig, const struct rig_options *wanted, const char *psk_file)
@@ -58,6 +85,7 @@ static void open_engine(struct rig *rig, const struct rig_options *wanted, const
 	options.cores = pollers ? cores : NULL;
 	options.tcp_connections = wanted->connections;
 	options.tls.psk_file = psk_file;
+	options.tcp_plain = wanted->siege.on;
 	if (slu_engine_open(&options, &rig->engine) != 0)
 		die("%s", slu_last_error());
 }
@@ -99,7 +127,8 @@ void rig_open(struct rig *rig, const struct bench *bench, const struct rig_optio
 {
 	struct target_segment segments[RIG_MEMORIES];
 	unsigned count = options->streaming ? RIG_MEMORIES : RIG_STREAMING;
-	struct target_tcp tcp = {.listen = options->tcp, .core = bench->cores[1]};
+	struct target_tcp tcp = {
+		.listen = options->tcp, .core = bench->cores[1], .siege = options->siege};
 	char psk_file[PSK_PATH_BYTES];
 
 	*rig = (struct rig){.bench = bench};
@@ -111,10 +140,14 @@ void rig_open(struct rig *rig, const struct bench *bench, const struct rig_optio
 	}
 	target_start(&rig->target, segments, count, &tcp);
 	open_engine(rig, options, tcp.psk_file);
-	if (options->tls)
+	if (options->tls) {
+		open_keys(rig, psk_file);
 		unlink(psk_file);
-	for (unsigned i = 0; i < count; i++)
+	}
+	for (unsigned i = 0; i < count; i++) {
+		strcpy(rig->names[i], segments[i].name);
 		open_pair(rig, &rig->pairs[i], &segments[i]);
+	}
 }
 
 void rig_close(struct rig *rig)
@@ -123,6 +156,8 @@ void rig_close(struct rig *rig)
 		if (rig->pairs[i].mapped)
 			munmap(rig->pairs[i].mapped, rig->pairs[i].length);
 	slu_engine_close(rig->engine);
+	for (unsigned i = 0; i < RIG_IDENTITIES; i++)
+		tls_close(rig->keys[i]);
 	target_stop(&rig->target);
 }
 

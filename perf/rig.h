@@ -27,11 +27,21 @@ struct rig_pair {
 	uint64_t page_bytes;
 };
 
+/** Who may come over TLS. */
+enum rig_identity {
+	RIG_PERF,
+	RIG_NEIGHBOUR,
+	RIG_ROGUE,
+	RIG_IDENTITIES,
+};
+
 struct rig {
 	const struct bench *bench;
 	struct slu_engine *engine;
 	struct target target;
 	struct rig_pair pairs[RIG_MEMORIES];
+	char names[RIG_MEMORIES][TARGET_NAME_BYTES]; /* of the segments */
+	struct tls *keys[RIG_IDENTITIES];            /* with tls: of a client of that identity */
 };
 
 struct rig_options {
@@ -40,6 +50,7 @@ struct rig_options {
 	bool streaming; /* the streaming pair is wanted; else it stays empty */
 	bool tcp;       /* over TCP, the target's poller on the second core; else shared memory */
 	bool tls;       /* and encrypted */
+	struct target_siege siege;
 	uint32_t connections; /* as slu_engine_options.tcp_connections */
 };
 

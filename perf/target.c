@@ -34,17 +34,43 @@ static void export_segment(struct slu_engine *engine, const struct target_segmen
 		die("target: %s", slu_last_error());
 }
 
+/* Nobody reads what it logs, and there is no room for more. */
+static void stall_log(void)
+{
+	char line[4096] = "";
+	int pipe[2];
+
+	if (pipe2(pipe, O_NONBLOCK) != 0)
+		die("pipe: %s", strerror(errno));
+	while (write(pipe[1], line, sizeof(line)) > 0)
+		;
+	fcntl(pipe[1], F_SETFL, 0);
+	dup2(pipe[1], STDERR_FILENO);
+}
+
 /* @return its address, or an empty text */
 static const char *open_engine(const struct target_tcp *tcp, struct slu_engine **engine)
 {
 	static struct slu_engine_info info = {.size = sizeof(info)};
 	struct slu_engine_options options = {.size = sizeof(options)};
+	const struct slu_grant grants[] = {
+		{"rogue", "*", tcp->siege.rogue_rights},
+		{"*", "*", SLU_RIGHT_READ | SLU_RIGHT_WRITE},
+	};
 	char core[16];
 
 	slu_engine_options_init(&options);
 	options.name = "perf-target";
-	if (tcp->listen) {
+	if (tcp->siege.on) {
+		options.grants = grants;
+		options.grants_count = sizeof(grants) / sizeof(grants[0]);
+		options.tcp_plain = true;
+	}
+	if (tcp->siege.stalled_log)
+		stall_log();
+	else if (tcp->listen)
 		slu_log_set(SLU_LOG_ERROR, NULL, NULL); /* hostile clients are not news here */
+	if (tcp->listen) {
 		snprintf(core, sizeof(core), "%d", tcp->core);
 		options.listen = "127.0.0.1:0";
 		options.pollers = 1;

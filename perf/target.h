@@ -22,11 +22,19 @@ struct target_segment {
 	uint64_t length;              /* bytes, a multiple of 2 MiB */
 };
 
+/** What it serves when it is besieged. */
+struct target_siege {
+	bool on;               /* data connections are not encrypted, so TLS hides nothing */
+	uint32_t rogue_rights; /* of the identity "rogue"; all others may read and write */
+	bool stalled_log;      /* it logs to a full pipe */
+};
+
 /** How it serves TCP; all zero: it does not. */
 struct target_tcp {
 	bool listen;          /* on 127.0.0.1, with one busy poller */
 	int core;             /* of that poller */
 	const char *psk_file; /* NULL = without TLS */
+	struct target_siege siege;
 };
 
 struct target {

@@ -66,6 +66,13 @@ class Rows(unittest.TestCase):
         self.assertEqual(compare.rounds_of(line)[1],
                          {"sluice": 2, "reference": 4, "ratio": 6, "core_to_core_ns": 8})
 
+    def test_what_a_program_could_not_measure_is_skipped(self):
+        bench = mock.Mock()
+        bench.lines.return_value = [{"name": "d", "skipped": "only root can be another user"}]
+        row, = compare.rows_of(bench, "tcp", "sieges")
+        self.assertEqual((row.name, row.skipped, row.short),
+                         ("d", "only root can be another user", False))
+
     def test_foot_counts_each_row_once(self):
         stream = io.StringIO()
         rows = [report.row_of_rounds("a", "ns", rounds(1.0, 1.0, 1.0), "x", 1.0),

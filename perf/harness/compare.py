@@ -69,5 +69,8 @@ def rounds_of(line):
 def rows_of(bench, program, group):
     """The rows of a program that compares by itself."""
     for line in bench.lines(program, group):
+        if "skipped" in line:
+            yield report.row_skipped(line["name"], line["skipped"])
+            continue
         yield report.row_of_rounds(line["name"], line["unit"], rounds_of(line),
                                    line["reference_name"], line["floor"], line.get("note", ""))
