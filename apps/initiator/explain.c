@@ -114,8 +114,8 @@ static void print_way(const struct config *config, const struct way *way)
 
 	format_cost(config, candidate->latency_ns, candidate->bytes_per_second, expected);
 	format_cost(config, way->probe.latency_ns, way->probe.bytes_per_second, measured);
-	printf("  %-10s %-14s %-24s %s\n", slu_transport_name(candidate->transport), verdict(way),
-	       expected, way->error ? "failed" : measured);
+	printf("  %-10s %-14s %-24s %s%s\n", slu_transport_name(candidate->transport), verdict(way),
+	       expected, way->error ? "failed" : measured, way->probe.zeros ? " of zeros" : "");
 	printf("  %-10s ", "");
 	wrap_print(stdout, wrap_width(), REASON_COLUMN, candidate->reason);
 	if (way->error)
@@ -150,6 +150,14 @@ static json_t *cost_json(uint64_t latency_ns, uint64_t bytes_per_second)
 		bytes_per_second ? json_integer((json_int_t)bytes_per_second) : json_null());
 }
 
+static json_t *probe_json(const struct probe *probe)
+{
+	json_t *object = cost_json(probe->latency_ns, probe->bytes_per_second);
+
+	json_object_set_new(object, "zeros", json_boolean(probe->zeros));
+	return object;
+}
+
 static json_t *way_json(const struct way *way)
 {
 	const struct slu_candidate *candidate = &way->candidate;
@@ -160,9 +168,8 @@ static json_t *way_json(const struct way *way)
 			 "chosen", candidate->chosen, "usable", candidate->usable, "reason",
 			 candidate->reason, "expected",
 			 cost_json(candidate->latency_ns, candidate->bytes_per_second), "measured",
-			 measured ? cost_json(way->probe.latency_ns, way->probe.bytes_per_second)
-				  : json_null(),
-			 "error", way->error ? way->cause : NULL);
+			 measured ? probe_json(&way->probe) : json_null(), "error",
+			 way->error ? way->cause : NULL);
 }
 
 static json_t *explanation_json(const struct explanation *explanation)

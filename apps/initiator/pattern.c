@@ -28,6 +28,13 @@ static uint8_t byte_at(uint64_t base, uint64_t offset)
 	return (uint8_t)(word_at(base, offset / 8) >> (offset % 8 * 8));
 }
 
+bool pattern_is_zeros(const void *memory, uint64_t length)
+{
+	const uint8_t *bytes = memory;
+
+	return bytes[0] == 0 && !memcmp(bytes, bytes + 1, length - 1);
+}
+
 uint8_t pattern_byte(const struct pattern *pattern, uint64_t offset)
 {
 	return byte_at(base_of(pattern), offset);

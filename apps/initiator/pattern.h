@@ -7,6 +7,7 @@
 #ifndef INITIATOR_PATTERN_H
 #define INITIATOR_PATTERN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /** What bytes depend on beside their offset. */
@@ -25,6 +26,9 @@ void pattern_fill(const struct pattern *pattern, uint64_t offset, void *memory, 
  */
 uint64_t pattern_compare(const struct pattern *pattern, uint64_t offset, const void *memory,
 			 uint64_t length);
+
+/** Is there nothing but zeros in @p memory, of at least one byte? */
+bool pattern_is_zeros(const void *memory, uint64_t length);
 
 /** The byte that belongs at @p offset. */
 uint8_t pattern_byte(const struct pattern *pattern, uint64_t offset);

@@ -6,6 +6,7 @@
 
 #include "base/histogram.h"
 #include "base/log.h"
+#include "initiator/pattern.h"
 #include "initiator/timer.h"
 
 #define SMALL_BYTES UINT64_C(8)
@@ -119,7 +120,7 @@ static int measure_small(struct rig *rig, uint64_t *median_ns)
 	return rc;
 }
 
-static int measure_large(struct rig *rig, uint64_t *bytes_per_second)
+static int measure_large(struct rig *rig, struct probe *probe)
 {
 	uint64_t length = least(LARGE_BYTES, slu_remote_length(rig->remote));
 	uint64_t began_ns = timer_now(), now_ns = began_ns, bytes = 0;
@@ -135,8 +136,13 @@ static int measure_large(struct rig *rig, uint64_t *bytes_per_second)
 		if (!rc)
 			rc = submit(rig, length, slot);
 	}
-	if (!rc)
-		*bytes_per_second = (uint64_t)((double)bytes * 1e9 / (double)(now_ns - began_ns));
+	if (!rc) {
+		const char *memory = slu_region_addr(rig->region);
+
+		probe->bytes_per_second =
+			(uint64_t)((double)bytes * 1e9 / (double)(now_ns - began_ns));
+		probe->zeros = pattern_is_zeros(memory + slot * LARGE_BYTES, length);
+	}
 	return rc;
 }
 
@@ -150,7 +156,7 @@ int probe_measure(struct slu_engine *engine, const struct config *config,
 	if (!rc)
 		rc = measure_small(&rig, &measured.latency_ns);
 	if (!rc)
-		rc = measure_large(&rig, &measured.bytes_per_second);
+		rc = measure_large(&rig, &measured);
 	if (!rc)
 		*probe = measured;
 	rig_close(&rig);

@@ -7,6 +7,7 @@
 #ifndef INITIATOR_PROBE_H
 #define INITIATOR_PROBE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <sluice/sluice.h>
@@ -16,6 +17,7 @@
 struct probe {
 	uint64_t latency_ns;       /* median of single READs of 8 bytes, or of the whole segment */
 	uint64_t bytes_per_second; /* of READs of 1 MiB, or of the whole segment, four in flight */
+	bool zeros;                /* the last of those READs brought nothing else */
 };
 
 /**

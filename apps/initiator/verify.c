@@ -134,11 +134,6 @@ void verify_fill_window(struct worker *worker)
 		     worker->load->plan.window_bytes);
 }
 
-static bool is_zeros(const uint8_t *memory, uint64_t length)
-{
-	return memory[0] == 0 && !memcmp(memory, memory + 1, length - 1);
-}
-
 void verify_look(struct worker *worker)
 {
 	const struct plan *plan = &worker->load->plan;
@@ -148,7 +143,7 @@ void verify_look(struct worker *worker)
 	for (uint64_t at = 0; at < bytes; at += length) {
 		length = bytes - at < PAGE ? bytes - at : PAGE;
 		worker->pages_looked_at++;
-		worker->pages_of_zeros += is_zeros(worker->memory + at, length);
+		worker->pages_of_zeros += pattern_is_zeros(worker->memory + at, length);
 	}
 }
 

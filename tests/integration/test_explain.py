@@ -38,6 +38,7 @@ def reasoned(report):
         if way["measured"]:
             check(way["measured"]["latency_ns"] > 0, "latency", result)
             check(way["measured"]["bytes_per_second"] > 0, "throughput", result)
+            check(isinstance(way["measured"]["zeros"], bool), "zeros", result)
     chosen = [way["transport"] for way in report["candidates"] if way["chosen"]]
     equal(chosen, [report["chosen"]] if report["chosen"] else [], "chosen", result)
 

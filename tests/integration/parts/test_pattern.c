@@ -87,6 +87,27 @@ static void test_misplaced_and_stale_are_found(void **state)
 	assert_in_range(pattern_compare(&pattern, 0, memory, BYTES), 0, 8);
 }
 
+/* Goal: no two pages are alike, wherever they lie and of whatever generation; none is zeros. */
+static void test_pages_differ(void **state)
+{
+	static uint8_t pages[4][BYTES];
+
+	(void)state;
+	for (uint64_t i = 0; i < 4; i++) {
+		const struct pattern pattern = {.seed = 1, .generation = i % 2};
+
+		pattern_fill(&pattern, i / 2 * BYTES, pages[i], BYTES);
+		assert_false(pattern_is_zeros(pages[i], BYTES));
+		for (uint64_t k = 0; k < i; k++)
+			assert_memory_not_equal(pages[i], pages[k], BYTES);
+	}
+	memset(memory, 0, sizeof(memory));
+	assert_true(pattern_is_zeros(memory, 1));
+	assert_true(pattern_is_zeros(memory, BYTES));
+	memory[BYTES - 1] = 1;
+	assert_false(pattern_is_zeros(memory, BYTES));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -95,6 +116,7 @@ int main(void)
 		cmocka_unit_test(test_pieces_fit),
 		cmocka_unit_test(test_flipped_bit_is_found),
 		cmocka_unit_test(test_misplaced_and_stale_are_found),
+		cmocka_unit_test(test_pages_differ),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
