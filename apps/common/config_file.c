@@ -207,6 +207,8 @@ static int add_grant(struct reader *reader, const char *name, const char *value)
 
 	reader->identity_rights++;
 	snprintf(where, sizeof(where), "%s:%u", reader->path, reader->line);
+	if (grants_is_limit(name))
+		return grants_add_limit(reader->grants, reader->identity, name, value, where);
 	return grants_add_line(reader->grants, reader->identity, name, value, reader->line, where);
 }
 

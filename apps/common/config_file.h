@@ -10,6 +10,7 @@
  *   [identity alice]         what alice may do at the target
  *   ram0 = read,write
  *   * = none
+ *   max-sessions = 100       and how much it may have
  */
 #ifndef COMMON_CONFIG_FILE_H
 #define COMMON_CONFIG_FILE_H

@@ -128,6 +128,62 @@ int grants_add_line(struct grants *grants, const char *identity, const char *seg
 	return append(grants, &grant, line);
 }
 
+static int find_limit(const char *name)
+{
+	for (int i = 0; i < SLU_LIMIT_COUNT; i++)
+		if (!strcmp(slu_limit_name((enum slu_limit)i), name))
+			return i;
+	return -1;
+}
+
+bool grants_is_limit(const char *name)
+{
+	return find_limit(name) >= 0;
+}
+
+/* Its limits so far, or none. @return NULL out of memory */
+static struct slu_identity_limits *limits_of(struct grants *grants, const char *identity)
+{
+	struct slu_identity_limits *limits;
+
+	for (uint32_t i = 0; i < grants->limits_count; i++)
+		if (!strcmp(grants->limits[i].identity, identity))
+			return &grants->limits[i];
+	limits = reallocarray(grants->limits, (size_t)grants->limits_count + 1, sizeof(*limits));
+	if (!limits)
+		return NULL;
+	grants->limits = limits;
+	limits += grants->limits_count++;
+	*limits = (struct slu_identity_limits){.identity = identity};
+	return limits;
+}
+
+int grants_add_limit(struct grants *grants, const char *identity, const char *name,
+		     const char *value, const char *where)
+{
+	int kind = find_limit(name);
+	struct slu_identity_limits *limits;
+	uint64_t number;
+
+	if (!strcmp(identity, "*"))
+		return fail(-EINVAL,
+			    "%s: %s of all identities is an option: write it under [target]", where,
+			    name);
+	if (option_parse_size(value, &number) || !number)
+		return fail(-EINVAL,
+			    "%s: %s = \"%.80s\": %s are limited to a number of at least 1; "
+			    "segments cannot have that name here",
+			    where, name, value, slu_limit_text((enum slu_limit)kind));
+	limits = limits_of(grants, identity);
+	if (!limits)
+		return no_memory();
+	if (limits->limits[kind])
+		return fail(-EINVAL, "%s: %s of identity %s is set already: leave one of them out",
+			    where, name, identity);
+	limits->limits[kind] = number;
+	return 0;
+}
+
 static int compare(const void *a, const void *b)
 {
 	const struct slu_grant *const *left = a, *const *right = b;
@@ -210,6 +266,7 @@ void grants_fini(struct grants *grants)
 {
 	free(grants->items);
 	free(grants->lines);
+	free(grants->limits);
 	texts_fini(&grants->texts);
 	*grants = (struct grants){0};
 }

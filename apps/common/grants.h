@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * Who may do what: the [identity NAME] sections of a configuration file.
+ * Who may do what, and have how much of it: the [identity NAME] sections of a configuration file.
  */
 #ifndef COMMON_GRANTS_H
 #define COMMON_GRANTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -17,6 +18,8 @@ struct grants {
 	struct slu_grant *items; /* for slu_engine_options.grants */
 	uint32_t *lines;         /* where each of them stands */
 	uint32_t count;
+	struct slu_identity_limits *limits; /* for slu_engine_options.identity_limits */
+	uint32_t limits_count;
 	struct texts texts; /* that the items refer to */
 };
 
@@ -34,6 +37,19 @@ int grants_check_identity(const char *identity, const char *where);
  */
 int grants_add_line(struct grants *grants, const char *identity, const char *segment,
 		    const char *rights, uint32_t line, const char *where);
+
+/** Is @p name that of a limit? Then a line with it grants nothing. */
+bool grants_is_limit(const char *name);
+
+/**
+ * Add the line "LIMIT = NUMBER" of an identity; bytes may have a suffix.
+ *
+ * @param identity  of grants->texts
+ * @param where     what messages start with
+ * @return          0; -EINVAL no number, or the limit twice; -ENOMEM
+ */
+int grants_add_limit(struct grants *grants, const char *identity, const char *name,
+		     const char *value, const char *where);
 
 /** Is nothing granted twice? @param path  of the file, for the message. @return 0; -EINVAL; -ENOMEM
  */

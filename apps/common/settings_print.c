@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,6 +110,19 @@ static void print_grants(const struct settings *settings, FILE *out)
 	}
 }
 
+static void print_limits(const struct settings *settings, FILE *out)
+{
+	for (uint32_t i = 0; i < settings->grants.limits_count; i++) {
+		const struct slu_identity_limits *limits = &settings->grants.limits[i];
+
+		fprintf(out, "\n[identity %s]\n; %s\n", limits->identity, settings->path);
+		for (int kind = 0; kind < SLU_LIMIT_COUNT; kind++)
+			if (limits->limits[kind])
+				fprintf(out, "%s = %" PRIu64 "\n",
+					slu_limit_name((enum slu_limit)kind), limits->limits[kind]);
+	}
+}
+
 int settings_print(const struct settings *settings, FILE *out)
 {
 	const struct command *command = settings->command;
@@ -119,5 +133,6 @@ int settings_print(const struct settings *settings, FILE *out)
 	for (uint32_t i = 0; i < command->specs_count && !rc; i++)
 		rc = print_option(settings, &command->specs[i], out);
 	print_grants(settings, out);
+	print_limits(settings, out);
 	return rc;
 }

@@ -12,6 +12,8 @@ static const char *const polls[] = {"adaptive", "busy", NULL}; /* enum slu_poll_
 
 #define FIELD(name) offsetof(struct config, name)
 
+#define LIMIT_MAX (INT64_C(1) << 40)
+
 const struct option_spec config_specs[] = {
 	{"Memory to serve", "segment", 0, OPTION_LIST, FIELD(segment_texts),
 	 .argument = "NAME=SIZE[@NODE]",
@@ -45,6 +47,21 @@ const struct option_spec config_specs[] = {
 	 .help = "adaptive pollers sleep when idle, busy ones use a whole core each"},
 	{NULL, "cores", 0, OPTION_STRING, FIELD(cores), .argument = "LIST",
 	 .help = "CPUs for the pollers, such as 2,3 or 4-7; chosen when not given"},
+	{"What each identity may have at once", "max-connections", 0, OPTION_U64,
+	 FIELD(limits[SLU_LIMIT_CONNECTIONS]), "4096", 1, LIMIT_MAX, NULL, "N",
+	 "control connections; this and the following also in [identity NAME], for it alone"},
+	{NULL, "max-data-connections", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_DATA_CONNECTIONS]),
+	 "4096", 1, LIMIT_MAX, NULL, "N", "data connections over TCP"},
+	{NULL, "max-sessions", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_SESSIONS]), "65536", 1,
+	 LIMIT_MAX, NULL, "N", "sessions, one for each segment that a client has opened"},
+	{NULL, "max-links", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_LINKS]), "1024", 1, LIMIT_MAX,
+	 NULL, "N", "links over RDMA"},
+	{NULL, "max-response-bytes", 0, OPTION_SIZE, FIELD(limits[SLU_LIMIT_RESPONSE_BYTES]), "64M",
+	 1, LIMIT_MAX, NULL, "BYTES", "memory for responses that clients do not read"},
+	{NULL, "max-requests", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_REQUESTS]), "1024", 1,
+	 LIMIT_MAX, NULL, "N", "requests for a path that are not answered yet"},
+	{NULL, "max-descriptors", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_DESCRIPTORS]), "256", 4,
+	 LIMIT_MAX, NULL, "N", "descriptors passed over Unix sockets and not received yet"},
 	{"Output", "json", 0, OPTION_STRING, FIELD(json), .argument = "FILE",
 	 .help = "write the final report there as JSON; - for standard output"},
 	COMMAND_FLAGS(struct config, flags),

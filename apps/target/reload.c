@@ -54,6 +54,9 @@ static int apply(struct slu_engine *engine, const struct settings *old, const st
 	if (security_tls(&config->security))
 		rc = slu_engine_reload_tls(engine);
 	if (!rc)
+		rc = slu_engine_set_limits(engine, config->limits, new->grants.limits,
+					   new->grants.limits_count);
+	if (!rc)
 		rc = slu_engine_set_grants(engine, new->grants.items, new->grants.count);
 	return rc;
 }
@@ -96,6 +99,8 @@ static void report(const struct settings *old, const struct settings *new)
 	       new->grants.count);
 	if (!grants_print_changes(&old->grants, &new->grants, stdout))
 		puts("  no right has changed");
+	if (new->grants.limits_count)
+		printf("  %u identities have limits of their own\n", new->grants.limits_count);
 	print_unapplied(old, new);
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 int serving_open_engine(struct serving *serving, const struct config *config,
 			const struct grants *grants)
@@ -20,6 +21,9 @@ int serving_open_engine(struct serving *serving, const struct config *config,
 	options.listen = config->listen;
 	options.grants = grants->items;
 	options.grants_count = grants->count;
+	memcpy(options.limits, config->limits, sizeof(options.limits));
+	options.identity_limits = grants->limits;
+	options.identity_limits_count = grants->limits_count;
 	security_apply(&config->security, &options);
 	rdma_apply(&config->rdma, &options.rdma);
 	return slu_engine_open(&options, &serving->engine);

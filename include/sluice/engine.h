@@ -79,6 +79,9 @@ struct slu_engine_options {
 	struct slu_tls_options tls;
 	const struct slu_grant *grants; /* NULL = whoever is let in has the segments' own rights */
 	uint32_t grants_count;
+	uint64_t limits[SLU_LIMIT_COUNT]; /* of each identity, by enum slu_limit; 0 = default */
+	const struct slu_identity_limits *identity_limits; /* of some of their own */
+	uint32_t identity_limits_count;
 	const char *fake; /* behaviour of the fake transport, see docs/fake.md; NULL = none */
 };
 
@@ -157,6 +160,16 @@ SLU_API int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us);
  */
 SLU_API int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *grants,
 				  uint32_t count);
+
+/**
+ * Replace the limits: those of each identity and those of some of their own. Nothing that an
+ * identity has already is taken away. Any thread.
+ *
+ * @param limits  by enum slu_limit, 0 = default; NULL = the defaults
+ * @return        0; -EINVAL an identity twice or a name too long, nothing was changed; -ENOMEM
+ */
+SLU_API int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limits[SLU_LIMIT_COUNT],
+				  const struct slu_identity_limits *own, uint32_t count);
 
 /**
  * Read the files of slu_engine_options.tls again: keys and certificates may have changed. Sessions

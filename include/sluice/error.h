@@ -32,6 +32,7 @@
  *   -ENOSPC        a named limit is reached: of segments, remotes, queues, clients or sessions
  *   -EDQUOT        a limit of this identity at the target is reached (enum slu_limit)
  *   -EMFILE        out of file descriptors
+ *   -ETOOMANYREFS  too many descriptors of the target's user were passed and not received
  *   -EAGAIN        no further thread can be started
  */
 #ifndef SLUICE_ERROR_H

@@ -245,7 +245,8 @@ struct budget *budget_find(struct budgets *budgets, const char *identity)
 
 struct budget *budget_get(struct budget *budget)
 {
-	atomic_fetch_add_explicit(&budget->references, 1, memory_order_relaxed);
+	if (budget)
+		atomic_fetch_add_explicit(&budget->references, 1, memory_order_relaxed);
 	return budget;
 }
 

@@ -53,7 +53,7 @@ int budgets_set(struct budgets *budgets, const uint64_t limits[SLU_LIMIT_COUNT],
 /** The budget of @p identity, with a reference for the caller. @return NULL: out of memory */
 struct budget *budget_find(struct budgets *budgets, const char *identity);
 
-/** One more reference, by whoever holds one. @return @p budget */
+/** One more reference, by whoever holds one. Accepts NULL. @return @p budget */
 struct budget *budget_get(struct budget *budget);
 
 /** Accepts NULL. */

@@ -37,6 +37,7 @@ static const struct {
 	{EDQUOT, "a limit of this identity at the target was reached"},
 	{ENOBUFS, "the pool is empty"},
 	{EMFILE, "too many open files"},
+	{ETOOMANYREFS, "too many descriptors were passed and not received"},
 	{EAGAIN, "a resource of the system is exhausted for now"},
 	{EINTR, "interrupted by a signal"},
 	{EIO, "the device or the system failed"},

@@ -156,3 +156,45 @@ uint32_t access_rights(const struct access *access, const char *identity, bool o
 		entry = find(access, "*", "*");
 	return entry ? entry->rights : 0;
 }
+
+/* The first entry of @p identity or behind where it would be. */
+static uint32_t lower_bound(const struct access *access, const char *identity)
+{
+	uint32_t low = 0, high = access->count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (strcmp(access->entries[middle].identity, identity) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* @return 1 some right; 0 none; -1 none, and nothing that others have either */
+static int own_rights(const struct access *access, const char *identity)
+{
+	bool of_all = false;
+
+	for (uint32_t i = lower_bound(access, identity);
+	     i < access->count && strcmp(access->entries[i].identity, identity) == 0; i++) {
+		if (access->entries[i].rights)
+			return 1;
+		of_all |= strcmp(access->entries[i].segment, "*") == 0;
+	}
+	return of_all ? -1 : 0;
+}
+
+bool access_any(const struct access *access, const char *identity, bool owner)
+{
+	int own;
+
+	if (access->count == 0)
+		return true;
+	own = own_rights(access, identity);
+	if (own != 0)
+		return own > 0;
+	return owner || own_rights(access, "*") > 0;
+}

@@ -146,6 +146,7 @@ static void release(struct connection *connection)
 void connection_close(struct connection *connection)
 {
 	retire(connection);
+	in_flight_part(connection);
 	event_del(&connection->reading); /* before its descriptor is another's */
 	event_del(&connection->writing);
 	stream_close(&connection->stream);
@@ -549,5 +550,6 @@ void connection_sweep(struct server *server)
 	descriptors_look(server);
 	server->descriptors_warned = false;
 	strangers_sweep(server);
+	in_flight_sweep(server);
 	sweep_connections(server);
 }

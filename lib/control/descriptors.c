@@ -51,7 +51,7 @@ void descriptors_spare(struct server *server, int fd)
 	if (fd < server->descriptor_limit - server->descriptor_reserve / 2)
 		return;
 	warn(server, "descriptors run short, the least deserving stranger is closed");
-	strangers_make_room(server);
+	strangers_make_room(server, NULL);
 }
 
 bool descriptors_free_one(struct listener *listener)
@@ -60,7 +60,7 @@ bool descriptors_free_one(struct listener *listener)
 	int fd;
 
 	warn(server, "no descriptor for a new client");
-	if (strangers_make_room(server))
+	if (strangers_make_room(server, NULL))
 		return true;
 	if (server->spare_fd < 0)
 		return false;
@@ -100,14 +100,16 @@ static bool drop_one_of(struct server *server, const struct budget *budget)
 	return true;
 }
 
-int descriptors_stay(struct server *server, int fd, struct budget *budget)
+int descriptors_stay(const struct connection *connection, struct budget *budget)
 {
+	struct server *server = connection->server;
 	struct budget *largest;
 
 	if (!budget)
 		return 0;
 	largest = budgets_largest(server->options.budgets, budget);
-	if (fd < server->descriptor_limit - server->descriptor_reserve)
+	if (connection->stream.fd < server->descriptor_limit - server->descriptor_reserve ||
+	    strangers_make_room(server, connection))
 		return 0;
 	if (budget_connections(largest) > budget_connections(budget) + 1 &&
 	    drop_one_of(server, largest))

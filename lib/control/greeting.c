@@ -123,6 +123,22 @@ static int identify(struct connection *connection)
 	return 0;
 }
 
+/* Who may do nothing needs little. */
+static int check_entitled(const struct connection *connection)
+{
+	const struct server_options *options = &connection->server->options;
+	const struct peer_info *info = &connection->info;
+
+	if (!options->callbacks->entitled || options->callbacks->entitled(options->arg, info) ||
+	    budget_used(info->budget, SLU_LIMIT_CONNECTIONS) < SERVER_RIGHTLESS_CONNECTIONS_MAX)
+		return 0;
+	return fail(-EDQUOT,
+		    "identity %s has %u connections to target %s and no right on any segment: the "
+		    "target's configuration grants it under [identity %s]",
+		    info->identity, SERVER_RIGHTLESS_CONNECTIONS_MAX, options->name,
+		    info->identity);
+}
+
 /* Its identity is known. */
 static int take_budget(struct connection *connection)
 {
@@ -134,10 +150,12 @@ static int take_budget(struct connection *connection)
 	connection->info.budget = budget_find(budgets, connection->info.identity);
 	if (!connection->info.budget)
 		return fail(-ENOMEM, "target is out of memory");
-	rc = budget_take(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
+	rc = check_entitled(connection);
+	if (rc == 0)
+		rc = budget_take(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
 	if (rc < 0)
 		return rc;
-	rc = descriptors_stay(connection->server, connection->stream.fd, connection->info.budget);
+	rc = descriptors_stay(connection, connection->info.budget);
 	if (rc < 0)
 		budget_give(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
 	return rc;
@@ -247,7 +265,7 @@ int greeting_attach(struct connection *connection, const json_t *message)
 		return connection_refuse(connection, rc);
 	}
 	origin_prove(connection->origin, clock_monotonic_ns(NULL));
-	rc = descriptors_stay(connection->server, connection->stream.fd, owner->info.budget);
+	rc = descriptors_stay(connection, owner->info.budget);
 	if (rc < 0)
 		return connection_refuse(connection, rc);
 	rc = connection_send(connection, json_pack("{s:s}", "type", "attached"), NULL, 0);

@@ -389,6 +389,7 @@ int server_create(const struct server_options *options, struct server **out)
 	TAILQ_INIT(&server->strangers);
 	TAILQ_INIT(&server->connections);
 	TAILQ_INIT(&server->closing);
+	TAILQ_INIT(&server->in_flight);
 	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
 		seed = options->incarnation;
 	origins_init(&server->origins, seed);
@@ -417,6 +418,7 @@ static int end_all(void *arg)
 		connection_close(connection);
 	while ((connection = TAILQ_FIRST(&server->closing)))
 		connection_close(connection);
+	in_flight_forget_all(server);
 	while ((listener = LIST_FIRST(&server->listeners))) {
 		LIST_REMOVE(listener, link);
 		listener_destroy(listener);

@@ -41,6 +41,8 @@
 #define SERVER_USER_ACCEPTS_PER_SECOND    10u /* of a user who is not, over Unix sockets */
 #define SERVER_USER_ACCEPTS_BURST         20u
 
+#define SERVER_RIGHTLESS_CONNECTIONS_MAX 16u /* of an identity that has no right on anything */
+
 #define SERVER_MESSAGES_PER_SECOND 10000u /* of one connection; more wait */
 #define SERVER_OUTPUT_MAX_BYTES    65536u /* not read by a client in time; then it is given up */
 #define SERVER_FAILURES_MAX        10u    /* of one address, within SERVER_FAILURES_SECONDS */
@@ -116,6 +118,8 @@ struct server_callbacks {
 	 * now, non-blocking. NULL: data connections are refused.
 	 */
 	void (*attach)(void *arg, struct stream *stream, uint64_t connection);
+	/** May @p peer do anything at all? If not, it gets few connections. NULL: everybody may. */
+	bool (*entitled)(void *arg, const struct peer_info *peer);
 	/** The connection has ended, after its sessions. May be NULL. */
 	void (*gone)(void *arg, uint64_t connection);
 };

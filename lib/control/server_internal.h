@@ -2,7 +2,8 @@
 /**
  * @file
  * What the files of the server share: server.c (life, listeners, what the engine asks for),
- * strangers.c (who may connect), descriptors.c (when there are too few), connection.c (a connection
+ * strangers.c (who may connect), descriptors.c (when there are too few),
+ * in_flight.c (those that clients have not received), connection.c (a connection
  * from accept to end), greeting.c (hello and attach), sessions.c.
  *
  * Everything here belongs to the control thread.
@@ -55,9 +56,10 @@ struct connection {
 	struct message_reader reader;
 	struct message_writer writer;
 	struct peer_info info;
-	union address address; /* TCP */
-	struct origin *origin; /* as a stranger; then NULL */
-	bool known;            /* the origin was, when it came */
+	union address address;       /* TCP */
+	struct in_flight *in_flight; /* descriptors that it has not received; NULL: none */
+	struct origin *origin;       /* as a stranger; then NULL */
+	bool known;                  /* the origin was, when it came */
 	uint8_t secret[SECRET_BYTES];
 	/* In sweeps, not by the clock: a host that was suspended has not waited for anybody. */
 	uint32_t age_seconds;    /* as a stranger */
@@ -72,6 +74,7 @@ struct connection {
 };
 
 TAILQ_HEAD(connection_list, connection);
+TAILQ_HEAD(in_flight_list, in_flight);
 
 struct identity {
 	uid_t uid;
@@ -99,6 +102,8 @@ struct server {
 	uint32_t turned_away; /* closed at once, and not told of yet */
 	uint32_t turned_away_seconds;
 	union address turned_away_last;
+
+	struct in_flight_list in_flight;
 
 	int descriptor_limit;
 	int descriptor_reserve; /* of these, the highest */
@@ -180,11 +185,32 @@ void strangers_add(struct connection *connection, struct origin *origin);
 
 void strangers_remove(struct connection *connection);
 
-/** Close the one who deserves it least. @return false: there is none */
-bool strangers_make_room(struct server *server);
+/** Close the one who deserves it least, but not @p spared. @return false: there is none */
+bool strangers_make_room(struct server *server, const struct connection *spared);
 
 /** What is due once a second. */
 void strangers_sweep(struct server *server);
+
+/* in_flight.c */
+
+/**
+ * An answer may pass up to MESSAGE_FDS_MAX descriptors: charge them. in_flight_passed() follows.
+ *
+ * @return 0; -EDQUOT the client receives too slowly; -ENOMEM
+ */
+int in_flight_expect(struct connection *connection);
+
+/** So many it were, perhaps none. */
+void in_flight_passed(struct connection *connection, uint32_t count);
+
+/** The connection ends; what its client has not received stays charged. */
+void in_flight_part(struct connection *connection);
+
+/** What is due once a second. */
+void in_flight_sweep(struct server *server);
+
+/** The server ends, after all connections. */
+void in_flight_forget_all(struct server *server);
 
 /* descriptors.c */
 
@@ -198,12 +224,13 @@ void descriptors_spare(struct server *server, int fd);
 bool descriptors_free_one(struct listener *listener);
 
 /**
- * May the connection @p fd stay, now that its identity is known? Another identity's makes room.
+ * May a stranger's connection stay, now that its identity is known? Another stranger makes room, or
+ * another identity.
  *
- * @param budget  where it was charged; may be NULL
+ * @param budget  where it is charged; may be NULL
  * @return        0; -EMFILE
  */
-int descriptors_stay(struct server *server, int fd, struct budget *budget);
+int descriptors_stay(const struct connection *connection, struct budget *budget);
 
 /* greeting.c */
 

@@ -113,6 +113,15 @@ static void close_granted(const int *fds, uint32_t close_mask)
 			close(fds[i]);
 }
 
+static int cannot_send(int error)
+{
+	if (error == -ETOOMANYREFS)
+		return fail(error, "too many descriptors of the target's user are on their way to "
+				   "processes that do not receive them: end those, or raise the "
+				   "target's ulimit -n, which is what Linux allows");
+	return fail(error, "the answer cannot be sent: %s", strerror(-error));
+}
+
 static int grant(struct connection *connection, struct server_session *session, const char *segment,
 		 uint32_t rights, const json_t *transports)
 {
@@ -125,18 +134,25 @@ static int grant(struct connection *connection, struct server_session *session, 
 
 	if (!opened)
 		return fail(-ENOMEM, "target is out of memory");
+	rc = in_flight_expect(connection);
+	if (rc < 0) {
+		json_decref(opened);
+		return rc;
+	}
 	count = options->callbacks->open(options->arg, &connection->info, segment, rights,
 					 transports, opened, fds, &close_mask, &session->client);
 	if (count < 0) {
+		in_flight_passed(connection, 0);
 		json_decref(opened);
 		return count;
 	}
 	rc = connection_send(connection, opened, fds, (uint32_t)count);
+	in_flight_passed(connection, rc == 0 ? (uint32_t)count : 0);
 	close_granted(fds, close_mask);
 	if (rc == 0)
 		return 0;
 	options->callbacks->close(session->client, true);
-	return fail(rc, "the answer cannot be sent: %s", strerror(-rc));
+	return cannot_send(rc);
 }
 
 static int check_new(struct connection *connection, uint32_t id)

@@ -101,7 +101,7 @@ static uint64_t rank(const struct server *server, const struct connection *conne
 	return (uint64_t)connection->origin->strangers << 1 | silent;
 }
 
-bool strangers_make_room(struct server *server)
+bool strangers_make_room(struct server *server, const struct connection *spared)
 {
 	struct connection *connection, *victim = NULL;
 	uint64_t highest = 0;
@@ -110,7 +110,7 @@ bool strangers_make_room(struct server *server)
 	TAILQ_FOREACH (connection, &server->strangers, link) {
 		uint64_t this = rank(server, connection);
 
-		if (!victim || this > highest) {
+		if (connection != spared && (!victim || this > highest)) {
 			victim = connection;
 			highest = this;
 		}
@@ -128,7 +128,7 @@ void strangers_add(struct connection *connection, struct origin *origin)
 	struct server *server = connection->server;
 
 	if (server->stranger_count >= server->options.limits.unauthenticated)
-		strangers_make_room(server);
+		strangers_make_room(server, NULL);
 	connection->origin = origin;
 	connection->known = origin_is_known(origin, clock_monotonic_ns(NULL));
 	connection->age_seconds = 0;

@@ -65,7 +65,8 @@ struct slu_engine {
 
 	/* Control thread. */
 	struct access *access;
-	struct budgets *budgets; /* what each identity has of us, and may have */
+	struct budgets *budgets;  /* what each identity has of us, and may have */
+	uint32_t mapped_sessions; /* over transports that share memory with the client */
 	uint32_t segment_count;
 	uint32_t next_client;
 	LIST_HEAD(, slu_segment) segments;
@@ -164,6 +165,9 @@ int rights_start(struct slu_engine *engine, const struct slu_engine_options *opt
 uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer,
 		   const struct slu_segment *segment);
 
+/** Control thread, from the server: may @p peer do anything at all? */
+bool rights_any(void *arg, const struct peer_info *peer);
+
 /** serve.c: let the poller threads serve, over TCP and RDMA. @return 0; -ENOMEM, -errno */
 int serve_start(struct slu_engine *engine);
 
@@ -176,6 +180,22 @@ void serve_gone(void *arg, uint64_t connection);
 
 /** Control thread, from the server: what the welcome of @p peer says of our transports. */
 json_t *serve_describe(void *arg, const struct peer_info *peer);
+
+/** Mappings that shared memory leaves, each, to the process itself and to identities with few
+ * sessions; an eighth of vm.max_map_count where that is less. */
+#define ENGINE_MAPPINGS_RESERVE 2048u
+
+/**
+ * Control thread: charge a session; @p budget may be NULL.
+ *
+ * @return 0, with a reference to @p budget; -EDQUOT; -ENOSPC too many mappings
+ */
+int admission_take(struct slu_engine *engine, const struct transport *transport,
+		   struct budget *budget);
+
+/** Control thread: it is over, and what it had of us is free. */
+void admission_give(struct slu_engine *engine, const struct transport *transport,
+		    struct budget *budget);
 
 /** Control thread: find an exported segment. @return NULL: -ENOENT */
 struct slu_segment *segment_find(struct slu_engine *engine, const char *name);

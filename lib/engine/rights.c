@@ -67,6 +67,42 @@ int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *gra
 			"grant every right to * on *");
 }
 
+struct limits_call {
+	struct slu_engine *engine;
+	const uint64_t *limits;
+	const struct slu_identity_limits *own;
+	uint32_t count;
+};
+
+static int replace_limits(void *arg)
+{
+	struct limits_call *call = arg;
+
+	return budgets_set(call->engine->budgets, call->limits, call->own, call->count);
+}
+
+int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limits[SLU_LIMIT_COUNT],
+			  const struct slu_identity_limits *own, uint32_t count)
+{
+	struct limits_call call = {engine, limits, own, count};
+	int rc = control_call(engine->control, replace_limits, &call);
+
+	/* The text was left on the control thread. */
+	return rc == -EINVAL ? fail(rc,
+				    "limits of one identity twice, or of a name that is longer "
+				    "than %d",
+				    SLU_IDENTITY_MAX)
+	       : rc < 0      ? fail(rc, "out of memory")
+			     : 0;
+}
+
+bool rights_any(void *arg, const struct peer_info *peer)
+{
+	const struct slu_engine *engine = arg;
+
+	return access_any(engine->access, peer->identity, peer->owner);
+}
+
 int slu_engine_reload_tls(struct slu_engine *engine)
 {
 	int rc = 0;

@@ -51,6 +51,7 @@ static void client_destroy(struct segment_client *client)
 		wake_set_put(segment->wake, client->peer.connection);
 	}
 	withdraw_from(client, client->reason ? client->reason : -ESHUTDOWN);
+	admission_give(segment->engine, client->transport, client->peer.budget);
 	if (client->linger)
 		event_free(client->linger);
 	free(client);
@@ -115,7 +116,12 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 	client->transport = transport;
 	client->peer = *peer;
 	client->rights = rights;
-	count = publish_to(client, grant, fds, close_mask);
+	count = admission_take(segment->engine, transport, peer->budget);
+	if (count == 0) {
+		count = publish_to(client, grant, fds, close_mask);
+		if (count < 0)
+			admission_give(segment->engine, transport, peer->budget);
+	}
 	if (count < 0) {
 		free(client);
 		return count;
@@ -296,6 +302,13 @@ static void post_late(struct transport_later *later, void (*fn)(void *arg), void
 	control_post(late->engine->control, &late->task);
 }
 
+static void late_destroy(struct late_path *late)
+{
+	budget_give(late->later.budget, SLU_LIMIT_REQUESTS, 1);
+	budget_put(late->later.budget);
+	free(late);
+}
+
 /* Without its session the server itself may have gone. */
 static void end_late(struct transport_later *later, int error, json_t *answer)
 {
@@ -303,7 +316,7 @@ static void end_late(struct transport_later *later, int error, json_t *answer)
 
 	if (error != -ECANCELED)
 		server_answer_path(late->engine->server, &late->ask, error, answer);
-	free(late);
+	late_destroy(late);
 }
 
 static int on_path(void *arg, const struct path_ask *ask, const json_t *offer, json_t *answer)
@@ -317,17 +330,24 @@ static int on_path(void *arg, const struct path_ask *ask, const json_t *offer, j
 	if (!memory->join)
 		return fail(-EOPNOTSUPP, "over %s no path has to be asked for",
 			    slu_transport_name(client->transport->id));
+	rc = budget_take(client->peer.budget, SLU_LIMIT_REQUESTS, 1);
+	if (rc < 0)
+		return rc;
 	late = malloc(sizeof(*late));
-	if (!late)
+	if (!late) {
+		budget_give(client->peer.budget, SLU_LIMIT_REQUESTS, 1);
 		return fail(-ENOMEM, "target is out of memory");
-	*late = (struct late_path){.later = {.post = post_late, .end = end_late},
+	}
+	*late = (struct late_path){.later = {.post = post_late,
+					     .end = end_late,
+					     .budget = budget_get(client->peer.budget)},
 				   .task = {.run = run_late},
 				   .engine = engine,
 				   .ask = *ask};
 	rc = memory->join(&engine->env, client->granted, offer, answer, &late->later);
 	if (rc == TRANSPORT_LATER)
 		return SERVER_LATER;
-	free(late);
+	late_destroy(late);
 	return rc;
 }
 
@@ -361,6 +381,7 @@ const struct server_callbacks segment_callbacks = {
 	.close = on_close,
 	.attach = serve_attach,
 	.gone = serve_gone,
+	.entitled = rights_any,
 };
 
 /* ---- exporting ---- */

@@ -35,6 +35,7 @@
 /** What a polling core may copy before it looks around again: about 20 us from memory to memory. */
 #define TRANSPORT_SLICE_MAX_BYTES (UINT64_C(512) << 10)
 
+struct budget;
 struct path;
 struct transport;
 struct client_inbox;
@@ -136,6 +137,7 @@ struct transport_later {
 	 * @param answer  as join() fills it; consumed. NULL with an error
 	 */
 	void (*end)(struct transport_later *later, int error, json_t *answer);
+	struct budget *budget; /* of the client's identity, while it is kept; may be NULL */
 };
 
 struct transport_memory {

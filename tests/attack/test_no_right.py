@@ -6,6 +6,7 @@ It may hold what its budget allows: connections, messages in each second, memory
 read. It reads and writes nothing, and keeps nobody else out.
 """
 import contextlib
+import errno
 import os
 import signal
 import struct
@@ -13,10 +14,12 @@ import time
 
 import harness
 from control import framed
-from harness import check
+from harness import check, equal
 from scene import (FLOOD_SECONDS, FORGED, SLOW, attack, check_log, memory_within,
                    stay_until_closed)
 from wire import READ_RIGHT
+
+CONNECTIONS = 16  # SERVER_RIGHTLESS_CONNECTIONS_MAX
 
 
 @attack("it opens no segment, with whichever rights", rights="")
@@ -79,6 +82,18 @@ def names(scene):
             client.send(message)
             client.closed()
     check_log(scene.target)
+
+
+@attack(f"it gets {CONNECTIONS} connections and no more, and others get theirs", rights="")
+def many_connections(scene):
+    with contextlib.ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(scene.intrude()).hello()
+        for _ in range(CONNECTIONS):
+            client = stack.enter_context(scene.intrude())
+            answer = client.answer(HELLO, "refused")
+            equal(answer["error"], errno.EDQUOT, f"error of {answer}")
+        scene.serve_another()
 
 
 @attack("a flood of control messages of one client keeps nobody out", rights="")

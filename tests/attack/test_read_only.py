@@ -4,6 +4,8 @@
 It may ask for what its budget allows, and leave unread what it asked for. Nothing of anybody's memory
 changes through it, and what it does not read holds up nobody.
 """
+import collections
+import concurrent.futures
 import contextlib
 import ctypes
 import errno
@@ -13,11 +15,12 @@ import mmap
 import os
 import re
 import resource
+import select
 import threading
 
 import harness
 from control import Refused, framed
-from harness import case, check, equal, need_root_to_change_user
+from harness import case, check, equal, eventually, need_root_to_change_user
 from scene import OTHER_USER, attack, scene_of
 from wire import DONE, NOTIFY, READ, READ_RIGHT, WRITE, Data, Local, as_user, libc, refusal
 
@@ -27,6 +30,9 @@ READER = {"rights": "read"}
 LOCAL_READER = {"rights": "read", "neighbours": True}
 F_ADD_SEALS, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE = 1033, 8, 16
 MADV_REMOVE = 9
+OPENS = 120
+DESCRIPTORS = 128  # that one connection may leave unread: half of BUDGET_DESCRIPTORS
+FEW = 128          # descriptors of the target
 FALLOC_PUNCH = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 
 
@@ -128,6 +134,48 @@ def many_opens(segment):
     return b"".join(framed({"type": "open", "session": session, "segment": segment,
                             "rights": READ_RIGHT, "transports": ["tcp"]})
                     for session in range(SESSIONS))
+
+
+@attack("a local client that leaves its descriptors in its socket gets no more of them",
+        **LOCAL_READER)
+def receives_nothing(scene):
+    need_root_to_change_user()
+    asked, ask_on = os.pipe()
+    go_on, let_go_on = os.pipe()
+
+    def open_many():
+        with Local(scene.open_one) as client:
+            client.hello()
+            for session in range(OPENS):
+                client.send({"type": "open", "session": session, "segment": scene.open_one,
+                             "rights": READ_RIGHT, "transports": ["shm"]})
+            os.write(ask_on, b"x")
+            os.read(go_on, 1)
+            return collections.Counter(client.receive()["type"] for _ in range(OPENS))
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answers = pool.submit(as_user, OTHER_USER, open_many)
+        try:
+            eventually(lambda: answers.done() or select.select([asked], [], [], 0)[0],
+                       "the client does not get to ask", scene.target)
+            scene.serve_another()
+        finally:
+            os.write(let_go_on, b"x")
+        answers = answers.result()
+    for fd in (asked, ask_on, go_on, let_go_on):
+        os.close(fd)
+    check(0 < answers["opened"] <= DESCRIPTORS // 3, f"answers: {answers}", scene.target)
+    scene.serve_another()
+
+
+@attack(f"with {FEW} descriptors, one that takes as many connections as it gets keeps nobody out",
+        preexec_fn=harness.limits(NOFILE=FEW), **READER)
+def takes_all_descriptors(scene):
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * FEW):
+            with contextlib.suppress(OSError, harness.Failure):
+                stack.enter_context(scene.intrude()).hello()
+        scene.serve_another()
 
 
 if __name__ == "__main__":

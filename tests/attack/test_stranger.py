@@ -10,11 +10,12 @@ import struct
 import time
 
 import harness
-from control import framed
+from control import Control, framed
 from harness import check
 from scene import FLOOD_SECONDS, SLOW, attack, stay_until_closed
 
 SILENT = 300  # connections, more than a target keeps of those who have not said who they are
+FEW = 128     # descriptors
 
 
 @attack("clients that send a byte of a TLS handshake a second are closed")
@@ -33,6 +34,30 @@ def silent(scene):
         scene.serve_another()
         for client in clients:
             client.closed()
+
+
+@attack("silent clients of one address take no place from the slow ones of another")
+def takes_no_place(scene):
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(Control(scene.address, None, "127.0.2.1")) for _ in range(3)]
+        for client in slow:
+            client.send_bytes(b"\x16\x03\x01")
+        for _ in range(SILENT):
+            stack.enter_context(scene.connect())
+        check(all(client.is_open() for client in slow), "one of the slow ones was closed",
+              scene.target)
+
+
+@attack(f"with {FEW} descriptors, {SILENT} silent clients keep nobody out",
+        preexec_fn=harness.limits(NOFILE=FEW))
+def few_descriptors(scene):
+    with contextlib.ExitStack() as stack:
+        for _ in range(SILENT):
+            with contextlib.suppress(OSError):
+                stack.enter_context(scene.connect())
+        scene.serve_another()
+        held = len(harness.fds(scene.target.pid))
+        check(held < FEW, f"{held} of {FEW} descriptors are taken", scene.target)
 
 
 @attack("a flood of connections keeps nobody out")

@@ -98,6 +98,31 @@ static void test_owner(void **state)
 	expect("user:op", false, "ram", READ);
 }
 
+/* Goal: whether somebody may do anything at all agrees with the rights on each segment. */
+static void test_any(void **state)
+{
+	static const struct slu_grant grants[] = {
+		{"alice", "ram", READ}, {"alice", "*", 0},  {"bob", "*", 0},
+		{"carol", "ram", 0},    {"*", "rom", READ}, {"*", "ram", 0},
+		{"zoe", "rom", BOTH},
+	};
+	static const struct slu_grant closed[] = {{"alice", "ram", READ}, {"*", "*", 0}};
+
+	(void)state;
+	make(grants, COUNT(grants));
+	assert_true(access_any(table, "alice", false));
+	assert_false(access_any(table, "bob", false) || access_any(table, "bob", true));
+	assert_true(access_any(table, "carol", false)); /* rom, as everybody */
+	assert_true(access_any(table, "zoe", false) && access_any(table, "stranger", false));
+	drop(NULL);
+	make(closed, COUNT(closed));
+	assert_true(access_any(table, "alice", false) && access_any(table, "user:op", true));
+	assert_false(access_any(table, "bob", false) || access_any(table, "zz", false));
+	drop(NULL);
+	make(NULL, 0);
+	assert_true(access_any(table, "bob", false));
+}
+
 /* Goal: texts longer than any identity or segment match nothing but the stars. */
 static void test_long_texts(void **state)
 {
@@ -141,9 +166,13 @@ static void test_bad_grants(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		dropped(test_no_grants),         dropped(test_specific_wins),
-		dropped(test_closed_by_default), dropped(test_owner),
-		dropped(test_long_texts),        dropped(test_bad_grants),
+		dropped(test_no_grants),
+		dropped(test_specific_wins),
+		dropped(test_closed_by_default),
+		dropped(test_owner),
+		dropped(test_any),
+		dropped(test_long_texts),
+		dropped(test_bad_grants),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

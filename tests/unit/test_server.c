@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/log.h"
 #include "directory/p2p.h"
 #include "tests/tap.h"
@@ -111,15 +112,26 @@ static int on_path(void *client, const struct path_ask *ask, const json_t *offer
 	return 0;
 }
 
+static bool entitled = true;
+
+static bool on_entitled(void *arg, const struct peer_info *peer)
+{
+	(void)arg;
+	assert_true(peer->identity[0]);
+	return entitled;
+}
+
 static const struct server_callbacks full_callbacks = {.describe = on_describe,
 						       .open = on_open,
 						       .path = on_path,
 						       .moved = on_moved,
 						       .close = on_close,
+						       .entitled = on_entitled,
 						       .gone = on_gone};
 static struct server_callbacks callbacks;
 
 static struct server_limits limits;
+static struct budgets *budgets;
 
 static int set_up(void **state)
 {
@@ -128,7 +140,8 @@ static int set_up(void **state)
 					 .name = "unit",
 					 .incarnation = 0xabc,
 					 .callbacks = &callbacks,
-					 .limits = limits};
+					 .limits = limits,
+					 .budgets = budgets};
 	char name[32];
 
 	(void)state;
@@ -826,6 +839,138 @@ static void test_connection_limit(void **state)
 		close(fds[i]);
 }
 
+static int with_budgets(void **state)
+{
+	const uint64_t all[SLU_LIMIT_COUNT] = {[SLU_LIMIT_DESCRIPTORS] = 32};
+
+	return budgets_create(all, &budgets) < 0 ? -1 : set_up(state);
+}
+
+static int without_budgets(void **state)
+{
+	tear_down(state);
+	budgets_destroy(budgets);
+	budgets = NULL;
+	return 0;
+}
+
+static struct budget *our_budget(void)
+{
+	char identity[SLU_IDENTITY_MAX + 1];
+
+	credentials_identity(geteuid(), identity);
+	return budget_find(budgets, identity);
+}
+
+/* Goal: connections are charged to their identity and given back; over its limit the client is
+ * told, with what raises it. */
+static void test_connection_budget(void **state)
+{
+	const uint64_t all[SLU_LIMIT_COUNT] = {[SLU_LIMIT_CONNECTIONS] = 2};
+	int first = open_session(), second = open_session(), third = dial();
+	struct budget *budget = our_budget();
+
+	(void)state;
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CONNECTIONS), 2);
+	assert_int_equal(budgets_set(budgets, all, NULL, 0), 0);
+	say(third, hello(2, MESSAGE_VERSION_HIGH));
+	expect_refusal(third, EDQUOT, "--max-connections");
+	expect_end(third);
+	close(first);
+	assert_true(becomes(&gone, 1));
+	third = open_session();
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CONNECTIONS), 2);
+	close(second);
+	close(third);
+	assert_true(becomes(&gone, 3));
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CONNECTIONS), 0);
+	budget_put(budget);
+}
+
+/* Goal: an identity that may do nothing gets few connections. */
+static void test_rightless(void **state)
+{
+	int fds[SERVER_RIGHTLESS_CONNECTIONS_MAX], fd;
+
+	(void)state;
+	entitled = false;
+	for (unsigned i = 0; i < SERVER_RIGHTLESS_CONNECTIONS_MAX; i++)
+		fds[i] = open_session();
+	fd = dial();
+	say(fd, hello(2, MESSAGE_VERSION_HIGH));
+	expect_refusal(fd, EDQUOT, "no right on any segment");
+	expect_end(fd);
+	entitled = true;
+	close(open_session());
+	for (unsigned i = 0; i < SERVER_RIGHTLESS_CONNECTIONS_MAX; i++)
+		close(fds[i]);
+}
+
+/* How many of the opens that were sent have been granted? */
+static unsigned hear_opened(int fd, unsigned count)
+{
+	unsigned granted = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct message_reader reader = {.takes_fds = true};
+		json_t *message = hear(fd, &reader);
+
+		if (strcmp(message_type(message), "opened") == 0)
+			granted++;
+		else
+			assert_int_equal(json_integer_value(json_object_get(message, "error")),
+					 EDQUOT);
+		json_decref(message);
+		message_reader_reset(&reader);
+	}
+	return granted;
+}
+
+/* Goal: a client that does not receive its descriptors gets no more of them, and leaves others of
+ * its identity some; when it has received them it gets more. */
+static void test_descriptors_in_flight(void **state)
+{
+	int fd = open_session(), other;
+	struct budget *budget = our_budget();
+
+	(void)state;
+	for (int i = 0; i < 40; i++)
+		say(fd, open_message(100 + i));
+	other = open_session();
+	say(other, json_pack("{s:s}", "type", "ping"));
+	expect(other, "pong");
+	assert_in_range(budget_used(budget, SLU_LIMIT_DESCRIPTORS), 1, 16 + 4);
+	assert_in_range(hear_opened(fd, 40), 1, 16);
+	say(fd, open_message(200));
+	assert_int_equal(hear_opened(fd, 1), 1);
+	close(fd);
+	close(other);
+	budget_put(budget);
+}
+
+/* Goal: descriptors that a client leaves in its socket are charged also when its connection has
+ * ended, since the kernel has them still, until it closes it. */
+static void test_descriptors_left_behind(void **state)
+{
+	struct budget *budget = our_budget();
+	int fd = dial();
+
+	(void)state;
+	say(fd, hello(2, MESSAGE_VERSION_HIGH));
+	expect(fd, "welcome");
+	for (int i = 0; i < 40; i++)
+		say(fd, open_message(100 + i));
+	say(fd, json_pack("{s:s}", "type", "bye"));
+	assert_true(becomes(&gone, 1));
+	usleep(1500000); /* a sweep */
+	assert_in_range(budget_used(budget, SLU_LIMIT_DESCRIPTORS), 10, 16);
+	close(fd);
+	for (int i = 0; i < PATIENCE_MS && budget_used(budget, SLU_LIMIT_DESCRIPTORS) > 0; i++)
+		usleep(1000);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_DESCRIPTORS), 0);
+	budget_put(budget);
+}
+
 /* Goal: a text with a name that was cut inside a character still arrives. */
 static void test_refusal_with_broken_text(void **state)
 {
@@ -1065,6 +1210,13 @@ int main(void)
 		with_server(test_client_that_does_not_read),
 		cmocka_unit_test_setup_teardown(test_message_rate, few_messages, tear_down),
 		cmocka_unit_test_setup_teardown(test_strangers, few_strangers, tear_down),
+		cmocka_unit_test_setup_teardown(test_connection_budget, with_budgets,
+						without_budgets),
+		cmocka_unit_test_setup_teardown(test_rightless, with_budgets, without_budgets),
+		cmocka_unit_test_setup_teardown(test_descriptors_in_flight, with_budgets,
+						without_budgets),
+		cmocka_unit_test_setup_teardown(test_descriptors_left_behind, with_budgets,
+						without_budgets),
 		cmocka_unit_test_setup_teardown(test_connection_limit, few_strangers, tear_down),
 		with_server(test_refusal_with_broken_text),
 		with_server(test_oversized_and_half),

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/budget.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "transport/verbs/verbs.h"
@@ -504,11 +505,17 @@ static int make_link(struct verbs_server *server, struct grant *grant, uint64_t 
 	if (rc == 0)
 		rc = parse_offer(devices, text, &offer);
 	if (rc == 0)
-		rc = served_link_create(server->services[server->next_poller % server->pollers],
-					&devices->devices[offer.device],
-					(uint32_t)json_array_size(offer.queues), &link);
+		rc = budget_take(later->budget, SLU_LIMIT_LINKS, 1);
 	if (rc < 0)
 		return rc;
+	rc = served_link_create(server->services[server->next_poller % server->pollers],
+				&devices->devices[offer.device],
+				(uint32_t)json_array_size(offer.queues), &link);
+	if (rc < 0) {
+		budget_give(later->budget, SLU_LIMIT_LINKS, 1);
+		return rc;
+	}
+	link->budget = budget_get(later->budget);
 	link->owner = grant->connection;
 	link->id = id;
 	link->poller = server->next_poller % server->pollers;

@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/log.h"
 #include "transport/inbox.h"
 #include "transport/verbs/verbs_cm.h"
@@ -706,6 +707,8 @@ void served_link_destroy(struct served_link *link)
 	if (atomic_fetch_sub(&link->receives->links, 1) == 1 && !link->receives->listed)
 		receive_queue_destroy(link->receives);
 	verbs_deregister(link->registration);
+	budget_give(link->budget, SLU_LIMIT_LINKS, 1);
+	budget_put(link->budget);
 	free(link->messages);
 	free(link);
 }

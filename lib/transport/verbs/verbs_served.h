@@ -2,8 +2,8 @@
 /**
  * @file
  * What the files of the target's side share: verbs_serve.c (control thread) makes links and ends
- * them, verbs_visit.c (likewise) opens memory to them, verbs_served.c (the link's poller) takes what
- * comes in and answers.
+ * them, verbs_visit.c (likewise) opens memory to them, verbs_served.c (the link's poller) takes
+ * what comes in and answers.
  */
 #ifndef VERBS_VERBS_SERVED_H
 #define VERBS_VERBS_SERVED_H
@@ -32,8 +32,9 @@ struct served_link {
 	uint64_t owner; /* control connection */
 	uint64_t id;    /* the client's name for it */
 	uint32_t poller;
-	struct verbs_cm *cm; /* NULL: connected by the session */
-	bool waits;          /* for the client to connect it by librdmacm */
+	struct budget *budget; /* where it is charged; may be NULL */
+	struct verbs_cm *cm;   /* NULL: connected by the session */
+	bool waits;            /* for the client to connect it by librdmacm */
 	LIST_HEAD(, visit) visits;
 	LIST_ENTRY(served_link) of_server;
 

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * May a client have one more session? Its identity's budget says it; and a session in shared memory
+ * takes a mapping of this process, of which the kernel allows only so many. Some are kept for the
+ * process itself, and some for identities that have few sessions.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "engine/engine_internal.h"
+
+#define MAPPINGS_UNKNOWN 65530u /* Linux's own default */
+#define FEW_SESSIONS     256u
+
+static uint32_t mappings_max(void)
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	uint32_t max = MAPPINGS_UNKNOWN;
+
+	if (!file)
+		return max;
+	if (fscanf(file, "%" SCNu32, &max) != 1)
+		max = MAPPINGS_UNKNOWN;
+	fclose(file);
+	return max;
+}
+
+static uint32_t reserve(uint32_t max)
+{
+	return max / 8 < ENGINE_MAPPINGS_RESERVE ? max / 8 : ENGINE_MAPPINGS_RESERVE;
+}
+
+/* Asked anew each time that it matters: it can be raised while we run. */
+static int check_mappings(const struct slu_engine *engine, const struct budget *budget)
+{
+	bool few = !budget || budget_used(budget, SLU_LIMIT_SESSIONS) <= FEW_SESSIONS;
+	uint32_t max;
+
+	if (engine->mapped_sessions < FEW_SESSIONS)
+		return 0;
+	max = mappings_max();
+	if (engine->mapped_sessions < max - (few ? 1 : 2) * reserve(max))
+		return 0;
+	return fail(-ENOSPC,
+		    "target %s shares memory with %u sessions, and of the %u mappings that Linux "
+		    "gives a process the rest is kept for %s: raise it with sysctl "
+		    "vm.max_map_count, or use --require tcp",
+		    engine->name, engine->mapped_sessions, max,
+		    few ? "the process itself" : "it and for other identities");
+}
+
+int admission_take(struct slu_engine *engine, const struct transport *transport,
+		   struct budget *budget)
+{
+	int rc = budget_take(budget, SLU_LIMIT_SESSIONS, 1);
+
+	if (rc == 0 && transport->memory->publish) {
+		rc = check_mappings(engine, budget);
+		if (rc < 0)
+			budget_give(budget, SLU_LIMIT_SESSIONS, 1);
+		else
+			engine->mapped_sessions++;
+	}
+	if (rc == 0)
+		budget_get(budget);
+	return rc;
+}
+
+void admission_give(struct slu_engine *engine, const struct transport *transport,
+		    struct budget *budget)
+{
+	if (transport->memory->publish)
+		engine->mapped_sessions--;
+	budget_give(budget, SLU_LIMIT_SESSIONS, 1);
+	budget_put(budget);
+}
