@@ -2,8 +2,11 @@
 #include "target/serving.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "base/log.h"
 
 int serving_open_engine(struct serving *serving, const struct config *config,
 			const struct grants *grants)
@@ -58,10 +61,24 @@ static int open_segment(struct serving *serving, const struct config *config, ui
 				  &serving->segments[index]);
 }
 
+static void tell_of_limits(const struct config *config, const struct grants *grants)
+{
+	char text[512] = "";
+	size_t length = 0;
+
+	for (int i = 0; i < SLU_LIMIT_COUNT && length < sizeof(text); i++)
+		length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%" PRIu64 " %s",
+					   i ? ", " : "", config->limits[i], slu_limit_text(i));
+	log_info("each identity may have at once: %s; %u have limits of their own", text,
+		 grants->limits_count);
+}
+
 int serving_open(struct serving *serving, const struct config *config, const struct grants *grants)
 {
 	int rc = serving_open_engine(serving, config, grants);
 
+	if (!rc)
+		tell_of_limits(config, grants);
 	for (uint32_t i = 0; i < config->segments_count && !rc; i++) {
 		serving->count = i + 1;
 		rc = open_segment(serving, config, i);

@@ -83,11 +83,16 @@ static void update(struct connection *connection)
 	bool closing = connection->state == CONNECTION_CLOSING;
 
 	want(&connection->reading, &connection->reads,
-	     closing || (!busy && !connection->throttled));
+	     closing || (!busy && !connection->throttled && !connection->held));
 	want(&connection->writing, &connection->writes, busy || connection->stream.wants_write);
 	/* What TLS has read off the socket already, epoll does not know of. */
 	if (connection->reads && !closing && stream_pending(&connection->stream))
 		event_active(&connection->reading, EV_READ, 0);
+}
+
+void connection_resume(struct connection *connection)
+{
+	update(connection);
 }
 
 int connection_send(struct connection *connection, json_t *message, const int *fds,
@@ -254,7 +259,7 @@ static bool may_take(struct connection *connection)
 	if (message_writer_busy(&connection->writer))
 		return false;
 	connection->throttled = connection->budget == 0;
-	return !connection->throttled;
+	return !connection->throttled && !in_flight_holds(connection);
 }
 
 static int take_messages(struct connection *connection)

@@ -46,12 +46,23 @@ static void warn(struct server *server, const char *what)
 		    what, server->descriptor_limit);
 }
 
+/* Who has had his say goes first. */
+static bool make_room(struct server *server, const struct connection *spared)
+{
+	struct connection *closing = TAILQ_FIRST(&server->closing);
+
+	if (!closing)
+		return strangers_make_room(server, spared);
+	connection_close(closing);
+	return true;
+}
+
 void descriptors_spare(struct server *server, int fd)
 {
 	if (fd < server->descriptor_limit - server->descriptor_reserve / 2)
 		return;
 	warn(server, "descriptors run short, the least deserving stranger is closed");
-	strangers_make_room(server, NULL);
+	make_room(server, NULL);
 }
 
 bool descriptors_free_one(struct listener *listener)
@@ -60,7 +71,7 @@ bool descriptors_free_one(struct listener *listener)
 	int fd;
 
 	warn(server, "no descriptor for a new client");
-	if (strangers_make_room(server, NULL))
+	if (make_room(server, NULL))
 		return true;
 	if (server->spare_fd < 0)
 		return false;
@@ -109,7 +120,7 @@ int descriptors_stay(const struct connection *connection, struct budget *budget)
 		return 0;
 	largest = budgets_largest(server->options.budgets, budget);
 	if (connection->stream.fd < server->descriptor_limit - server->descriptor_reserve ||
-	    strangers_make_room(server, connection))
+	    make_room(server, connection))
 		return 0;
 	if (budget_connections(largest) > budget_connections(budget) + 1 &&
 	    drop_one_of(server, largest))

@@ -4,11 +4,11 @@
  * our user, and of those the kernel allows only so many for all: who leaves them in his socket
  * would keep others from getting any. That nothing is unread a socket can tell; how much is, it
  * cannot. So what was passed counts until the socket was empty once, also when the connection has
- * ended meanwhile: only then does the kernel forget it.
+ * ended meanwhile: only then does the kernel forget it. From a client with half of what its
+ * identity may have nothing more is read until then.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -20,7 +20,9 @@
 #include "base/work.h"
 #include "control/server_internal.h"
 
-#define SETTLE_RUN 256u /* entries looked at together */
+#define SETTLE_RUN        256u  /* entries looked at together */
+#define LOOK_AGAIN_US_MIN 1000u /* for whom somebody waits */
+#define LOOK_AGAIN_US_MAX 100000u
 
 /** What was passed over one connection. */
 struct in_flight {
@@ -31,15 +33,27 @@ struct in_flight {
 	TAILQ_ENTRY(in_flight) link;
 };
 
+static void let_go(struct connection *connection)
+{
+	connection->held = false;
+	connection->server->held_count--;
+}
+
 static void forget(struct server *server, struct in_flight *entry)
 {
+	struct connection *connection = entry->connection;
+
 	TAILQ_REMOVE(&server->in_flight, entry, link);
 	budget_give(entry->budget, SLU_LIMIT_DESCRIPTORS, entry->count);
 	budget_put(entry->budget);
-	if (entry->connection)
-		entry->connection->in_flight = NULL;
-	else
+	if (!connection)
 		close(entry->fd);
+	else
+		connection->in_flight = NULL;
+	if (connection && connection->held) {
+		let_go(connection);
+		connection_resume(connection);
+	}
 	free(entry);
 }
 
@@ -51,11 +65,12 @@ static bool is_unread(int fd)
 	return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
 }
 
-/* Those that are not received go to the end: the next run sees others. */
-static void settle(struct server *server)
+/* Those that are not received go to the end: the next run sees others. @return some were */
+static bool settle(struct server *server)
 {
 	struct in_flight *entry, *last = TAILQ_LAST(&server->in_flight, in_flight_list);
 	uint32_t looked = 0;
+	bool settled = false;
 
 	while (looked < SETTLE_RUN && (entry = TAILQ_FIRST(&server->in_flight))) {
 		bool ends = entry == last;
@@ -65,12 +80,57 @@ static void settle(struct server *server)
 			TAILQ_REMOVE(&server->in_flight, entry, link);
 			TAILQ_INSERT_TAIL(&server->in_flight, entry, link);
 		} else {
+			settled = true;
 			forget(server, entry);
 		}
 		if (ends)
 			break;
 	}
 	work_count(WORK_ITEMS, looked);
+	return settled;
+}
+
+/* ---- who waits until he has received ---- */
+
+static void look_again(struct server *server)
+{
+	const struct timeval wait = {.tv_usec = (suseconds_t)server->look_again_us};
+
+	event_add(server->look_again, &wait);
+}
+
+bool in_flight_holds(struct connection *connection)
+{
+	struct in_flight *entry = connection->in_flight;
+	struct server *server = connection->server;
+
+	if (!entry || !entry->budget ||
+	    entry->count + MESSAGE_FDS_MAX <=
+		    budget_limit(entry->budget, SLU_LIMIT_DESCRIPTORS) / 2)
+		return false;
+	if (!is_unread(entry->fd)) {
+		forget(server, entry);
+		return false;
+	}
+	if (connection->held)
+		return true;
+	connection->held = true;
+	if (server->held_count++ == 0) {
+		server->look_again_us = LOOK_AGAIN_US_MIN;
+		look_again(server);
+	}
+	return true;
+}
+
+/* The longer nobody receives, the less often. */
+void in_flight_look(struct server *server)
+{
+	if (settle(server))
+		server->look_again_us = LOOK_AGAIN_US_MIN;
+	else if (server->look_again_us < LOOK_AGAIN_US_MAX)
+		server->look_again_us *= 2;
+	if (server->held_count > 0)
+		look_again(server);
 }
 
 static struct in_flight *create(struct connection *connection)
@@ -87,25 +147,6 @@ static struct in_flight *create(struct connection *connection)
 	return entry;
 }
 
-/* One client that has stopped must not keep others of its identity out. */
-static int check_share(const struct connection *connection)
-{
-	const struct in_flight *entry = connection->in_flight;
-	uint64_t most;
-
-	if (!entry || !entry->budget)
-		return 0;
-	most = budget_limit(entry->budget, SLU_LIMIT_DESCRIPTORS) / 2;
-	if (entry->count + MESSAGE_FDS_MAX <= most)
-		return 0;
-	return fail(-EDQUOT,
-		    "%u descriptors were passed over this connection and not received yet, of %s "
-		    "the limit for one is %" PRIu64 ": receive what was answered, or raise "
-		    "--%s at the target",
-		    entry->count, connection->info.identity, most,
-		    slu_limit_name(SLU_LIMIT_DESCRIPTORS));
-}
-
 int in_flight_expect(struct connection *connection)
 {
 	struct budget *budget = connection->info.budget;
@@ -115,9 +156,6 @@ int in_flight_expect(struct connection *connection)
 		return 0;
 	if (connection->in_flight && !is_unread(connection->stream.fd))
 		forget(connection->server, connection->in_flight);
-	rc = check_share(connection);
-	if (rc < 0)
-		return rc;
 	if (!budget_try(budget, SLU_LIMIT_DESCRIPTORS, MESSAGE_FDS_MAX)) {
 		settle(connection->server);
 		rc = budget_take(budget, SLU_LIMIT_DESCRIPTORS, MESSAGE_FDS_MAX);
@@ -147,6 +185,8 @@ void in_flight_part(struct connection *connection)
 
 	if (!entry)
 		return;
+	if (connection->held)
+		let_go(connection);
 	if (fd < 0) {
 		forget(connection->server, entry);
 		return;

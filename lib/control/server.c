@@ -362,10 +362,22 @@ static void take_limits(struct server *server)
 		or_default(limits->known_accepts_per_second, SERVER_KNOWN_ACCEPTS_PER_SECOND);
 	limits->known_accepts_burst =
 		or_default(limits->known_accepts_burst, SERVER_KNOWN_ACCEPTS_BURST);
+	limits->local_accepts_per_second =
+		or_default(limits->local_accepts_per_second, SERVER_LOCAL_ACCEPTS_PER_SECOND);
+	limits->local_accepts_burst =
+		or_default(limits->local_accepts_burst, SERVER_LOCAL_ACCEPTS_BURST);
 	limits->messages_per_second =
 		or_default(limits->messages_per_second, SERVER_MESSAGES_PER_SECOND);
 	limits->ping_seconds = or_default(limits->ping_seconds, SERVER_PING_SECONDS);
 	limits->silence_seconds = or_default(limits->silence_seconds, SERVER_SILENCE_SECONDS);
+}
+
+static void on_look_again(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	work_begin(WORK_EVENT);
+	in_flight_look(arg);
 }
 
 static int start_sweep(void *arg)
@@ -374,7 +386,11 @@ static int start_sweep(void *arg)
 
 	server->sweep =
 		event_new(control_base(server->options.control), -1, EV_PERSIST, on_sweep, server);
-	return server->sweep && event_add(server->sweep, &sweep_interval) == 0 ? 0 : -ENOMEM;
+	server->look_again =
+		event_new(control_base(server->options.control), -1, 0, on_look_again, server);
+	return server->sweep && server->look_again && event_add(server->sweep, &sweep_interval) == 0
+		       ? 0
+		       : -ENOMEM;
 }
 
 int server_create(const struct server_options *options, struct server **out)
@@ -425,6 +441,8 @@ static int end_all(void *arg)
 	}
 	if (server->sweep)
 		event_free(server->sweep);
+	if (server->look_again)
+		event_free(server->look_again);
 	return 0;
 }
 

@@ -36,8 +36,10 @@
 #define SERVER_ACCEPTS_BURST              4000u
 #define SERVER_ADDRESS_ACCEPTS_PER_SECOND 100u /* of each of them */
 #define SERVER_ADDRESS_ACCEPTS_BURST      1000u
-#define SERVER_KNOWN_ACCEPTS_PER_SECOND   5000u /* of an address or a user who is; of loopback */
+#define SERVER_KNOWN_ACCEPTS_PER_SECOND   5000u /* of each that is */
 #define SERVER_KNOWN_ACCEPTS_BURST        20000u
+#define SERVER_LOCAL_ACCEPTS_PER_SECOND   50000u /* of loopback, which all share, and of a user */
+#define SERVER_LOCAL_ACCEPTS_BURST        50000u
 #define SERVER_USER_ACCEPTS_PER_SECOND    10u /* of a user who is not, over Unix sockets */
 #define SERVER_USER_ACCEPTS_BURST         20u
 
@@ -134,6 +136,8 @@ struct server_limits {
 	uint32_t address_accepts_burst;
 	uint32_t known_accepts_per_second;
 	uint32_t known_accepts_burst;
+	uint32_t local_accepts_per_second;
+	uint32_t local_accepts_burst;
 	uint32_t messages_per_second;
 	uint32_t ping_seconds;
 	uint32_t silence_seconds;

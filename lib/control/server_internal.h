@@ -48,6 +48,7 @@ struct connection {
 	bool reads; /* the event is added */
 	bool writes;
 	bool throttled;
+	bool held; /* until it has received its descriptors */
 	bool said_bye;
 	enum connection_state state;
 	int version;     /* of the protocol, once open */
@@ -104,6 +105,9 @@ struct server {
 	union address turned_away_last;
 
 	struct in_flight_list in_flight;
+	uint32_t held_count; /* connections that wait for their clients to receive */
+	uint32_t look_again_us;
+	struct event *look_again;
 
 	int descriptor_limit;
 	int descriptor_reserve; /* of these, the highest */
@@ -133,6 +137,9 @@ void connection_accept(struct listener *listener, int fd, const union address *a
 
 /** End its sessions, tell the engine, free it. */
 void connection_close(struct connection *connection);
+
+/** It is not held any more. */
+void connection_resume(struct connection *connection);
 
 /** The same, but what was written last still goes out before the socket is closed. */
 void connection_close_politely(struct connection *connection);
@@ -202,6 +209,12 @@ int in_flight_expect(struct connection *connection);
 
 /** So many it were, perhaps none. */
 void in_flight_passed(struct connection *connection, uint32_t count);
+
+/** Are so many unread that no more is to be read from the client? connection_resume() follows. */
+bool in_flight_holds(struct connection *connection);
+
+/** The event look_again. */
+void in_flight_look(struct server *server);
 
 /** The connection ends; what its client has not received stays charged. */
 void in_flight_part(struct connection *connection);

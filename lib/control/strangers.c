@@ -28,6 +28,9 @@ static bool rate_allows(struct server *server, struct origin *origin, bool is_tc
 {
 	const struct server_limits *limits = &server->options.limits;
 
+	if (origin_is_known(origin, now_ns) && (origin->shared || !is_tcp))
+		return rate_take(&origin->connects, limits->local_accepts_per_second,
+				 limits->local_accepts_burst, now_ns);
 	if (origin_is_known(origin, now_ns))
 		return rate_take(&origin->connects, limits->known_accepts_per_second,
 				 limits->known_accepts_burst, now_ns);

@@ -3,8 +3,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -185,20 +183,6 @@ static int listen_on_path(struct slu_engine *engine, const char *path)
 	return rc < 0 ? rc : server_listen(engine->server, &address, length, &engine->socket);
 }
 
-static void tell_of_limits(const struct slu_engine_options *options)
-{
-	char text[512] = "";
-	size_t length = 0;
-
-	for (int i = 0; i < SLU_LIMIT_COUNT && length < sizeof(text); i++)
-		length += (size_t)snprintf(
-			text + length, sizeof(text) - length, "%s%" PRIu64 " %s", i ? ", " : "",
-			options->limits[i] ? options->limits[i] : slu_limit_default(i),
-			slu_limit_text(i));
-	log_info("each identity may have %s; %u have limits of their own", text,
-		 options->identity_limits_count);
-}
-
 static int start_control(struct slu_engine *engine, const struct slu_engine_options *options)
 {
 	struct server_options server = {.trust = &engine->trust,
@@ -223,7 +207,6 @@ static int start_control(struct slu_engine *engine, const struct slu_engine_opti
 				 options->identity_limits_count);
 	if (rc < 0)
 		return rc;
-	tell_of_limits(options);
 	server.budgets = engine->budgets;
 	rc = server_create(&server, &engine->server);
 	if (rc == 0)

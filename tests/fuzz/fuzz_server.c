@@ -128,8 +128,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	struct server_options options = {.trust = &trust,
 					 .name = "fuzz",
 					 .callbacks = &callbacks,
-					 .limits = {.known_accepts_per_second = 1000000,
-						    .known_accepts_burst = 1000000,
+					 .limits = {.local_accepts_per_second = 1000000,
+						    .local_accepts_burst = 1000000,
 						    .messages_per_second = 1000000}};
 	union address addresses[ADDRESSES_MAX];
 	struct listener *listener, *tcp_listener;

@@ -540,8 +540,8 @@ static void start_target(struct control_thread **control)
 					 .name = "liar",
 					 .incarnation = 77,
 					 .callbacks = &callbacks,
-					 .limits = {.known_accepts_per_second = 1000000,
-						    .known_accepts_burst = 1000000,
+					 .limits = {.local_accepts_per_second = 1000000,
+						    .local_accepts_burst = 1000000,
 						    .messages_per_second = 1000000}};
 
 	must(control_thread_start(control) == 0);

@@ -97,6 +97,9 @@ FILES = (
     ("[target]\npage = 2m\n", ":2: page:", "auto, 4K, 2M", "did you mean 2M?"),
     ("[target]\nmlock = yes\n", ":2: mlock:", "true or false"),
     ("[target]\nmlock =\n", ":2: mlock", "needs a value"),
+    ("[identity x]\na = read\nmax-sessions = many\n", ":3:", "max-sessions", "number"),
+    ("[identity x]\nmax-links = 1\nmax-links = 2\n", ":3:", "set already"),
+    ("[identity *]\nmax-links = 1\n", ":2:", "write it under [target]"),
     ("[target]\nnode = 0\nnode = 1\n", ":3:", "set in line 2 already"),
     ("[target]\nthis is text\n", ":2:", "NAME = VALUE"),
     ("[target]\nhelp = true\n", ":2: help:", "on the command line"),
@@ -149,7 +152,8 @@ def environment():
 def round_trip():
     text = ("[target]\nsegment = a=1M\nsegment = b=64K@0\nread-only = true\npoll = busy\n"
             "  allow_user = root   ; with a comment\n"
-            f"[identity {IDENTITY}]\na = read,write\nb = none\n[identity *]\n* = read\n"
+            f"[identity {IDENTITY}]\na = read,write\nb = none\nmax-sessions = 5\n"
+            "max-response-bytes = 1M\n[identity *]\n* = read\n"
             "[initiator]\nsize = 4K\nrate = 2.5k\nduration = 0.333\nseed = 0xff\n"
             "workload = mix\nremote_segment = a\nno_such = ignored by the target\n")
     with File(text) as file:
@@ -159,7 +163,9 @@ def round_trip():
             again = print_config(harness.TARGET, "--config", printed.path)
             equal(values(again), values(first), "configuration", first, again)
             check("; command line" not in again.out, "an origin", again)
-        check((f"[identity {IDENTITY}]", "a", "read,write") in values(first), "grant", first)
+        for line in (("a", "read,write"), ("max-sessions", "5"),
+                     ("max-response-bytes", "1048576")):
+            check((f"[identity {IDENTITY}]", *line) in values(first), f"lacks {line}", first)
         file.write(text.replace("no_such = ignored by the target\n", ""))
         first = print_config(harness.INITIATOR, "--config", file.path, "--warmup", "1e-3",
                              "--use_vram=false")

@@ -121,6 +121,37 @@ static void test_table(void **state)
 	budget_put(held);
 }
 
+/* Goal: the identity with the most connections is known, also when another has overtaken it, or it
+ * has gone. */
+static void test_largest(void **state)
+{
+	struct budget *alice = budget_find(budgets, "alice"), *bob = budget_find(budgets, "bob");
+
+	(void)state;
+	assert_true(budget_try(alice, SLU_LIMIT_CONNECTIONS, 2));
+	assert_ptr_equal(budgets_largest(budgets, alice), alice);
+	assert_true(budget_try(bob, SLU_LIMIT_CONNECTIONS, 1));
+	assert_ptr_equal(budgets_largest(budgets, bob), alice);
+	assert_true(budget_try(bob, SLU_LIMIT_DATA_CONNECTIONS, 2));
+	assert_int_equal(budget_connections(bob), 3);
+	assert_ptr_equal(budgets_largest(budgets, bob), bob);
+	budget_give(bob, SLU_LIMIT_CONNECTIONS, 1);
+	budget_give(bob, SLU_LIMIT_DATA_CONNECTIONS, 2);
+	assert_ptr_equal(budgets_largest(budgets, alice), alice);
+	budget_give(alice, SLU_LIMIT_CONNECTIONS, 2);
+	budget_put(bob);
+	budget_put(alice);
+	for (int i = 0; i < 2000; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "id%d", i);
+		budget_put(budget_find(budgets, name));
+	}
+	bob = budget_find(budgets, "bob");
+	assert_ptr_equal(budgets_largest(budgets, bob), bob);
+	budget_put(bob);
+}
+
 static void *take_and_give(void *arg)
 {
 	struct budget *budget = arg;
@@ -158,6 +189,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_take_and_give, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_settings, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_table, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_largest, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_threads, set_up, tear_down),
 	};
 

@@ -1185,7 +1185,7 @@ static void test_accept_rate(void **state)
 
 	(void)state;
 	begin((struct setting){
-		.limits = {.known_accepts_per_second = 1, .known_accepts_burst = 5}});
+		.limits = {.local_accepts_per_second = 1, .local_accepts_burst = 5}});
 	for (int i = 0; i < 5; i++)
 		kept[i] = greeted(NULL, token);
 	for (int i = 0; i < 20; i++)
