@@ -389,6 +389,7 @@ static int open_all(void **state)
 	slu_region_options_init(&options);
 	slu_remote_options_init(&wanted);
 	wanted.transport = TRANSPORT;
+	wanted.timeout_us = PEER_HANG_MS * UINT64_C(1000);
 	options.page = SLU_PAGE_ORDINARY;
 	if (peer_answer(&target, PEER_HANG_MS) != PEER_READY ||
 	    peer_open_engine(1, SLU_POLL_BUSY, &engine) < 0 ||

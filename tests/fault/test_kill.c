@@ -60,6 +60,7 @@ static int client_open(struct client *client, const char *name, uint32_t pollers
 	slu_remote_options_init(&remote);
 	slu_queue_options_init(&queue);
 	region.page = SLU_PAGE_ORDINARY;
+	remote.timeout_us = PEER_HANG_MS * UINT64_C(1000);
 	queue.depth = DEPTH;
 	ret = peer_open_engine(pollers, SLU_POLL_ADAPTIVE, &client->engine);
 	if (ret == 0)
