@@ -50,15 +50,41 @@ static inline uint64_t clock_left_us(uint64_t deadline_ns)
 	return deadline_ns > now ? (deadline_ns - now) / NS_PER_US : 0;
 }
 
+/** Where the kernel says by what it keeps time. */
+#define CLOCK_SOURCE_FILE "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+
 /**
  * Let clock_tsc_ns() count at @p hz. Once per process, before it is used.
  *
- * @return false: this CPU's time stamp counter is not invariant; use clock_monotonic_ns()
+ * What the CPU says of its time stamp counter is not enough: the counters of two cores, or of a
+ * guest that was moved, can differ all the same. The kernel compares them, and keeps time by
+ * something else where they do.
+ *
+ * @param source  CLOCK_SOURCE_FILE, or a test's
+ * @return        false: the counter is not invariant, or the kernel does not keep time by it; use
+ *                clock_monotonic_ns()
  */
-bool clock_tsc_init(uint64_t hz);
+bool clock_tsc_init(uint64_t hz, const char *source);
 
 /** The time stamp counter in nanoseconds; where reading it is cheaper than the vDSO, as in a VM. */
 uint64_t clock_tsc_ns(void *arg);
+
+/** How far the clock of another core may be ahead of ours. */
+#define CLOCK_AHEAD_MAX_US 10000000u
+
+/**
+ * Have @p timeout_us passed from @p since_us to @p now_us, both the low 32 bits of a time?
+ *
+ * A time that is yet to come, by another core's clock, is no time long ago: the last
+ * CLOCK_AHEAD_MAX_US before the bits come round again are taken for that. So @p timeout_us is at
+ * most half of the round, and somebody has to look before the rest of it has passed as well.
+ */
+static inline bool clock_passed_us(uint32_t since_us, uint32_t timeout_us, uint32_t now_us)
+{
+	uint32_t passed = now_us - since_us;
+
+	return passed >= timeout_us && passed <= UINT32_MAX - CLOCK_AHEAD_MAX_US;
+}
 
 /** CPU time of this process, all threads, in nanoseconds. */
 static inline uint64_t clock_process_cpu_ns(void)

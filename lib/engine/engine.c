@@ -85,7 +85,7 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 /* After EAL, which measures the rate of the time stamp counter. */
 static void take_clock(struct slu_engine *engine, const struct slu_engine_options *options)
 {
-	bool tsc = clock_tsc_init(eal_tsc_hz());
+	bool tsc = clock_tsc_init(eal_tsc_hz(), CLOCK_SOURCE_FILE);
 
 	engine->clock.now = options->clock ? options->clock
 			    : tsc          ? clock_tsc_ns

@@ -54,6 +54,7 @@ struct slu_queue {
 	LIST_ENTRY(slu_queue) link;
 };
 
+static_assert(SLU_TIMEOUT_MAX_US < UINT32_MAX / 2 - CLOCK_AHEAD_MAX_US, "see clock_passed_us()");
 static_assert(offsetof(struct slu_queue, outstanding) == 64, "read by both | owner's");
 static_assert(offsetof(struct slu_queue, free_flights) == 192, "shared word | poller's");
 
@@ -79,7 +80,7 @@ static inline bool op_is_late(const struct slu_queue *queue, const struct slu_op
 {
 	uint32_t timeout = queue_timeout_us(queue, op);
 
-	return timeout != 0 && (uint32_t)now_us - op->engine >= timeout;
+	return timeout != 0 && clock_passed_us(op->engine, timeout, (uint32_t)now_us);
 }
 
 /** Owner: completions that are ready. */

@@ -429,6 +429,27 @@ static void test_deadline_of_unposted(void **state)
 	assert_int_equal(script.flushes, 0);
 }
 
+/* Goal: by a clock that is behind the one of the submission a deadline far off has not passed. */
+static void test_clock_behind(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 4, 8);
+
+	(void)state;
+	op.timeout_us = 30000000;
+	script.room = 0;
+	start(&op);
+	pass_us(1000);
+	run(1);
+	now_ns -= 50 * NS_PER_US;
+	poller->clock_turns = POLLER_CLOCK_TURNS;
+	poller->expire_at_us = 0;
+	run(1);
+	assert_nothing_done();
+	pass_us(30001000);
+	run(2);
+	assert_done(4, -ETIMEDOUT);
+}
+
 /* Goal: what is posted is flushed before it times out, and its neighbours are sent once more. */
 static void test_deadline_of_posted(void **state)
 {
@@ -560,6 +581,7 @@ int main(void)
 		asynchronous(test_idle_path_is_posted_to),
 		asynchronous(test_idle_path_without_room),
 		asynchronous(test_deadline_of_unposted),
+		asynchronous(test_clock_behind),
 		asynchronous(test_deadline_of_posted),
 		asynchronous(test_notification_is_not_repeated),
 		asynchronous(test_detach_cancels),
