@@ -19,6 +19,7 @@ struct security {
 	const char *tls_cert;
 	const char *tls_key;
 	const char *tls_ca;
+	const char *tls_crl;
 	bool insecure;
 	bool tcp_plain;
 };
@@ -34,6 +35,8 @@ struct security {
 	 .argument = "FILE", .help = "its private key, PEM"}, \
 	{NULL, "tls-ca", 0, OPTION_STRING, offsetof(type, security.tls_ca), \
 	 .argument = "FILE", .help = "who must have signed the peer's certificate, PEM"}, \
+	{NULL, "tls-crl", 0, OPTION_STRING, offsetof(type, security.tls_crl), \
+	 .argument = "FILE", .help = "revocation lists of these authorities, PEM; read again at SIGHUP"}, \
 	{NULL, "insecure", 0, OPTION_BOOL, offsetof(type, security.insecure), "false", \
 	 .help = "let TCP leave this host without TLS: anybody on the way can read and write"}, \
 	{NULL, "tcp-plain", 0, OPTION_BOOL, offsetof(type, security.tcp_plain), "false", \

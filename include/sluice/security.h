@@ -34,6 +34,7 @@ struct slu_tls_options {
 	const char *cert_file; /* PEM: our certificate and its chain */
 	const char *key_file;  /* PEM: its private key */
 	const char *ca_file;   /* PEM: who must have signed the peer's certificate */
+	const char *crl_file;  /* PEM: revocation lists, one of each authority; NULL = none is asked */
 	const char *name;      /* initiator: name in the target's certificate; NULL = the address */
 };
 

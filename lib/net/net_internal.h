@@ -27,8 +27,9 @@ struct psk {
 /** A key file; ordered by identity. Lives and dies with the SSL_CTX that uses it. */
 struct psk_table {
 	uint32_t count;
+	uint32_t room;
 	uint32_t first; /* the file's first line */
-	struct psk *keys;
+	struct psk *keys; /* secret.h */
 	uint32_t chosen; /* client: the one it uses */
 };
 

@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 #include "net/net_internal.h"
+#include "net/secret.h"
 
 /* With a pre-shared key only those of SHA-256 count: its key is bound to that hash. */
 #define CIPHERS                                                                                    \
@@ -40,6 +40,10 @@ static int check_options(const struct slu_tls_options *options)
 			    !cert  ? "certificate"
 			    : !key ? "key"
 				   : "authority (CA)");
+	if (given(options->crl_file) && !ca)
+		return fail(-EINVAL,
+			    "a revocation list is one of an authority: give its certificate "
+			    "(CA) as well");
 	if (!cert && !given(options->psk_file))
 		return fail(-EINVAL, "TLS needs a key file or a certificate");
 	if (given(options->identity) && !given(options->psk_file))
@@ -58,27 +62,63 @@ static const char *reason(void)
 }
 
 /* Is it there, and may we? OpenSSL's words for that are of no help. */
-static int check_file(const char *path, mode_t forbidden)
+static int check_file(const char *path)
 {
 	FILE *file = fopen(path, "re");
-	struct stat stat;
-	int rc;
 
 	if (!file)
 		return fail(-errno, "cannot open %s: %s", path, strerror(errno));
-	rc = fstat(fileno(file), &stat) < 0 ? -errno : 0;
 	fclose(file);
-	if (rc < 0)
-		return fail(rc, "cannot look at %s: %s", path, strerror(-rc));
-	if (S_ISREG(stat.st_mode) && stat.st_mode & forbidden)
-		return fail(-EPERM, "the private key %s can be read by everybody: chmod 600 %s",
-			    path, path);
 	return 0;
 }
 
-static int check_expiry(SSL_CTX *ctx, const char *path)
+/* Not by SSL_CTX_use_PrivateKey_file(), which leaves the file's text in ordinary memory. A file can
+ * begin with the parameters of a curve. @return NULL: no private key, or one with a passphrase */
+static EVP_PKEY *parse_private_key(const struct secret_text *text)
 {
-	const ASN1_TIME *end = X509_get0_notAfter(SSL_CTX_get0_certificate(ctx));
+	BIO *bio = BIO_new_mem_buf(text->text, (int)text->length);
+	EVP_PKEY *key = NULL;
+	unsigned char *der;
+	char *name, *header;
+	long length;
+
+	while (bio && !key &&
+	       PEM_read_bio_ex(bio, &name, &header, &der, &length, PEM_FLAG_SECURE)) {
+		const unsigned char *at = der;
+
+		if (strstr(name, "PRIVATE KEY") && !*header)
+			key = d2i_AutoPrivateKey(NULL, &at, length);
+		OPENSSL_secure_free(name);
+		OPENSSL_secure_free(header);
+		OPENSSL_secure_clear_free(der, (size_t)length);
+	}
+	BIO_free(bio);
+	return key;
+}
+
+static int use_private_key(SSL_CTX *ctx, const struct slu_tls_options *files)
+{
+	struct secret_text text;
+	EVP_PKEY *key;
+	int rc = secret_read("private key", files->key_file, &text);
+
+	if (rc < 0)
+		return rc;
+	key = parse_private_key(&text);
+	secret_wipe_freed(text.length);
+	secret_text_free(&text);
+	if (!key)
+		return fail(-EINVAL, "%s is no private key in PEM, or one with a passphrase: %s",
+			    files->key_file, reason());
+	if (SSL_CTX_use_PrivateKey(ctx, key) != 1)
+		rc = fail(-EKEYREJECTED, "the key %s is not that of the certificate %s",
+			  files->key_file, files->cert_file);
+	EVP_PKEY_free(key);
+	return rc;
+}
+
+static int check_expiry(const ASN1_TIME *end, const char *what, const char *path)
+{
 	char date[64] = "an unknown date";
 	BIO *text;
 
@@ -91,35 +131,63 @@ static int check_expiry(SSL_CTX *ctx, const char *path)
 		date[length > 0 ? length : 0] = '\0';
 	}
 	BIO_free(text);
-	return fail(-EKEYEXPIRED, "the certificate %s has expired on %s: renew it", path, date);
+	return fail(-EKEYEXPIRED, "the %s %s has expired on %s: renew it", what, path, date);
+}
+
+/* Of each authority of the chain one is wanted from then on: deny by default. */
+static int use_revocations(SSL_CTX *ctx, const char *path)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+	FILE *file = fopen(path, "re");
+	X509_CRL *list;
+	int count = 0, rc = 0;
+
+	if (!file)
+		return fail(-errno, "cannot open the revocation list %s: %s", path,
+			    strerror(errno));
+	while (rc == 0 && (list = PEM_read_X509_CRL(file, NULL, NULL, NULL))) {
+		const ASN1_TIME *end = X509_CRL_get0_nextUpdate(list);
+
+		count++;
+		if (end)
+			rc = check_expiry(end, "revocation list", path);
+		if (rc == 0 && X509_STORE_add_crl(store, list) != 1)
+			rc = fail(-ENOMEM, "cannot keep the revocation list %s: %s", path,
+				  reason());
+		X509_CRL_free(list);
+	}
+	if (rc == 0 && (count == 0 || ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE))
+		rc = fail(-EINVAL, "%s is no revocation list in PEM: %s", path, reason());
+	fclose(file);
+	if (rc == 0)
+		X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+	return rc;
 }
 
 static int use_certificate(SSL_CTX *ctx, const struct slu_tls_options *files)
 {
-	int rc = check_file(files->cert_file, 0);
+	int rc = check_file(files->cert_file);
 
 	if (rc == 0)
-		rc = check_file(files->key_file, 07);
-	if (rc == 0)
-		rc = check_file(files->ca_file, 0);
+		rc = check_file(files->ca_file);
 	if (rc < 0)
 		return rc;
 	ERR_clear_error();
 	if (SSL_CTX_use_certificate_chain_file(ctx, files->cert_file) != 1)
 		return fail(-EINVAL, "%s is no certificate in PEM: %s", files->cert_file, reason());
-	if (SSL_CTX_use_PrivateKey_file(ctx, files->key_file, SSL_FILETYPE_PEM) != 1) {
-		if (ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH ||
-		    ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_TYPE_MISMATCH)
-			return fail(-EKEYREJECTED, "the key %s is not that of the certificate %s",
-				    files->key_file, files->cert_file);
-		return fail(-EINVAL, "%s is no private key in PEM, or one with a passphrase: %s",
-			    files->key_file, reason());
-	}
+	rc = use_private_key(ctx, files);
+	if (rc < 0)
+		return rc;
 	if (SSL_CTX_load_verify_file(ctx, files->ca_file) != 1)
 		return fail(-EINVAL, "%s holds no certificate in PEM: %s", files->ca_file,
 			    reason());
 	SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(files->ca_file));
-	return check_expiry(ctx, files->cert_file);
+	if (given(files->crl_file))
+		rc = use_revocations(ctx, files->crl_file);
+	if (rc < 0)
+		return rc;
+	return check_expiry(X509_get0_notAfter(SSL_CTX_get0_certificate(ctx)), "certificate",
+			    files->cert_file);
 }
 
 /* ---- contexts ---- */
@@ -187,7 +255,7 @@ static int configure(SSL_CTX *ctx, enum tls_role role, const struct slu_tls_opti
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	/* Without one, OpenSSL lets a server that verifies its peers take no pre-shared key. */
 	if (role == TLS_SERVER)
-			SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"sluice", 6);
+		SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"sluice", 6);
 	if (given(files->cert_file))
 		rc = use_certificate(ctx, files);
 	if (rc == 0 && given(files->psk_file))
@@ -202,6 +270,7 @@ static int make_context(enum tls_role role, const struct slu_tls_options *files,
 	int rc;
 
 	pthread_once(&once, make_index);
+	secret_heap();
 	ctx = SSL_CTX_new(role == TLS_SERVER ? TLS_server_method() : TLS_client_method());
 	if (!ctx)
 		return fail(-ENOMEM, "cannot make a TLS context: %s", reason());
@@ -228,7 +297,7 @@ static bool copy_files(struct slu_tls_options *to, const struct slu_tls_options 
 	       copy_text(&to->identity, from->identity) &&
 	       copy_text(&to->cert_file, from->cert_file) &&
 	       copy_text(&to->key_file, from->key_file) && copy_text(&to->ca_file, from->ca_file) &&
-	       copy_text(&to->name, from->name);
+	       copy_text(&to->crl_file, from->crl_file) && copy_text(&to->name, from->name);
 }
 
 int tls_open(enum tls_role role, const struct slu_tls_options *options, struct tls **out)
@@ -264,6 +333,7 @@ void tls_close(struct tls *tls)
 	free((char *)(uintptr_t)tls->files.cert_file);
 	free((char *)(uintptr_t)tls->files.key_file);
 	free((char *)(uintptr_t)tls->files.ca_file);
+	free((char *)(uintptr_t)tls->files.crl_file);
 	free((char *)(uintptr_t)tls->files.name);
 	pthread_mutex_destroy(&tls->lock);
 	free(tls);

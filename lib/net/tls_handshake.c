@@ -156,7 +156,13 @@ static int explain_alert(const struct tls_peer *peer, int reason)
 			    "same in both key files",
 			    other(peer), peer->identity);
 	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-		return fail(-EKEYEXPIRED, "%s says that our certificate has expired: renew it",
+		return fail(
+			-EKEYEXPIRED,
+			"%s says that our certificate, or its own revocation list, has expired: "
+			"renew it",
+			other(peer));
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+		return fail(-EKEYREJECTED, "%s says that our certificate was revoked: get another",
 			    other(peer));
 	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
 		if (server && peer->unknown)
@@ -166,7 +172,6 @@ static int explain_alert(const struct tls_peer *peer, int reason)
 			    "there, --tls-ca",
 			    other(peer));
 	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
 	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
 	case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
 	case SSL_R_TLSV1_ALERT_ACCESS_DENIED:
@@ -188,6 +193,18 @@ static int explain_certificate(const SSL *ssl, const struct tls_peer *peer)
 	switch (result) {
 	case X509_V_ERR_CERT_HAS_EXPIRED:
 		return fail(-EKEYEXPIRED, "the certificate of %s has expired: it must be renewed",
+			    other(peer));
+	case X509_V_ERR_CERT_REVOKED:
+		return fail(-EKEYREJECTED, "the certificate of %s was revoked by its authority",
+			    other(peer));
+	case X509_V_ERR_CRL_HAS_EXPIRED:
+		return fail(-EKEYEXPIRED,
+			    "the revocation list has expired, so that nobody's certificate counts: "
+			    "renew the file of --tls-crl, and send SIGHUP to a target");
+	case X509_V_ERR_UNABLE_TO_GET_CRL:
+		return fail(-EKEYREJECTED,
+			    "there is no revocation list of the authority that signed the "
+			    "certificate of %s: add it to the file of --tls-crl",
 			    other(peer));
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
@@ -362,12 +379,23 @@ static int take_common_name(const SSL *ssl, struct tls_peer *peer)
 	return 0;
 }
 
+/* Once the connection's own keys have been derived, the session's copy is needed no more. */
+static void forget_key(SSL *ssl)
+{
+	SSL_SESSION *session = SSL_get_session(ssl);
+	const uint8_t nothing[SLU_PSK_BYTES_MAX] = {0};
+
+	if (session)
+		SSL_SESSION_set1_master_key(session, nothing, sizeof(nothing));
+}
+
 static int finish(struct stream *stream)
 {
 	struct tls_peer *peer = tls_peer(stream->ssl);
 	int rc = 0;
 
 	peer->shaken = true;
+	forget_key(stream->ssl);
 	peer->by_key = SSL_session_reused(stream->ssl);
 	if (!peer->by_key && peer->role == TLS_SERVER)
 		rc = take_common_name(stream->ssl, peer);

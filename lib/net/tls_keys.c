@@ -4,13 +4,12 @@
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 #include "net/net_internal.h"
+#include "net/secret.h"
 
 #define LINE_MAX_BYTES (SLU_IDENTITY_MAX + 1 + 2 * SLU_PSK_BYTES_MAX + 256)
 #define KEYS_MAX       1000000u
@@ -97,36 +96,35 @@ static int parse_line(const char *path, uint32_t number, char *line, struct psk 
 
 static int add_key(struct psk_table *table, const struct psk *psk)
 {
-	/* Powers of two: room is made when the count is one. */
-	if ((table->count & (table->count - 1)) == 0) {
-		uint32_t room = table->count ? 2 * table->count : 1;
-		struct psk *keys = malloc(room * sizeof(*keys));
+	if (table->count == table->room) {
+		uint32_t room = table->room ? 2 * table->room : 16;
+		struct psk *keys = secret_alloc(room * sizeof(*keys));
 
 		if (!keys)
 			return fail(-ENOMEM, "out of memory");
-		if (table->keys) {
+		if (table->keys)
 			memcpy(keys, table->keys, table->count * sizeof(*keys));
-			OPENSSL_cleanse(table->keys, table->count * sizeof(*keys));
-			free(table->keys);
-		}
+		secret_free(table->keys, table->room * sizeof(*keys));
 		table->keys = keys;
+		table->room = room;
 	}
 	table->keys[table->count++] = *psk;
 	return 0;
 }
 
-static int read_lines(const char *path, FILE *file, struct psk_table *table)
+static int read_lines(const char *path, char *text, struct psk_table *table)
 {
-	char line[LINE_MAX_BYTES];
 	struct psk psk;
 	uint32_t number = 0;
 	int rc = 0;
 
-	while (rc >= 0 && fgets(line, sizeof(line), file)) {
+	while (rc >= 0 && text) {
+		char *line = strsep(&text, "\n");
+
 		number++;
-		if (!strchr(line, '\n') && !feof(file))
-			rc = fail(-EINVAL, "%s:%u: a line of over %zu bytes", path, number,
-				  sizeof(line) - 2);
+		if (strlen(line) > LINE_MAX_BYTES)
+			rc = fail(-EINVAL, "%s:%u: a line of over %d bytes", path, number,
+				  LINE_MAX_BYTES);
 		else
 			rc = parse_line(path, number, line, &psk);
 		if (rc == 1 && table->count == KEYS_MAX)
@@ -134,10 +132,7 @@ static int read_lines(const char *path, FILE *file, struct psk_table *table)
 		if (rc == 1)
 			rc = add_key(table, &psk);
 	}
-	OPENSSL_cleanse(line, sizeof(line));
 	OPENSSL_cleanse(&psk, sizeof(psk));
-	if (rc >= 0 && ferror(file))
-		rc = fail(-EIO, "cannot read %s", path);
 	if (rc >= 0 && table->count == 0)
 		rc = fail(-EINVAL, "%s holds no key: write lines IDENTITY:HEX into it", path);
 	return rc < 0 ? rc : 0;
@@ -167,33 +162,19 @@ static int order(const char *path, struct psk_table *table)
 	return 0;
 }
 
-static int check_mode(const char *path, FILE *file)
-{
-	struct stat stat;
-
-	if (fstat(fileno(file), &stat) < 0)
-		return fail(-errno, "cannot look at %s: %s", path, strerror(errno));
-	if (S_ISREG(stat.st_mode) && stat.st_mode & 077)
-		return fail(-EPERM, "%s can be read by others than its owner: chmod 600 %s", path,
-			    path);
-	return 0;
-}
-
 int psk_table_read(const char *path, struct psk_table **out)
 {
-	FILE *file = fopen(path, "re");
+	struct secret_text text;
 	struct psk_table *table;
-	int rc;
+	int rc = secret_read("key file", path, &text);
 
-	if (!file)
-		return fail(-errno, "cannot open the key file %s: %s", path, strerror(errno));
+	if (rc < 0)
+		return rc;
 	table = calloc(1, sizeof(*table));
-	rc = table ? check_mode(path, file) : fail(-ENOMEM, "out of memory");
-	if (rc == 0)
-		rc = read_lines(path, file, table);
+	rc = table ? read_lines(path, text.text, table) : fail(-ENOMEM, "out of memory");
 	if (rc == 0)
 		rc = order(path, table);
-	fclose(file);
+	secret_text_free(&text);
 	if (rc < 0) {
 		psk_table_free(table);
 		return rc;
@@ -206,9 +187,7 @@ void psk_table_free(struct psk_table *table)
 {
 	if (!table)
 		return;
-	if (table->keys)
-		OPENSSL_cleanse(table->keys, table->count * sizeof(table->keys[0]));
-	free(table->keys);
+	secret_free(table->keys, table->room * sizeof(table->keys[0]));
 	free(table);
 }
 

@@ -5,12 +5,14 @@ He may hold a connection until the target says so. Whatever he kept (a key, a ce
 connection that is half made) opens nothing any more.
 """
 import contextlib
+import signal
+import tempfile
 
 import harness
-from control import Refused
-from harness import check
+from control import Authority, Control, Refused, context
+from harness import Target, case, check
 from scene import attack
-from wire import attach
+from wire import Data, attach
 
 
 def refused(function, what):
@@ -33,6 +35,38 @@ def tokens(scene):
             refused(lambda: attach(connect, client), repr(wrong))
     client.welcome["token"] = token
     refused(lambda: attach(scene.intrude, client), "after the end")
+
+
+@case("whose certificate is revoked is thrown out at the reload, and not let in again")
+def revoked():
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(folder, "good")
+        certificate, key = authority.issue("target", "127.0.0.1")
+        stolen, kept = authority.issue("stolen"), authority.issue("kept")
+        with Target("--listen", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key,
+                    "--tls-ca", authority.path, "--tls-crl", authority.revoke(), size="4M") as target:
+            address = ("127.0.0.1", int(target.wait_for(r"@127\.0\.0\.1:(\d+)").group(1)))
+
+            def connect(pair):
+                return Control(address, context(authority, pair))
+
+            with Data(lambda: connect(stolen), target.name) as thief, \
+                    Data(lambda: connect(kept), target.name) as other:
+                thief.read(0, 4096)
+                authority.revoke(stolen[0])
+                target.signal(signal.SIGHUP)
+                target.wait_for("^reloaded ")
+                thief.control.closed()
+                thief.data.closed()
+                other.read(0, 4096)
+            with connect(kept) as client:
+                client.hello()
+            with contextlib.suppress(Refused), connect(stolen) as client:
+                client.send({"type": "hello", "versions": [2, 4], "name": "thief"})
+                answer = client.receive()
+                check(answer is None or answer["type"] == "refused", f"answer: {answer}")
+            target.wait_for("was revoked by its authority", "err")
+            target.stop()
 
 
 if __name__ == "__main__":

@@ -7,15 +7,20 @@ passed to others he does not reach.
 import concurrent.futures
 import contextlib
 import os
+import re
+import signal
 import socket
+import tempfile
 import time
 
 import harness
-from harness import check, equal, need_root_to_change_user
+from control import Authority, Control, context, psk_file
+from harness import Target, case, check, equal, need_root_to_change_user
 from scene import FLOOD_SECONDS, OTHER_USER, attack
-from wire import Local, as_user, refusal
+from wire import Keyed, Local, as_user, refusal
 
 FLOODS = 2  # processes
+
 
 @attack("a user who is not allowed is told so, and is passed nothing")
 def not_allowed(scene):
@@ -74,6 +79,54 @@ def flood(scene):
         told, opened = map(sum, zip(*(flood.result() for flood in floods)))
     most = 20 + 10 * (time.monotonic() - begun + 1)  # SERVER_USER_ACCEPTS_BURST, _PER_SECOND
     check(told <= most, f"{told} of {opened} were told why", scene.target)
+
+
+def dumped(pid):
+    """What a core dump of the process could hold: all that it can read and has not kept out of it."""
+    with open(f"/proc/{pid}/smaps") as file:
+        regions = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) r.*\n(?:(?![0-9a-f]+-).*\n)*?VmFlags:(.*)$",
+                             file.read(), re.MULTILINE)
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for begin, end, flags in regions:
+            if "dd" not in flags.split():
+                with contextlib.suppress(OSError, ValueError, OverflowError):
+                    memory.seek(int(begin, 16))
+                    yield memory.read(int(end, 16) - int(begin, 16))
+
+
+def private_number(path):
+    """The secret of a private key on a curve."""
+    shown = harness.run(["openssl", "pkey", "-in", path, "-noout", "-text"]).out
+    digits = re.search(r"priv:\n((?:\s+[0-9a-f:]+\n)+)", shown).group(1)
+    return bytes.fromhex(re.sub(r"[^0-9a-f]", "", digits))[-32:]
+
+
+@case("a core dump of the target holds no key: not while it serves, nor after a reload")
+def core_dump():
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(folder, "good")
+        certificate, key = authority.issue("target", "127.0.0.1")
+        secret, other = os.urandom(32).hex(), os.urandom(32).hex()
+        keys = psk_file(folder, guest=secret, other=other)
+        with Target("--listen", "127.0.0.1:0", "--psk", keys, "--tls-cert", certificate, "--tls-key",
+                    key, "--tls-ca", authority.path, size="4M") as target:
+            address = ("127.0.0.1", int(target.wait_for(r"@127\.0\.0\.1:(\d+)").group(1)))
+            number = private_number(key)
+            patterns = {"private key": number, "private key, as a number": number[::-1]}
+            for name, text in (("key", secret), ("other key", other)):
+                patterns[name] = bytes.fromhex(text)
+                patterns[name + " in hexadecimal"] = text.encode()
+            with Keyed(address, "guest", secret) as client, \
+                    Control(address, context(authority, authority.issue("carol"))) as second:
+                client.hello()
+                second.hello()
+                for _ in range(2):
+                    found = [name for memory in dumped(target.pid)
+                             for name, pattern in patterns.items() if pattern in memory]
+                    equal(found, [], "found in what would be dumped")
+                    target.signal(signal.SIGHUP)
+                    target.wait_for("^reloaded ")
+            target.stop()
 
 
 if __name__ == "__main__":

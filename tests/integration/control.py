@@ -55,6 +55,20 @@ class Authority:
         return f"{base}.pem", f"{base}.key"
 
 
+    def revoke(self, *certificates):
+        """Make a revocation list with these; returns its path."""
+        config, path = f"{self.prefix}.cnf", f"{self.prefix}.crl"
+        with open(config, "w") as file:
+            file.write("[ca]\ndefault_ca = one\n[one]\ndefault_md = sha256\n"
+                       f"database = {self.prefix}.index\ndefault_crl_days = 2\n")
+        open(f"{self.prefix}.index", "a").close()
+        sign = ("ca", "-config", config, "-cert", self.path, "-keyfile", f"{self.prefix}.key")
+        for certificate in certificates:
+            self.openssl(*sign, "-revoke", certificate)
+        self.openssl(*sign, "-gencrl", "-out", path)
+        return path
+
+
 def context(authority, certificate=None):
     """TLS as a client of a target; certificate: a pair of paths."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -154,3 +154,43 @@ void keys_certificate(const char *name, const char *authority, const char *commo
 	X509_free(certificate);
 	EVP_PKEY_free(key);
 }
+
+static void put_on_list(X509_CRL *list, const char *name)
+{
+	X509_REVOKED *entry = X509_REVOKED_new();
+	X509 *certificate;
+	EVP_PKEY *key;
+
+	load(name, &certificate, &key);
+	X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(certificate));
+	X509_REVOKED_set_revocationDate(entry, (ASN1_TIME *)X509_CRL_get0_lastUpdate(list));
+	X509_CRL_add0_revoked(list, entry);
+	X509_free(certificate);
+	EVP_PKEY_free(key);
+}
+
+void keys_revocations(const char *name, const char *authority, const char *revoked, long seconds)
+{
+	ASN1_TIME *begin = X509_gmtime_adj(NULL, -86400), *end = X509_gmtime_adj(NULL, seconds);
+	X509_CRL *list = X509_CRL_new();
+	EVP_PKEY *key;
+	X509 *issuer;
+	FILE *file;
+
+	load(authority, &issuer, &key);
+	X509_CRL_set_version(list, 1);
+	X509_CRL_set_issuer_name(list, X509_get_subject_name(issuer));
+	X509_CRL_set1_lastUpdate(list, begin);
+	X509_CRL_set1_nextUpdate(list, end);
+	if (revoked)
+		put_on_list(list, revoked);
+	X509_CRL_sign(list, key, EVP_sha256());
+	file = create(name, ".crl");
+	PEM_write_X509_CRL(file, list);
+	fclose(file);
+	X509_free(issuer);
+	EVP_PKEY_free(key);
+	X509_CRL_free(list);
+	ASN1_TIME_free(begin);
+	ASN1_TIME_free(end);
+}

@@ -26,6 +26,14 @@ const char *keys_write(const char *name, const char *text);
 void keys_authority(const char *name);
 
 /**
+ * Make a revocation list NAME.crl of an authority.
+ *
+ * @param revoked  a certificate that is on it; NULL: none
+ * @param seconds  until it expires; negative: it has
+ */
+void keys_revocations(const char *name, const char *authority, const char *revoked, long seconds);
+
+/**
  * Make a certificate NAME.crt and its key NAME.key, signed by an authority.
  *
  * @param names    subject alternative names, "DNS:target.test,IP:127.0.0.1"; NULL: none

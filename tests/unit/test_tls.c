@@ -332,7 +332,7 @@ static void test_expires_meanwhile(void **state)
 	other = made(TLS_SERVER, certificate("target"));
 	sleep(3);
 	shake(one, other, "target.test");
-	assert_end(&client, "client", -EKEYEXPIRED, "our certificate has expired");
+	assert_end(&client, "client", -EKEYEXPIRED, "or its own revocation list, has expired");
 	assert_end(&server, "server", -EKEYEXPIRED, "of the client has expired");
 	tls_close(one);
 	tls_close(other);
@@ -454,6 +454,80 @@ static void test_reload_authority(void **state)
 	tls_close(other);
 }
 
+static struct slu_tls_options with_list(const char *name, const char *list)
+{
+	struct slu_tls_options options = certificate(name);
+
+	options.crl_file = keys_path(list);
+	return options;
+}
+
+/* Goal: who is on the list is refused, by either end, and told so; others are let in. */
+static void test_revoked(void **state)
+{
+	(void)state;
+	keys_revocations("of-carol", "ca", "carol", DAY);
+	keys_revocations("of-target", "ca", "target", DAY);
+	expect(certificate("carol"), with_list("target", "of-carol.crl"), "target.test",
+	       -EKEYREJECTED, "our certificate was revoked", -EKEYREJECTED, "was revoked by its");
+	tear_down(NULL);
+	set_up(NULL);
+	expect(with_list("carol", "of-target.crl"), certificate("target"), "target.test",
+	       -EKEYREJECTED, "was revoked by its", -EKEYREJECTED, "our certificate was revoked");
+	tear_down(NULL);
+	set_up(NULL);
+	expect(with_list("carol", "of-carol.crl"), with_list("target", "of-target.crl"),
+	       "target.test", 1, NULL, 1, NULL);
+}
+
+/* Goal: a list of another authority lets nobody in; nor one that expires while it is in use. */
+static void test_list_does_not_fit(void **state)
+{
+	struct tls *one, *other;
+
+	(void)state;
+	keys_revocations("of-ca2", "ca2", NULL, DAY);
+	expect(certificate("carol"), with_list("target", "of-ca2.crl"), "target.test",
+	       -EKEYREJECTED, "", -EKEYREJECTED, "no revocation list of the authority");
+	tear_down(NULL);
+	set_up(NULL);
+	keys_revocations("brief", "ca", NULL, 2);
+	one = made(TLS_CLIENT, certificate("carol"));
+	other = made(TLS_SERVER, with_list("target", "brief.crl"));
+	sleep(3);
+	shake(one, other, "target.test");
+	assert_end(&server, "server", -EKEYEXPIRED, "the revocation list has expired");
+	assert_end(&client, "client", -EKEYEXPIRED, "revocation list, has expired");
+	tls_close(one);
+	tls_close(other);
+}
+
+/* Goal: whoever is put onto the list is not valid any more once it is read again; a list that
+ * cannot be used leaves the old one in force. */
+static void test_reload_list(void **state)
+{
+	struct tls *one, *other;
+
+	(void)state;
+	keys_revocations("some", "ca", NULL, DAY);
+	one = made(TLS_CLIENT, certificate("carol"));
+	other = made(TLS_SERVER, with_list("target", "some.crl"));
+	shake(one, other, "target.test");
+	assert_end(&server, "server", 1, NULL);
+	assert_true(tls_still_valid(other, &server.stream));
+	keys_write("some.crl", "");
+	assert_int_equal(tls_reload(other), -EINVAL);
+	assert_true(tls_still_valid(other, &server.stream));
+	keys_revocations("some", "ca", "carol", -10);
+	assert_int_equal(tls_reload(other), -EKEYEXPIRED);
+	assert_true(tls_still_valid(other, &server.stream));
+	keys_revocations("some", "ca", "carol", DAY);
+	assert_int_equal(tls_reload(other), 0);
+	assert_false(tls_still_valid(other, &server.stream));
+	tls_close(one);
+	tls_close(other);
+}
+
 /* ---- files ---- */
 
 static void refuse(struct slu_tls_options options, int error, const char *text)
@@ -510,7 +584,9 @@ static void test_key_file_mode(void **state)
 	refuse(psk("open", NULL), -EPERM, "chmod 600");
 	chmod(path, 0400);
 	tls_close(made(TLS_CLIENT, psk("open", NULL)));
-	chmod(keys_path("carol.key"), 0644);
+	chmod(keys_path("carol.key"), 0640);
+	refuse(certificate("carol"), -EPERM, "chmod 600");
+	chmod(keys_path("carol.key"), 0604);
 	refuse(certificate("carol"), -EPERM, "chmod 600");
 	chmod(keys_path("carol.key"), 0600);
 }
@@ -562,6 +638,21 @@ static void test_certificate_files(void **state)
 	refuse(options, -EINVAL, "holds no certificate");
 	options.ca_file = keys_path("absent");
 	refuse(options, -ENOENT, "absent");
+	refuse(with_list("carol", "absent"), -ENOENT, "absent");
+	refuse(with_list("carol", "all"), -EINVAL, "no revocation list in PEM");
+	keys_write("empty", "");
+	refuse(with_list("carol", "empty"), -EINVAL, "no revocation list in PEM");
+	keys_revocations("old", "ca", NULL, -10);
+	refuse(with_list("carol", "old.crl"), -EKEYEXPIRED, "old.crl has expired on");
+	options = psk("all", NULL);
+	options.crl_file = keys_path("old.crl");
+	refuse(options, -EINVAL, "give its certificate");
+	options = certificate("carol");
+	options.ca_file = keys_path("empty");
+	refuse(options, -EINVAL, "holds no certificate");
+	options = certificate("carol");
+	options.key_file = keys_path("empty");
+	refuse(options, -EINVAL, "no private key");
 	refuse((struct slu_tls_options){.psk_file = ""}, -EINVAL, "needs a key file");
 }
 
@@ -614,6 +705,9 @@ int main(void)
 		with_pair(test_hang_up),
 		with_pair(test_reload_keys),
 		with_pair(test_reload_authority),
+		with_pair(test_revoked),
+		with_pair(test_list_does_not_fit),
+		with_pair(test_reload_list),
 		cmocka_unit_test(test_key_files),
 		cmocka_unit_test(test_key_file_mode),
 		with_pair(test_many_keys),
