@@ -48,4 +48,5 @@ void rdma_apply(const struct rdma *rdma, struct slu_rdma_options *options)
 	options->timeout = rdma->timeout;
 	options->retries = rdma->retries;
 	options->traffic_class = rdma->traffic_class;
+	options->plain = rdma->plain;
 }

@@ -22,6 +22,7 @@ struct rdma {
 	int timeout;
 	int retries;
 	int traffic_class;
+	bool plain;
 };
 
 /** "auto", "256", ... "4096", NULL. */
@@ -48,7 +49,9 @@ extern const char *const rdma_mtus[];
 	 "send again so often before the path fails; -1: chosen"}, \
 	{NULL, "rdma-traffic-class", 0, OPTION_INT, offsetof(type, rdma.traffic_class), "-1", -1, \
 	 255, NULL, "N", \
-	 "of our packets; the upper six bits are the DSCP, so 104 is DSCP 26; -1: chosen"}
+	 "of our packets; the upper six bits are the DSCP, so 104 is DSCP 26; -1: chosen"}, \
+	{NULL, "rdma-plain", 0, OPTION_BOOL, offsetof(type, rdma.plain), "false", \
+	 .help = "with TLS: let RDMA, which does not encrypt, carry the data all the same"}
 /* clang-format on */
 
 /** Are they what they can be? @return 0; -EINVAL: a usage error */

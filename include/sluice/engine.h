@@ -47,6 +47,7 @@ struct slu_rdma_options {
 	int traffic_class;    /* 0..255; -1 = chosen */
 	uint32_t queue_pairs; /* for bulk, per poller and target; 0 = chosen */
 	bool cm;              /* connect queue pairs by librdmacm instead of the control session */
+	bool plain;           /* also for encrypted sessions, whose bytes then go in the clear */
 };
 
 enum slu_poll_mode {

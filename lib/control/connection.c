@@ -333,6 +333,7 @@ static int shake(struct connection *connection)
 {
 	int rc = tls_handshake(&connection->stream);
 
+	connection->info.tls = true;
 	if (rc == 1)
 		connection->state = CONNECTION_NEW;
 	else if (rc < 0 && rc != -ECONNRESET)

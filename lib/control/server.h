@@ -60,7 +60,8 @@ struct tls;
 /** The client behind a connection, as the target knows it. */
 struct peer_info {
 	char identity[SLU_IDENTITY_MAX + 1];
-	bool is_unix;        /* on this host, descriptors can be passed */
+	bool is_unix; /* on this host, descriptors can be passed */
+	bool tls;
 	bool owner;          /* over a Unix socket, our own user or root */
 	uint64_t connection; /* never used twice by one server */
 	/* Of the identity, from the welcome on; what outlives the connection gets a reference. May

@@ -95,12 +95,20 @@ static void consider_shm(struct choice *choice, struct slu_candidate *candidate,
 static void consider_verbs(const struct choice *choice, struct slu_candidate *candidate)
 {
 	const struct client_welcome *welcome = client_welcome(choice->connection);
+	const json_t *offer = json_object_get(welcome->transports, "verbs");
 	struct verbs_pair pair;
 	char text[VERBS_PAIR_TEXT];
 
-	if (verbs_pair_choose(choice->devices, json_object_get(welcome->transports, "verbs"), -1, 0,
-			      &pair) < 0)
-		say(candidate, false, "%s", slu_last_error());
+	if (choice->devices->count > 0 && client_peer(choice->connection)->encrypted &&
+	    !choice->rdma_plain)
+		say(candidate, false,
+		    "RDMA does not encrypt, and the session is encrypted: --rdma-plain at both "
+		    "ends allows it");
+	else if (verbs_pair_choose(choice->devices, offer, -1, 0, &pair) < 0)
+		say(candidate, false, "%s%s", slu_last_error(),
+		    welcome->encrypted && !offer ? "; or not to encrypted sessions, without "
+						   "--rdma-plain of its own"
+						 : "");
 	else
 		say(candidate, true, "%s%s", verbs_pair_describe(choice->devices, &pair, text),
 		    welcome->encrypted ? "; the session is encrypted, the data is not" : "");
@@ -187,13 +195,14 @@ static void take(struct choice *choice, enum slu_transport wanted)
 }
 
 int choice_make(struct choice *choice, struct client_pool *pool,
-		const struct verbs_devices *devices, const char *name, enum slu_transport wanted,
-		uint64_t until_ns)
+		const struct verbs_devices *devices, bool rdma_plain, const char *name,
+		enum slu_transport wanted, uint64_t until_ns)
 {
 	int rc;
 
 	memset(choice, 0, sizeof(*choice));
 	choice->devices = devices;
+	choice->rdma_plain = rdma_plain;
 	rc = p2p_parse(name, &choice->name);
 	if (rc == 0)
 		rc = client_connect(pool, &choice->name.endpoint, choice->name.segment,

@@ -76,6 +76,8 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 	if (options->allowed_uids_count > 0)
 		memcpy(engine->trust.uids, options->allowed_uids,
 		       options->allowed_uids_count * sizeof(uid_t));
+	engine->tcp_plain = options->tcp_plain;
+	engine->rdma_plain = options->rdma.plain;
 	engine->env.clock = &engine->clock;
 	engine->env.seed = options->seed ? options->seed : random_word();
 	engine->env.fake = engine->fake;

@@ -53,6 +53,8 @@ struct slu_engine {
 	struct listener *tcp_listener; /* NULL: we serve nothing over TCP */
 	struct tls *server_tls;        /* NULL: TCP without TLS */
 	struct tls *client_tls;
+	bool tcp_plain; /* as the options say */
+	bool rdma_plain;
 
 	pthread_mutex_t opening; /* taken before lock */
 	pthread_mutex_t lock;
@@ -180,6 +182,9 @@ void serve_gone(void *arg, uint64_t connection);
 
 /** Control thread, from the server: what the welcome of @p peer says of our transports. */
 json_t *serve_describe(void *arg, const struct peer_info *peer);
+
+/** May RDMA carry what @p peer opens? */
+bool serve_has_verbs(const struct slu_engine *engine, const struct peer_info *peer);
 
 /** Mappings that shared memory leaves, each, to the process itself and to identities with few
  * sessions; an eighth of vm.max_map_count where that is less. */

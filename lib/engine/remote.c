@@ -239,7 +239,7 @@ static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, 
 {
 	struct choice choice;
 	int rc = choice_make(&choice, remote->engine->clients, remote->engine->env.verbs->devices,
-			     remote->name, wanted, until_ns);
+			     remote->engine->rdma_plain, remote->name, wanted, until_ns);
 
 	if (rc == 0 && failed && choice_taken(&choice) &&
 	    choice_taken(&choice)->transport == SLU_TRANSPORT_VERBS)

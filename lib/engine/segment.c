@@ -164,7 +164,7 @@ static bool can_serve(const struct slu_engine *engine, const struct peer_info *p
 		      const struct transport *transport)
 {
 	if (transport->id == SLU_TRANSPORT_VERBS)
-		return engine->env.verbs->server != NULL;
+		return serve_has_verbs(engine, peer);
 	if (transport->id == SLU_TRANSPORT_TCP)
 		return engine->env.tcp_server != NULL;
 	return transport->memory->import && peer->is_unix; /* descriptors must be passed */
@@ -270,7 +270,7 @@ static int on_open(void *arg, const struct peer_info *peer, const char *name, ui
 			    "target %s has none of the transports asked for: over this connection "
 			    "it has %s%s%s",
 			    engine->name, peer->is_unix ? "shm " : "",
-			    engine->env.verbs->server ? "verbs " : "",
+			    serve_has_verbs(engine, peer) ? "verbs " : "",
 			    engine->env.tcp_server ? "tcp" : "");
 	return admit(segment, peer, transport, rights, opened, fds, close_mask, client);
 }

@@ -129,13 +129,18 @@ void serve_stop(struct slu_engine *engine)
 	stop_tcp(engine);
 }
 
+/* RDMA does not encrypt: where the session does, both ends have to say that it need not. */
+bool serve_has_verbs(const struct slu_engine *engine, const struct peer_info *peer)
+{
+	return engine->env.verbs->server && (!peer->tls || engine->rdma_plain || engine->tcp_plain);
+}
+
 /* What a client is told with its welcome. */
 json_t *serve_describe(void *arg, const struct peer_info *peer)
 {
 	struct slu_engine *engine = arg;
 
-	(void)peer;
-	if (!engine->env.verbs->server)
+	if (!serve_has_verbs(engine, peer))
 		return NULL;
 	return json_pack("{s:o}", "verbs", verbs_describe_devices(engine->env.verbs->devices));
 }

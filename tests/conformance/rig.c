@@ -131,6 +131,7 @@ void rig_security(const struct rig *rig, struct slu_engine_options *options)
 	if (rig->options.tls)
 		options->tls.psk_file = rig->psk_file;
 	options->tcp_plain = rig->options.tcp_plain;
+	options->rdma.plain = rig->options.tls;
 }
 
 static void open_engine(struct rig *rig)

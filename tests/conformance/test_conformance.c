@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/engine_internal.h"
+
 #include "../tap.h"
 #include "pattern.h"
 #include "rig.h"
@@ -921,6 +923,28 @@ static void opens_queues_beside_the_dead(void **state)
 	slu_queue_close(queue);
 }
 
+/* Goal: without a word for it an encrypted session is carried by nothing that does not encrypt. */
+static void keeps_encrypted(void **state)
+{
+	struct slu_remote_info info = {.size = sizeof(info)};
+	enum slu_transport column = rig.options.transport;
+	struct slu_remote *remote = NULL;
+
+	(void)state;
+	if (!rig.options.tls || column != SLU_TRANSPORT_VERBS)
+		skip_because("of an encrypted session and RDMA");
+	rig.engine->rdma_plain = false;
+	assert_int_equal(rig_remote(&rig, "big", SLU_RIGHT_READ, &remote), -EOPNOTSUPP);
+	assert_non_null(strstr(slu_last_error(), "--rdma-plain at both ends"));
+	rig.options.transport = SLU_TRANSPORT_AUTO;
+	assert_int_equal(rig_remote(&rig, "big", SLU_RIGHT_READ, &remote), 0);
+	rig.options.transport = column;
+	rig.engine->rdma_plain = true;
+	assert_int_equal(slu_remote_get_info(remote, &info), 0);
+	assert_int_not_equal(info.transport, SLU_TRANSPORT_VERBS);
+	slu_remote_close(remote);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(moves_every_small_length),
 	cmocka_unit_test(moves_lengths_around_boundaries),
@@ -953,6 +977,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(wakes_by_eventfd),
 	cmocka_unit_test(opens_with_all_the_time),
 	cmocka_unit_test(counts_what_it_did),
+	cmocka_unit_test(keeps_encrypted),
 	cmocka_unit_test(notices_closing),
 	cmocka_unit_test(notices_death),
 	cmocka_unit_test(sleeps_beside_the_dead),

@@ -42,7 +42,8 @@ static void test_deadline_passes(void **state)
 			assert_false(clock_passed_us(since, timeout, since + timeout - 1));
 			assert_true(clock_passed_us(since, timeout, since + timeout));
 			assert_true(clock_passed_us(since, timeout, since + timeout + MINUTE_US));
-			assert_true(clock_passed_us(since, timeout, since + timeout + 30 * MINUTE_US));
+			assert_true(
+				clock_passed_us(since, timeout, since + timeout + 30 * MINUTE_US));
 		}
 }
 
