@@ -100,8 +100,9 @@ static bool drop_one_of(struct server *server, const struct budget *budget)
 	work_count(WORK_ITEMS, looked);
 	if (!connection)
 		return false;
-	log_warning("%s is disconnected: descriptors run short, and its identity has the most",
-		    connection_describe(connection, who));
+	log_peer(SLU_LOG_WARNING,
+		 "%s is disconnected: descriptors run short, and its identity has the most",
+		 connection_describe(connection, who));
 	connection_refuse(connection,
 			  fail(-EMFILE,
 			       "target %s is out of descriptors and this identity has the "
