@@ -477,7 +477,7 @@ void connection_accept(struct listener *listener, int fd, const union address *a
 		strangers_turn_away(fd);
 		return;
 	}
-	descriptors_spare(server, fd);
+	fd = descriptors_spare(server, fd);
 	connection = create(server, fd);
 	if (!connection) {
 		log_peer(SLU_LOG_ERROR, "a client is refused: out of memory");

@@ -57,12 +57,21 @@ static bool make_room(struct server *server, const struct connection *spared)
 	return true;
 }
 
-void descriptors_spare(struct server *server, int fd)
+/* It takes the number that became free: else strangers would fill the reserve bit by bit. */
+int descriptors_spare(struct server *server, int fd)
 {
+	int lower;
+
 	if (fd < server->descriptor_limit - server->descriptor_reserve / 2)
-		return;
+		return fd;
 	warn(server, "descriptors run short, the least deserving stranger is closed");
-	make_room(server, NULL);
+	if (!make_room(server, NULL))
+		return fd;
+	lower = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (lower < 0)
+		return fd;
+	close(fd);
+	return lower;
 }
 
 bool descriptors_free_one(struct listener *listener)

@@ -230,8 +230,12 @@ void in_flight_forget_all(struct server *server);
 /** How many may there be? At the start, and once a second. */
 void descriptors_look(struct server *server);
 
-/** @p fd was accepted: another stranger makes room where descriptors run short. */
-void descriptors_spare(struct server *server, int fd);
+/**
+ * @p fd was accepted: another stranger makes room where descriptors run short.
+ *
+ * @return what to use in its place
+ */
+int descriptors_spare(struct server *server, int fd);
 
 /** There is none for a new client. @return false: and there will be none for a while */
 bool descriptors_free_one(struct listener *listener);
