@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 
-static int resolve(const char *user, uid_t *uid)
+static int resolve(const char *flag, const char *user, uid_t *uid)
 {
 	struct passwd *entry;
 	unsigned long number;
@@ -23,19 +23,19 @@ static int resolve(const char *user, uid_t *uid)
 	entry = getpwnam(user);
 	if (!entry)
 		return fail(-ENOENT,
-			    "--allow-user: no user \"%.80s\" on this host: give a name that "
+			    "--%s: no user \"%.80s\" on this host: give a name that "
 			    "getent passwd knows, or a uid",
-			    user);
+			    flag, user);
 	*uid = entry->pw_uid;
 	return 0;
 }
 
-int users_resolve(const struct option_list *users, uid_t *uids, uint32_t max)
+int users_resolve(const char *flag, const struct option_list *users, uid_t *uids, uint32_t max)
 {
 	if (users->count > max)
-		return fail(-E2BIG, "--allow-user: at most %u users", max);
+		return fail(-E2BIG, "--%s: at most %u users", flag, max);
 	for (uint32_t i = 0; i < users->count; i++) {
-		int rc = resolve(users->items[i], &uids[i]);
+		int rc = resolve(flag, users->items[i], &uids[i]);
 
 		if (rc)
 			return rc;

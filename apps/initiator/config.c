@@ -242,7 +242,8 @@ static int check(struct config *config)
 		rc = check_cores(config);
 	if (rc)
 		return rc;
-	rc = users_resolve(&config->allow_user, config->allowed_uids, SLU_ALLOWED_UIDS_MAX);
+	rc = users_resolve("allow-user", &config->allow_user, config->allowed_uids,
+			   SLU_ALLOWED_UIDS_MAX);
 	if (rc < 0)
 		return rc;
 	config->allowed_uids_count = (uint32_t)rc;

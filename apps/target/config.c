@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "common/users.h"
@@ -35,6 +36,11 @@ const struct option_spec config_specs[] = {
 	{NULL, "allow-user", 0, OPTION_LIST, FIELD(allow_user), .argument = "USER",
 	 .help = "serve this user (name or uid) beside our own and root; may be given several "
 		 "times"},
+	{NULL, "shm-writer", 0, OPTION_LIST, FIELD(shm_writer), .argument = "USER",
+	 .help = "let this user, named by --allow-user as well, write in shared memory, where who "
+		 "writes can also take memory away from all who share it; others who may write do "
+		 "so over TCP or RDMA; may be given several times. none: nobody, our own user and "
+		 "root included"},
 	{NULL, "listen", 0, OPTION_STRING, FIELD(listen), .argument = "ADDRESS:PORT",
 	 .help = "serve over TCP as well; port 0 takes a free one; beyond loopback only with TLS, "
 		 "or "
@@ -179,6 +185,43 @@ static int collect_segments(struct config *config)
 	return 0;
 }
 
+static bool is_let_in(const struct config *config, uid_t uid)
+{
+	if (uid == geteuid() || uid == 0)
+		return true;
+	for (uint32_t i = 0; i < config->allowed_uids_count; i++)
+		if (config->allowed_uids[i] == uid)
+			return true;
+	return false;
+}
+
+/* After those of --allow-user. */
+static int resolve_writers(struct config *config)
+{
+	const struct option_list *writers = &config->shm_writer;
+	int rc;
+
+	for (uint32_t i = 0; i < writers->count; i++)
+		config->no_shm_writers |= strcmp(writers->items[i], "none") == 0;
+	if (config->no_shm_writers && writers->count > 1)
+		return fail(-EINVAL,
+			    "--shm-writer: none stands alone: leave out the others, or it");
+	if (config->no_shm_writers)
+		return 0;
+	rc = users_resolve("shm-writer", writers, config->shm_writers, SLU_ALLOWED_UIDS_MAX);
+	for (int i = 0; i < rc; i++)
+		if (!is_let_in(config, config->shm_writers[i]))
+			return fail(
+				-EINVAL,
+				"--shm-writer: user %.80s is not let in: name it with --allow-user "
+				"as well",
+				writers->items[i]);
+	if (rc < 0)
+		return rc;
+	config->shm_writers_count = (uint32_t)rc;
+	return 0;
+}
+
 int config_check_doctor(void *values, const struct options *options)
 {
 	struct config *config = values;
@@ -197,11 +240,12 @@ int config_check_doctor(void *values, const struct options *options)
 		rc = rdma_check(&config->rdma);
 	if (rc)
 		return rc;
-	rc = users_resolve(&config->allow_user, config->allowed_uids, SLU_ALLOWED_UIDS_MAX);
+	rc = users_resolve("allow-user", &config->allow_user, config->allowed_uids,
+			   SLU_ALLOWED_UIDS_MAX);
 	if (rc < 0)
 		return rc;
 	config->allowed_uids_count = (uint32_t)rc;
-	return 0;
+	return resolve_writers(config);
 }
 
 int config_check(void *values, const struct options *options)

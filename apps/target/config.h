@@ -35,6 +35,7 @@ struct config {
 	int node;
 	const char *socket;
 	struct option_list allow_user;
+	struct option_list shm_writer;
 	const char *listen;
 	struct security security;
 	struct rdma rdma;
@@ -49,6 +50,9 @@ struct config {
 	uint32_t segments_count;
 	uid_t allowed_uids[SLU_ALLOWED_UIDS_MAX];
 	uint32_t allowed_uids_count;
+	uid_t shm_writers[SLU_ALLOWED_UIDS_MAX];
+	uint32_t shm_writers_count;
+	bool no_shm_writers;
 };
 
 /** The table of flags, and --help's text. */

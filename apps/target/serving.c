@@ -21,6 +21,9 @@ int serving_open_engine(struct serving *serving, const struct config *config,
 	options.socket = config->socket;
 	options.allowed_uids = config->allowed_uids;
 	options.allowed_uids_count = config->allowed_uids_count;
+	options.shm_writers = config->shm_writers;
+	options.shm_writers_count = config->shm_writers_count;
+	options.no_shm_writers = config->no_shm_writers;
 	options.listen = config->listen;
 	options.grants = grants->items;
 	options.grants_count = grants->count;

@@ -68,7 +68,10 @@ struct slu_engine_options {
 	const char *socket; /* also listen on this Unix socket path; NULL = abstract names only */
 	const uid_t *allowed_uids; /* users other than our own and root whom we serve and trust */
 	uint32_t allowed_uids_count;
-	slu_clock_fn clock; /* NULL = the time stamp counter, or CLOCK_MONOTONIC */
+	const uid_t *shm_writers; /* of them those who may write in shared memory, see segment.h */
+	uint32_t shm_writers_count;
+	bool no_shm_writers; /* nobody may, not even our own user */
+	slu_clock_fn clock;  /* NULL = the time stamp counter, or CLOCK_MONOTONIC */
 	void *clock_arg;
 	uint64_t seed; /* of every random choice; 0 = from the kernel */
 	const char

@@ -23,6 +23,7 @@
  *   -EPROTONOSUPPORT  the peer speaks no protocol version that we speak
  *   -EOPNOTSUPP    the transport asked for cannot do it here
  *   -ECONNRESET    the peer died
+ *   -EFAULT        memory was lost: pages of it were taken away by a process that may write to it
  *   -ESHUTDOWN     the peer, or this engine, is closing
  *   -ETIMEDOUT     the deadline passed
  *   -EMSGSIZE      the answer to a call is longer than the room for it

@@ -12,6 +12,14 @@
  * the users in slu_engine_options.allowed_uids; anybody else is refused, by either side. Over TCP
  * the credentials in slu_engine_options.tls count.
  *
+ * Whoever can map memory writable can also take its pages away from all who share it. That is
+ * survived: operations on the segment then fail with -EFAULT, at the target and at every client,
+ * and it has to be exported anew. Still it is a power beyond the right to write, so only processes
+ * of the target's own user and of root, who have it anyhow, and of the users in
+ * slu_engine_options.shm_writers write in shared memory; with no_shm_writers nobody does. Others
+ * who have the right are served over another transport. A segment that nobody may write in shared
+ * memory is sealed, so that no other process can ever map it writable or take pages away.
+ *
  * With the transport AUTO the path is chosen when the remote is opened, and stays: shared memory
  * when both ends are on one host and share a Unix socket, else RDMA, else TCP.
  */
@@ -120,7 +128,8 @@ struct slu_remote_info {
 	uint64_t page_bytes;  /* of the segment */
 	int node;             /* of the segment; -1 unknown */
 	pid_t pid;            /* of the target; 0 unknown */
-	int state;            /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN, -EKEYREVOKED */
+	int state;            /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN, -EKEYREVOKED,
+				 -EFAULT its memory is lost */
 	const char *identity; /* what the target knows us as */
 	const char *address;  /* of the control connection: "unix:..." or "tcp:HOST:PORT" */
 	bool encrypted;       /* the bytes of operations are, on their way */
@@ -148,10 +157,13 @@ struct slu_usage {
  * Export @p region under @p name and listen for clients.
  *
  * @param name    1..SLU_NAME_MAX bytes of [A-Za-z0-9._-]
- * @param rights  most that any client may have; without SLU_RIGHT_WRITE the memory is sealed, so
- *                that no other process can ever map it writable
- * @return 0; -EINVAL bad name or rights, or a region that cannot be exported; -EADDRINUSE the name
- *         is taken on this host; -ENOSPC over SLU_SEGMENTS_MAX; -EMFILE, -ENOMEM
+ * @param rights  most that any client may have; without SLU_RIGHT_WRITE, or with
+ *                slu_engine_options.no_shm_writers, the memory is sealed, so that no other process
+ *                can ever map it writable
+ * @return 0; -EINVAL bad name or rights, or a region that cannot be exported; -EBUSY it has to be
+ *         sealed, but is exported for being written in shared memory already; -EADDRINUSE the name
+ *         is taken on this host; -EFAULT its memory is lost; -ENOSPC over SLU_SEGMENTS_MAX;
+ *         -EMFILE, -ENOMEM
  */
 SLU_API int slu_segment_export(struct slu_engine *engine, const char *name,
 			       struct slu_region *region, uint32_t rights,

@@ -27,6 +27,7 @@ static const struct {
 	{EPROTONOSUPPORT, "no protocol version in common with the peer"},
 	{EOPNOTSUPP, "not supported by the transport"},
 	{ECONNRESET, "the peer died"},
+	{EFAULT, "the memory was taken away"},
 	{ESHUTDOWN, "the peer or the engine is closing"},
 	{ETIMEDOUT, "the deadline passed"},
 	{EMSGSIZE, "the answer to a call is longer than the room for it"},

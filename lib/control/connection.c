@@ -426,6 +426,7 @@ static void name_user(struct connection *connection, uid_t uid)
 	const struct server *server = connection->server;
 	struct peer_info *info = &connection->info;
 
+	info->uid = uid;
 	info->owner = uid == geteuid() || uid == 0;
 	for (uint32_t i = 0; i < server->identity_count; i++)
 		if (server->identities[i].uid == uid) {

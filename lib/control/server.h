@@ -63,6 +63,7 @@ struct peer_info {
 	bool is_unix; /* on this host, descriptors can be passed */
 	bool tls;
 	bool owner;          /* over a Unix socket, our own user or root */
+	uid_t uid;           /* over a Unix socket */
 	uint64_t connection; /* never used twice by one server */
 	/* Of the identity, from the welcome on; what outlives the connection gets a reference. May
 	 * be NULL: without limits. */

@@ -51,6 +51,9 @@ static int check_options(const struct slu_engine_options *options)
 	if (options->allowed_uids_count > SLU_ALLOWED_UIDS_MAX)
 		return fail(-EINVAL, "%u users allowed, at most %d are possible",
 			    options->allowed_uids_count, SLU_ALLOWED_UIDS_MAX);
+	if (options->shm_writers_count > SLU_ALLOWED_UIDS_MAX)
+		return fail(-EINVAL, "%u users who write in shared memory, at most %d are possible",
+			    options->shm_writers_count, SLU_ALLOWED_UIDS_MAX);
 	return fake_parse(options->fake, &behaviour);
 }
 
@@ -63,6 +66,13 @@ static uint64_t random_word(void)
 	return word;
 }
 
+static void take_users(struct trust *trust, const uid_t *uids, uint32_t count)
+{
+	trust->count = count;
+	if (count > 0)
+		memcpy(trust->uids, uids, count * sizeof(*uids));
+}
+
 static void take_options(struct slu_engine *engine, const struct slu_engine_options *options)
 {
 	const char *name = options->name ? options->name : program_invocation_short_name;
@@ -72,10 +82,9 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 		if (!isprint((unsigned char)*c))
 			*c = '?';
 	engine->incarnation = random_word();
-	engine->trust.count = options->allowed_uids_count;
-	if (options->allowed_uids_count > 0)
-		memcpy(engine->trust.uids, options->allowed_uids,
-		       options->allowed_uids_count * sizeof(uid_t));
+	take_users(&engine->trust, options->allowed_uids, options->allowed_uids_count);
+	take_users(&engine->shm_writers, options->shm_writers, options->shm_writers_count);
+	engine->no_shm_writers = options->no_shm_writers;
 	engine->tcp_plain = options->tcp_plain;
 	engine->rdma_plain = options->rdma.plain;
 	engine->env.clock = &engine->clock;
@@ -213,6 +222,8 @@ static int start_control(struct slu_engine *engine, const struct slu_engine_opti
 	rc = server_create(&server, &engine->server);
 	if (rc == 0)
 		rc = open_clients(engine, options);
+	if (rc == 0)
+		rc = losses_watch(engine);
 	if (rc == 0 && options->socket)
 		rc = listen_on_path(engine, options->socket);
 	if (rc == 0 && options->listen)
@@ -331,6 +342,7 @@ void slu_engine_close(struct slu_engine *engine)
 	if (engine->server)
 		slu_engine_drain(engine, LEAVE_TIMEOUT_US);
 	close_objects(engine);
+	losses_unwatch(engine);
 	server_destroy(engine->server);
 	client_pool_destroy(engine->clients);
 	serve_stop(engine);

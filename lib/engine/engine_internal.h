@@ -40,6 +40,8 @@ struct slu_engine {
 	char name[SLU_NAME_MAX + 1];
 	uint64_t incarnation;
 	struct trust trust;
+	struct trust shm_writers;
+	bool no_shm_writers;
 	struct clock clock;
 	struct transport_env env;
 	char *fake;
@@ -49,6 +51,7 @@ struct slu_engine {
 	struct control_thread *control;
 	struct server *server;
 	struct client_pool *clients;
+	struct event *losses; /* of pages of shared memory; NULL: not watched */
 	struct listener *socket;
 	struct listener *tcp_listener; /* NULL: we serve nothing over TCP */
 	struct tls *server_tls;        /* NULL: TCP without TLS */
@@ -137,6 +140,8 @@ struct slu_segment {
 	_Atomic uint64_t operations; /* of clients that have left */
 	_Atomic uint64_t bytes_read;
 	_Atomic uint64_t bytes_written;
+	bool lost;              /* its memory is, and that was said */
+	bool written_in_memory; /* by other processes; else it is sealed against that */
 
 	uint32_t sharing;         /* clients with an inbox of their own */
 	struct client_set *spare; /* to write the next set into */
@@ -169,6 +174,15 @@ uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer
 
 /** Control thread, from the server: may @p peer do anything at all? */
 bool rights_any(void *arg, const struct peer_info *peer);
+
+/** losses.c: end what hangs on memory whose pages are taken away. @return 0; -ENOMEM, -errno */
+int losses_watch(struct slu_engine *engine);
+
+/** Accepts an engine that does not watch. */
+void losses_unwatch(struct slu_engine *engine);
+
+/** Control thread: is the segment's memory there? @return 0; -EFAULT with the reason */
+int losses_check(const struct slu_segment *segment);
 
 /** serve.c: let the poller threads serve, over TCP and RDMA. @return 0; -ENOMEM, -errno */
 int serve_start(struct slu_engine *engine);

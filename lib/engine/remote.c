@@ -106,6 +106,8 @@ static const char *describe_loss(int error)
 		return "is closing";
 	case -EKEYREVOKED:
 		return "has withdrawn our right";
+	case -EFAULT:
+		return "has lost the segment's memory";
 	default:
 		return "has died, or the way to it is cut";
 	}
@@ -205,14 +207,15 @@ static int open_session(struct slu_remote *remote, const struct choice *choice,
 }
 
 /*
- * A connection over a Unix socket that was tried for the sake of shared memory alone may know us by
- * another name than the one that the caller's address leads to, and refuse us: then the next
- * candidate is taken, and this one says why it was not.
+ * The target may have no shared memory for us, who are no --shm-writer. And a connection over a
+ * Unix socket that was tried for the sake of shared memory alone may know us by another name than
+ * the one that the caller's address leads to, and refuse us. Then the next candidate is taken, and
+ * this one says why it was not.
  */
 static bool may_go_on(const struct choice *choice, enum slu_transport transport, int error)
 {
-	return transport == SLU_TRANSPORT_SHM && choice->local != choice->connection &&
-	       error == -EACCES;
+	return transport == SLU_TRANSPORT_SHM &&
+	       (error == -EOPNOTSUPP || (error == -EACCES && choice->local != choice->connection));
 }
 
 static int open_chosen(struct slu_remote *remote, struct choice *choice, enum slu_transport wanted,

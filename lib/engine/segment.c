@@ -159,19 +159,37 @@ void segment_leave(struct segment_client *client, bool lost)
 		client_destroy(client);
 }
 
-/* The client offers what can work on its side; here is what can work on ours. */
-static bool can_serve(const struct slu_engine *engine, const struct peer_info *peer,
-		      const struct transport *transport)
+/* May it write in shared memory, and so also take pages away? */
+static bool may_write_in_memory(const struct slu_segment *segment, const struct peer_info *peer)
 {
+	const struct trust *writers = &segment->engine->shm_writers;
+
+	if (!segment->written_in_memory || peer->owner)
+		return segment->written_in_memory;
+	for (uint32_t i = 0; i < writers->count; i++)
+		if (writers->uids[i] == peer->uid)
+			return true;
+	return false;
+}
+
+/* The client offers what can work on its side; here is what can work on ours. */
+static bool can_serve(const struct slu_segment *segment, const struct peer_info *peer,
+		      uint32_t rights, const struct transport *transport)
+{
+	const struct slu_engine *engine = segment->engine;
+
 	if (transport->id == SLU_TRANSPORT_VERBS)
 		return serve_has_verbs(engine, peer);
 	if (transport->id == SLU_TRANSPORT_TCP)
 		return engine->env.tcp_server != NULL;
-	return transport->memory->import && peer->is_unix; /* descriptors must be passed */
+	if (!transport->memory->import || !peer->is_unix)
+		return false; /* descriptors must be passed */
+	return !(rights & SLU_RIGHT_WRITE) || may_write_in_memory(segment, peer);
 }
 
-static const struct transport *choose_transport(const struct slu_engine *engine,
-						const struct peer_info *peer, const json_t *names)
+static const struct transport *choose_transport(const struct slu_segment *segment,
+						const struct peer_info *peer, uint32_t rights,
+						const json_t *names)
 {
 	size_t i;
 	json_t *name;
@@ -182,7 +200,7 @@ static const struct transport *choose_transport(const struct slu_engine *engine,
 		const struct transport *transport =
 			id < 0 ? NULL : transport_find((enum slu_transport)id);
 
-		if (transport && can_serve(engine, peer, transport))
+		if (transport && can_serve(segment, peer, rights, transport))
 			return transport;
 	}
 	return NULL;
@@ -249,13 +267,34 @@ static int check_rights(const struct slu_segment *segment, const struct peer_inf
 	return 0;
 }
 
+static int no_transport(const struct slu_segment *segment, const struct peer_info *peer,
+			uint32_t rights)
+{
+	const struct slu_engine *engine = segment->engine;
+
+	if (peer->is_unix && rights & SLU_RIGHT_WRITE && !may_write_in_memory(segment, peer))
+		return fail(
+			-EOPNOTSUPP, "%s may not write segment %s in shared memory: %s",
+			peer->identity, segment->name,
+			segment->written_in_memory
+				? "name that user with --shm-writer at the target, or go another "
+				  "way"
+				: "nobody may, its memory is sealed against it; go another way");
+	return fail(-EOPNOTSUPP,
+		    "target %s has none of the transports asked for: over this connection "
+		    "it has %s%s%s",
+		    engine->name, peer->is_unix ? "shm " : "",
+		    serve_has_verbs(engine, peer) ? "verbs " : "",
+		    engine->env.tcp_server ? "tcp" : "");
+}
+
 static int on_open(void *arg, const struct peer_info *peer, const char *name, uint32_t rights,
 		   const json_t *transports, json_t *opened, int fds[MESSAGE_FDS_MAX],
 		   uint32_t *close_mask, void **client)
 {
 	struct slu_engine *engine = arg;
 	struct slu_segment *segment = segment_find(engine, name);
-	const struct transport *transport = choose_transport(engine, peer, transports);
+	const struct transport *transport;
 	int rc;
 
 	if (!segment)
@@ -265,13 +304,12 @@ static int on_open(void *arg, const struct peer_info *peer, const char *name, ui
 		log_peer(SLU_LOG_WARNING, "a client is refused: %s", slu_last_error());
 		return rc;
 	}
+	rc = losses_check(segment);
+	if (rc < 0)
+		return rc;
+	transport = choose_transport(segment, peer, rights, transports);
 	if (!transport)
-		return fail(-EOPNOTSUPP,
-			    "target %s has none of the transports asked for: over this connection "
-			    "it has %s%s%s",
-			    engine->name, peer->is_unix ? "shm " : "",
-			    serve_has_verbs(engine, peer) ? "verbs " : "",
-			    engine->env.tcp_server ? "tcp" : "");
+		return no_transport(segment, peer, rights);
 	return admit(segment, peer, transport, rights, opened, fds, close_mask, client);
 }
 
@@ -498,13 +536,18 @@ static int register_memory(struct slu_segment *segment)
 int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,
 		       uint32_t rights, struct slu_segment **out)
 {
+	bool written = rights & SLU_RIGHT_WRITE && !engine->no_shm_writers;
 	struct slu_segment *segment;
 	int rc = check_export(name, region, rights);
 
+	if (rc == 0 && region_is_dead(region))
+		rc = fail(-EFAULT, "segment %s: the region has lost its memory: allocate it anew",
+			  name);
 	if (rc == 0)
-		rc = arena_share(&region->arena, rights & SLU_RIGHT_WRITE);
+		rc = arena_share(&region->arena, written);
 	if (rc < 0)
 		return rc;
+	written = written && rc == 0; /* it may have been sealed for another segment */
 	segment = aligned_alloc(64, sizeof(*segment));
 	if (!segment)
 		return fail(-ENOMEM, "out of memory");
@@ -513,6 +556,7 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 		(struct export){.region = region, .length = region->length, .rights = rights};
 	strcpy(segment->name, name);
 	segment->engine = engine;
+	segment->written_in_memory = written;
 	rc = prepare_polling(segment);
 	if (rc == 0)
 		rc = register_memory(segment);

@@ -25,6 +25,7 @@ int client_area_create(struct client_area **area)
 		close(fd);
 		return fail(-ENOMEM, "memory shared with a client: %s", strerror(errno));
 	}
+	madvise(addr, CLIENT_AREA_BYTES, MADV_DONTDUMP);
 	*area = addr;
 	return fd;
 }

@@ -194,6 +194,8 @@ struct transport_memory {
 	/** Client and target in one process; NULL on transports that connect processes. */
 	int (*import_local)(const struct export *export, uint32_t rights,
 			    struct client_inbox *inbox, void **view);
+	/** Client: have pages of it been taken away (guard.h)? May be NULL: they cannot be. */
+	bool (*is_lost)(const void *view);
 	/** Accepts NULL. */
 	void (*release)(void *view);
 };
@@ -275,7 +277,7 @@ struct path {
 struct slu_remote {
 	uint64_t length;
 	_Atomic uint32_t permitted; /* bit per opcode; 0 once state is not 0 */
-	_Atomic int state; /* 0 connected; -ECONNRESET, -ESHUTDOWN; set by the control thread */
+	_Atomic int state; /* 0 connected; -ECONNRESET, -ESHUTDOWN, -EFAULT, ...; set once */
 	const struct transport *transport;
 	void *view; /* what import made */
 

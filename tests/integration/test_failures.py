@@ -202,8 +202,44 @@ def foreign_user():
                "not allowed", "--allow-user")
     for user in ("nobody", str(harness.NOBODY)):
         with Target("--allow-user", user) as target:
-            result = initiator("--remote_segment", target.name, preexec_fn=harness.as_nobody)
+            result = initiator("--remote_segment", target.name, "--workload", "read",
+                               "--require", "shm", preexec_fn=harness.as_nobody)
             equal(result.code, 0, "exit code", result)
+
+
+WRITES = ("--workload", "write", "--size", "4K")
+
+
+@case("another user writes in shared memory only if he is named, else over TCP, and hears why")
+def foreign_writer():
+    harness.need_root_to_change_user()
+    with Target("--allow-user", "nobody") as target:
+        failed(initiator("--remote_segment", target.name, *WRITES, preexec_fn=harness.as_nobody),
+               "may not write segment", "--shm-writer", "--listen")
+    with Target("--allow-user", "nobody", "--listen", "127.0.0.1:0") as target:
+        failed(initiator("--remote_segment", target.name, *WRITES, "--require", "shm",
+                         preexec_fn=harness.as_nobody), "shm was required", "--shm-writer")
+        result = initiator("--remote_segment", target.name, *WRITES, "--json", "-",
+                           preexec_fn=harness.as_nobody)
+        equal(json.loads(result.out)["transport"], "tcp", "transport", result)
+        result = run([harness.INITIATOR, "explain", "--remote_segment", target.name, *WRITES],
+                     preexec_fn=harness.as_nobody)
+        check("--shm-writer" in result.out, "the reason", result)
+    with Target("--allow-user", "nobody", "--shm-writer", "nobody") as target:
+        result = initiator("--remote_segment", target.name, *WRITES, "--require", "shm",
+                           preexec_fn=harness.as_nobody)
+        equal(result.code, 0, "exit code", result)
+
+
+@case("with --shm-writer none our own user writes over TCP, and reads in shared memory")
+def no_writer():
+    with Target("--shm-writer", "none", "--listen", "127.0.0.1:0") as target:
+        failed(initiator("--remote_segment", target.name, *WRITES, "--require", "shm"),
+               "shm was required", "sealed")
+        equal(initiator("--remote_segment", target.name, *WRITES).code, 0, "exit code")
+        result = initiator("--remote_segment", target.name, "--workload", "read", "--require",
+                           "shm")
+        equal(result.code, 0, "exit code", result)
 
 
 @case("an ordinary user's target and initiator need no privilege")
@@ -228,7 +264,7 @@ def foreign_target():
         failed(initiator("--remote_segment", target.name, preexec_fn=as_daemon), "not allowed",
                "--allow-user")
         result = initiator("--remote_segment", target.name, "--allow-user", harness.NOBODY,
-                           preexec_fn=as_daemon)
+                           "--workload", "read", preexec_fn=as_daemon)
         equal(result.code, 0, "exit code", result)
 
 

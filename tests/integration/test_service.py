@@ -204,7 +204,8 @@ def works():
         with open(config, "w") as file:
             file.write(f"[target]\nsegment = {name}=16M\nsocket = {folder}/target.sock\n"
                        "poll = adaptive\npollers = 1\nlisten = 127.0.0.1:0\n"
-                       + (f"allow-user = {os.geteuid()}\n" if os.geteuid() else ""))
+                       + (f"allow-user = {os.geteuid()}\nshm-writer = {os.geteuid()}\n"
+                          if os.geteuid() else ""))
         with run_in_sandbox(folder, "--config", config) as target:
             listen = target.wait_for(r"^ready: .* listen=(\S+)$").group(1)
             check_sandbox(target.pid)

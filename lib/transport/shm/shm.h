@@ -17,11 +17,14 @@ struct shm_view {
 	uint64_t mapped_bytes;
 	struct client_waker waker; /* and the area */
 	bool writes;               /* the right to */
+	struct guard *guard; /* of the segment: the target, and who may write, can take its pages */
+	struct guard *area_guard;
 };
 
 struct shm_path {
 	struct path path;
 	char *base;
+	const struct guard *guard;
 	struct notify_sender notify; /* lane NULL without the right to write */
 	struct copy_tracker *tracker;
 	const struct client_waker *waker;

@@ -40,6 +40,7 @@ static int shm_connect(struct slu_remote *remote, const struct path_env *env, st
 					  .transport = SLU_TRANSPORT_SHM,
 					  .remote = remote},
 				 .base = view->base,
+				 .guard = view->guard,
 				 .tracker = env->tracker,
 				 .waker = &view->waker};
 	if (view->writes)
@@ -149,11 +150,15 @@ static int check_fd(int fd, uint64_t length)
 	return 0;
 }
 
+/* What others keep there is in no core dump of ours. */
 static void *map_fd(int fd, uint64_t length, int protection, int flags)
 {
 	void *addr = mmap(NULL, length, protection, MAP_SHARED | flags, fd, 0);
 
-	return addr == MAP_FAILED ? NULL : addr;
+	if (addr == MAP_FAILED)
+		return NULL;
+	madvise(addr, length, MADV_DONTDUMP);
+	return addr;
 }
 
 static void shm_release(void *arg)
@@ -162,12 +167,28 @@ static void shm_release(void *arg)
 
 	if (!view)
 		return;
+	guard_remove(view->guard);
+	guard_remove(view->area_guard);
 	if (view->base)
 		munmap(view->base, view->mapped_bytes);
 	client_area_unmap(view->waker.area);
 	if (view->waker.wake_fd >= 0)
 		close(view->waker.wake_fd);
 	free(view);
+}
+
+static int guard_view(struct shm_view *view)
+{
+	int rc = guard_add(view->base, view->mapped_bytes, &view->guard);
+
+	return rc < 0 ? rc : guard_add(view->waker.area, CLIENT_AREA_BYTES, &view->area_guard);
+}
+
+static bool shm_is_lost(const void *arg)
+{
+	const struct shm_view *view = arg;
+
+	return guard_is_dead(view->guard) || guard_is_dead(view->area_guard);
 }
 
 static int map_view(struct shm_view *view, const int *fds)
@@ -185,7 +206,7 @@ static int map_view(struct shm_view *view, const int *fds)
 	if (view->waker.wake_fd < 0)
 		return fail(-errno, "cannot keep the target's descriptor: %s (raise ulimit -n)",
 			    strerror(errno));
-	return 0;
+	return guard_view(view);
 }
 
 static int check_fds(uint64_t mapped, const int *fds)
@@ -235,6 +256,7 @@ static const struct transport_memory shm_memory = {
 	.publish = shm_publish,
 	.withdraw = client_inbox_destroy,
 	.import = shm_import,
+	.is_lost = shm_is_lost,
 	.release = shm_release,
 };
 

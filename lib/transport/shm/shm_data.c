@@ -2,6 +2,8 @@
 /* The copying itself; runs on the polling core, for any number of small and sliced operations. */
 #include "transport/shm/shm.h"
 
+#include <errno.h>
+
 static void copy_long(struct copy_tracker *tracker, void *dst, const void *src, uint64_t length)
 {
 	if (length >= COPY_STREAM_MIN_BYTES && !copy_tracker_cached(tracker, dst, length)) {
@@ -35,6 +37,28 @@ static uint32_t refuse(struct path *path, const struct slu_op *ops, uint32_t n,
 		done[i].scope = SLU_SCOPE_SESSION;
 	}
 	path->stats.failed += n;
+	return n;
+}
+
+/*
+ * Pages were taken away from a mapping of this process, now or at some time. Was it the segment's,
+ * or a region's of one of these operations? Then what was copied may be emptiness.
+ */
+static __attribute__((noinline)) uint32_t look_for_losses(struct shm_path *shm,
+							  const struct slu_op *ops, uint32_t n,
+							  struct slu_completion *done)
+{
+	if (guard_is_dead(shm->guard)) {
+		remote_fail(shm->path.remote, -EFAULT);
+		return refuse(&shm->path, ops, n, done, -EFAULT);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		if (!region_is_dead(ops[i].region))
+			continue;
+		done[i].status = -EFAULT;
+		done[i].scope = SLU_SCOPE_OPERATION;
+		shm->path.stats.failed++;
+	}
 	return n;
 }
 
@@ -79,6 +103,8 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 	path->stats.writes += i - reads;
 	path->stats.bytes_read += bytes_read;
 	path->stats.bytes_written += bytes - bytes_read;
+	if (__builtin_expect(guard_deaths() != 0, 0))
+		return look_for_losses(shm, ops, i, done);
 	return i;
 }
 
