@@ -46,6 +46,7 @@ struct slu_region_info {
 	uint64_t page_bytes;
 	int node;         /* where its first page is; -1 unknown */
 	bool exportable;  /* a segment can be made of it */
+	bool lost;        /* pages of it were taken away (segment.h): what it holds is no good */
 	uint32_t devices; /* RDMA devices that it is registered with, as buffers or as a segment */
 	uint64_t register_ns; /* what that took, altogether */
 };

@@ -19,6 +19,10 @@
 #include "control/server_internal.h"
 #include "net/tls.h"
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* Linux 6.16 */
+#endif
+
 #define BACKLOG    1024
 #define ACCEPT_RUN 32 /* of one listener, then others have their turn */
 
@@ -165,6 +169,17 @@ static int listen_at(struct listener *listener, const struct sockaddr_un *addres
 	return 0;
 }
 
+/*
+ * Clients have no descriptors for us, and whoever closes one last may have to wait for as long as
+ * its sender likes (SO_LINGER): they are refused before they come. Older kernels cannot.
+ */
+static void refuse_descriptors(int fd)
+{
+	const int none = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &none, sizeof(none)); /* accept() inherits it */
+}
+
 static int open_socket(struct listener *listener, const struct sockaddr_un *address,
 		       socklen_t length)
 {
@@ -173,6 +188,7 @@ static int open_socket(struct listener *listener, const struct sockaddr_un *addr
 	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (listener->fd < 0)
 		return fail(-errno, "socket: %s", strerror(errno));
+	refuse_descriptors(listener->fd);
 	describe_path(listener, address, length);
 	if (address->sun_path[0])
 		lock = lock_folder(listener->text);

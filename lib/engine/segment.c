@@ -543,8 +543,10 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 	if (rc == 0 && region_is_dead(region))
 		rc = fail(-EFAULT, "segment %s: the region has lost its memory: allocate it anew",
 			  name);
+	pthread_mutex_lock(&engine->lock);
 	if (rc == 0)
 		rc = arena_share(&region->arena, written);
+	pthread_mutex_unlock(&engine->lock);
 	if (rc < 0)
 		return rc;
 	written = written && rc == 0; /* it may have been sealed for another segment */

@@ -40,8 +40,8 @@ void arena_destroy(struct arena *arena);
 
 /**
  * Get it ready for being mapped by other processes, whatever they do with it: its seals are made
- * final, and a loss of its pages is survived (guard.h). Again for the same arena: what was sealed
- * stays so.
+ * final, and a loss of its pages is survived (guard.h). Again for the same arena, not at the same
+ * time: what was sealed stays so.
  *
  * @param others_write  other processes may map it writable, and so also punch holes into it; if
  *                      not, none ever can, while the mapping of this one stays writable

@@ -94,6 +94,7 @@ int slu_region_get_info(const struct slu_region *region, struct slu_region_info 
 	info->page_bytes = region->page_bytes;
 	info->node = region->node;
 	info->exportable = region->owned && region->arena.fd >= 0;
+	info->lost = region_is_dead(region);
 	info->devices = 0;
 	info->register_ns = region->export_register_ns;
 	for (uint32_t i = 0; i < REGION_DEVICES_MAX; i++)

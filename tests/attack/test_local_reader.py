@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import re
+import socket
 import struct
 import threading
 import time
@@ -18,10 +19,12 @@ import time
 import harness
 from control import Control
 from harness import Process, case, check, equal, eventually
+from scene import attack
 from wire import DONE, NOTIFY, READ_RIGHT, WRITE_RIGHT, Data, Local, libc, refusal
 
 OWNER = os.path.join(os.environ["SLUICE_PARTS"], "owner")
 RINGS = 200
+SO_PASSRIGHTS = 83
 
 # lib/transport/client_area.h, notify_ring.h
 ARMED, LANES, LANE = 0, 64, 128
@@ -178,6 +181,27 @@ def forged():
             struct.pack_into("<Q", hostile.area, offset, 1 << 32 | 669)
         hostile.ring()
         beset.serve()
+
+
+@attack("descriptors that he sends, whose closing takes as long as he likes, hold up nobody")
+def slow_to_close(scene):
+    """A TCP connection with unsent data and a long SO_LINGER: who closes it last waits."""
+    with socket.socket(socket.AF_UNIX) as any_one:
+        if refusal(any_one.setsockopt, socket.SOL_SOCKET, SO_PASSRIGHTS, 1) != "done":
+            raise harness.Skip("this kernel lets nobody refuse descriptors: Linux 6.16 does")
+    with socket.create_server(("127.0.0.1", 0)) as server, Local(scene.open_one) as local:
+        for _ in range(3):
+            sender = socket.create_connection(server.getsockname())
+            with server.accept()[0], sender:
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+                sender.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        sender.send(bytes(65536))
+                how = refusal(socket.send_fds, local.socket, [bytes(4)], [sender.fileno()])
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            equal(how, "EPERM", "sending it")
+        scene.serve_another()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <rte_mempool.h>
@@ -73,6 +75,8 @@ WRAP(void *, mmap, (void *addr, size_t length, int protection, int flags, int fd
      (addr, length, protection, flags, fd, offset), MAP_FAILED, ENOMEM)
 WRAP(int, madvise, (void *addr, size_t length, int advice), (addr, length, advice), -1, ENOMEM)
 WRAP(int, eventfd, (unsigned count, int flags), (count, flags), -1, EMFILE)
+WRAP(int, epoll_create1, (int flags), (flags), -1, EMFILE)
+WRAP(int, timerfd_create, (int clock, int flags), (clock, flags), -1, EMFILE)
 WRAP(int, socket, (int domain, int type, int protocol), (domain, type, protocol), -1, EMFILE)
 WRAP(int, bind, (int fd, const struct sockaddr *address, socklen_t length), (fd, address, length),
      -1, EADDRINUSE)

@@ -73,6 +73,77 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* As if all pages of a mapping were taken away, and none were left. */
+static void take_pages(void *addr, uint64_t length, int protection)
+{
+	int fd = memfd_create("empty", MFD_CLOEXEC);
+
+	assert_ptr_equal(mmap(addr, length, protection, MAP_SHARED | MAP_FIXED, fd, 0), addr);
+	close(fd);
+}
+
+static void post_one(struct path *path, enum slu_opcode opcode, struct slu_region *region,
+		     int status, enum slu_scope scope)
+{
+	struct slu_completion done = {0};
+	struct slu_op op = {.user_data = 5,
+			    .remote = path->remote,
+			    .region = region,
+			    .length = 4096,
+			    .opcode = (uint8_t)opcode};
+
+	assert_int_equal(path->fast->post(path, &op, 1, &done), 1);
+	assert_int_equal(done.user_data, 5);
+	assert_int_equal(done.status, status);
+	assert_int_equal(done.scope, scope);
+}
+
+/* Goal: of memory whose pages are taken away, a region's or the segment's, no byte is taken for
+ * good; the remote of a segment is dead. (First: cmocka has a handler of its own for each test, the
+ * library one for all.) */
+static void test_lost_memory(void **state)
+{
+	static struct slu_remote remote;
+	struct slu_region_info info = {.size = sizeof(info)};
+	struct slu_region_options options;
+	struct path_env env = {.tracker = copy_tracker_create(1 << 20), .epoll_fd = -1};
+	struct slu_region *shared, *local;
+	struct shm_view *view;
+	struct path *path;
+
+	(void)state;
+	slu_region_options_init(&options);
+	assert_int_equal(region_create(4096, &options, &shared), 0);
+	assert_int_equal(region_create(4096, &options, &local), 0);
+	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), 0);
+	remote.view = view;
+	assert_int_equal(shm_transport.control->connect(&remote, &env, &path), 0);
+	assert_int_equal(arena_share(&shared->arena, true), 0);
+	post_one(path, SLU_WRITE, shared, 0, SLU_SCOPE_NONE);
+	assert_int_equal(slu_region_get_info(shared, &info), 0);
+	assert_false(info.lost);
+	take_pages(shared->addr, 4096, PROT_READ | PROT_WRITE);
+	post_one(path, SLU_WRITE, shared, -EFAULT, SLU_SCOPE_OPERATION);
+	post_one(path, SLU_WRITE, shared, -EFAULT, SLU_SCOPE_OPERATION);
+	assert_int_equal(slu_region_get_info(shared, &info), 0);
+	assert_true(info.lost);
+	post_one(path, SLU_READ, local, 0, SLU_SCOPE_NONE);
+	assert_int_equal(atomic_load(&remote.state), 0);
+	take_pages(view->base, BYTES, PROT_READ | PROT_WRITE);
+	assert_false(shm_transport.memory->is_lost(view));
+	post_one(path, SLU_READ, local, -EFAULT, SLU_SCOPE_SESSION);
+	assert_true(shm_transport.memory->is_lost(view));
+	assert_int_equal(atomic_load(&remote.state), -EFAULT);
+	post_one(path, SLU_READ, local, -EFAULT, SLU_SCOPE_SESSION);
+	shm_transport.control->disconnect(path);
+	shm_transport.memory->release(view);
+	withdraw();
+	copy_tracker_destroy(env.tracker);
+	region_destroy(local);
+	region_destroy(shared);
+}
+
 /* Goal: client and target share the segment, the notifications and the calls. */
 static void test_shares_all(void **state)
 {
@@ -235,6 +306,7 @@ static void test_refuses_bad_descriptors(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lost_memory),
 		cmocka_unit_test(test_shares_all),
 		cmocka_unit_test(test_wakes_the_owner),
 		cmocka_unit_test(test_read_only),
