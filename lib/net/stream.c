@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "memory/guard.h"
 #include "net/net_internal.h"
 
 /* What TLS puts into one record; more is cut, less costs as much to seal. */
@@ -20,13 +21,21 @@
 
 /* ---- plain ---- */
 
-static ssize_t plain_error(void)
+/* Pages of this memory were taken away: of whose? */
+static ssize_t fault(const struct iovec *iov, int iovcnt)
+{
+	for (int i = 0; i < iovcnt; i++)
+		guard_check(iov[i].iov_base, iov[i].iov_len);
+	return -EFAULT;
+}
+
+static ssize_t plain_error(const struct iovec *iov, int iovcnt)
 {
 	if (errno == EAGAIN || errno == EINTR)
 		return 0;
 	if (errno == ECONNRESET)
 		return -ECONNRESET; /* frequent, and no text is needed */
-	return -errno;
+	return errno == EFAULT ? fault(iov, iovcnt) : -errno;
 }
 
 /*
@@ -47,7 +56,7 @@ static ssize_t plain_read(int fd, const struct iovec *iov, int iovcnt)
 	while (got < 0 && errno == EINTR);
 	if (got == 0)
 		return -ECONNRESET;
-	return got < 0 ? plain_error() : got;
+	return got < 0 ? plain_error(iov, iovcnt) : got;
 }
 
 static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
@@ -62,7 +71,7 @@ static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
 					     NULL, 0)
 				   : syscall(SYS_sendmsg, fd, &header, flags);
 	while (sent < 0 && errno == EINTR);
-	return sent < 0 ? plain_error() : sent;
+	return sent < 0 ? plain_error(iov, iovcnt) : sent;
 }
 
 /* ---- TLS ---- */

@@ -3,15 +3,18 @@
 #include "net/stream.h"
 
 #include <errno.h>
+#include <linux/memfd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/random.h"
+#include "memory/guard.h"
 #include "net/tls.h"
 #include "tests/tap.h"
 #include "tests/unit/keys.h"
@@ -244,6 +247,39 @@ static void test_tampering(void **state)
 	assert_int_equal(stream_read(&to, &in, 1), -EPROTO);
 }
 
+/* Memory that others could take pages from, all of them taken. */
+static struct guard *lost_memory(struct iovec *iov)
+{
+	int fd = memfd_create("empty", MFD_CLOEXEC);
+	struct guard *guard;
+
+	iov->iov_len = 8192;
+	iov->iov_base = mmap(NULL, iov->iov_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(iov->iov_base, MAP_FAILED);
+	assert_int_equal(guard_add(iov->iov_base, iov->iov_len, &guard), 0);
+	close(fd);
+	return guard;
+}
+
+/* Goal: a read or write that fails for want of pages says so, and the memory is marked. */
+static void test_lost_memory(void **state)
+{
+	struct iovec good = {.iov_base = "good", .iov_len = 4}, lost;
+	struct guard *guard = lost_memory(&lost);
+
+	(void)state;
+	assert_int_equal(stream_write(&from, &lost, 1), -EFAULT);
+	assert_true(guard_is_dead(guard));
+	guard_remove(guard);
+	munmap(lost.iov_base, lost.iov_len);
+	guard = lost_memory(&lost);
+	assert_int_equal(stream_write(&from, &good, 1), 4);
+	assert_int_equal(stream_read(&to, &lost, 1), -EFAULT);
+	assert_true(guard_is_dead(guard));
+	guard_remove(guard);
+	munmap(lost.iov_base, lost.iov_len);
+}
+
 static int open_keys(void **state)
 {
 	struct slu_tls_options options = {0};
@@ -280,7 +316,7 @@ int main(void)
 		plain(test_transfer),     over_tls(test_transfer),  plain(test_end),
 		over_tls(test_end),       plain(test_no_signal),    over_tls(test_no_signal),
 		over_tls(test_pending),   over_tls(test_gathering), over_tls(test_garbage),
-		over_tls(test_tampering),
+		over_tls(test_tampering), plain(test_lost_memory),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);

@@ -266,6 +266,21 @@ static void begin(struct tcp_service *service, struct connection *connection)
 		body_arrived(service, connection);
 }
 
+/*
+ * Has the memory of the request that was just carried out been lost (guard.h)? Then what was copied
+ * is not to be sent as good: the connection ends, and its client hears why in the session.
+ */
+static bool lost_memory(const struct tcp_service *service, const struct connection *connection)
+{
+	const struct wire_request *request = &connection->request;
+	struct grant *grant;
+
+	return guard_deaths() != 0 &&
+	       grants_find(service->server->grants, connection->owner, request->handle,
+			   request->generation, &grant) == 0 &&
+	       region_is_dead(grant->export->region);
+}
+
 /* @return was there something to do? */
 static bool step(struct tcp_service *service, struct connection *connection)
 {
@@ -278,6 +293,7 @@ static bool step(struct tcp_service *service, struct connection *connection)
 		if (channel->body_left > 0)
 			return false;
 		body_arrived(service, connection);
+		connection->failed |= lost_memory(service, connection);
 		return true;
 	}
 	head = channel_peek(channel, sizeof(connection->request));
@@ -288,6 +304,7 @@ static bool step(struct tcp_service *service, struct connection *connection)
 		return false;
 	channel_consume(channel, sizeof(connection->request));
 	begin(service, connection);
+	connection->failed |= lost_memory(service, connection);
 	return true;
 }
 
