@@ -57,6 +57,7 @@ enum slu_limit {
 	SLU_LIMIT_RESPONSE_BYTES,   /* held in memory for clients that do not read them */
 	SLU_LIMIT_REQUESTS,         /* for a path, not answered yet */
 	SLU_LIMIT_DESCRIPTORS,      /* passed and not received yet, over Unix sockets */
+	SLU_LIMIT_CONTROL_BYTES,    /* of control messages in a second; more wait, none is refused */
 	SLU_LIMIT_COUNT,
 };
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #define CHAINS             1024u /* a power of two */
@@ -23,6 +24,7 @@ struct budget {
 	_Atomic uint32_t references;
 	_Atomic uint64_t limits[SLU_LIMIT_COUNT];
 	_Alignas(64) _Atomic uint64_t used[SLU_LIMIT_COUNT];
+	uint64_t second[SLU_LIMIT_COUNT]; /* in which it was used, of what is limited in each */
 	char identity[SLU_IDENTITY_MAX + 1];
 	LIST_ENTRY(budget) link;
 };
@@ -62,6 +64,8 @@ static const struct {
 				BUDGET_REQUESTS},
 	[SLU_LIMIT_DESCRIPTORS] = {"max-descriptors", "descriptors that it has not received yet",
 				   BUDGET_DESCRIPTORS},
+	[SLU_LIMIT_CONTROL_BYTES] = {"max-control-bytes", "bytes of control messages in a second",
+				     BUDGET_CONTROL_BYTES},
 };
 
 const char *slu_limit_name(enum slu_limit limit)
@@ -290,6 +294,19 @@ void budget_give(struct budget *budget, enum slu_limit limit, uint64_t n)
 {
 	if (budget)
 		atomic_fetch_sub_explicit(&budget->used[limit], n, memory_order_relaxed);
+}
+
+bool budget_spend(struct budget *budget, enum slu_limit limit, uint64_t n, uint64_t now_ns)
+{
+	uint64_t second = now_ns / NS_PER_SECOND;
+	uint64_t spent;
+
+	if (!budget)
+		return true;
+	spent = budget->second[limit] == second ? budget_used(budget, limit) + n : n;
+	budget->second[limit] = second;
+	atomic_store_explicit(&budget->used[limit], spent, memory_order_relaxed);
+	return spent < budget_limit(budget, limit);
 }
 
 uint64_t budget_used(const struct budget *budget, enum slu_limit limit)

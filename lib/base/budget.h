@@ -28,6 +28,8 @@
 #define BUDGET_REQUESTS         1024u
 #define BUDGET_DESCRIPTORS      256u /* a quarter of what most systems let a process have open */
 
+#define BUDGET_CONTROL_BYTES (4u << 20)
+
 struct budget;
 struct budgets;
 
@@ -71,6 +73,14 @@ bool budget_try(struct budget *budget, enum slu_limit limit, uint64_t n);
 
 /** Give back what was taken. */
 void budget_give(struct budget *budget, enum slu_limit limit, uint64_t n);
+
+/**
+ * Add @p n to what was spent of @p limit in this second, beyond the limit as well: it has happened.
+ * Control thread.
+ *
+ * @return may there be more before the second is over? NULL is a budget without limits.
+ */
+bool budget_spend(struct budget *budget, enum slu_limit limit, uint64_t n, uint64_t now_ns);
 
 uint64_t budget_used(const struct budget *budget, enum slu_limit limit);
 uint64_t budget_limit(const struct budget *budget, enum slu_limit limit);

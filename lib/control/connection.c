@@ -18,7 +18,8 @@
 #include "control/server_internal.h"
 #include "net/tls.h"
 
-#define RUN_MESSAGES        32 /* of one connection, then the next one's turn */
+#define RUN_BYTES           16384u /* of messages of one connection, then the next one's turn */
+#define MESSAGE_COST_BYTES  256u   /* that each message counts for, beside its own */
 #define TLS_BEGINNING_BYTES 3
 
 static void on_reading(evutil_socket_t fd, short what, void *arg);
@@ -254,11 +255,18 @@ static int dispatch(struct connection *connection, const json_t *message)
 	return out_of_turn(connection, type);
 }
 
+/* What an identity says in a second is limited, on however many connections it says it. */
+static bool spend(struct connection *connection, uint32_t bytes)
+{
+	return budget_spend(connection->info.budget, SLU_LIMIT_CONTROL_BYTES, bytes,
+			    clock_monotonic_ns(NULL));
+}
+
 static bool may_take(struct connection *connection)
 {
 	if (message_writer_busy(&connection->writer))
 		return false;
-	connection->throttled = connection->budget == 0;
+	connection->throttled = connection->budget == 0 || !spend(connection, 0);
 	return !connection->throttled && !in_flight_holds(connection);
 }
 
@@ -267,10 +275,12 @@ static int take_messages(struct connection *connection)
 	json_t *message;
 	int rc = 0;
 
-	for (int i = 0; i < RUN_MESSAGES && may_take(connection); i++) {
+	for (uint32_t bytes = 0; bytes < RUN_BYTES && may_take(connection);) {
 		rc = message_read(&connection->reader, &connection->stream, &message);
 		if (rc <= 0)
 			return rc;
+		bytes += MESSAGE_COST_BYTES + connection->reader.body_bytes;
+		spend(connection, MESSAGE_COST_BYTES + connection->reader.body_bytes);
 		connection->budget--;
 		work_count(WORK_ITEMS, 1);
 		rc = dispatch(connection, message);
@@ -525,6 +535,8 @@ static int check_silence(struct connection *connection)
 
 	if (connection->info.is_unix)
 		return 0;
+	if (connection->throttled)
+		return 0; /* it may have spoken */
 	connection->silent_seconds++;
 	if (connection->silent_seconds > limits->silence_seconds)
 		return fail(-ETIMEDOUT, "nothing was heard of it for %u s",

@@ -9,6 +9,8 @@ import contextlib
 import errno
 import os
 import signal
+import socket
+import ssl
 import struct
 import time
 
@@ -39,6 +41,8 @@ def slow(scene):
                                   for _ in range(SLOW)})
 
 
+WIDE, LONG = 16, 16000      # connections, bytes of a message
+CONTROL_BYTES = 4 << 20     # of one identity in a second
 HELLO = {"type": "hello", "versions": [2, 4], "name": "no-right"}
 ODD_MESSAGES = (
     struct.pack("<I", 0xffffffff), struct.pack("<I", 0xffffffff) + b"x" * 100000,
@@ -94,6 +98,31 @@ def many_connections(scene):
             answer = client.answer(HELLO, "refused")
             equal(answer["error"], errno.EDQUOT, f"error of {answer}")
         scene.serve_another()
+
+
+@attack("what an identity says is taken at a rate, on however many connections", rights="")
+def wide_flood(scene):
+    usage = framed({"type": "usage", "pad": "x" * LONG})
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(scene.intrude()) for _ in range(WIDE)]
+        for client in clients:
+            client.hello()
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONG)
+            client.socket.setblocking(False)
+        rest = dict.fromkeys(clients, b"")
+        with scene.neighbour() as neighbour:
+            begun, answers = time.monotonic(), 0
+            while time.monotonic() < begun + FLOOD_SECONDS:
+                for client in clients:
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        answers += client.socket.recv(65536).count(b'"usage"')
+                    with contextlib.suppress(ssl.SSLWantWriteError):
+                        rest[client] = rest[client] or usage
+                        rest[client] = rest[client][client.socket.send(rest[client]):]
+                neighbour.is_served()
+            took = time.monotonic() - begun
+        most = WIDE + (took + 2) * CONTROL_BYTES / LONG
+        check(0 < answers < most, f"{answers} messages were taken in {took:.1f} s")
 
 
 @attack("a flood of control messages of one client keeps nobody out", rights="")

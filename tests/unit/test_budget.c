@@ -8,6 +8,7 @@
 
 #include <sluice/error.h>
 
+#include "base/clock.h"
 #include "tests/tap.h"
 
 #define THREADS 4
@@ -64,6 +65,27 @@ static void test_take_and_give(void **state)
 	budget_put(alice);
 	budget_put(bob);
 	budget_put(NULL);
+}
+
+/* Goal: what is limited in each second is all spent or not, and is there again in the next; what
+ * has happened counts, however much it was. */
+static void test_each_second(void **state)
+{
+	struct budget *alice = budget_find(budgets, "alice"), *bob = budget_find(budgets, "bob");
+	uint64_t now = 5 * NS_PER_SECOND;
+
+	(void)state;
+	assert_true(budget_spend(alice, SLU_LIMIT_CONTROL_BYTES, 0, now));
+	assert_true(budget_spend(alice, SLU_LIMIT_CONTROL_BYTES, BUDGET_CONTROL_BYTES - 1, now));
+	assert_false(budget_spend(alice, SLU_LIMIT_CONTROL_BYTES, 16384, now + 1));
+	assert_false(budget_spend(alice, SLU_LIMIT_CONTROL_BYTES, 0, now + NS_PER_SECOND - 1));
+	assert_true(budget_spend(bob, SLU_LIMIT_CONTROL_BYTES, 16384, now));
+	assert_true(budget_spend(alice, SLU_LIMIT_CONTROL_BYTES, 0, now + NS_PER_SECOND));
+	assert_false(budget_spend(alice, SLU_LIMIT_CONTROL_BYTES, BUDGET_CONTROL_BYTES,
+				  now + 9 * NS_PER_SECOND));
+	assert_true(budget_spend(NULL, SLU_LIMIT_CONTROL_BYTES, UINT64_MAX, now));
+	budget_put(alice);
+	budget_put(bob);
 }
 
 /* Goal: limits of one identity, of all, and the defaults, the most specific first; also for budgets
@@ -187,6 +209,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_names, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_take_and_give, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_each_second, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_settings, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_table, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_largest, set_up, tear_down),
