@@ -45,13 +45,15 @@ class Scene:
         self.intruder = context(self.good, self.good.issue("intruder"))
         self.other = context(self.good, self.good.issue("other"))
         self.open_one = harness.unique("open")  # the segment of the hostile and of others
+        self.calm = harness.unique("calm")      # where nobody writes but a neighbour
         self.config = os.path.join(folder, "sluice.conf")
         self.grant(rights)
         flags = [*flags, *(("--allow-user", str(OTHER_USER)) if neighbours else ())]
         self.target = Target("--config", self.config, "--segment",
-                             f"{self.open_one}={SEGMENT_BYTES}", "--listen", "127.0.0.1:0", "--psk",
-                             self.keys, "--tls-cert", certificate, "--tls-key", key, "--tls-ca",
-                             self.good.path, *flags, size="16M", **options)
+                             f"{self.open_one}={SEGMENT_BYTES}", "--segment", f"{self.calm}=1M",
+                             "--listen", "127.0.0.1:0", "--psk", self.keys, "--tls-cert",
+                             certificate, "--tls-key", key, "--tls-ca", self.good.path, *flags,
+                             size="16M", **options)
         self.address = ("127.0.0.1", int(self.target.wait_for(r"@127\.0\.0\.1:(\d+)").group(1)))
         self.report = os.path.join(folder, "report.json")
         self.flags = ["--require", "tcp", "--psk", self.keys, "--workload", "mix",
@@ -139,7 +141,7 @@ class Scene:
             neighbour.is_served()
 
     def neighbour(self):
-        return Neighbour(self.address, self.target.name)
+        return Neighbour(self.address, self.calm)
 
 
 def user_identity(uid):
