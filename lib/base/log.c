@@ -56,9 +56,14 @@ bool log_enabled(enum slu_log_level level)
 /* Texts of peers are quoted: none may begin a line of its own or talk to a terminal. */
 static void keep_to_one_line(char *text)
 {
-	for (char *c = text; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
+	for (unsigned char *c = (unsigned char *)text; *c; c++) {
+		bool second_set = c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0; /* in UTF-8 */
+
+		if (*c < ' ' || *c == 0x7f || second_set)
 			*c = '?';
+		if (second_set)
+			c[1] = '?';
+	}
 }
 
 /* ---- the buffer; under the lock ---- */

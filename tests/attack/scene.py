@@ -189,7 +189,7 @@ class Neighbour:
 
 
 # What a name is made of that wants to be a line of the log of its own, or to talk to a terminal.
-FORGED = "x\nFORGED: all is well\r\x1b[2J\x07\x7fFORGED"
+FORGED = "x\nFORGED: all is well\r\x1b[2J\x07\x7f\u009b2JFORGED"
 
 
 def check_log(process):
