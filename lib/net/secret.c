@@ -62,6 +62,9 @@ static int read_all(const char *path, int fd, struct secret_text *text)
 	for (;;) {
 		ssize_t got;
 
+		if (text->length > SECRET_MAX_BYTES)
+			return fail(-EINVAL, "%s is longer than %u MiB: this is no file of keys",
+				    path, SECRET_MAX_BYTES >> 20);
 		if (text->length + 1 >= text->size && !make_room(text))
 			return fail(-ENOMEM, "out of memory");
 		got = read(fd, text->text + text->length, text->size - text->length - 1);

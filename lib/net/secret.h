@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define SECRET_MAX_BYTES (256u << 20) /* a file of a million pre-shared keys */
+
 /** Zeroed. @return NULL: out of memory */
 void *secret_alloc(size_t size);
 
@@ -30,8 +32,8 @@ struct secret_text {
  * Read a file of secrets, which nobody but its owner may read.
  *
  * @param what  what it is, for the message: "key file"
- * @return      0, secret_text_free() afterwards; -EPERM others may read it; -EINVAL a NUL in it;
- *              -ENOMEM; errors of open and read
+ * @return      0, secret_text_free() afterwards; -EPERM others may read it; -EINVAL a NUL in it,
+ *              or over SECRET_MAX_BYTES; -ENOMEM; errors of open and read
  */
 int secret_read(const char *what, const char *path, struct secret_text *text);
 

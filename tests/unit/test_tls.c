@@ -563,6 +563,7 @@ static void test_key_files(void **state)
 	refuse_keys("alice:" KEY_ALICE KEY_ALICE "61\n", -EINVAL, "16 to 64 bytes");
 	refuse_keys("alice:" KEY_ALICE "\nbob:" KEY_BOB "\nalice:" KEY_BOB "\n", -EINVAL,
 		    "bad:3: identity alice has a key already, in line 1");
+	refuse((struct slu_tls_options){.psk_file = "/dev/zero"}, -EINVAL, "no file of keys");
 	refuse(psk("absent", NULL), -ENOENT, "absent");
 	refuse(psk("all", "nobody"), -ENOKEY, "nobody");
 	refuse((struct slu_tls_options){.identity = "alice",
