@@ -12,16 +12,16 @@
 
 static struct invitations invitations;
 static struct invitation guest;
-static uint8_t secret[INVITATION_SECRET_BYTES]; /* the guest's copy of it */
+static uint8_t secret[SECRET_BYTES]; /* the guest's copy of it */
 
 static int invite(void **state)
 {
-	char text[INVITATION_TEXT];
+	char text[SECRET_TEXT];
 
 	(void)state;
 	LIST_INIT(&invitations);
 	assert_int_equal(invitation_issue(&invitations, &guest, LINK, 3, NOW, text), 0);
-	assert_true(invitation_parse(text, secret));
+	assert_true(secret_parse(text, secret, SECRET_BYTES));
 	return 0;
 }
 
@@ -93,14 +93,14 @@ static void test_replayed(void **state)
 static void test_stranger(void **state)
 {
 	struct invitation neighbour;
-	uint8_t other[INVITATION_SECRET_BYTES];
-	char text[INVITATION_TEXT];
+	uint8_t other[SECRET_BYTES];
+	char text[SECRET_TEXT];
 	struct verbs_cm_hello hello = {.magic = VERBS_CM_MAGIC, .link = LINK};
 
 	(void)state;
 	assert_int_equal(find(&hello, QPN), -EACCES);
 	assert_int_equal(invitation_issue(&invitations, &neighbour, LINK + 1, 3, NOW, text), 0);
-	assert_true(invitation_parse(text, other));
+	assert_true(secret_parse(text, other, SECRET_BYTES));
 	assert_true(invitation_prove(other, LINK, 0, QPN, &hello));
 	assert_int_equal(find(&hello, QPN), -EACCES);
 	hello = hello_for(0);
@@ -112,13 +112,13 @@ static void test_stranger(void **state)
 static void test_same_link(void **state)
 {
 	struct invitation neighbour, *found;
-	uint8_t other[INVITATION_SECRET_BYTES];
-	char text[INVITATION_TEXT];
+	uint8_t other[SECRET_BYTES];
+	char text[SECRET_TEXT];
 	struct verbs_cm_hello hello = hello_for(0);
 
 	(void)state;
 	assert_int_equal(invitation_issue(&invitations, &neighbour, LINK, 3, NOW, text), 0);
-	assert_true(invitation_parse(text, other));
+	assert_true(secret_parse(text, other, SECRET_BYTES));
 	assert_memory_not_equal(other, secret, sizeof(secret));
 	assert_int_equal(find(&hello, QPN), 0);
 	assert_true(invitation_prove(other, LINK, 0, QPN, &hello));
@@ -130,7 +130,7 @@ static void test_same_link(void **state)
 /* Goal: an invitation ends, by itself or when it is withdrawn, and leaves no secret behind. */
 static void test_end(void **state)
 {
-	static const uint8_t nothing[INVITATION_SECRET_BYTES];
+	static const uint8_t nothing[SECRET_BYTES];
 	const struct verbs_cm_hello hello = hello_for(0);
 	struct invitation *found;
 
@@ -159,7 +159,7 @@ static void test_too_many(void **state)
 static void test_most(void **state)
 {
 	struct invitation many;
-	char text[INVITATION_TEXT];
+	char text[SECRET_TEXT];
 
 	(void)state;
 	assert_int_equal(invitation_issue(&invitations, &many, 1, 32, NOW, text), 0);

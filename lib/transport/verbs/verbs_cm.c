@@ -357,7 +357,7 @@ int verbs_cm_connect(const struct verbs_cm_link *link, const struct verbs_gid *o
 		     struct verbs_cm **out)
 {
 	uint32_t scope = interface_of(link->device, ours->index);
-	uint8_t secret[INVITATION_SECRET_BYTES];
+	uint8_t secret[SECRET_BYTES];
 	union cm_address from, to;
 	struct verbs_cm *cm;
 	int rc;
@@ -373,7 +373,7 @@ int verbs_cm_connect(const struct verbs_cm_link *link, const struct verbs_gid *o
 		return fail(-ENOMEM, "out of memory");
 	make_address(&ours->gid, scope, 0, &from);
 	make_address(peer, scope, port, &to);
-	rc = invitation_parse(token, secret)
+	rc = secret_parse(token, secret, SECRET_BYTES)
 		     ? connect_all(cm, link, secret, &from, &to, until_ns)
 		     : fail(-EPROTO, "the target's token for librdmacm cannot be");
 	OPENSSL_cleanse(secret, sizeof(secret));

@@ -76,7 +76,7 @@ uint16_t verbs_cm_server_port(const struct verbs_cm_server *server);
  * INVITATION_NS. What the link names must stay until the result is destroyed, the connection
  * excepted.
  *
- * @param token  out: INVITATION_TEXT bytes
+ * @param token  out: SECRET_TEXT bytes
  * @return       0; -ENOMEM, -EAGAIN no randomness
  */
 int verbs_cm_expect(struct verbs_cm_server *server, const struct verbs_cm_link *link, char *token,

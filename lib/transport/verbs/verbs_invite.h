@@ -17,11 +17,9 @@
 #include <sys/queue.h>
 
 #include "base/clock.h"
+#include "net/proof.h"
 
-#define INVITATION_SECRET_BYTES 16u
-#define INVITATION_PROOF_BYTES  16u
-#define INVITATION_TEXT         (2 * INVITATION_SECRET_BYTES + 1)
-#define INVITATION_NS           (10 * NS_PER_SECOND)
+#define INVITATION_NS (10 * NS_PER_SECOND)
 
 #define VERBS_CM_MAGIC 0x43756c53u /* "SluC" */
 
@@ -30,7 +28,7 @@ struct verbs_cm_hello {
 	uint32_t magic;
 	uint32_t queue; /* index in the link */
 	uint64_t link;
-	uint8_t proof[INVITATION_PROOF_BYTES]; /* HMAC-SHA-256, begun, by the secret of what stands
+	uint8_t proof[PROOF_BYTES]; /* HMAC-SHA-256, begun, by the secret of what stands
 						  before it and the number of the queue pair */
 };
 
@@ -42,7 +40,7 @@ struct invitation {
 	uint64_t until_ns;
 	uint32_t queues;
 	uint32_t used; /* bit per queue */
-	uint8_t secret[INVITATION_SECRET_BYTES];
+	uint8_t secret[SECRET_BYTES];
 	LIST_ENTRY(invitation) entry;
 };
 
@@ -52,7 +50,7 @@ LIST_HEAD(invitations, invitation);
  * Target: invite.
  *
  * @param queues  1..32
- * @param text    out: INVITATION_TEXT bytes, for the client
+ * @param text    out: SECRET_TEXT bytes, for the client
  * @return        0; -EAGAIN there is no randomness yet
  */
 int invitation_issue(struct invitations *invitations, struct invitation *invitation, uint64_t link,
@@ -77,11 +75,8 @@ void invitation_use(struct invitation *invitation, uint32_t queue);
 /** Are all queue pairs connected? */
 bool invitation_is_used(const struct invitation *invitation);
 
-/** Client: the secret from its text. @return false: it is none */
-bool invitation_parse(const char *text, uint8_t secret[static INVITATION_SECRET_BYTES]);
-
 /** Client: fill @p hello for a queue pair. @return false: out of memory */
-bool invitation_prove(const uint8_t secret[static INVITATION_SECRET_BYTES], uint64_t link,
-		      uint32_t queue, uint32_t qpn, struct verbs_cm_hello *hello);
+bool invitation_prove(const uint8_t secret[static SECRET_BYTES], uint64_t link, uint32_t queue,
+		      uint32_t qpn, struct verbs_cm_hello *hello);
 
 #endif

@@ -443,7 +443,7 @@ static int invite(struct verbs_server *server, struct served_link *link, const s
 					       .connection = &connection,
 					       .queues = link->queues,
 					       .count = link->count};
-	char token[INVITATION_TEXT];
+	char token[SECRET_TEXT];
 	int rc = describe_connection(server, offer, &connection);
 
 	if (rc == 0 && !server->cm)
