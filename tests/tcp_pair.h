@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -40,6 +41,14 @@ struct tcp_pair {
 	int eventfd;
 	int raw; /* target's end of the next connection goes here instead, if not -1 */
 	bool keep_raw;
+	pthread_t thread; /* only here connections are made */
+	struct fence fence;
+	uint64_t raised; /* the link that was fenced last */
+};
+
+struct fence_ticket {
+	struct tcp_pair *pair;
+	uint64_t link;
 };
 
 static inline void pair_must(bool good)
@@ -55,21 +64,72 @@ static inline void pair_on_poller(void *arg, uint32_t poller, void (*fn)(void *)
 	fn(fn_arg);
 }
 
-static inline int pair_dial(struct transport_peer *peer, struct stream *stream)
+static inline struct tcp_pair *pair_of(struct transport_peer *peer)
 {
-	struct tcp_pair *pair =
-		(struct tcp_pair *)(void *)((char *)peer - offsetof(struct tcp_pair, peer));
-	struct stream far_end = {0};
-	int ends[2];
+	return (struct tcp_pair *)(void *)((char *)peer - offsetof(struct tcp_pair, peer));
+}
 
-	pair_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
-	*stream = (struct stream){.fd = ends[0]};
-	far_end.fd = ends[1];
-	if (pair->keep_raw && pair->raw < 0)
-		pair->raw = ends[1];
-	else
-		tcp_server_attach(pair->server, &far_end, PAIR_CONNECTION);
+/* Links are mended when the test says so: see pair_mend(). */
+static inline int pair_dial(struct transport_peer *peer, uint64_t link, uint32_t count,
+			    uint64_t until_ns, struct stream *streams)
+{
+	struct tcp_pair *pair = pair_of(peer);
+
+	(void)until_ns;
+	if (!pthread_equal(pthread_self(), pair->thread))
+		return -EAGAIN;
+	for (uint32_t i = 0; i < count; i++) {
+		struct stream far_end = {0};
+		int ends[2];
+
+		pair_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
+				     ends) == 0);
+		streams[i] = (struct stream){.fd = ends[0]};
+		far_end.fd = ends[1];
+		if (pair->keep_raw && pair->raw < 0)
+			pair->raw = ends[1];
+		else
+			tcp_server_attach(pair->server, &far_end, PAIR_CONNECTION, link);
+	}
 	return 0;
+}
+
+static inline struct fence_ticket *pair_ticket(struct transport_peer *peer, uint64_t link)
+{
+	struct fence_ticket *ticket = malloc(sizeof(*ticket));
+
+	pair_must(ticket != NULL);
+	*ticket = (struct fence_ticket){.pair = pair_of(peer), .link = link};
+	return ticket;
+}
+
+static inline void pair_raise(struct fence_ticket *ticket)
+{
+	ticket->pair->raised = ticket->link;
+	atomic_fetch_add(&ticket->pair->fence.pending, 1);
+	free(ticket);
+}
+
+static inline void pair_forgo(struct fence_ticket *ticket)
+{
+	free(ticket);
+}
+
+/** The target confirms that the link which was fenced is over. */
+static inline void pair_confirm(struct tcp_pair *pair)
+{
+	pair_must(atomic_load(&pair->fence.pending) == 1);
+	tcp_server_fence(pair->server, PAIR_CONNECTION, pair->raised);
+	atomic_store(&pair->fence.pending, 0);
+}
+
+/** The link is down: one attempt to mend it. */
+static inline void pair_mend(struct tcp_pair *pair)
+{
+	struct repair_item *item = &((struct tcp_path *)pair->path)->link->mending;
+
+	repair_forget(pair->env.repair, item);
+	pair_must(tcp_link_mend(item));
 }
 
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
@@ -107,12 +167,18 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 				       .length = PAIR_BYTES,
 				       .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
 	pair_must(inbox_create(1, pair->eventfd, &pair->export.inbox) == 0);
+	pair->thread = pthread_self();
 	pair->peer.dial = pair_dial;
+	pair->peer.ticket = pair_ticket;
+	pair->peer.raise = pair_raise;
+	pair->peer.forgo = pair_forgo;
+	pair_must(repair_start(&pair->env.repair) == 0);
 	pair->path_env = (struct path_env){.transport = &pair->env,
 					   .turn = &pair->turn,
 					   .epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
 	pair->remote = calloc(1, sizeof(*pair->remote));
 	pair->remote->peer = &pair->peer;
+	pair->remote->fence = &pair->fence;
 	pair->remote->length = PAIR_BYTES;
 	pair->granted = pair_grant(pair, SLU_RIGHT_READ | SLU_RIGHT_WRITE, PAIR_CONNECTION,
 				   &pair->remote->view);
@@ -128,6 +194,7 @@ static inline void pair_reconnect(struct tcp_pair *pair)
 	pair->raw = -1;
 	pair->service->run(pair->service); /* sees that they were closed */
 	atomic_store(&pair->remote->state, 0);
+	atomic_store(&pair->fence.pending, 0);
 	pair_must(tcp_transport.control->connect(pair->remote, &pair->path_env, &pair->path) == 0);
 }
 
@@ -142,6 +209,7 @@ static inline void pair_silence(void *arg, enum slu_log_level level, const char 
 static inline void pair_close(struct tcp_pair *pair)
 {
 	tcp_transport.control->disconnect(pair->path);
+	repair_stop(pair->env.repair);
 	tcp_transport.memory->release(pair->remote->view);
 	tcp_transport.memory->revoke(&pair->env, pair->granted, -ESHUTDOWN);
 	tcp_server_close(pair->server, &pair->export);

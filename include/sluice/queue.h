@@ -49,8 +49,13 @@ enum slu_opcode {
  * bytes there, 0..SLU_MESSAGE_MAX. A longer answer fails with -EMSGSIZE and nothing is written. The
  * calls of one remote that the owner has not answered are bounded (over shm to SLU_CALLS_MAX):
  * others wait, in order, until they may go or are late. Any right is enough to call. A call goes
- * out once; one that ended with -ETIMEDOUT may have reached the owner, whose answer is then
- * dropped.
+ * out once; one that ended with -ETIMEDOUT and SLU_MAY_LAND may have reached the owner, whose
+ * answer is then dropped.
+ *
+ * Over TCP and RDMA what has been sent can be taken back only together with the connections that
+ * carry it: a WRITE, notification or call that times out there costs its poller's link to that
+ * target. Other READs and WRITEs on it are repeated over new connections, other notifications and
+ * calls end with -ECONNRESET.
  */
 struct slu_op {
 	uint64_t user_data; /* handed back in the completion */
@@ -66,11 +71,25 @@ struct slu_op {
 	uint32_t engine;       /* zero; the engine's own while it has the operation */
 };
 
+/**
+ * A flag in slu_completion.scope: a WRITE, notification or call has failed, and what was sent of it
+ * may still arrive, after this completion, in whole or in part. Without it nothing of the operation
+ * touches the segment any more.
+ *
+ * What comes later is safe from it: nothing that is submitted after this completion was reaped, by
+ * whichever queue and transport of this engine to that target, is carried out before the target has
+ * confirmed that the connection which carried the operation is over. Until then it waits, up to its
+ * deadline. A remote that is opened again on the same target waits as well. A call that the owner
+ * has received stays with it, though its answer is dropped.
+ */
+#define SLU_MAY_LAND 0x80
+
 /** One result. */
 struct slu_completion {
 	uint64_t user_data;
 	int32_t status; /* 0 or a negative errno, see error.h; SLU_CALL: what the owner answered */
-	uint8_t scope;  /* enum slu_scope of the failure, SLU_SCOPE_NONE when well */
+	uint8_t scope;  /* enum slu_scope of the failure, SLU_SCOPE_NONE when well; with
+			   SLU_MAY_LAND */
 	uint8_t transport; /* enum slu_transport that moved the bytes */
 	uint16_t length;   /* SLU_CALL: bytes of the answer */
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is asked on open sessions, from any thread, and answered on the control thread. Requests are
- * numbered by the connection, and no number is used twice: so a late answer is told from one to
- * something that was never asked.
+ * What is asked of a target on an open session (path) or of the connection itself (invite, fence),
+ * from any thread, and answered on the control thread. Requests are numbered by the connection, and
+ * no number is used twice: so a late answer is told from one to something that was never asked.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -13,7 +13,9 @@
 #include "control/client_internal.h"
 
 struct ask {
-	struct session *session;
+	struct client *client;
+	struct session *session; /* NULL: of the connection itself */
+	const char *type;
 	json_t *offer;
 	json_int_t request;
 	uint32_t seconds_left; /* 0: the asker sees to it */
@@ -25,26 +27,40 @@ struct ask {
 
 /* ---- control thread ---- */
 
+static int is_over(const struct ask *ask)
+{
+	const struct client *client = ask->client;
+	const struct session *session = ask->session;
+	int rc = client->error;
+
+	if (session && session->present)
+		return 0;
+	if (session)
+		rc = session->error ? session->error : -ECONNRESET;
+	return rc == 0 ? 0
+		       : fail(rc, "the session with target %s is over: %s", client->welcome.target,
+			      slu_strerror(rc));
+}
+
+static json_t *make_message(const struct ask *ask)
+{
+	json_t *message = json_pack("{s:s, s:I, s:O}", "type", ask->type, "request", ask->request,
+				    "offer", ask->offer);
+
+	if (message && ask->session)
+		json_object_set_new(message, "session", json_integer(ask->session->id));
+	return message;
+}
+
 static int send_ask(struct ask *ask)
 {
-	const struct session *session = ask->session;
-	struct client *client = session->client;
-	int rc;
+	struct client *client = ask->client;
+	int rc = is_over(ask);
 
-	if (!session->present) {
-		rc = session->error ? session->error : -ECONNRESET;
-		return fail(rc, "the session with target %s is over: %s", client->welcome.target,
-			    slu_strerror(rc));
-	}
-	if (client->welcome.version < MESSAGE_VERSION_PATH)
-		return fail(-EPROTONOSUPPORT,
-			    "target %s speaks protocol version %d, to be asked for a path it must "
-			    "speak %d: upgrade it",
-			    client->welcome.target, client->welcome.version, MESSAGE_VERSION_PATH);
+	if (rc < 0)
+		return rc;
 	ask->request = client->next_request++;
-	rc = client_say(client, json_pack("{s:s, s:I, s:I, s:O}", "type", "path", "session",
-					  (json_int_t)session->id, "request", ask->request, "offer",
-					  ask->offer));
+	rc = client_say(client, make_message(ask));
 	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET) /* of those two reading will tell */
 		return fail(rc, "cannot ask target %s: %s", client->welcome.target,
 			    slu_strerror(rc));
@@ -62,7 +78,7 @@ static void begin(struct ask *ask)
 
 static void finish(struct ask *ask, int error, json_t *answer)
 {
-	TAILQ_REMOVE(&ask->session->client->asks, ask, link);
+	TAILQ_REMOVE(&ask->client->asks, ask, link);
 	ask->done(ask, error, answer);
 }
 
@@ -79,7 +95,7 @@ static int find(const struct client *client, const json_t *message, struct ask *
 	TAILQ_FOREACH (ask, &client->asks, link)
 		if (ask->request == request)
 			break;
-	if (ask && ask->session->id != id)
+	if (ask && ask->session && ask->session->id != id)
 		return fail(-EPROTO, "the target answered on another session");
 	*out = ask;
 	return 0;
@@ -94,9 +110,12 @@ int asks_answer(struct client *client, json_t **message)
 
 	if (rc < 0 || !ask)
 		return rc;
+	if (strcmp(message_type(*message), ask->type) != 0)
+		return fail(-EPROTO, "the target answered \"%.16s\" with \"%.16s\"", ask->type,
+			    message_type(*message));
 	answer = json_object_get(*message, "answer");
 	if (!json_is_object(answer)) {
-		finish(ask, fail(-EPROTO, "the target's answer to path is incomplete"), NULL);
+		finish(ask, fail(-EPROTO, "the target's answer is incomplete"), NULL);
 		return 0;
 	}
 	json_incref(answer);
@@ -171,7 +190,7 @@ struct waiting {
 static void wake(struct ask *ask, int error, json_t *answer)
 {
 	struct waiting *waiting = (struct waiting *)ask;
-	struct client *client = ask->session->client;
+	struct client *client = ask->client;
 
 	pthread_mutex_lock(&client->lock);
 	waiting->result = error;
@@ -195,7 +214,7 @@ static int give_up(void *arg)
 
 	if (waiting->answered)
 		return 0;
-	TAILQ_REMOVE(&waiting->ask.session->client->asks, &waiting->ask, link);
+	TAILQ_REMOVE(&waiting->ask.client->asks, &waiting->ask, link);
 	return -ETIMEDOUT;
 }
 
@@ -204,30 +223,49 @@ static int no_object(void)
 	return fail(-EINVAL, "what a path is asked for with must be a JSON object");
 }
 
+static int wait_for(struct waiting *waiting, uint64_t until_ns, json_t **answer)
+{
+	struct client *client = waiting->ask.client;
+	bool answered;
+
+	control_call(client->pool->options.control, begin_waiting, waiting);
+	pthread_mutex_lock(&client->lock);
+	while (!waiting->answered &&
+	       client_condition_wait(&client->answered, &client->lock, until_ns))
+		;
+	answered = waiting->answered;
+	pthread_mutex_unlock(&client->lock);
+	if (!answered &&
+	    control_call(client->pool->options.control, give_up, waiting) == -ETIMEDOUT)
+		return too_late();
+	if (waiting->result < 0)
+		return fail(waiting->result, "%s", waiting->text);
+	*answer = waiting->answer;
+	return 0;
+}
+
 int session_ask(struct session *session, const json_t *offer, uint64_t timeout_us, json_t **answer)
 {
-	uint64_t until_ns = clock_deadline_ns(timeout_us);
-	struct client *client = session->client;
-	struct waiting waiting = {
-		.ask = {.session = session, .offer = (json_t *)(uintptr_t)offer, .done = wake}};
-	bool answered;
+	struct waiting waiting = {.ask = {.client = session->client,
+					  .session = session,
+					  .type = "path",
+					  .offer = (json_t *)(uintptr_t)offer,
+					  .done = wake}};
 
 	if (!json_is_object(offer))
 		return no_object();
-	control_call(client->pool->options.control, begin_waiting, &waiting);
-	pthread_mutex_lock(&client->lock);
-	while (!waiting.answered &&
-	       client_condition_wait(&client->answered, &client->lock, until_ns))
-		;
-	answered = waiting.answered;
-	pthread_mutex_unlock(&client->lock);
-	if (!answered &&
-	    control_call(client->pool->options.control, give_up, &waiting) == -ETIMEDOUT)
-		return too_late();
-	if (waiting.result < 0)
-		return fail(waiting.result, "%s", waiting.text);
-	*answer = waiting.answer;
-	return 0;
+	return wait_for(&waiting, clock_deadline_ns(timeout_us), answer);
+}
+
+int client_ask(struct client *client, const char *type, const json_t *offer, uint64_t until_ns,
+	       json_t **answer)
+{
+	struct waiting waiting = {.ask = {.client = client,
+					  .type = type,
+					  .offer = (json_t *)(uintptr_t)offer,
+					  .done = wake}};
+
+	return wait_for(&waiting, until_ns, answer);
 }
 
 /* ---- who does not wait ---- */
@@ -254,24 +292,49 @@ static void begin_posted(struct control_task *task)
 	begin(&((struct posted *)((char *)task - offsetof(struct posted, task)))->ask);
 }
 
+static struct posted *make_posted(struct client *client, const char *type, json_t *offer,
+				  void (*answered)(void *arg, int error, const json_t *answer),
+				  void *arg)
+{
+	struct posted *posted = calloc(1, sizeof(*posted));
+
+	if (!posted) {
+		json_decref(offer);
+		return NULL;
+	}
+	posted->ask =
+		(struct ask){.client = client, .type = type, .offer = offer, .done = call_back};
+	posted->answered = answered;
+	posted->arg = arg;
+	return posted;
+}
+
 int session_ask_async(struct session *session, json_t *offer,
 		      void (*answered)(void *arg, int error, const json_t *answer), void *arg)
 {
-	struct posted *posted = json_is_object(offer) ? calloc(1, sizeof(*posted)) : NULL;
+	struct posted *posted;
 
-	if (!posted) {
-		int rc = json_is_object(offer) ? fail(-ENOMEM, "out of memory") : no_object();
-
+	if (!json_is_object(offer)) {
 		json_decref(offer);
-		return rc;
+		return no_object();
 	}
-	posted->ask = (struct ask){.session = session,
-				   .offer = offer,
-				   .seconds_left = SESSION_ASK_SECONDS,
-				   .done = call_back};
+	posted = make_posted(session->client, "path", offer, answered, arg);
+	if (!posted)
+		return fail(-ENOMEM, "out of memory");
+	posted->ask.session = session;
+	posted->ask.seconds_left = SESSION_ASK_SECONDS;
 	posted->task.run = begin_posted;
-	posted->answered = answered;
-	posted->arg = arg;
 	control_post(session->client->pool->options.control, &posted->task);
+	return 0;
+}
+
+int client_ask_async(struct client *client, const char *type, json_t *offer,
+		     void (*answered)(void *arg, int error, const json_t *answer), void *arg)
+{
+	struct posted *posted = offer ? make_posted(client, type, offer, answered, arg) : NULL;
+
+	if (!posted)
+		return fail(-ENOMEM, "out of memory");
+	begin(&posted->ask);
 	return 0;
 }

@@ -221,6 +221,7 @@ static void unwatch(struct client *client)
 		event_free(client->timer);
 	client->timer = NULL;
 	client->watched = false;
+	fence_client_over(client);
 }
 
 /* No callback comes any more; the target sees that we have left. */
@@ -235,8 +236,10 @@ static void finish(struct client *client)
 static void end(struct client *client, int error)
 {
 	client->error = error;
+	atomic_store(&client->peer.lost, true);
 	client_retire(client);
 	asks_end(client, NULL, error);
+	fence_client_over(client);
 	lose_all(client, error);
 	if (error != -ECONNRESET)
 		client_say(client, json_pack("{s:s}", "type", "bye"));
@@ -360,7 +363,7 @@ static int dispatch(struct client *client, json_t **taken)
 		return on_opened(client, taken);
 	if (strcmp(type, "refused") == 0)
 		return on_refused(client, message);
-	if (strcmp(type, "path") == 0)
+	if (strcmp(type, "path") == 0 || strcmp(type, "invite") == 0 || strcmp(type, "fence") == 0)
 		return asks_answer(client, taken);
 	if (strcmp(type, "closing") == 0)
 		return on_closing(client, message);
@@ -465,6 +468,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	if (client->error)
 		return;
 	asks_age(client);
+	fence_retry(client);
 	rc = message_writer_busy(&client->writer) ? 0 : report_moved(client);
 	if (rc >= 0)
 		rc = check_silence(client);
@@ -481,11 +485,12 @@ static int start_watching(void *arg)
 	event_assign(&client->reading, base, fd, EV_READ | EV_PERSIST, on_reading, client);
 	event_assign(&client->writing, base, fd, EV_WRITE | EV_PERSIST, on_writing, client);
 	client->timer = event_new(base, -1, EV_PERSIST, on_timer, client);
-	client->watched = true;
 	if (client->timer && event_add(&client->reading, NULL) == 0 &&
 	    event_add(client->timer, &timer_interval) == 0) {
 		if (stream_pending(&client->stream))
 			event_active(&client->reading, EV_READ, 0);
+		client->watched = true;
+		fence_client_open(client);
 		return 0;
 	}
 	unwatch(client);
@@ -505,6 +510,7 @@ static int end_watching(void *arg)
 
 	if (!client->watched)
 		return 0;
+	asks_end(client, NULL, -ECANCELED);
 	if (!client->error)
 		client_say(client, json_pack("{s:s}", "type", "bye"));
 	unwatch(client);

@@ -2,8 +2,8 @@
 /**
  * @file
  * What the files of the client share: clients.c (which connection), handshake.c (making one, on the
- * caller's thread), client.c (what goes over it afterwards, on the control thread) and asks.c (what
- * is asked on open sessions).
+ * caller's thread), client.c (what goes over it afterwards, on the control thread), asks.c (what is
+ * asked of the target) and fences.c (what may still land there).
  */
 #ifndef CONTROL_CLIENT_INTERNAL_H
 #define CONTROL_CLIENT_INTERNAL_H
@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "control/client.h"
+#include "net/proof.h"
 #include "net/stream.h"
 #include "transport/transport.h"
 
@@ -22,7 +23,6 @@
 #define CLIENT_PING_SECONDS     10         /* of silence over TCP, then it is asked */
 #define CLIENT_SILENCE_SECONDS  25         /* and then given up */
 #define CLIENT_DIAL_NS          (5 * NS_PER_SECOND)
-#define CLIENT_TOKEN_MAX        128
 #define CLIENT_SLOTS            64u /* sessions by number, to begin with */
 
 enum client_state {
@@ -37,7 +37,11 @@ struct client {
 	struct endpoint endpoint;
 	union address reached; /* TCP */
 	struct client_welcome welcome;
-	char token[CLIENT_TOKEN_MAX];
+	uint64_t number; /* the target's, of this connection */
+	uint8_t secret[SECRET_BYTES];
+	struct target_fence *fence; /* NULL until it has greeted */
+	bool fences; /* it is in the list of those that can ask for the target's; control thread */
+	LIST_ENTRY(client) by_target;
 	struct stream stream;
 	struct message_reader reader;
 
@@ -87,13 +91,15 @@ struct client_pool {
 	pthread_mutex_t lock;
 	pthread_cond_t connected;
 	LIST_HEAD(, client) clients;
+	TAILQ_HEAD(, target_fence) fences; /* the latest first */
 };
 
 /** Connect, authenticate, greet; blocks until @p until_ns. @return 0; as slu_remote_open() */
 int handshake_connect(struct client *client, const char *segment, uint64_t until_ns);
 
 /** transport_peer.dial of a client. */
-int handshake_dial(struct transport_peer *peer, struct stream *stream);
+int handshake_dial(struct transport_peer *peer, uint64_t link, uint32_t count, uint64_t until_ns,
+		   struct stream *streams);
 
 /** The answer "refused" as an error. */
 int handshake_refused(const json_t *message);
@@ -112,7 +118,21 @@ int client_say(struct client *client, json_t *message);
 
 /* asks.c, control thread */
 
-/** The messages path, and refused with a request. @return 0, or why the connection ends */
+/** Ask of the connection itself; blocks. @return as session_ask() */
+int client_ask(struct client *client, const char *type, const json_t *offer, uint64_t until_ns,
+	       json_t **answer);
+
+/**
+ * The same without waiting, on the control thread; it may be answered during the call. It waits for
+ * as long as the connection lives.
+ *
+ * @param offer  consumed; NULL (out of memory while it was packed) is -ENOMEM
+ * @return       0; -ENOMEM: answered is not called
+ */
+int client_ask_async(struct client *client, const char *type, json_t *offer,
+		     void (*answered)(void *arg, int error, const json_t *answer), void *arg);
+
+/** The answers, and refused with a request. @return 0, or why the connection ends */
 int asks_answer(struct client *client, json_t **message);
 int asks_refuse(struct client *client, const json_t *message);
 
@@ -121,6 +141,29 @@ void asks_end(struct client *client, const struct session *session, int error);
 
 /** A second has passed. */
 void asks_age(struct client *client);
+
+/* fences.c */
+
+/** The fence of the target that @p client has greeted. @return 0; -ENOMEM */
+int fence_join(struct client *client);
+
+/** No link of it is left. Accepts a client that has not joined. */
+void fence_leave(struct client *client);
+
+/** Control thread: it can carry messages now, or can't any more. */
+void fence_client_open(struct client *client);
+void fence_client_over(struct client *client);
+
+/** Control thread, once in a while: ask again what could not be asked. */
+void fence_retry(struct client *client);
+
+/** What transport_peer has of it. */
+struct fence_ticket *fence_ticket(struct transport_peer *peer, uint64_t link);
+void fence_raise(struct fence_ticket *ticket);
+void fence_forgo(struct fence_ticket *ticket);
+
+/** Of targets that are never heard of again. No client is left. */
+void fences_destroy(struct client_pool *pool);
 
 /** A condition that waits by the monotonic clock. */
 void client_condition_init(pthread_cond_t *condition);

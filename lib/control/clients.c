@@ -40,6 +40,7 @@ int client_pool_create(const struct client_pool_options *options, struct client_
 	pthread_mutex_init(&pool->lock, NULL);
 	client_condition_init(&pool->connected);
 	LIST_INIT(&pool->clients);
+	TAILQ_INIT(&pool->fences);
 	*out = pool;
 	return 0;
 }
@@ -48,6 +49,7 @@ void client_pool_destroy(struct client_pool *pool)
 {
 	if (!pool)
 		return;
+	fences_destroy(pool);
 	pthread_cond_destroy(&pool->connected);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
@@ -64,6 +66,9 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 	client->peer.dial = handshake_dial;
 	client->peer.ask = session_ask;
 	client->peer.ask_async = session_ask_async;
+	client->peer.ticket = fence_ticket;
+	client->peer.raise = fence_raise;
+	client->peer.forgo = fence_forgo;
 	client->pool = pool;
 	client->endpoint = *endpoint;
 	client->stream.fd = -1;
@@ -80,6 +85,8 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 static void client_destroy(struct client *client)
 {
 	client_end(client);
+	fence_leave(client);
+	secret_wipe(client->secret, sizeof(client->secret));
 	stream_close(&client->stream);
 	message_reader_reset(&client->reader);
 	message_writer_reset(&client->writer);
@@ -121,6 +128,8 @@ static int make(struct client *client, const char *segment, uint64_t until_ns)
 {
 	int rc = handshake_connect(client, segment, until_ns);
 
+	if (rc == 0)
+		rc = fence_join(client);
 	return rc < 0 ? rc : client_watch(client);
 }
 

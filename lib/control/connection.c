@@ -146,6 +146,8 @@ static void release(struct connection *connection)
 	message_reader_reset(&connection->reader);
 	message_writer_reset(&connection->writer);
 	budget_put(connection->info.budget);
+	data_uninvite_all(&connection->invitations);
+	secret_wipe(connection->secret, sizeof(connection->secret));
 	free(connection);
 }
 
@@ -234,10 +236,17 @@ static int dispatch(struct connection *connection, const json_t *message)
 
 	if (connection->state == CONNECTION_NEW)
 		return dispatch_first(connection, type, message);
+	if (connection->state == CONNECTION_PROVING)
+		return strcmp(type, "proof") == 0 ? greeting_proof(connection, message)
+						  : out_of_turn(connection, type);
 	if (strcmp(type, "open") == 0)
 		return sessions_open(connection, message);
-	if (strcmp(type, "path") == 0 && connection->version >= MESSAGE_VERSION_PATH)
+	if (strcmp(type, "path") == 0)
 		return sessions_path(connection, message);
+	if (strcmp(type, "invite") == 0)
+		return links_invite(connection, message);
+	if (strcmp(type, "fence") == 0)
+		return links_fence(connection, message);
 	if (strcmp(type, "close") == 0)
 		return sessions_close(connection, message);
 	if (strcmp(type, "moved") == 0)
@@ -364,7 +373,8 @@ static int advance(struct connection *connection)
 	if (rc == 0 && connection->state == CONNECTION_SHAKING)
 		rc = shake(connection);
 	if (rc == 0 &&
-	    (connection->state == CONNECTION_NEW || connection->state == CONNECTION_OPEN))
+	    (connection->state == CONNECTION_NEW || connection->state == CONNECTION_PROVING ||
+	     connection->state == CONNECTION_OPEN))
 		rc = take_messages(connection);
 	return rc;
 }

@@ -5,26 +5,15 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/budget.h"
 #include "base/log.h"
 #include "control/server_internal.h"
 #include "net/tls.h"
-
-/* The number of the connection, then its secret: the number finds it, the secret proves it. */
-#define TOKEN_TEXT_BYTES (16 + 2 * SECRET_BYTES)
-
-static void hex(char *text, const uint8_t *bytes, size_t length)
-{
-	for (size_t i = 0; i < length; i++)
-		sprintf(text + 2 * i, "%02x", bytes[i]);
-}
 
 static const struct listener *find_listener(const struct server *server, bool is_tcp)
 {
@@ -69,7 +58,7 @@ static json_t *describe_transports(const struct connection *connection)
 	json_t *transports = NULL;
 	size_t length;
 
-	if (options->callbacks->describe && connection->version >= MESSAGE_VERSION_PATH)
+	if (options->callbacks->describe)
 		transports = options->callbacks->describe(options->arg, &connection->info);
 	if (!transports)
 		return NULL;
@@ -87,24 +76,24 @@ static json_t *describe_transports(const struct connection *connection)
 static int welcome(struct connection *connection)
 {
 	const struct server *server = connection->server;
-	char incarnation[17], token[TOKEN_TEXT_BYTES + 1];
+	char incarnation[17], number[17], secret[SECRET_TEXT];
+	int rc = secret_make(connection->secret, SECRET_BYTES);
 
-	if (getrandom(connection->secret, SECRET_BYTES, GRND_NONBLOCK) != SECRET_BYTES)
-		return connection_refuse(connection,
-					 fail(-EAGAIN, "the target has no randomness yet"));
+	if (rc < 0)
+		return connection_refuse(connection, rc);
 	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, server->options.incarnation);
-	snprintf(token, sizeof(token), "%016" PRIx64, connection->info.connection);
-	hex(token + 16, connection->secret, SECRET_BYTES);
-	return connection_send(connection,
-			       json_pack("{s:s, s:i, s:o, s:s, s:i, s:s, s:s, s:s, s:o, s:o, s:o*}",
-					 "type", "welcome", "version", connection->version, "name",
-					 message_text(server->options.name), "incarnation",
-					 incarnation, "pid", (int)getpid(), "boot_id",
-					 server->boot_id, "identity", connection->info.identity,
-					 "token", token, "socket", describe_socket(server), "tcp",
-					 describe_tcp(server), "transports",
-					 describe_transports(connection)),
-			       NULL, 0);
+	snprintf(number, sizeof(number), "%016" PRIx64, connection->info.connection);
+	secret_format(connection->secret, SECRET_BYTES, secret);
+	return connection_send(
+		connection,
+		json_pack("{s:s, s:i, s:o, s:s, s:i, s:s, s:s, s:s, s:s, s:o, s:o, s:o*}", "type",
+			  "welcome", "version", connection->version, "name",
+			  message_text(server->options.name), "incarnation", incarnation, "pid",
+			  (int)getpid(), "boot_id", server->boot_id, "identity",
+			  connection->info.identity, "connection", number, "secret", secret,
+			  "socket", describe_socket(server), "tcp", describe_tcp(server),
+			  "transports", describe_transports(connection)),
+		NULL, 0);
 }
 
 /* Over a Unix socket it was filled in when the connection was accepted. */
@@ -201,69 +190,81 @@ int greeting_hello(struct connection *connection, const json_t *message)
 
 /* ---- data connections ---- */
 
-static bool parse_token(const char *text, uint64_t *number, uint8_t secret[SECRET_BYTES])
+/* Where nobody was invited, it does not matter why: the other end learns nothing from it. */
+static struct data_invitation *
+find_invitation(struct server *server, const struct data_claim *claim, struct connection **owner)
 {
-	char digits[17] = "";
-
-	if (!text || strlen(text) != TOKEN_TEXT_BYTES ||
-	    strspn(text, "0123456789abcdef") != TOKEN_TEXT_BYTES)
-		return false;
-	memcpy(digits, text, 16);
-	*number = strtoull(digits, NULL, 16);
-	for (size_t i = 0; i < SECRET_BYTES; i++) {
-		char byte[3] = {text[16 + 2 * i], text[17 + 2 * i], '\0'};
-
-		secret[i] = (uint8_t)strtoul(byte, NULL, 16);
-	}
-	return true;
+	*owner = connection_find(server, claim->connection);
+	return *owner ? data_invitation_find(&(*owner)->invitations, claim->link,
+					     clock_monotonic_ns(NULL))
+		      : NULL;
 }
 
-/* Whose token is it? A connection that has ended takes its token along. */
-static struct connection *find_owner(struct server *server, const char *token)
+static int not_invited(void)
 {
-	struct connection *owner;
-	uint8_t secret[SECRET_BYTES];
-	uint64_t number;
-
-	if (!parse_token(token, &number, secret))
-		return NULL;
-	owner = connection_find(server, number);
-	return owner && CRYPTO_memcmp(owner->secret, secret, SECRET_BYTES) == 0 ? owner : NULL;
+	return fail(-EACCES, "a data connection to which nobody was invited, or not any more");
 }
 
 static int check_attach(const struct connection *connection, const struct connection *owner)
 {
 	const struct server_options *options = &connection->server->options;
 
-	if (!owner)
-		return fail(-EACCES, "a data connection with a token that is not valid (any more)");
 	if (!connection->stream.ssl && options->tls && !options->tcp_plain)
 		return fail(-EPERM,
 			    "target %s requires TLS for data connections: give --psk or --tls-cert",
 			    options->name);
 	if (connection->stream.ssl && owner->stream.ssl &&
 	    strcmp(tls_identity(&connection->stream), owner->info.identity) != 0)
-		return fail(-EACCES, "a data connection of %s with the token of %s",
+		return fail(-EACCES, "a data connection of %s with the invitation of %s",
 			    tls_identity(&connection->stream), owner->info.identity);
 	if (!options->callbacks->attach || connection->info.is_unix)
 		return fail(-EOPNOTSUPP, "target %s takes no data connections here", options->name);
 	return 0;
 }
 
+static int refuse_attach(struct connection *connection, int error)
+{
+	if (error != -EOPNOTSUPP)
+		connection_failed(connection);
+	return connection_refuse(connection, error);
+}
+
 int greeting_attach(struct connection *connection, const json_t *message)
 {
-	const struct server_options *options = &connection->server->options;
-	const char *token = json_string_value(json_object_get(message, "token"));
-	struct connection *owner = find_owner(connection->server, token);
-	int rc = check_attach(connection, owner);
-	struct stream stream;
-	uint64_t number;
+	struct data_claim *claim = &connection->claim;
+	char nonce[2 * INVITATION_NONCE_BYTES + 1];
+	struct connection *owner;
+	int rc = 0;
 
-	if (rc < 0) {
-		if (rc != -EOPNOTSUPP)
-			connection_failed(connection);
-		return connection_refuse(connection, rc);
-	}
+	if (!message_number(message, "connection", &claim->connection) ||
+	    !message_number(message, "link", &claim->link))
+		rc = fail(-EPROTO, "attach without connection or link");
+	else if (!find_invitation(connection->server, claim, &owner))
+		rc = not_invited();
+	if (rc == 0)
+		rc = check_attach(connection, owner);
+	if (rc == 0)
+		rc = secret_make(claim->nonce, sizeof(claim->nonce));
+	if (rc < 0)
+		return refuse_attach(connection, rc);
+	secret_format(claim->nonce, sizeof(claim->nonce), nonce);
+	connection->state = CONNECTION_PROVING;
+	return connection_send(
+		connection, json_pack("{s:s, s:s}", "type", "challenge", "nonce", nonce), NULL, 0);
+}
+
+int greeting_proof(struct connection *connection, const json_t *message)
+{
+	const struct server_options *options = &connection->server->options;
+	const struct data_claim claim = connection->claim;
+	const char *proof = json_string_value(json_object_get(message, "proof"));
+	struct connection *owner;
+	struct data_invitation *invitation = find_invitation(connection->server, &claim, &owner);
+	struct stream stream;
+	int rc;
+
+	if (!invitation || !data_invitation_use(invitation, &claim, proof))
+		return refuse_attach(connection, not_invited());
 	origin_prove(connection->origin, clock_monotonic_ns(NULL));
 	rc = descriptors_stay(connection, owner->info.budget);
 	if (rc < 0)
@@ -271,8 +272,7 @@ int greeting_attach(struct connection *connection, const json_t *message)
 	rc = connection_send(connection, json_pack("{s:s}", "type", "attached"), NULL, 0);
 	if (rc < 0 || message_writer_busy(&connection->writer))
 		return rc < 0 ? rc : -EAGAIN;
-	number = owner->info.connection;
 	stream = connection_detach(connection);
-	options->callbacks->attach(options->arg, &stream, number);
+	options->callbacks->attach(options->arg, &stream, claim.connection, claim.link);
 	return 1;
 }

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "control/boot_id.h"
 #include "control/client_internal.h"
+#include "control/invitation.h"
 #include "net/tls.h"
 
 /* ---- waiting ---- */
@@ -223,7 +224,7 @@ static bool parse_places(const json_t *message, struct client_welcome *welcome)
 static int parse_welcome(struct client *client, const json_t *message)
 {
 	struct client_welcome *welcome = &client->welcome;
-	const char *name, *incarnation, *boot_id, *identity, *token;
+	const char *name, *incarnation, *boot_id, *identity, *secret;
 	int version;
 
 	if (json_unpack((json_t *)(uintptr_t)message, "{s:i}", "version", &version) == 0 &&
@@ -233,11 +234,12 @@ static int parse_welcome(struct client *client, const json_t *message)
 			    MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH);
 	if (json_unpack((json_t *)(uintptr_t)message, "{s:i, s:s, s:s, s:s, s:s, s:s}", "version",
 			&version, "name", &name, "incarnation", &incarnation, "boot_id", &boot_id,
-			"identity", &identity, "token", &token) < 0 ||
+			"identity", &identity, "secret", &secret) < 0 ||
 	    sscanf(incarnation, "%16" SCNx64, &welcome->incarnation) != 1 ||
 	    !copy(welcome->target, sizeof(welcome->target), name) ||
 	    !copy(welcome->identity, sizeof(welcome->identity), identity) ||
-	    !copy(client->token, sizeof(client->token), token) || !parse_places(message, welcome))
+	    !message_number(message, "connection", &client->number) ||
+	    !secret_parse(secret, client->secret, SECRET_BYTES) || !parse_places(message, welcome))
 		return fail(-EPROTO, "the target's welcome is incomplete");
 	welcome->version = version;
 	client->peer.transports = welcome->transports;
@@ -350,13 +352,70 @@ static int secure(struct client *client, struct stream *stream, const union addr
 	return rc < 0 ? rc : shake(stream, until_ns);
 }
 
-static int attach(struct client *client, struct stream *stream, uint64_t until_ns)
+/* Ask to be let connect: the answer goes over the session, and nothing of it over the wire. */
+static int ask_invitation(struct client *client, uint64_t link, uint32_t count, uint64_t until_ns,
+			  uint8_t secret[static SECRET_BYTES])
 {
+	char name[17];
+	json_t *offer, *answer;
+	int rc;
+
+	snprintf(name, sizeof(name), "%016" PRIx64, link);
+	offer = json_pack("{s:s, s:i}", "link", name, "count", (int)count);
+	if (!offer)
+		return fail(-ENOMEM, "out of memory");
+	rc = client_ask(client, "invite", offer, until_ns, &answer);
+	json_decref(offer);
+	if (rc < 0)
+		return rc;
+	if (!secret_parse(json_string_value(json_object_get(answer, "secret")), secret,
+			  SECRET_BYTES))
+		rc = fail(-EPROTO, "the target's invitation is incomplete");
+	json_decref(answer);
+	return rc;
+}
+
+static int say_attach(struct client *client, struct stream *stream, uint64_t link,
+		      uint64_t until_ns)
+{
+	char number[17], name[17];
+
+	snprintf(number, sizeof(number), "%016" PRIx64, client->number);
+	snprintf(name, sizeof(name), "%016" PRIx64, link);
+	return say(
+		stream,
+		json_pack("{s:s, s:s, s:s}", "type", "attach", "connection", number, "link", name),
+		until_ns);
+}
+
+static int say_proof(struct stream *stream, const struct data_claim *claim,
+		     const uint8_t secret[static SECRET_BYTES], uint64_t until_ns)
+{
+	char proof[2 * PROOF_BYTES + 1];
+
+	if (!data_claim_prove(secret, claim, proof))
+		return fail(-ENOMEM, "out of memory");
+	return say(stream, json_pack("{s:s, s:s}", "type", "proof", "proof", proof), until_ns);
+}
+
+static int attach(struct client *client, struct stream *stream, uint64_t link,
+		  const uint8_t secret[static SECRET_BYTES], uint64_t until_ns)
+{
+	struct data_claim claim = {.connection = client->number, .link = link};
 	struct message_reader reader = {0};
 	json_t *message;
-	int rc = say(stream, json_pack("{s:s, s:s}", "type", "attach", "token", client->token),
-		     until_ns);
+	int rc = say_attach(client, stream, link, until_ns);
 
+	if (rc == 0)
+		rc = receive(&reader, stream, "challenge", until_ns, &message);
+	if (rc == 0) {
+		if (!secret_parse(json_string_value(json_object_get(message, "nonce")), claim.nonce,
+				  sizeof(claim.nonce)))
+			rc = fail(-EPROTO, "the target's challenge is incomplete");
+		json_decref(message);
+	}
+	if (rc == 0)
+		rc = say_proof(stream, &claim, secret, until_ns);
 	if (rc == 0)
 		rc = receive(&reader, stream, "attached", until_ns, &message);
 	if (rc == 0)
@@ -365,27 +424,43 @@ static int attach(struct client *client, struct stream *stream, uint64_t until_n
 	return rc;
 }
 
-int handshake_dial(struct transport_peer *peer, struct stream *out)
+static int dial_one(struct client *client, const union address *address, uint64_t link,
+		    const uint8_t secret[static SECRET_BYTES], uint64_t until_ns,
+		    struct stream *out)
 {
-	struct client *client = (struct client *)((char *)peer - offsetof(struct client, peer));
-	uint64_t until_ns =
-		peer->until_ns ? peer->until_ns : clock_monotonic_ns(NULL) + CLIENT_DIAL_NS;
-	struct stream stream = {.fd = -1};
-	union address address;
-	int rc = data_address(client, until_ns, &address);
+	struct stream stream = {.fd = address_connect(address, 1, until_ns)};
+	int rc = stream.fd;
 
-	if (rc < 0)
-		return rc;
-	stream.fd = address_connect(&address, 1, until_ns);
-	if (stream.fd < 0)
-		return stream.fd;
-	rc = secure(client, &stream, &address, until_ns);
+	if (rc >= 0)
+		rc = secure(client, &stream, address, until_ns);
 	if (rc == 0)
-		rc = attach(client, &stream, until_ns);
+		rc = attach(client, &stream, link, secret, until_ns);
 	if (rc < 0) {
 		stream_close(&stream);
 		return rc;
 	}
 	*out = stream;
 	return 0;
+}
+
+int handshake_dial(struct transport_peer *peer, uint64_t link, uint32_t count, uint64_t until_ns,
+		   struct stream *streams)
+{
+	struct client *client = (struct client *)((char *)peer - offsetof(struct client, peer));
+	uint8_t secret[SECRET_BYTES];
+	union address address;
+	uint32_t open = 0;
+	int rc;
+
+	if (until_ns == 0)
+		until_ns = clock_monotonic_ns(NULL) + CLIENT_DIAL_NS;
+	rc = data_address(client, until_ns, &address);
+	if (rc == 0)
+		rc = ask_invitation(client, link, count, until_ns, secret);
+	for (; rc == 0 && open < count; open += rc == 0)
+		rc = dial_one(client, &address, link, secret, until_ns, &streams[open]);
+	secret_wipe(secret, sizeof(secret));
+	while (rc < 0 && open > 0)
+		stream_close(&streams[--open]);
+	return rc;
 }

@@ -362,3 +362,13 @@ json_t *message_text(const char *text)
 	free(plain);
 	return string;
 }
+
+bool message_number(const json_t *message, const char *key, uint64_t *number)
+{
+	const char *text = json_string_value(json_object_get(message, key));
+
+	if (!text || strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
+		return false;
+	*number = strtoull(text, NULL, 16);
+	return true;
+}

@@ -10,7 +10,8 @@
  *   client                                 target
  *   hello {versions:[low,high], name}  ->
  *                                      <-  welcome {version, name, incarnation, pid, boot_id,
- *                                              identity, token, socket: path or null,
+ *                                              identity, connection, secret,
+ *                                              socket: path or null,
  *                                              tcp: {host, port, tls, plain} or null,
  *                                              transports: {verbs: {..}, ..}, or not there}
  *   open {session, segment, rights,    ->
@@ -23,6 +24,13 @@
  *                                      <-  path {session, request, answer:{..}}
  *                                      <-  or refused {session, request, error, text}: the session
  *                                              stays as it was
+ *   invite {request,                   ->  for data connections, while a session is open
+ *       offer: {link, count}}
+ *                                      <-  invite {request, answer: {secret}}
+ *   fence {request, offer: {link}      ->  what that link of ours has brought is over, or all of
+ *       or {connection, secret}}               that earlier connection of ours
+ *                                      <-  fence {request, answer: {}}   when it is so
+ *                                      <-  to either: refused {request, error, text}
  *   moved {totals:[[session,           ->  about once a second
  *       operations, bytes_read,
  *       bytes_written], ..]}
@@ -38,15 +46,19 @@
  * A data connection of the transports begins with another first message. What follows the answer is
  * not the control plane's:
  *
- *   attach {token}                     ->
+ *   attach {connection, link}          ->
+ *                                      <-  challenge {nonce}
+ *   proof {proof}                      ->
  *                                      <-  attached {}
+ *
+ * The proof is made with the secret of an invitation (invitation.h), of the nonce and of what was
+ * said with attach: who overhears it can use it for nothing else. Links are numbered by the client;
+ * a link is the data connections, or queue pairs, of one of its pollers.
  *
  * Instead of an answer that is not to a session: refused {error, text}, then the target closes. So
  * it answers a type that it does not know.
  *
- * Versions: 3 has path, and transports in the welcome; 2 has not. The welcome says which is spoken.
- * A client that speaks 3 asks no target that speaks 2 for a path, since that would end the
- * connection and all sessions on it: the caller is told that the target is too old.
+ * Version 4 is the only one that is spoken; the welcome says which is.
  */
 #ifndef CONTROL_MESSAGE_H
 #define CONTROL_MESSAGE_H
@@ -59,9 +71,8 @@
 
 #include "net/stream.h"
 
-#define MESSAGE_VERSION_LOW  2
-#define MESSAGE_VERSION_HIGH 3
-#define MESSAGE_VERSION_PATH 3 /* since then there is path */
+#define MESSAGE_VERSION_LOW  4
+#define MESSAGE_VERSION_HIGH 4
 
 #define MESSAGE_MAX_BYTES            16384u
 #define MESSAGE_FDS_MAX              4u
@@ -124,6 +135,9 @@ bool message_writer_busy(const struct message_writer *writer);
 
 /** Forget what is queued. */
 void message_writer_reset(struct message_writer *writer);
+
+/** The 16 hexadecimal digits at @p key. @return false: there are none */
+bool message_number(const json_t *message, const char *key, uint64_t *number);
 
 /** A JSON string of @p text, whatever bytes are in it: those of broken UTF-8 become '?'. */
 json_t *message_text(const char *text);

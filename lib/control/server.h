@@ -118,12 +118,17 @@ struct server_callbacks {
 	/** The session is over. @p lost: it ended without a goodbye. */
 	void (*close)(void *client, bool lost);
 	/**
-	 * A data connection of @p connection has come, authenticated; the stream is the callee's
-	 * now, non-blocking. NULL: data connections are refused.
+	 * A data connection of @p connection, for its link @p link, has come, authenticated; the
+	 * stream is the callee's now, non-blocking. NULL: data connections are refused.
 	 */
-	void (*attach)(void *arg, struct stream *stream, uint64_t connection);
+	void (*attach)(void *arg, struct stream *stream, uint64_t connection, uint64_t link);
 	/** May @p peer do anything at all? If not, it gets few connections. NULL: everybody may. */
 	bool (*entitled)(void *arg, const struct peer_info *peer);
+	/**
+	 * When it returns, nothing that came over that link is carried out any more. A link that
+	 * there is not is over. May be NULL.
+	 */
+	void (*fence)(void *arg, uint64_t connection, uint64_t link);
 	/** The connection has ended, after its sessions. May be NULL. */
 	void (*gone)(void *arg, uint64_t connection);
 };

@@ -2,9 +2,9 @@
 /**
  * @file
  * What the files of the server share: server.c (life, listeners, what the engine asks for),
- * strangers.c (who may connect), descriptors.c (when there are too few),
- * in_flight.c (those that clients have not received), connection.c (a connection
- * from accept to end), greeting.c (hello and attach), sessions.c.
+ * strangers.c (who may connect), descriptors.c (when there are too few), in_flight.c (those that
+ * clients have not received), connection.c (a connection from accept to end), greeting.c (hello and
+ * attach), sessions.c, links.c (what is asked about data connections).
  *
  * Everything here belongs to the control thread.
  */
@@ -18,19 +18,20 @@
 
 #include "base/clock.h"
 #include "control/boot_id.h"
+#include "control/invitation.h"
 #include "control/limits.h"
 #include "control/origins.h"
 #include "control/server.h"
 #include "net/address.h"
 #include "net/stream.h"
 
-#define SECRET_BYTES     16
 #define CONNECTION_SLOTS 1024u /* of the table by number */
 
 enum connection_state {
 	CONNECTION_PEEKED,  /* TCP: does it begin with TLS? */
 	CONNECTION_SHAKING, /* TLS handshake */
 	CONNECTION_NEW,     /* hello or attach must come */
+	CONNECTION_PROVING, /* attach has come, its proof must */
 	CONNECTION_OPEN,
 	CONNECTION_CLOSING, /* its last words are on their way */
 };
@@ -57,11 +58,13 @@ struct connection {
 	struct message_reader reader;
 	struct message_writer writer;
 	struct peer_info info;
-	union address address;       /* TCP */
-	struct in_flight *in_flight; /* descriptors that it has not received; NULL: none */
-	struct origin *origin;       /* as a stranger; then NULL */
-	bool known;                  /* the origin was, when it came */
-	uint8_t secret[SECRET_BYTES];
+	union address address;        /* TCP */
+	struct in_flight *in_flight;  /* descriptors that it has not received; NULL: none */
+	struct origin *origin;        /* as a stranger; then NULL */
+	bool known;                   /* the origin was, when it came */
+	uint8_t secret[SECRET_BYTES]; /* whoever has it may have this connection ended */
+	struct data_invitations invitations;
+	struct data_claim claim; /* while it proves itself */
 	/* In sweeps, not by the clock: a host that was suspended has not waited for anybody. */
 	uint32_t age_seconds;    /* as a stranger */
 	uint32_t silent_seconds; /* once open */
@@ -253,8 +256,15 @@ int descriptors_stay(const struct connection *connection, struct budget *budget)
 
 int greeting_hello(struct connection *connection, const json_t *message);
 
-/** @return 1 the connection has been given away; negative, to be closed */
 int greeting_attach(struct connection *connection, const json_t *message);
+
+/** @return 1 the connection has been given away; negative, to be closed */
+int greeting_proof(struct connection *connection, const json_t *message);
+
+/* links.c: a message each; a negative result ends the connection */
+
+int links_invite(struct connection *connection, const json_t *message);
+int links_fence(struct connection *connection, const json_t *message);
 
 /* sessions.c: a message each; a negative result ends the connection */
 

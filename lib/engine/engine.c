@@ -16,6 +16,7 @@
 #include "memory/copy.h"
 #include "memory/heap.h"
 #include "numa/placement.h"
+#include "transport/repair.h"
 #include "transport/verbs/verbs_host.h"
 #include "transport/fake/fake.h"
 
@@ -343,6 +344,7 @@ void slu_engine_close(struct slu_engine *engine)
 		slu_engine_drain(engine, LEAVE_TIMEOUT_US);
 	close_objects(engine);
 	losses_unwatch(engine);
+	repair_stop(engine->env.repair);
 	server_destroy(engine->server);
 	client_pool_destroy(engine->clients);
 	serve_stop(engine);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "engine/choose.h"
 #include "engine/engine_internal.h"
+#include "transport/repair.h"
 #include "transport/verbs/verbs_host.h"
 
 #define PATH_TEXT 384u /* of one path, as its transport describes it */
@@ -203,6 +204,7 @@ static int open_session(struct slu_remote *remote, const struct choice *choice,
 	}
 	remote->client = client;
 	remote->peer = client_peer(client);
+	remote->fence = remote->peer->fence;
 	return 0;
 }
 
@@ -369,6 +371,8 @@ static int connect_paths(struct slu_remote *remote, uint64_t until_ns)
 
 	if (engine->remote_count == SLU_REMOTES_MAX)
 		return fail(-ENOSPC, "%d remotes are open", SLU_REMOTES_MAX);
+	if (remote->peer && !engine->env.repair)
+		rc = repair_start(&engine->env.repair);
 	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
 			rc = remote_connect(remote, engine->pollers[i], until_ns);
@@ -466,6 +470,7 @@ static void undo(struct slu_remote *remote)
 	remote->session = NULL;
 	remote->client = NULL;
 	remote->peer = NULL;
+	remote->fence = NULL;
 	remote->view = NULL;
 	remote->transport = NULL;
 	atomic_store(&remote->state, 0);

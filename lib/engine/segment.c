@@ -418,6 +418,7 @@ const struct server_callbacks segment_callbacks = {
 	.moved = on_moved,
 	.close = on_close,
 	.attach = serve_attach,
+	.fence = serve_fence,
 	.gone = serve_gone,
 	.entitled = rights_any,
 };

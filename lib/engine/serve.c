@@ -145,11 +145,21 @@ json_t *serve_describe(void *arg, const struct peer_info *peer)
 	return json_pack("{s:o}", "verbs", verbs_describe_devices(engine->env.verbs->devices));
 }
 
-void serve_attach(void *arg, struct stream *stream, uint64_t connection)
+void serve_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
 {
 	struct slu_engine *engine = arg;
 
-	tcp_server_attach(engine->env.tcp_server, stream, connection);
+	tcp_server_attach(engine->env.tcp_server, stream, connection, link);
+}
+
+void serve_fence(void *arg, uint64_t connection, uint64_t link)
+{
+	struct slu_engine *engine = arg;
+
+	if (engine->env.verbs->server)
+		verbs_server_fence(engine->env.verbs->server, connection, link);
+	if (engine->env.tcp_server)
+		tcp_server_fence(engine->env.tcp_server, connection, link);
 }
 
 void serve_gone(void *arg, uint64_t connection)

@@ -17,6 +17,15 @@ int secret_make(uint8_t *bytes, size_t count)
 	return 0;
 }
 
+uint64_t secret_number(void)
+{
+	uint64_t number = 0;
+
+	while (getrandom(&number, sizeof(number), 0) != sizeof(number) && errno == EINTR)
+		;
+	return number;
+}
+
 void secret_format(const uint8_t *bytes, size_t count, char *text)
 {
 	for (size_t i = 0; i < count; i++)

@@ -35,6 +35,7 @@ static struct flight *flight_make(struct poller *poller, struct slu_queue *queue
 	flight->begun = false;
 	flight->notified = false;
 	flight->retry = false;
+	flight->may_land = false;
 	return flight;
 }
 
@@ -50,7 +51,7 @@ static void flight_finish(struct poller *poller, struct flight *flight, int stat
 	struct slu_completion done = {
 		.user_data = flight->op.user_data,
 		.status = status,
-		.scope = (uint8_t)scope,
+		.scope = (uint8_t)(scope | (status < 0 && flight->may_land ? SLU_MAY_LAND : 0)),
 		.transport = poller_path(poller, &flight->op)->transport,
 		.length = flight->answer_length,
 	};
@@ -145,12 +146,13 @@ static void slice_done(struct poller *poller, const struct slu_completion *done)
 
 	flight->posted--;
 	flight->answer_length = done->length;
+	flight->may_land |= done->scope & SLU_MAY_LAND;
 	if (flight->status == 0 &&
 	    (done->status == -EAGAIN || (done->status == -ECANCELED && !flight->notified)))
 		flight->retry = true; /* a neighbour's deadline ended the path, or no room */
 	else if (done->status < 0 && flight->status == 0) {
 		flight->status = done->status;
-		flight->scope = done->scope;
+		flight->scope = done->scope & (uint8_t)~SLU_MAY_LAND;
 	}
 	flight_settle(poller, flight);
 }
@@ -197,6 +199,9 @@ static uint32_t post_slices(struct poller *poller, struct path *path, const stru
 {
 	uint32_t posted = path->fast->post(path, slices, n, NULL);
 
+	/* It goes again only when what was lost of it can't land any more. */
+	for (uint32_t i = 0; i < posted; i++)
+		((struct flight *)(uintptr_t)slices[i].user_data)->may_land = false;
 	for (uint32_t i = n; i-- > posted;)
 		slice_refused((struct flight *)(uintptr_t)slices[i].user_data, &slices[i]);
 	if (path->posted == 0 && posted > 0)

@@ -31,6 +31,7 @@ struct flight {
 	bool begun;    /* something was posted: tells an empty operation from a finished one */
 	bool notified; /* the slice that notifies, or the call, was posted */
 	bool retry;    /* canceled with its path: all of it goes again */
+	bool may_land; /* of what was posted something may still reach the target */
 	bool waiting;  /* which list */
 	bool stamped;  /* op.engine is the time of submission */
 	TAILQ_ENTRY(flight) link;

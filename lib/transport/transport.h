@@ -36,7 +36,9 @@
 #define TRANSPORT_SLICE_MAX_BYTES (UINT64_C(512) << 10)
 
 struct budget;
+struct fence_ticket;
 struct path;
+struct repair;
 struct transport;
 struct client_inbox;
 struct inbox;
@@ -53,6 +55,7 @@ struct transport_env {
 	uint32_t tcp_connections;      /* for bulk, of one link */
 	struct tcp_server *tcp_server; /* what we serve over TCP; NULL: nothing */
 	struct verbs_host *verbs;      /* RDMA devices, and what we serve with them */
+	struct repair *repair;         /* for links that were lost */
 };
 
 /** What one polling core lends to its paths. */
@@ -66,17 +69,45 @@ struct path_env {
 };
 
 /**
+ * What a client and all its pollers know of one target: is there a lost link of ours of which
+ * something may still arrive there? Then nothing is posted to that target, over whichever
+ * transport, until it has confirmed the link's end: else what was given up could land on what was
+ * written, and acknowledged, later.
+ */
+struct fence {
+	_Atomic uint32_t pending; /* links; any thread */
+};
+
+/**
  * The far end of a client's control connection, as a transport sees it. All remotes that were
  * opened through one connection share it, and so share the transport's data connections.
  */
 struct transport_peer {
 	/**
-	 * Open one more data connection, authenticated; blocks, until until_ns.
+	 * Open @p count data connections of the link that we call @p link, authenticated; blocks.
 	 *
-	 * @param stream  out: the caller's, non-blocking
-	 * @return        0; as slu_remote_open()
+	 * @param until_ns  0: five seconds
+	 * @param streams   out: the caller's, non-blocking
+	 * @return          0; as slu_remote_open(), and none is open
 	 */
-	int (*dial)(struct transport_peer *peer, struct stream *stream);
+	int (*dial)(struct transport_peer *peer, uint64_t link, uint32_t count, uint64_t until_ns,
+		    struct stream *streams);
+	/**
+	 * For a link on which something is to be written, when it is made.
+	 *
+	 * @return NULL: out of memory; given back by raise or forgo
+	 */
+	struct fence_ticket *(*ticket)(struct transport_peer *peer, uint64_t link);
+	/**
+	 * That link has ended, and something that was posted on it may still land: nothing is
+	 * posted to the target until it says that it can't. Before that something is reported. Any
+	 * thread, never waits.
+	 */
+	void (*raise)(struct fence_ticket *ticket);
+	/** The link has ended with nothing under way. Accepts NULL. */
+	void (*forgo)(struct fence_ticket *ticket);
+	struct fence *fence; /* lives as long as the peer */
+	_Atomic bool lost;   /* the control connection has ended, and all that was opened by it */
 	/**
 	 * Ask the target for a path on an open session, which its join() answers: as session_ask()
 	 * and session_ask_async() (control/client.h).
@@ -280,6 +311,7 @@ struct slu_remote {
 	_Atomic int state; /* 0 connected; -ECONNRESET, -ESHUTDOWN, -EFAULT, ...; set once */
 	const struct transport *transport;
 	void *view; /* what import made */
+	const struct fence *fence; /* of the target; NULL: in process, there is none */
 
 	uint32_t rights;
 	struct slu_engine *engine;
@@ -300,6 +332,13 @@ struct slu_remote {
 	LIST_ENTRY(slu_remote) link;
 	struct path *paths[SLU_POLLERS_MAX]; /* by poller index */
 };
+
+/** Must what is new wait, since something that was given up may still land? */
+static inline bool remote_is_fenced(const struct slu_remote *remote)
+{
+	return remote->fence &&
+	       atomic_load_explicit(&remote->fence->pending, memory_order_relaxed) > 0;
+}
 
 /** What a poller thread does for a transport beside its queues: the target's side of it. */
 struct transport_service {

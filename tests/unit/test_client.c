@@ -2,7 +2,9 @@
 /* The initiator's side of a session, at a target that a thread of the test plays from a script. */
 #include "control/client.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,15 +18,14 @@
 #include "tests/tap.h"
 #include "transport/transport.h"
 
-#define WELCOME                                                                                    \
-	"{\"type\":\"welcome\",\"version\":2,\"name\":\"played\","                                 \
+/* @p rest: its socket, tcp and transports */
+#define WELCOME_WITH(rest)                                                                         \
+	"{\"type\":\"welcome\",\"version\":4,\"name\":\"played\","                                 \
 	"\"incarnation\":\"00000000deadbeef\",\"pid\":1,\"boot_id\":\"x\","                        \
-	"\"identity\":\"user:me\",\"token\":\"t\",\"socket\":null,\"tcp\":null}"
-#define NEW_WELCOME                                                                                \
-	"{\"type\":\"welcome\",\"version\":3,\"name\":\"played\","                                 \
-	"\"incarnation\":\"00000000deadbeef\",\"pid\":1,\"boot_id\":\"x\","                        \
-	"\"identity\":\"user:me\",\"token\":\"t\",\"socket\":null,\"tcp\":null,"                   \
-	"\"transports\":{\"verbs\":{\"gid\":\"fe80::1\"}}}"
+	"\"identity\":\"user:me\",\"connection\":\"0000000000000007\","                            \
+	"\"secret\":\"000102030405060708090a0b0c0d0e0f\"," rest "}"
+#define WELCOME         WELCOME_WITH("\"socket\":null,\"tcp\":null")
+#define TALKING_WELCOME WELCOME_WITH("\"transports\":{\"verbs\":{\"gid\":\"fe80::1\"}}")
 #define OPENED                                                                                     \
 	"{\"type\":\"opened\",\"session\":0,\"transport\":\"shm\",\"length\":8192,"                \
 	"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}"
@@ -35,9 +36,13 @@
 #define FLOOD "flood" /* say pong for as long as we listen */
 
 /* What the target says after each message that it hears; NULL: hang up. "": say nothing more. */
-static const char *const *lines;
-static int listener;
-static pthread_t actor;
+struct part {
+	int listener;
+	const char *const *lines;
+};
+
+static struct part control_part, data_part;
+static pthread_t actor, data_actor;
 static struct endpoint at;
 static const struct trust trust;
 static struct control_thread *control;
@@ -107,9 +112,10 @@ static void flood(const struct stream *stream)
 static void *play(void *arg)
 {
 	struct message_reader reader = {0};
-	struct stream stream = {.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)};
+	const struct part *part = arg;
+	struct stream stream = {.fd = accept4(part->listener, NULL, NULL, SOCK_CLOEXEC)};
 
-	for (const char *const *line = lines; listen_to(&stream, &reader) == 0; line++) {
+	for (const char *const *line = part->lines; listen_to(&stream, &reader) == 0; line++) {
 		if (!*line)
 			break;
 		if (strcmp(*line, FLOOD) == 0)
@@ -139,10 +145,11 @@ static int set_up(void **state)
 	snprintf(name, sizeof(name), "unit-client-%d-%u", (int)getpid(), serial++);
 	at.is_unix = true;
 	p2p_segment_address(name, &at.path, &at.path_length);
-	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (listener < 0 || bind(listener, (struct sockaddr *)&at.path, at.path_length) < 0)
+	control_part.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (control_part.listener < 0 ||
+	    bind(control_part.listener, (struct sockaddr *)&at.path, at.path_length) < 0)
 		return -1;
-	return listen(listener, 1);
+	return listen(control_part.listener, 1);
 }
 
 static int tear_down(void **state)
@@ -150,7 +157,13 @@ static int tear_down(void **state)
 	(void)state;
 	client_pool_destroy(pool);
 	control_thread_stop(control);
-	return close(listener);
+	return close(control_part.listener);
+}
+
+static void begin_play(const char *const *script)
+{
+	control_part.lines = script;
+	assert_int_equal(pthread_create(&actor, NULL, play, &control_part), 0);
 }
 
 static int open_on(struct client *client, uint64_t timeout_us, struct session **session,
@@ -173,9 +186,8 @@ static int open_at(const char *const *script, uint64_t timeout_us, struct sessio
 	struct client *client;
 	int rc;
 
-	lines = script;
 	if (script)
-		assert_int_equal(pthread_create(&actor, NULL, play, NULL), 0);
+		begin_play(script);
 	rc = client_connect(pool, &at, "ram", timeout_us, &client);
 	if (rc < 0)
 		return rc;
@@ -288,8 +300,8 @@ static void test_nobody_listens(void **state)
 	struct session *session;
 
 	(void)state;
-	close(listener);
-	listener = dup(STDERR_FILENO);
+	close(control_part.listener);
+	control_part.listener = dup(STDERR_FILENO);
 	assert_int_equal(open_at(NULL, 1000000, &session, &grant), -ECONNREFUSED);
 	assert_non_null(strstr(slu_last_error(), "sluice-target --segment ram"));
 }
@@ -352,15 +364,20 @@ static void test_refusal_without_reason(void **state)
 	assert_fails(negative, -EPROTO, "without a reason");
 }
 
-/* Goal: a version that we did not offer is -EPROTONOSUPPORT. */
+/* Goal: a version that we did not offer is -EPROTONOSUPPORT, an older one too. */
 static void test_version(void **state)
 {
-	static const char *const script[] = {"{\"type\":\"welcome\",\"version\":99,\"name\":\"n\","
-					     "\"incarnation\":\"1\",\"pid\":1}",
-					     NULL};
+	static const char *const newer[] = {"{\"type\":\"welcome\",\"version\":99,\"name\":\"n\","
+					    "\"incarnation\":\"1\",\"pid\":1}",
+					    NULL};
+	static const char *const older[] = {
+		"{\"type\":\"welcome\",\"version\":3,\"name\":\"n\",\"incarnation\":\"1\","
+		"\"boot_id\":\"x\",\"identity\":\"i\",\"token\":\"t\"}",
+		NULL};
 
 	(void)state;
-	assert_fails(script, -EPROTONOSUPPORT, "version 99");
+	assert_fails(newer, -EPROTONOSUPPORT, "version 99");
+	assert_fails(older, -EPROTONOSUPPORT, "version 3");
 }
 
 /* Goal: incomplete, impossible and unexpected answers are -EPROTO, each with its reason. */
@@ -380,23 +397,29 @@ static void test_broken_answers(void **state)
 		"{\"type\":\"opened\",\"session\":0,\"transport\":\"x\",\"length\":1,"
 		"\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}",
 		"", "", NULL};
-	static const char *const long_name[] = {
-		"{\"type\":\"welcome\",\"version\":2,\"name\":"
-		"\"0123456789012345678901234567890123456789"
-		"012345678901234567890123\",\"incarnation\":\"1\",\"pid\":1,\"boot_id\":\"x\","
-		"\"identity\":\"i\",\"token\":\"t\"}",
-		NULL};
-	static const char *const bad_transports[] = {
-		"{\"type\":\"welcome\",\"version\":3,\"name\":\"n\",\"incarnation\":\"1\",\"pid\":"
-		"1,"
-		"\"boot_id\":\"x\",\"identity\":\"i\",\"token\":\"t\",\"transports\":[]}",
-		NULL};
-	static const char *const bad_port[] = {
-		"{\"type\":\"welcome\",\"version\":2,\"name\":\"n\",\"incarnation\":\"1\",\"pid\":"
-		"1,"
-		"\"boot_id\":\"x\",\"identity\":\"i\",\"token\":\"t\",\"tcp\":{\"host\":\"h\","
-		"\"port\":65536,\"tls\":false,\"plain\":false}}",
-		NULL};
+#define NAMED(name, number, secret, rest)                                                          \
+	{                                                                                          \
+		"{\"type\":\"welcome\",\"version\":4,\"name\":\"" name                             \
+		"\",\"incarnation\":\"1\",\"pid\":1,\"boot_id\":\"x\",\"identity\":\"i\","         \
+		"\"connection\":" number ",\"secret\":" secret rest "}",                           \
+			NULL                                                                       \
+	}
+#define NUMBER "\"0000000000000001\""
+#define SECRET "\"000102030405060708090a0b0c0d0e0f\""
+	static const char *const welcomes[][2] = {
+		NAMED("0123456789012345678901234567890123456789012345678901234567890123", NUMBER,
+		      SECRET, ""),
+		NAMED("n", "1", SECRET, ""),
+		NAMED("n", "\"1\"", SECRET, ""),
+		NAMED("n", "null", SECRET, ""),
+		NAMED("n", NUMBER, "null", ""),
+		NAMED("n", NUMBER, "\"\"", ""),
+		NAMED("n", NUMBER, "\"000102030405060708090a0b0c0d0e\"", ""),
+		NAMED("n", NUMBER, "\"000102030405060708090a0b0c0d0e0g\"", ""),
+		NAMED("n", NUMBER, SECRET, ",\"transports\":[]"),
+		NAMED("n", NUMBER, SECRET,
+		      ",\"tcp\":{\"host\":\"h\",\"port\":65536,\"tls\":false,\"plain\":false}"),
+	};
 
 	(void)state;
 	assert_fails(bare_welcome, -EPROTO, "welcome");
@@ -404,9 +427,8 @@ static void test_broken_answers(void **state)
 	assert_fails(bare_opened, -EPROTO, "incomplete");
 	assert_fails(negative, -EPROTO, "incomplete");
 	assert_fails(unknown_transport, -EPROTO, "transport \"x\"");
-	assert_fails(long_name, -EPROTO, "welcome");
-	assert_fails(bad_port, -EPROTO, "welcome");
-	assert_fails(bad_transports, -EPROTO, "welcome");
+	for (size_t i = 0; i < sizeof(welcomes) / sizeof(welcomes[0]); i++)
+		assert_fails(welcomes[i], -EPROTO, "welcome");
 }
 
 /* Goal: a target that hangs up at either step of the handshake is -ECONNRESET. */
@@ -552,13 +574,12 @@ static void leave_stage(struct session *session)
 	pthread_join(actor, NULL);
 }
 
-/* Goal: what the target's transports say of themselves is the client's to read, and so is the
- * version; an older target says nothing. */
+/* Goal: what the target's transports say of themselves is the client's to read, if they do. */
 static void test_transports(void **state)
 {
-	static const char *const newer[] = {NEW_WELCOME, "", NULL};
-	static const char *const older[] = {WELCOME, "", NULL};
-	const char *const *scripts[] = {newer, older};
+	static const char *const talking[] = {TALKING_WELCOME, "", NULL};
+	static const char *const silent[] = {WELCOME, "", NULL};
+	const char *const *scripts[] = {talking, silent};
 
 	(void)state;
 	for (int i = 0; i < 2; i++) {
@@ -566,13 +587,12 @@ static void test_transports(void **state)
 		struct client *client;
 		const char *gid = "";
 
-		lines = scripts[i];
-		assert_int_equal(pthread_create(&actor, NULL, play, NULL), 0);
+		begin_play(scripts[i]);
 		assert_int_equal(client_connect(pool, &at, "ram", 10000000, &client), 0);
 		welcome = client_welcome(client);
 		json_unpack(welcome->transports, "{s:{s:s}}", "verbs", "gid", &gid);
 		assert_string_equal(gid, i == 0 ? "fe80::1" : "");
-		assert_int_equal(welcome->version, i == 0 ? 3 : 2);
+		assert_int_equal(welcome->version, 4);
 		assert_ptr_equal(client_peer(client)->transports, welcome->transports);
 		client_release(client);
 		pthread_join(actor, NULL);
@@ -583,7 +603,7 @@ static void test_transports(void **state)
  * nobody waits for is told of the end before closing returns. */
 static void test_ask(void **state)
 {
-	static const char *const script[] = {NEW_WELCOME,  OPENED, "", ANSWER(0, 5), ANSWER(2, 6),
+	static const char *const script[] = {WELCOME,      OPENED, "", ANSWER(0, 5), ANSWER(2, 6),
 					     ANSWER(3, 7), "",     "", NULL};
 	struct session *session = session_at(script);
 	json_int_t qpn;
@@ -608,7 +628,7 @@ static void test_ask(void **state)
 static void test_ask_without_waiting(void **state)
 {
 	static const char *const script[] = {
-		NEW_WELCOME,
+		WELCOME,
 		OPENED,
 		ANSWER(0, 9),
 		"{\"type\":\"refused\",\"session\":0,\"request\":1,\"error\":28,"
@@ -641,7 +661,7 @@ static void test_ask_without_waiting(void **state)
 static void test_ask_refused(void **state)
 {
 	static const char *const script[] = {
-		NEW_WELCOME,
+		WELCOME,
 		OPENED,
 		"{\"type\":\"refused\",\"session\":0,\"request\":0,\"error\":19,"
 		"\"text\":\"not that device\"}",
@@ -671,7 +691,7 @@ static void test_ask_refused(void **state)
  * the connection stays. */
 static void test_ask_what_cannot_be_said(void **state)
 {
-	static const char *const script[] = {NEW_WELCOME, OPENED, ANSWER(1, 3), "", "", NULL};
+	static const char *const script[] = {WELCOME, OPENED, ANSWER(1, 3), "", "", NULL};
 	static char pad[MESSAGE_MAX_BYTES];
 	struct session *session = session_at(script);
 	json_t *offer, *answer = NULL;
@@ -692,36 +712,16 @@ static void test_ask_what_cannot_be_said(void **state)
 	leave_stage(session);
 }
 
-/* Goal: a target that is too old is not asked, since it would hang up; the caller is told why. */
-static void test_ask_old_target(void **state)
-{
-	static const char *const script[] = {WELCOME, OPENED, "{\"type\":\"usage\",\"cpu_ns\":1}",
-					     "",      "",     NULL};
-	struct session *session = session_at(script);
-	json_int_t qpn;
-	uint64_t cpu_ns = 0;
-
-	(void)state;
-	assert_int_equal(ask(session, 10000000, &qpn), -EPROTONOSUPPORT);
-	assert_non_null(strstr(slu_last_error(), "played speaks protocol version 2"));
-	ask_without_waiting(session);
-	assert_true(becomes(&told.times, 1));
-	assert_int_equal(told.error, -EPROTONOSUPPORT);
-	assert_int_equal(session_usage(session, 10000000, &cpu_ns), 0);
-	leave_stage(session);
-	assert_int_equal(lost_times, 0);
-}
-
 /* Goal: whoever asks when the session ends is told how it ended, and before the session's owner is;
  * who asks later is told the same. */
 static void test_ask_at_the_end(void **state)
 {
-	static const char *const dies[] = {NEW_WELCOME, OPENED, "", NULL};
+	static const char *const dies[] = {WELCOME, OPENED, "", NULL};
 	static const char *const closes[] = {
-		NEW_WELCOME, OPENED, "", "{\"type\":\"closing\",\"error\":108}", "", "", NULL};
+		WELCOME, OPENED, "", "{\"type\":\"closing\",\"error\":108}", "", "", NULL};
 	static const char *const revokes[] = {
-		NEW_WELCOME, OPENED, "",  "{\"type\":\"closing\",\"error\":128,\"sessions\":[0]}",
-		"",          "",     NULL};
+		WELCOME, OPENED, "",  "{\"type\":\"closing\",\"error\":128,\"sessions\":[0]}",
+		"",      "",     NULL};
 	static const struct {
 		const char *const *script;
 		int error;
@@ -762,6 +762,9 @@ static void test_ask_hostile(void **state)
 		ANSWER("0", 1),
 		ANSWER(0.5, 1),
 		"{\"type\":\"path\"}",
+		"{\"type\":\"invite\",\"session\":0,\"request\":0,\"answer\":{}}",
+		"{\"type\":\"fence\",\"request\":0,\"answer\":{}}",
+		"{\"type\":\"fence\",\"request\":1,\"answer\":{}}",
 		"{\"type\":\"path\",\"session\":1,\"request\":0,\"answer\":{}}",
 		"{\"type\":\"path\",\"request\":0,\"session\":-1,\"answer\":{}}",
 		"{\"type\":\"refused\",\"session\":0,\"request\":1,\"error\":5,\"text\":\"x\"}",
@@ -771,7 +774,7 @@ static void test_ask_hostile(void **state)
 	(void)state;
 	slu_log_set(SLU_LOG_ERROR, log_nothing, NULL);
 	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
-		const char *const script[] = {NEW_WELCOME, OPENED, answers[i], "", NULL};
+		const char *const script[] = {WELCOME, OPENED, answers[i], "", NULL};
 		struct session *session = session_at(script);
 		json_int_t qpn;
 
@@ -783,7 +786,183 @@ static void test_ask_hostile(void **state)
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
 }
 
-#define on_stage(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+/* ---- data connections ---- */
+
+#define ASKED(type, answer) "{\"type\":\"" type "\",\"request\":0,\"answer\":" answer "}"
+#define INVITED             ASKED("invite", "{\"secret\":\"00112233445566778899aabbccddeeff\"}")
+#define CHALLENGE           "{\"type\":\"challenge\",\"nonce\":\"0f0e0d0c0b0a09080706050403020100\"}"
+#define ATTACHED            "{\"type\":\"attached\"}"
+
+static char data_welcome[512]; /* with the port of what follows */
+
+static int set_up_data(void **state)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(address);
+
+	data_part.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(data_part.listener, (struct sockaddr *)&address, length) < 0 ||
+	    listen(data_part.listener, 8) < 0 ||
+	    getsockname(data_part.listener, (struct sockaddr *)&address, &length) < 0)
+		return -1;
+	snprintf(data_welcome, sizeof(data_welcome),
+		 WELCOME_WITH("\"tcp\":{\"host\":\"127.0.0.1\",\"port\":%u,\"tls\":false,"
+			      "\"plain\":false}"),
+		 ntohs(address.sin_port));
+	return set_up(state);
+}
+
+static int tear_down_data(void **state)
+{
+	close(data_part.listener);
+	return tear_down(state);
+}
+
+static unsigned open_descriptors(void)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	assert_non_null(folder);
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
+}
+
+/* @p answer: to invite. @p data: of a data connection; NULL: nobody comes so far. */
+static int dial(const char *answer, const char *const *data, uint32_t count, unsigned patience_ms,
+		struct stream *streams)
+{
+	const char *const script[] = {data_welcome, OPENED, answer, "", "", NULL};
+	uint64_t until_ns = clock_monotonic_ns(NULL) + patience_ms * (NS_PER_SECOND / 1000);
+	unsigned descriptors = open_descriptors();
+	struct transport_peer *peer;
+	struct session *session = session_at(script);
+	struct client *client;
+	int rc;
+
+	assert_int_equal(client_connect(pool, &at, "ram", 0, &client), 0);
+	peer = client_peer(client);
+	data_part.lines = data;
+	if (data)
+		assert_int_equal(pthread_create(&data_actor, NULL, play, &data_part), 0);
+	rc = peer->dial(peer, 3, count, until_ns, streams);
+	for (uint32_t i = 0; rc == 0 && i < count; i++)
+		stream_close(&streams[i]);
+	if (data)
+		pthread_join(data_actor, NULL);
+	client_release(client);
+	leave_stage(session);
+	assert_int_equal(open_descriptors(), descriptors);
+	return rc;
+}
+
+static void assert_dial_fails(const char *answer, const char *const *data, int error,
+			      const char *text)
+{
+	struct stream stream;
+	int rc = dial(answer, data, 1, error == -ETIMEDOUT ? 50 : 10000, &stream);
+
+	if (rc != error || !strstr(slu_last_error(), text))
+		fail_msg("%d (%s), not %d (... %s ...)", rc, slu_last_error(), error, text);
+}
+
+/* Goal: an invitation that the target answers badly, refuses, or not at all, is an error with its
+ * reason, and nothing is dialled; only a broken protocol costs the session. */
+static void test_bad_invitations(void **state)
+{
+	static const char *const incomplete[] = {
+		ASKED("invite", "{}"), ASKED("invite", "{\"secret\":7}"),
+		ASKED("invite", "{\"secret\":\"00112233\"}"),
+		ASKED("invite", "{\"secret\":\"00112233445566778899aabbccddeefg\"}"),
+		ASKED("invite", "[]")};
+	static const char *const broken[] = {ASKED("path", "{}"), ASKED("fence", "{}"),
+					     "{\"type\":\"invite\"}", "{\"type\":\"attached\"}"};
+
+	(void)state;
+	slu_log_set(SLU_LOG_ERROR, log_nothing, NULL);
+	for (size_t i = 0; i < sizeof(incomplete) / sizeof(incomplete[0]); i++) {
+		assert_dial_fails(incomplete[i], NULL, -EPROTO, "incomplete");
+		assert_int_equal(lost_times, 0);
+	}
+	assert_dial_fails(
+		"{\"type\":\"refused\",\"request\":0,\"error\":28,\"text\":\"too many links\"}",
+		NULL, -ENOSPC, "too many links");
+	assert_dial_fails("", NULL, -ETIMEDOUT, "in time");
+	assert_int_equal(lost_times, 0);
+	for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
+		assert_dial_fails(broken[i], NULL, -ECONNRESET, "closed the connection");
+		assert_int_equal(lost_times, 1);
+	}
+	assert_dial_fails(NULL, NULL, -ECONNRESET, "closed the connection");
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+}
+
+/* Goal: whatever is said on a data connection in place of the challenge or of its acceptance, it is
+ * given up with a reason, and the session goes on. */
+static void test_bad_challenges(void **state)
+{
+	static const char *const good[] = {CHALLENGE, ATTACHED, "", NULL};
+	static const char *const hangs_up[] = {NULL};
+	static const char *const hangs_up_later[] = {CHALLENGE, NULL};
+	static const char *const silent[] = {CHALLENGE, "", NULL};
+	static const char *const unasked[] = {ATTACHED, "", NULL};
+	static const char *const twice[] = {CHALLENGE, CHALLENGE, "", NULL};
+	static const char *const bare[] = {"{\"type\":\"challenge\"}", "", NULL};
+	static const char *const cut[] = {"{\"type\":\"challenge\",\"nonce\":\"0f0e\"}", "", NULL};
+	static const char *const refuses[] = {
+		CHALLENGE, "{\"type\":\"refused\",\"error\":13,\"text\":\"nobody was invited\"}",
+		NULL};
+	struct stream streams[2];
+
+	(void)state;
+	assert_dial_fails(INVITED, hangs_up, -ECONNRESET, "closed the connection");
+	assert_dial_fails(INVITED, hangs_up_later, -ECONNRESET, "closed the connection");
+	assert_dial_fails(INVITED, silent, -ETIMEDOUT, "in time");
+	assert_dial_fails(INVITED, unasked, -EPROTO, "\"attached\" where \"challenge\"");
+	assert_dial_fails(INVITED, twice, -EPROTO, "\"challenge\" where \"attached\"");
+	assert_dial_fails(INVITED, bare, -EPROTO, "challenge is incomplete");
+	assert_dial_fails(INVITED, cut, -EPROTO, "challenge is incomplete");
+	assert_dial_fails(INVITED, refuses, -EACCES, "nobody was invited");
+	assert_int_equal(dial(INVITED, good, 1, 10000, streams), 0);
+	assert_int_equal(dial(INVITED, good, 2, 50, streams),
+			 -ETIMEDOUT); /* the second is silent */
+	assert_int_equal(lost_times, 0);
+}
+
+/* Goal: a fence stands until it is answered as it should be: what is refused or incomplete is asked
+ * again, and the connection stays. */
+static void test_bad_fences(void **state)
+{
+	static const char *const script[] = {
+		WELCOME,
+		OPENED,
+		ASKED("fence", "[]"),
+		"{\"type\":\"refused\",\"request\":1,\"error\":11,\"text\":\"not yet\"}",
+		"{\"type\":\"fence\",\"request\":2,\"answer\":{}}",
+		"",
+		"",
+		NULL};
+	struct session *session = session_at(script);
+	struct transport_peer *peer;
+	struct client *client;
+
+	(void)state;
+	assert_int_equal(client_connect(pool, &at, "ram", 0, &client), 0);
+	peer = client_peer(client);
+	assert_int_equal(peer->fence->pending, 0);
+	peer->raise(peer->ticket(peer, 3));
+	assert_int_equal(peer->fence->pending, 1);
+	assert_true(becomes(&peer->fence->pending, 0));
+	assert_int_equal(lost_times, 0);
+	client_release(client);
+	leave_stage(session);
+}
+
+#define on_stage(test)  cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define with_data(test) cmocka_unit_test_setup_teardown(test, set_up_data, tear_down_data)
 
 int main(void)
 {
@@ -807,9 +986,11 @@ int main(void)
 		on_stage(test_ask_without_waiting),
 		on_stage(test_ask_refused),
 		on_stage(test_ask_what_cannot_be_said),
-		on_stage(test_ask_old_target),
 		on_stage(test_ask_at_the_end),
 		on_stage(test_ask_hostile),
+		with_data(test_bad_invitations),
+		with_data(test_bad_challenges),
+		on_stage(test_bad_fences),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);

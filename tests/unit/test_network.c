@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/client.h"
+#include "control/invitation.h"
 #include "control/server.h"
 #include "net/stream.h"
 #include "net/tls.h"
@@ -34,7 +35,7 @@ static struct endpoint at;
 static struct peer_info last_peer;
 static struct stream attached[8];
 static _Atomic unsigned attached_count, opened, closed, gone;
-static _Atomic uint64_t attached_to, gone_last;
+static _Atomic uint64_t attached_to, attached_link, gone_last;
 static _Atomic int lost_with;
 static _Atomic unsigned lost_count;
 
@@ -94,11 +95,12 @@ static void on_close(void *client, bool lost)
 	atomic_fetch_add(&closed, 1);
 }
 
-static void on_attach(void *arg, struct stream *stream, uint64_t connection)
+static void on_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
 {
 	(void)arg;
 	attached[atomic_load(&attached_count)] = *stream;
 	atomic_store(&attached_to, connection);
+	atomic_store(&attached_link, link);
 	atomic_fetch_add(&attached_count, 1);
 }
 
@@ -321,25 +323,32 @@ static void write_text(struct stream *stream, const char *text)
 	assert_int_equal(stream_write(stream, &iov, 1), strlen(text));
 }
 
-/* A data connection that works both ways. */
+#define LINK UINT64_C(0xfedcba9876543210)
+
+/* The data connections of a link: each works both ways. */
 static void check_data(struct client *client, const char *described)
 {
 	struct transport_peer *peer = client_peer(client);
-	struct stream stream;
+	struct stream streams[2];
 	unsigned before = atomic_load(&attached_count);
-	int rc = peer->dial(peer, &stream);
+	int rc = peer->dial(peer, LINK, 2, 0, streams);
 
 	if (rc < 0)
 		fail_msg("dial: %d (%s)", rc, slu_last_error());
-	assert_true(becomes(&attached_count, before + 1));
-	assert_string_equal(stream_describe(&stream), described);
-	assert_string_equal(stream_describe(&attached[before]), described);
+	assert_true(becomes(&attached_count, before + 2));
+	assert_int_equal(attached_link, LINK);
 	assert_int_equal(peer->encrypted, strcmp(described, "plain") != 0);
-	write_text(&stream, "there");
-	expect_bytes(&attached[before], "there");
-	write_text(&attached[before], "and back");
-	expect_bytes(&stream, "and back");
-	stream_close(&stream);
+	for (int i = 0; i < 2; i++) {
+		struct stream *there = &attached[before + (unsigned)i];
+
+		assert_string_equal(stream_describe(&streams[i]), described);
+		assert_string_equal(stream_describe(there), described);
+		write_text(&streams[i], "there");
+		expect_bytes(there, "there");
+		write_text(there, "and back");
+		expect_bytes(&streams[i], "and back");
+		stream_close(&streams[i]);
+	}
 }
 
 /* ---- well-behaved ---- */
@@ -415,6 +424,7 @@ static void test_plain_data(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 4; i++) {
+		struct session *session;
 		struct client *client;
 
 		begin((struct setting){.target = psk("all", NULL),
@@ -422,7 +432,9 @@ static void test_plain_data(void **state)
 				       .target_plain = i & 1,
 				       .initiator_plain = i & 2});
 		client = connected();
+		session = opened_on(client);
 		check_data(client, i == 3 ? "plain" : "TLS 1.3");
+		session_close(session);
 		client_release(client);
 		end();
 	}
@@ -433,6 +445,8 @@ static void test_data_of_unix_client(void **state)
 {
 	struct endpoint local = {.is_unix = true};
 	struct listener *unix_listener;
+	struct session *session;
+	struct stream stream;
 	struct client *client;
 
 	(void)state;
@@ -446,14 +460,44 @@ static void test_data_of_unix_client(void **state)
 	client = connected();
 	assert_true(client_welcome(client)->is_unix);
 	assert_string_equal(client_welcome(client)->tcp.host, "0.0.0.0");
+	session = opened_on(client);
 	check_data(client, "plain");
+	session_close(session);
 	client_release(client);
 	server_unlisten(server, listener);
 	client = connected();
 	assert_int_equal(client_welcome(client)->tcp.port, 0);
-	assert_int_equal(client_peer(client)->dial(client_peer(client), &(struct stream){0}),
+	assert_int_equal(client_peer(client)->dial(client_peer(client), LINK, 1, 0, &stream),
 			 -EOPNOTSUPP);
 	assert_non_null(strstr(slu_last_error(), "--listen"));
+	client_release(client);
+}
+
+/* Goal: without a session nobody dials, nor more connections than a link has; of those that cannot
+ * all be made none is left. */
+static void test_dial_refused(void **state)
+{
+	struct stream streams[INVITED_MAX + 1];
+	struct transport_peer *peer;
+	struct session *session;
+	struct client *client;
+	uint64_t soon;
+
+	(void)state;
+	begin((struct setting){0});
+	client = connected();
+	peer = client_peer(client);
+	assert_int_equal(peer->dial(peer, LINK, 1, 0, streams), -EACCES);
+	assert_non_null(strstr(slu_last_error(), "who have opened a segment"));
+	session = opened_on(client);
+	assert_int_equal(peer->dial(peer, LINK, INVITED_MAX + 1, 0, streams), -EPROTO);
+	soon = clock_monotonic_ns(NULL);
+	assert_int_equal(peer->dial(peer, LINK, 1, soon, streams), -ETIMEDOUT);
+	server_unlisten(server, listener);
+	assert_int_equal(peer->dial(peer, LINK, 2, 0, streams), -ECONNREFUSED);
+	assert_int_equal(attached_count, 0);
+	assert_int_equal(lost_count, 0);
+	session_close(session);
 	client_release(client);
 }
 
@@ -946,163 +990,18 @@ static json_t *hello(void)
 			 MESSAGE_VERSION_HIGH, "name", "bare");
 }
 
-static json_t *attach(const char *token)
-{
-	return json_pack("{s:s, s:s}", "type", "attach", "token", token);
-}
-
-/* A control connection by hand, under TLS if @p tls is given. @p token has room for 128 bytes. */
-static struct stream greeted(struct tls *tls, char *token)
+static struct stream shaken(struct tls *tls)
 {
 	struct stream stream = {.fd = dial()};
-	json_t *message;
+	int rc;
 
-	if (tls) {
-		int rc;
-
-		assert_int_equal(tls_start(tls, &stream, "127.0.0.1"), 0);
-		while ((rc = tls_handshake(&stream)) == 0)
-			wait_readable(stream.fd);
-		assert_int_equal(rc, 1);
-	}
-	say(&stream, hello());
-	message = hear(&stream);
-	assert_string_equal(message_type(message), "welcome");
-	strcpy(token, json_string_value(json_object_get(message, "token")));
-	json_decref(message);
+	if (!tls)
+		return stream;
+	assert_int_equal(tls_start(tls, &stream, "127.0.0.1"), 0);
+	while ((rc = tls_handshake(&stream)) == 0)
+		wait_readable(stream.fd);
+	assert_int_equal(rc, 1);
 	return stream;
-}
-
-static void refuse_token(const char *token)
-{
-	struct stream stream = {.fd = dial()};
-
-	say(&stream, attach(token));
-	expect_refusal(&stream, EACCES);
-	expect_end(stream.fd);
-}
-
-/* Goal: only the token of a living connection attaches; wrong, cut and old ones do not. */
-static void test_tokens(void **state)
-{
-	char token[128], wrong[128], other[128];
-	struct stream owner, second, data;
-	json_t *message;
-
-	(void)state;
-	begin((struct setting){0});
-	owner = greeted(NULL, token);
-	second = greeted(NULL, other);
-	assert_string_not_equal(token, other);
-	strcpy(wrong, token);
-	wrong[40] = wrong[40] == '0' ? '1' : '0';
-	refuse_token(wrong);
-	memcpy(wrong, other, 16); /* the number of one, the secret of the other */
-	memcpy(wrong + 16, token + 16, strlen(token + 16) + 1);
-	refuse_token(wrong);
-	refuse_token("");
-	refuse_token("0000000000000001");
-	data = (struct stream){.fd = dial()};
-	say(&data, attach(token));
-	message = hear(&data);
-	assert_string_equal(message_type(message), "attached");
-	json_decref(message);
-	assert_true(becomes(&attached_count, 1));
-	stream_close(&data);
-	close(owner.fd);
-	assert_true(becomes(&gone, 1));
-	refuse_token(token); /* replayed */
-	stream_close(&second);
-	assert_int_equal(attached_count, 1);
-}
-
-/* Goal: what comes right behind attach belongs to the data connection: none of it is lost. */
-static void test_no_byte_overread(void **state)
-{
-	char token[128], wire[256];
-	struct stream owner;
-	uint32_t length;
-	int fd;
-
-	(void)state;
-	begin((struct setting){0});
-	owner = greeted(NULL, token);
-	length = (uint32_t)snprintf(wire + 4, sizeof(wire) - 4,
-				    "{\"type\":\"attach\",\"token\":\"%s\"}", token);
-	memcpy(wire, &length, 4);
-	strcpy(wire + 4 + length, "first bytes");
-	fd = dial();
-	assert_int_equal(send(fd, wire, 4 + length + 11, 0), 4 + length + 11);
-	assert_true(becomes(&attached_count, 1));
-	expect_bytes(&attached[0], "first bytes");
-	close(fd);
-	stream_close(&owner);
-}
-
-/* Goal: under TLS a token serves its own identity only, and no plain connection. */
-static void test_stolen_token(void **state)
-{
-	struct slu_tls_options alice = psk("all", "alice");
-	struct tls *alice_tls;
-	struct stream owner, thief;
-	char token[128], unused[128];
-
-	(void)state;
-	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
-	assert_int_equal(tls_open(TLS_CLIENT, &alice, &alice_tls), 0);
-	owner = greeted(client_tls, token);
-	thief = greeted(alice_tls, unused);
-	stream_close(&thief);
-	thief = (struct stream){.fd = dial()};
-	assert_int_equal(tls_start(alice_tls, &thief, "127.0.0.1"), 0);
-	while (tls_handshake(&thief) == 0)
-		wait_readable(thief.fd);
-	say(&thief, attach(token));
-	expect_refusal(&thief, EACCES);
-	stream_close(&thief);
-	thief = (struct stream){.fd = dial()};
-	say(&thief, attach(token));
-	expect_refusal(&thief, EPERM);
-	expect_end(thief.fd);
-	stream_close(&owner);
-	tls_close(alice_tls);
-	assert_int_equal(attached_count, 0);
-}
-
-/* Goal: a client of an older protocol is told so, over TCP too. */
-static void test_version(void **state)
-{
-	struct stream stream;
-
-	(void)state;
-	begin((struct setting){0});
-	stream = (struct stream){.fd = dial()};
-	say(&stream, json_pack("{s:s, s:[i,i]}", "type", "hello", "versions", 1, 1));
-	expect_refusal(&stream, EPROTONOSUPPORT);
-	expect_end(stream.fd);
-}
-
-/* Goal: who begins and does not go on is closed when its time is up: before a byte, inside TLS,
- * inside a message; a client that has greeted stays. */
-static void test_half_open(void **state)
-{
-	struct stream good;
-	char token[128];
-	int fds[4];
-
-	(void)state;
-	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
-	good = greeted(client_tls, token);
-	for (int i = 0; i < 4; i++)
-		fds[i] = dial();
-	assert_int_equal(send(fds[1], "\x16", 1, 0), 1);
-	assert_int_equal(send(fds[2], "\x16\x03\x01\x02\x00\x01", 6, 0), 6);
-	assert_int_equal(send(fds[3], "\x40\0\0\0{\"type", 10, 0), 10);
-	for (int i = 0; i < 4; i++)
-		expect_end(fds[i]);
-	say(&good, json_pack("{s:s}", "type", "ping"));
-	json_decref(hear(&good));
-	stream_close(&good);
 }
 
 static void expect(struct stream *stream, const char *type)
@@ -1113,17 +1012,408 @@ static void expect(struct stream *stream, const char *type)
 	json_decref(message);
 }
 
+/* A control connection by hand, under TLS if @p tls is given. @p number: the target's, of it */
+static struct stream greeted(struct tls *tls, uint64_t *number)
+{
+	struct stream stream = shaken(tls);
+	json_t *message;
+
+	say(&stream, hello());
+	message = hear(&stream);
+	assert_string_equal(message_type(message), "welcome");
+	assert_true(message_number(message, "connection", number));
+	json_decref(message);
+	return stream;
+}
+
+/* ---- data connections by hand ---- */
+
+/* Who may invite: a control connection with a session. */
+struct owner {
+	struct stream stream;
+	uint64_t number;
+};
+
+static struct owner make_owner(struct tls *tls)
+{
+	struct owner owner;
+
+	owner.stream = greeted(tls, &owner.number);
+	say(&owner.stream, json_pack("{s:s, s:i, s:s, s:i, s:[s]}", "type", "open", "session", 1,
+				     "segment", "ram", "rights", 1, "transports", "tcp"));
+	expect(&owner.stream, "opened");
+	return owner;
+}
+
+static json_t *number_of(uint64_t number)
+{
+	return json_sprintf("%016llx", (unsigned long long)number);
+}
+
+/* @return what will be proven; its secret is put into @p secret */
+static struct data_claim invited(struct owner *owner, uint64_t link, uint32_t count,
+				 uint8_t secret[SECRET_BYTES])
+{
+	json_t *message, *answer;
+
+	say(&owner->stream, json_pack("{s:s, s:i, s:{s:o, s:i}}", "type", "invite", "request", 1,
+				      "offer", "link", number_of(link), "count", (int)count));
+	message = hear(&owner->stream);
+	assert_string_equal(message_type(message), "invite");
+	answer = json_object_get(message, "answer");
+	assert_true(secret_parse(json_string_value(json_object_get(answer, "secret")), secret,
+				 SECRET_BYTES));
+	json_decref(message);
+	return (struct data_claim){.connection = owner->number, .link = link};
+}
+
+static json_t *attach(const struct data_claim *claim)
+{
+	return json_pack("{s:s, s:o, s:o}", "type", "attach", "connection",
+			 number_of(claim->connection), "link", number_of(claim->link));
+}
+
+static json_t *proof(const char *text)
+{
+	return json_pack("{s:s, s:s}", "type", "proof", "proof", text);
+}
+
+/* The nonce that the target says goes into @p claim. */
+static void expect_challenge(struct stream *stream, struct data_claim *claim)
+{
+	json_t *message = hear(stream);
+
+	assert_string_equal(message_type(message), "challenge");
+	assert_true(secret_parse(json_string_value(json_object_get(message, "nonce")), claim->nonce,
+				 sizeof(claim->nonce)));
+	json_decref(message);
+}
+
+/* A connection that has been asked for its proof. */
+static struct stream challenged(struct data_claim *claim)
+{
+	struct stream stream = {.fd = dial()};
+
+	say(&stream, attach(claim));
+	expect_challenge(&stream, claim);
+	return stream;
+}
+
+static void prove(const uint8_t secret[SECRET_BYTES], const struct data_claim *claim,
+		  char text[2 * PROOF_BYTES + 1])
+{
+	assert_true(data_claim_prove(secret, claim, text));
+}
+
+static void expect_attached(struct data_claim claim, const uint8_t secret[SECRET_BYTES])
+{
+	unsigned before = atomic_load(&attached_count);
+	struct stream stream = challenged(&claim);
+	char text[2 * PROOF_BYTES + 1];
+
+	prove(secret, &claim, text);
+	say(&stream, proof(text));
+	expect(&stream, "attached");
+	assert_true(becomes(&attached_count, before + 1));
+	assert_int_equal(attached_to, claim.connection);
+	assert_int_equal(attached_link, claim.link);
+	stream_close(&stream);
+}
+
+/* To the challenge @p message is said, and that is not enough. */
+static void refuse_proof(struct stream stream, json_t *message, int error)
+{
+	unsigned before = atomic_load(&attached_count);
+
+	say(&stream, message);
+	expect_refusal(&stream, error);
+	expect_end(stream.fd);
+	assert_int_equal(attached_count, before);
+}
+
+static void refuse_attach(uint64_t connection, uint64_t link)
+{
+	const struct data_claim claim = {.connection = connection, .link = link};
+
+	refuse_proof((struct stream){.fd = dial()}, attach(&claim), EACCES);
+}
+
+/* Goal: only who was invited is asked for a proof: to that link of that connection, as often as was
+ * said, while the connection lives, until it invites again or fences the link. */
+static void test_uninvited(void **state)
+{
+	uint8_t first[SECRET_BYTES], second[SECRET_BYTES];
+	struct owner owner, other;
+	struct data_claim claim;
+
+	(void)state;
+	begin((struct setting){0});
+	owner = make_owner(NULL);
+	other = make_owner(NULL);
+	refuse_attach(owner.number, LINK);
+	claim = invited(&owner, LINK, 2, first);
+	refuse_attach(owner.number, LINK + 1);
+	refuse_attach(other.number, LINK);
+	refuse_attach(0, LINK);
+	refuse_attach(UINT64_MAX, LINK);
+	expect_attached(claim, first);
+	expect_attached(claim, first);
+	refuse_attach(owner.number, LINK); /* used up */
+	invited(&owner, LINK, 1, first);
+	say(&owner.stream, json_pack("{s:s, s:i, s:{s:o}}", "type", "fence", "request", 2, "offer",
+				     "link", number_of(LINK)));
+	expect(&owner.stream, "fence");
+	refuse_attach(owner.number, LINK);
+	invited(&owner, LINK, 1, first);
+	invited(&owner, LINK, 1, second);
+	assert_memory_not_equal(first, second, SECRET_BYTES);
+	expect_attached(claim, second);
+	refuse_attach(owner.number, LINK);
+	invited(&owner, LINK, 1, first);
+	stream_close(&owner.stream);
+	assert_true(becomes(&gone, 1));
+	refuse_attach(owner.number, LINK);
+	stream_close(&other.stream);
+	assert_int_equal(attached_count, 3);
+}
+
+/* Goal: a proof that is wrong in one bit, cut, another secret's or none at all attaches nothing,
+ * and takes nothing from who was invited. */
+static void test_wrong_proofs(void **state)
+{
+	uint8_t secret[SECRET_BYTES], foreign[SECRET_BYTES];
+	char text[2 * PROOF_BYTES + 2];
+	struct owner owner, other;
+	struct data_claim claim;
+	struct stream stream;
+
+	(void)state;
+	begin((struct setting){0});
+	owner = make_owner(NULL);
+	other = make_owner(NULL);
+	claim = invited(&owner, LINK, 1, secret);
+	invited(&other, LINK, 1, foreign);
+	stream = challenged(&claim);
+	prove(secret, &claim, text);
+	text[31] = text[31] == '0' ? '1' : '0';
+	refuse_proof(stream, proof(text), EACCES);
+	stream = challenged(&claim);
+	prove(secret, &claim, text);
+	text[30] = '\0';
+	refuse_proof(stream, proof(text), EACCES);
+	stream = challenged(&claim);
+	prove(secret, &claim, text);
+	strcat(text, "0");
+	refuse_proof(stream, proof(text), EACCES);
+	stream = challenged(&claim);
+	prove(foreign, &claim, text);
+	refuse_proof(stream, proof(text), EACCES);
+	secret_format(secret, SECRET_BYTES, text); /* of those who read the secret itself */
+	refuse_proof(challenged(&claim), proof(text), EACCES);
+	refuse_proof(challenged(&claim), proof(""), EACCES);
+	refuse_proof(challenged(&claim), json_pack("{s:s, s:i}", "type", "proof", "proof", 0),
+		     EACCES);
+	refuse_proof(challenged(&claim), json_pack("{s:s}", "type", "proof"), EACCES);
+	refuse_proof(challenged(&claim), attach(&claim), EPROTO);
+	refuse_proof(challenged(&claim), hello(), EPROTO);
+	expect_attached(claim, secret);
+	stream_close(&owner.stream);
+	stream_close(&other.stream);
+}
+
+/* Goal: a proof that was overheard is good for the connection that it was made on, and no other:
+ * neither before nor after it was used, nor for another link. */
+static void test_replayed_proof(void **state)
+{
+	char text[2 * PROOF_BYTES + 1];
+	struct data_claim claim, early, late, elsewhere;
+	struct stream good, thief, third;
+	uint8_t secret[SECRET_BYTES], unused[SECRET_BYTES];
+	struct owner owner;
+
+	(void)state;
+	begin((struct setting){0});
+	owner = make_owner(NULL);
+	claim = early = late = invited(&owner, LINK, INVITED_MAX, secret);
+	elsewhere = invited(&owner, LINK + 1, 1, unused);
+	good = challenged(&claim);
+	thief = challenged(&early);
+	third = challenged(&elsewhere);
+	assert_memory_not_equal(claim.nonce, early.nonce, sizeof(claim.nonce));
+	prove(secret, &claim, text);
+	refuse_proof(thief, proof(text), EACCES);
+	refuse_proof(third, proof(text), EACCES);
+	say(&good, proof(text));
+	expect(&good, "attached");
+	assert_true(becomes(&attached_count, 1));
+	refuse_proof(challenged(&late), proof(text), EACCES);
+	stream_close(&good);
+	stream_close(&owner.stream);
+}
+
+/* Goal: an invitation that ends between the question and the proof is worth nothing: used by
+ * another, or gone with its connection. */
+static void test_proof_too_late(void **state)
+{
+	char text[2 * PROOF_BYTES + 1];
+	uint8_t secret[SECRET_BYTES];
+	struct data_claim claim;
+	struct stream stream;
+	struct owner owner;
+
+	(void)state;
+	begin((struct setting){0});
+	owner = make_owner(NULL);
+	claim = invited(&owner, LINK, 1, secret);
+	stream = challenged(&claim);
+	expect_attached(claim, secret);
+	prove(secret, &claim, text);
+	refuse_proof(stream, proof(text), EACCES);
+	claim = invited(&owner, LINK, 1, secret);
+	stream = challenged(&claim);
+	stream_close(&owner.stream);
+	assert_true(becomes(&gone, 1));
+	prove(secret, &claim, text);
+	refuse_proof(stream, proof(text), EACCES);
+}
+
+/* Goal: attach that lacks its numbers ends the connection. */
+static void test_broken_attach(void **state)
+{
+	static const char *const broken[] = {
+		"{\"type\":\"attach\"}",
+		"{\"type\":\"attach\",\"connection\":\"0000000000000001\"}",
+		"{\"type\":\"attach\",\"link\":\"0000000000000001\"}",
+		"{\"type\":\"attach\",\"connection\":1,\"link\":1}",
+		"{\"type\":\"attach\",\"connection\":\"1\",\"link\":\"1\"}",
+	};
+
+	(void)state;
+	begin((struct setting){0});
+	for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++)
+		refuse_proof((struct stream){.fd = dial()}, json_loads(broken[i], 0, NULL), EPROTO);
+	refuse_proof((struct stream){.fd = dial()}, proof("00"), EPROTO);
+}
+
+/* Goal: what comes right behind the proof belongs to the data connection: none of it is lost. */
+static void test_no_byte_overread(void **state)
+{
+	char text[2 * PROOF_BYTES + 1], wire[256];
+	uint8_t secret[SECRET_BYTES];
+	struct data_claim claim;
+	struct stream stream;
+	struct owner owner;
+	uint32_t length;
+
+	(void)state;
+	begin((struct setting){0});
+	owner = make_owner(NULL);
+	claim = invited(&owner, LINK, 1, secret);
+	stream = challenged(&claim);
+	prove(secret, &claim, text);
+	length = (uint32_t)snprintf(wire + 4, sizeof(wire) - 4,
+				    "{\"type\":\"proof\",\"proof\":\"%s\"}", text);
+	memcpy(wire, &length, 4);
+	strcpy(wire + 4 + length, "first bytes");
+	assert_int_equal(send(stream.fd, wire, 4 + length + 11, 0), 4 + length + 11);
+	assert_true(becomes(&attached_count, 1));
+	expect_bytes(&attached[0], "first bytes");
+	stream_close(&stream);
+	stream_close(&owner.stream);
+}
+
+/* Goal: under TLS an invitation serves its own identity only, and no plain connection; whoever it
+ * was shown to learns nothing by trying. */
+static void test_stolen_invitation(void **state)
+{
+	struct slu_tls_options alice = psk("all", "alice");
+	char text[2 * PROOF_BYTES + 1];
+	uint8_t secret[SECRET_BYTES];
+	struct data_claim claim;
+	struct tls *alice_tls;
+	struct stream stream;
+	struct owner owner;
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	assert_int_equal(tls_open(TLS_CLIENT, &alice, &alice_tls), 0);
+	owner = make_owner(client_tls);
+	claim = invited(&owner, LINK, 1, secret);
+	stream = shaken(alice_tls);
+	say(&stream, attach(&claim));
+	expect_refusal(&stream, EACCES);
+	stream_close(&stream);
+	refuse_proof((struct stream){.fd = dial()}, attach(&claim), EPERM);
+	assert_int_equal(attached_count, 0);
+	stream = shaken(client_tls);
+	say(&stream, attach(&claim));
+	expect_challenge(&stream, &claim);
+	prove(secret, &claim, text);
+	say(&stream, proof(text));
+	expect(&stream, "attached");
+	assert_true(becomes(&attached_count, 1));
+	stream_close(&stream);
+	stream_close(&owner.stream);
+	tls_close(alice_tls);
+}
+
+/* Goal: a client of an older protocol is told so, over TCP too. */
+static void test_version(void **state)
+{
+	struct stream stream;
+
+	(void)state;
+	begin((struct setting){0});
+	stream = (struct stream){.fd = dial()};
+	say(&stream,
+	    json_pack("{s:s, s:[i,i]}", "type", "hello", "versions", 1, MESSAGE_VERSION_LOW - 1));
+	expect_refusal(&stream, EPROTONOSUPPORT);
+	expect_end(stream.fd);
+}
+
+/* Goal: who begins and does not go on is closed when its time is up: before a byte, inside TLS,
+ * inside a message, or asked for a proof; a client that has greeted stays. */
+static void test_half_open(void **state)
+{
+	uint8_t secret[SECRET_BYTES];
+	struct stream good, asked;
+	struct data_claim claim;
+	struct owner owner;
+	int fds[4];
+
+	(void)state;
+	begin((struct setting){.target = psk("all", NULL), .initiator = psk("all", "bob")});
+	owner = make_owner(client_tls);
+	good = owner.stream;
+	claim = invited(&owner, LINK, 1, secret);
+	asked = shaken(client_tls);
+	say(&asked, attach(&claim));
+	expect_challenge(&asked, &claim);
+	for (int i = 0; i < 4; i++)
+		fds[i] = dial();
+	assert_int_equal(send(fds[1], "\x16", 1, 0), 1);
+	assert_int_equal(send(fds[2], "\x16\x03\x01\x02\x00\x01", 6, 0), 6);
+	assert_int_equal(send(fds[3], "\x40\0\0\0{\"type", 10, 0), 10);
+	for (int i = 0; i < 4; i++)
+		expect_end(fds[i]);
+	expect_end(dup(asked.fd));
+	stream_close(&asked);
+	say(&good, json_pack("{s:s}", "type", "ping"));
+	json_decref(hear(&good));
+	stream_close(&good);
+}
+
 /* Goal: a connection on which nothing comes is asked; one that answers stays, one that does not is
  * closed. */
 static void test_keepalive(void **state)
 {
 	struct stream alive, dead;
-	char token[128];
+	uint64_t number;
 
 	(void)state;
 	begin((struct setting){.limits = {.ping_seconds = 1, .silence_seconds = 2}});
-	alive = greeted(NULL, token);
-	dead = greeted(NULL, token);
+	alive = greeted(NULL, &number);
+	dead = greeted(NULL, &number);
 	for (int i = 0; i < 4; i++) {
 		expect(&alive, "ping");
 		say(&alive, json_pack("{s:s}", "type", "pong"));
@@ -1181,17 +1471,17 @@ static void test_garbage(void **state)
 static void test_accept_rate(void **state)
 {
 	struct stream kept[5], late;
-	char token[128];
+	uint64_t number;
 
 	(void)state;
 	begin((struct setting){
 		.limits = {.local_accepts_per_second = 1, .local_accepts_burst = 5}});
 	for (int i = 0; i < 5; i++)
-		kept[i] = greeted(NULL, token);
+		kept[i] = greeted(NULL, &number);
 	for (int i = 0; i < 20; i++)
 		expect_turned_away();
 	sleep(2);
-	late = greeted(NULL, token);
+	late = greeted(NULL, &number);
 	say(&late, json_pack("{s:s}", "type", "ping"));
 	json_decref(hear(&late));
 	stream_close(&late);
@@ -1222,7 +1512,7 @@ static void test_security_log(void **state)
 	atomic_store(&security_events, 0);
 	slu_log_set(SLU_LOG_WARNING, count_security, NULL);
 	for (int i = 0; i < 500; i++)
-		refuse_token("x");
+		refuse_attach(1, LINK);
 	assert_true(becomes(&security_events, 500));
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
 	assert_in_range(security_lines, 1, 100);
@@ -1254,16 +1544,17 @@ static bool own_address(char text[ADDRESS_TEXT_MAX])
  * are connected from there stay. */
 static void test_failing_address(void **state)
 {
-	char text[ADDRESS_TEXT_MAX], token[128];
+	char text[ADDRESS_TEXT_MAX];
 	struct stream good;
+	uint64_t number;
 
 	(void)state;
 	if (!own_address(text))
 		skip_because("this host has no address but loopback");
 	begin((struct setting){.address = text});
-	good = greeted(NULL, token);
+	good = greeted(NULL, &number);
 	for (unsigned i = 0; i < SERVER_FAILURES_MAX; i++)
-		refuse_token("x");
+		refuse_attach(1, LINK);
 	expect_turned_away();
 	say(&good, json_pack("{s:s}", "type", "ping"));
 	json_decref(hear(&good));
@@ -1305,6 +1596,7 @@ int main(void)
 		networked(test_certificates),
 		networked(test_plain_data),
 		networked(test_data_of_unix_client),
+		networked(test_dial_refused),
 		networked(test_shared_connection),
 		networked(test_thousand_sessions),
 		networked(test_paths),
@@ -1322,9 +1614,13 @@ int main(void)
 		networked(test_listen),
 		networked(test_refused_segment),
 		networked(test_revoked_key),
-		networked(test_tokens),
+		networked(test_uninvited),
+		networked(test_wrong_proofs),
+		networked(test_replayed_proof),
+		networked(test_proof_too_late),
+		networked(test_broken_attach),
 		networked(test_no_byte_overread),
-		networked(test_stolen_token),
+		networked(test_stolen_invitation),
 		networked(test_version),
 		networked(test_half_open),
 		networked(test_keepalive),

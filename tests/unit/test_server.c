@@ -14,6 +14,7 @@
 
 #include "base/budget.h"
 #include "base/log.h"
+#include "control/invitation.h"
 #include "directory/p2p.h"
 #include "tests/tap.h"
 
@@ -31,8 +32,9 @@ static int refusal; /* what the next open is answered with, 0: grant it */
 
 static struct peer_info last_peer;
 
-static _Atomic unsigned opened, closed, lost, gone;
-static _Atomic uint64_t moved_operations;
+static _Atomic unsigned opened, closed, lost, gone, fenced;
+static _Atomic uint64_t moved_operations, gone_last;
+static struct data_claim last_fenced; /* connection and link */
 
 static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
 		   const json_t *transports, json_t *answer, int fds[MESSAGE_FDS_MAX],
@@ -71,7 +73,15 @@ static void on_gone(void *arg, uint64_t connection)
 {
 	(void)arg;
 	assert_true(connection > 0);
+	atomic_store(&gone_last, connection);
 	atomic_fetch_add(&gone, 1);
+}
+
+static void on_fence(void *arg, uint64_t connection, uint64_t link)
+{
+	(void)arg;
+	last_fenced = (struct data_claim){.connection = connection, .link = link};
+	atomic_fetch_add(&fenced, 1);
 }
 
 static size_t described_bytes; /* of what the transports tell of themselves; 0: nothing */
@@ -127,6 +137,7 @@ static const struct server_callbacks full_callbacks = {.describe = on_describe,
 						       .moved = on_moved,
 						       .close = on_close,
 						       .entitled = on_entitled,
+						       .fence = on_fence,
 						       .gone = on_gone};
 static struct server_callbacks callbacks;
 
@@ -145,7 +156,7 @@ static int set_up(void **state)
 	char name[32];
 
 	(void)state;
-	opened = closed = lost = gone = 0;
+	opened = closed = lost = gone = fenced = 0;
 	moved_operations = 0;
 	refusal = 0;
 	described_bytes = 0;
@@ -242,10 +253,15 @@ static void expect_end(int fd)
 	close(fd);
 }
 
-static json_t *hello(int low, int high)
+static json_t *hello_of(int low, int high)
 {
 	return json_pack("{s:s, s:[i,i], s:s}", "type", "hello", "versions", low, high, "name",
 			 "me");
+}
+
+static json_t *hello(void)
+{
+	return hello_of(MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH);
 }
 
 static json_t *open_message(int id)
@@ -264,7 +280,7 @@ static int open_session(void)
 {
 	int fd = dial();
 
-	say(fd, hello(2, 2));
+	say(fd, hello());
 	expect(fd, "welcome");
 	say(fd, open_message(7));
 	expect(fd, "opened");
@@ -306,18 +322,6 @@ static void expect_path(int fd, int id, json_int_t request, int qpn)
 	json_decref(message);
 }
 
-/* A session 7 on a connection of the newest version. */
-static int open_newest(void)
-{
-	int fd = dial();
-
-	say(fd, hello(MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH));
-	expect(fd, "welcome");
-	say(fd, open_message(7));
-	expect(fd, "opened");
-	return fd;
-}
-
 static bool becomes(_Atomic unsigned *count, unsigned value)
 {
 	for (int i = 0; i < PATIENCE_MS && atomic_load(count) != value; i++)
@@ -335,7 +339,7 @@ static void test_whole_session(void **state)
 	json_t *message;
 
 	(void)state;
-	say(fd, hello(1, 9));
+	say(fd, hello_of(1, 9));
 	message = hear(fd, &reader);
 	assert_int_equal(json_integer_value(json_object_get(message, "version")),
 			 MESSAGE_VERSION_HIGH);
@@ -383,13 +387,14 @@ static void test_vanished_clients(void **state)
 /* Goal: clients of other protocol versions are told so, in words. */
 static void test_versions(void **state)
 {
-	static const int apart[][2] = {{0, 0}, {1, 1}, {MESSAGE_VERSION_HIGH + 1, 99}, {-5, -1}};
+	static const int apart[][2] = {
+		{0, 0}, {1, MESSAGE_VERSION_LOW - 1}, {MESSAGE_VERSION_HIGH + 1, 99}, {-5, -1}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(apart) / sizeof(apart[0]); i++) {
 		int fd = dial();
 
-		say(fd, hello(apart[i][0], apart[i][1]));
+		say(fd, hello_of(apart[i][0], apart[i][1]));
 		expect_refusal(fd, EPROTONOSUPPORT, "upgrade");
 		expect_end(fd);
 	}
@@ -403,7 +408,7 @@ static void test_refused_open(void **state)
 
 	(void)state;
 	refusal = -EACCES;
-	say(fd, hello(2, 2));
+	say(fd, hello());
 	expect(fd, "welcome");
 	say(fd, open_message(7));
 	expect_refusal(fd, EACCES, "\"ram\" is not for you");
@@ -439,13 +444,13 @@ static void test_out_of_turn(void **state)
 	expect_refusal(fd, EPROTO, "versions");
 	expect_end(fd);
 	fd = dial();
-	say(fd, hello(2, 2));
+	say(fd, hello());
 	expect(fd, "welcome");
 	say(fd, json_pack("{s:s}", "type", "open"));
 	expect_refusal(fd, EPROTO, "segment");
 	expect_end(fd);
 	fd = open_session();
-	say(fd, hello(2, 2));
+	say(fd, hello());
 	expect_refusal(fd, EPROTO, "unexpected");
 	expect_end(fd);
 	assert_true(becomes(&lost, 1));
@@ -457,20 +462,18 @@ static void test_out_of_turn(void **state)
 	}
 }
 
-/* Goal: the welcome tells what the transports say of themselves, to clients that know of it; what
- * would be too long for a welcome is left out, and the client is let in all the same. */
+/* Goal: the welcome tells what the transports say of themselves; what would be too long for a
+ * welcome is left out, and the client is let in all the same. */
 static void test_describe(void **state)
 {
 	static const struct {
-		int version;
 		size_t bytes;
 		bool told;
-	} cases[] = {{2, 100, false},
-		     {3, 0, false},
-		     {3, 100, true},
-		     {3, MESSAGE_TRANSPORTS_MAX_BYTES - 20, true},
-		     {3, MESSAGE_TRANSPORTS_MAX_BYTES - 19, false},
-		     {3, MESSAGE_MAX_BYTES, false}};
+	} cases[] = {{0, false},
+		     {100, true},
+		     {MESSAGE_TRANSPORTS_MAX_BYTES - 20, true},
+		     {MESSAGE_TRANSPORTS_MAX_BYTES - 19, false},
+		     {MESSAGE_MAX_BYTES, false}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -480,11 +483,9 @@ static void test_describe(void **state)
 		json_t *welcome;
 
 		described_bytes = cases[i].bytes;
-		say(fd, hello(2, cases[i].version));
+		say(fd, hello());
 		welcome = hear(fd, &reader);
 		assert_string_equal(message_type(welcome), "welcome");
-		assert_int_equal(json_integer_value(json_object_get(welcome, "version")),
-				 cases[i].version);
 		json_unpack(welcome, "{s:{s:{s:s}}}", "transports", "verbs", "gid", &gid);
 		assert_int_equal(strlen(gid), cases[i].told ? cases[i].bytes : 0);
 		assert_int_equal(json_object_get(welcome, "transports") != NULL, cases[i].told);
@@ -497,7 +498,7 @@ static void test_describe(void **state)
  * request they are for, and leave the session and the connection as they were. */
 static void test_path(void **state)
 {
-	int fd = open_newest();
+	int fd = open_session();
 
 	(void)state;
 	say(fd, path_message(7, 0, json_pack("{s:i}", "qpn", 10)));
@@ -537,7 +538,7 @@ static int refuse_later(void *arg)
 /* Goal: an answer may come later, behind others; and when nobody waits for it, it is dropped. */
 static void test_path_later(void **state)
 {
-	int fd = open_newest(), qpn = 5;
+	int fd = open_session(), qpn = 5;
 
 	(void)state;
 	say(fd, path_message(7, 1, json_pack("{s:b}", "later", 1)));
@@ -556,7 +557,7 @@ static void test_path_later(void **state)
 }
 
 /* Goal: what is no request for a path ends the connection with a reason; so does a request from a
- * client that speaks a version without it, and one that has not said hello. */
+ * client that has not said hello. */
 static void test_broken_path(void **state)
 {
 	static const char *const broken[] = {
@@ -579,23 +580,379 @@ static void test_broken_path(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
-		fd = open_newest();
+		fd = open_session();
 		say(fd, json_loads(broken[i], 0, NULL));
 		expect_refusal(fd, EPROTO, "path without");
 		expect_end(fd);
 	}
-	fd = open_newest();
+	fd = open_session();
 	assert_int_equal(sizeof(huge) - 1, 4 + huge[0]);
 	assert_int_equal(write(fd, huge, sizeof(huge) - 1), sizeof(huge) - 1);
-	expect_end(fd);
-	fd = open_session();
-	say(fd, path_message(7, 1, json_object()));
-	expect_refusal(fd, EPROTO, "unexpected message \"path\"");
 	expect_end(fd);
 	fd = dial();
 	say(fd, path_message(7, 1, json_object()));
 	expect_refusal(fd, EPROTO, "unexpected message \"path\"");
 	expect_end(fd);
+}
+
+/* ---- invitations and fences ---- */
+
+static json_t *request_message(const char *type, json_int_t request, json_t *offer)
+{
+	return json_pack("{s:s, s:I, s:o}", "type", type, "request", request, "offer", offer);
+}
+
+static json_t *number_of(uint64_t number)
+{
+	return json_sprintf("%016llx", (unsigned long long)number);
+}
+
+static json_t *invite_message(json_int_t request, uint64_t link, json_int_t count)
+{
+	return request_message("invite", request,
+			       json_pack("{s:o, s:I}", "link", number_of(link), "count", count));
+}
+
+static json_t *fence_link_message(json_int_t request, uint64_t link)
+{
+	return request_message("fence", request, json_pack("{s:o}", "link", number_of(link)));
+}
+
+static json_t *fence_connection_message(json_int_t request, uint64_t number, const char *secret)
+{
+	return request_message(
+		"fence", request,
+		json_pack("{s:o, s:s}", "connection", number_of(number), "secret", secret));
+}
+
+/* To a request that is not a session's. */
+static void expect_request_refusal(int fd, json_int_t request, int error, const char *text)
+{
+	json_t *message = hear_refusal(fd, error, text);
+
+	assert_int_equal(json_integer_value(json_object_get(message, "request")), request);
+	assert_null(json_object_get(message, "session"));
+	json_decref(message);
+}
+
+/* @return what it is answered with, to be freed */
+static json_t *expect_answer(int fd, const char *type, json_int_t request)
+{
+	struct message_reader reader = {0};
+	json_t *message = hear(fd, &reader);
+	json_t *answer = json_incref(json_object_get(message, "answer"));
+
+	assert_string_equal(message_type(message), type);
+	assert_int_equal(json_integer_value(json_object_get(message, "request")), request);
+	assert_true(json_is_object(answer));
+	json_decref(message);
+	return answer;
+}
+
+static void expect_secret(int fd, json_int_t request, char secret[SECRET_TEXT])
+{
+	json_t *answer = expect_answer(fd, "invite", request);
+	const char *text = json_string_value(json_object_get(answer, "secret"));
+	uint8_t bytes[SECRET_BYTES];
+
+	assert_true(secret_parse(text, bytes, sizeof(bytes)));
+	strcpy(secret, text);
+	json_decref(answer);
+}
+
+static void expect_fenced(int fd, json_int_t request)
+{
+	json_t *answer = expect_answer(fd, "fence", request);
+
+	assert_int_equal(json_object_size(answer), 0);
+	json_decref(answer);
+}
+
+/* A greeted connection without a session; what the welcome gives it. */
+static int greeted(uint64_t *number, char secret[SECRET_TEXT])
+{
+	struct message_reader reader = {0};
+	int fd = dial();
+	json_t *welcome;
+
+	say(fd, hello());
+	welcome = hear(fd, &reader);
+	assert_true(message_number(welcome, "connection", number));
+	strcpy(secret, json_string_value(json_object_get(welcome, "secret")));
+	assert_null(json_object_get(welcome, "token"));
+	json_decref(welcome);
+	return fd;
+}
+
+/* Goal: every connection has a number and a secret of its own. */
+static void test_secrets(void **state)
+{
+	char first[SECRET_TEXT], second[SECRET_TEXT];
+	uint64_t number, next;
+	int fds[2] = {greeted(&number, first), greeted(&next, second)};
+
+	(void)state;
+	assert_int_not_equal(number, next);
+	assert_string_not_equal(first, second);
+	assert_int_equal(strlen(first), 2 * SECRET_BYTES);
+	for (int i = 0; i < 2; i++)
+		close(fds[i]);
+}
+
+/* Goal: who has nothing open invites nobody: not before the first session, not after the last;
+ * between them each invitation has a secret of its own. */
+static void test_invite(void **state)
+{
+	char own[SECRET_TEXT], first[SECRET_TEXT], second[SECRET_TEXT];
+	uint64_t number;
+	int fd = greeted(&number, own);
+
+	(void)state;
+	say(fd, invite_message(0, 1, 1));
+	expect_request_refusal(fd, 0, EACCES, "who have opened a segment");
+	refusal = -EACCES;
+	say(fd, open_message(7));
+	expect_refusal(fd, EACCES, "not for you");
+	say(fd, invite_message(1, 1, 1));
+	expect_request_refusal(fd, 1, EACCES, "who have opened a segment");
+	refusal = 0;
+	say(fd, open_message(7));
+	expect(fd, "opened");
+	say(fd, invite_message(2, 1, 1));
+	expect_secret(fd, 2, first);
+	say(fd, invite_message(2, 1, INVITED_MAX)); /* the numbers are the client's */
+	expect_secret(fd, 2, second);
+	assert_string_not_equal(first, second);
+	assert_string_not_equal(first, own);
+	say(fd, close_message(7));
+	say(fd, invite_message(3, 1, 1));
+	expect_request_refusal(fd, 3, EACCES, "who have opened a segment");
+	say(fd, json_pack("{s:s}", "type", "ping"));
+	expect(fd, "pong");
+	close(fd);
+}
+
+/* Goal: an invitation is for a link and 1 to INVITED_MAX connections; other offers are refused, and
+ * the connection stays. */
+static void test_invite_counts(void **state)
+{
+	static const char *const bad[] = {
+		"{}",
+		"{\"count\":1}",
+		"{\"link\":\"0000000000000001\"}",
+		"{\"link\":\"0000000000000001\",\"count\":0}",
+		"{\"link\":\"0000000000000001\",\"count\":-1}",
+		"{\"link\":\"0000000000000001\",\"count\":17}",
+		"{\"link\":\"0000000000000001\",\"count\":4294967297}",
+		"{\"link\":\"0000000000000001\",\"count\":\"1\"}",
+		"{\"link\":\"0000000000000001\",\"count\":1.5}",
+		"{\"link\":1,\"count\":1}",
+		"{\"link\":\"1\",\"count\":1}",
+		"{\"link\":\"000000000000000g\",\"count\":1}",
+		"{\"link\":\"000000000000000A\",\"count\":1}",
+		"{\"link\":\"00000000000000001\",\"count\":1}",
+	};
+	char secret[SECRET_TEXT];
+	int fd = open_session();
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		say(fd, request_message("invite", (json_int_t)i, json_loads(bad[i], 0, NULL)));
+		expect_request_refusal(fd, (json_int_t)i, EPROTO, "without link or count");
+	}
+	say(fd, invite_message(INT64_MAX, UINT64_MAX, INVITED_MAX));
+	expect_secret(fd, INT64_MAX, secret);
+	close(fd);
+}
+
+/* Goal: at most INVITATIONS_MAX invitations of a connection wait; that others wait for as many is
+ * no matter, and a new one to a link takes the place of the old, as a fence makes room. */
+static void test_invitations_max(void **state)
+{
+	char secret[SECRET_TEXT];
+	int fd = open_session(), other = open_session();
+
+	(void)state;
+	for (uint32_t i = 0; i < INVITATIONS_MAX; i++) {
+		say(fd, invite_message(i, i, 1));
+		expect_secret(fd, i, secret);
+	}
+	say(fd, invite_message(1, INVITATIONS_MAX, 1));
+	expect_request_refusal(fd, 1, ENOSPC, "have not come");
+	say(fd, invite_message(2, INVITATIONS_MAX - 1, 1));
+	expect_secret(fd, 2, secret);
+	say(fd, invite_message(3, INVITATIONS_MAX, 1));
+	expect_request_refusal(fd, 3, ENOSPC, "have not come");
+	say(other, invite_message(4, INVITATIONS_MAX, 1));
+	expect_secret(other, 4, secret);
+	say(fd, fence_link_message(5, 0));
+	expect_fenced(fd, 5);
+	say(fd, invite_message(6, INVITATIONS_MAX, 1));
+	expect_secret(fd, 6, secret);
+	close(fd);
+	close(other);
+}
+
+/* Goal: when a fence is answered, the transports have ended that link of that connection, and no
+ * other; one that nobody knows, or that was fenced before, is over too. No session is needed. */
+static void test_fence_link(void **state)
+{
+	char secret[SECRET_TEXT];
+	uint64_t number;
+	int fd = greeted(&number, secret);
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t link = i < 2 ? UINT64_C(0xfedcba9876543210) : 0;
+
+		say(fd, fence_link_message(i, link));
+		expect_fenced(fd, i);
+		assert_int_equal(fenced, i + 1);
+		assert_int_equal(last_fenced.connection, number);
+		assert_int_equal(last_fenced.link, link);
+	}
+	callbacks.fence = NULL;
+	say(fd, fence_link_message(9, 1));
+	expect_fenced(fd, 9);
+	assert_int_equal(gone, 0);
+	close(fd);
+}
+
+/* Goal: an earlier connection is ended by whoever has its secret; when that is answered, its
+ * sessions and links are over. Said again it is as true. */
+static void test_fence_connection(void **state)
+{
+	char old_secret[SECRET_TEXT], secret[SECRET_TEXT];
+	uint64_t old_number, number;
+	int old = greeted(&old_number, old_secret), fd = greeted(&number, secret);
+
+	(void)state;
+	say(old, open_message(7));
+	expect(old, "opened");
+	say(fd, fence_connection_message(1, old_number, old_secret));
+	expect_fenced(fd, 1);
+	assert_int_equal(lost, 1);
+	assert_int_equal(gone, 1);
+	assert_int_equal(gone_last, old_number);
+	assert_int_equal(server_connection_count(server), 1);
+	expect_end(old);
+	say(fd, fence_connection_message(2, old_number, old_secret));
+	expect_fenced(fd, 2);
+	say(fd, fence_connection_message(3, old_number, secret)); /* nobody is harmed */
+	expect_fenced(fd, 3);
+	say(fd, fence_connection_message(4, UINT64_MAX, secret));
+	expect_fenced(fd, 4);
+	assert_int_equal(gone, 1);
+	assert_int_equal(fenced, 0);
+	close(fd);
+}
+
+static _Atomic unsigned security_lines;
+
+static void count_security(void *arg, enum slu_log_level level, const char *text)
+{
+	(void)arg;
+	if (level == SLU_LOG_WARNING && strstr(text, "security: "))
+		atomic_fetch_add(&security_lines, 1);
+}
+
+/* Goal: without its secret no connection is ended, nor with another's, and the attempt is logged;
+ * nobody ends their own. */
+static void test_fence_of_others(void **state)
+{
+	char other_secret[SECRET_TEXT], secret[SECRET_TEXT], wrong[SECRET_TEXT];
+	uint64_t other_number, number;
+	int other = greeted(&other_number, other_secret), fd = greeted(&number, secret);
+
+	(void)state;
+	atomic_store(&security_lines, 0);
+	slu_log_set(SLU_LOG_WARNING, count_security, NULL);
+	strcpy(wrong, other_secret);
+	wrong[31] = wrong[31] == '0' ? '1' : '0';
+	say(fd, fence_connection_message(0, other_number, wrong));
+	expect_request_refusal(fd, 0, EACCES, "not that connection's");
+	say(fd, fence_connection_message(1, other_number, secret));
+	expect_request_refusal(fd, 1, EACCES, "not that connection's");
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	assert_int_equal(security_lines, 2);
+	strcpy(wrong, other_secret);
+	wrong[30] = '\0';
+	say(fd, fence_connection_message(2, other_number, wrong));
+	expect_request_refusal(fd, 2, EPROTO, "without the secret");
+	say(fd, fence_connection_message(3, other_number, ""));
+	expect_request_refusal(fd, 3, EPROTO, "without the secret");
+	say(fd,
+	    request_message("fence", 4, json_pack("{s:o}", "connection", number_of(other_number))));
+	expect_request_refusal(fd, 4, EPROTO, "without the secret");
+	say(fd, fence_connection_message(5, number, secret));
+	expect_request_refusal(fd, 5, EPROTO, "another connection");
+	say(fd, request_message("fence", 6, json_object()));
+	expect_request_refusal(fd, 6, EPROTO, "without link or connection");
+	for (int i = 0; i < 2; i++) {
+		say(i ? fd : other, json_pack("{s:s}", "type", "ping"));
+		expect(i ? fd : other, "pong");
+		close(i ? fd : other);
+	}
+}
+
+/* Goal: what is no request ends the connection with a reason; so does one before hello. */
+static void test_broken_requests(void **state)
+{
+	static const char *const types[] = {"invite", "fence"};
+	static const char *const broken[] = {
+		"{\"type\":\"%s\"}",
+		"{\"type\":\"%s\",\"request\":1}",
+		"{\"type\":\"%s\",\"offer\":{}}",
+		"{\"type\":\"%s\",\"request\":1,\"offer\":[]}",
+		"{\"type\":\"%s\",\"request\":1,\"offer\":null}",
+		"{\"type\":\"%s\",\"request\":-1,\"offer\":{}}",
+		"{\"type\":\"%s\",\"request\":1.5,\"offer\":{}}",
+		"{\"type\":\"%s\",\"request\":\"1\",\"offer\":{}}",
+	};
+	char text[128];
+	int fd;
+
+	(void)state;
+	for (size_t i = 0; i < 2 * sizeof(broken) / sizeof(broken[0]); i++) {
+		snprintf(text, sizeof(text), broken[i / 2], types[i % 2]);
+		fd = open_session();
+		say(fd, json_loads(text, 0, NULL));
+		expect_refusal(fd, EPROTO, "without request or offer");
+		expect_end(fd);
+	}
+	for (int i = 0; i < 2; i++) {
+		fd = dial();
+		say(fd, i ? invite_message(1, 1, 1) : fence_link_message(1, 1));
+		expect_refusal(fd, EPROTO, "unexpected message");
+		expect_end(fd);
+	}
+	assert_int_equal(fenced, 0);
+}
+
+/* Goal: over a Unix socket nobody attaches: that is for TCP; a proof of nothing is out of turn. */
+static void test_attach_here(void **state)
+{
+	char secret[SECRET_TEXT];
+	uint64_t number;
+	int owner = greeted(&number, secret), fd;
+
+	(void)state;
+	say(owner, open_message(7));
+	expect(owner, "opened");
+	say(owner, invite_message(1, 5, 1));
+	expect_secret(owner, 1, secret);
+	fd = dial();
+	say(fd, json_pack("{s:s, s:o, s:o}", "type", "attach", "connection", number_of(number),
+			  "link", number_of(5)));
+	expect_refusal(fd, EOPNOTSUPP, "no data connections");
+	expect_end(fd);
+	fd = dial();
+	say(fd, json_pack("{s:s, s:s}", "type", "proof", "proof", secret));
+	expect_refusal(fd, EPROTO, "unexpected");
+	expect_end(fd);
+	say(owner, json_pack("{s:s, s:s}", "type", "proof", "proof", secret));
+	expect_refusal(owner, EPROTO, "unexpected");
+	expect_end(owner);
 }
 
 static bool is_first(void *client, void *arg)
@@ -832,7 +1189,7 @@ static void test_connection_limit(void **state)
 	for (int i = 0; i < 3; i++)
 		fds[i] = open_session();
 	fd = dial();
-	say(fd, hello(2, 2));
+	say(fd, hello());
 	expect_refusal(fd, ENOSPC, "limit of 3");
 	expect_end(fd);
 	for (int i = 0; i < 3; i++)
@@ -873,7 +1230,7 @@ static void test_connection_budget(void **state)
 	(void)state;
 	assert_int_equal(budget_used(budget, SLU_LIMIT_CONNECTIONS), 2);
 	assert_int_equal(budgets_set(budgets, all, NULL, 0), 0);
-	say(third, hello(2, MESSAGE_VERSION_HIGH));
+	say(third, hello());
 	expect_refusal(third, EDQUOT, "--max-connections");
 	expect_end(third);
 	close(first);
@@ -897,7 +1254,7 @@ static void test_rightless(void **state)
 	for (unsigned i = 0; i < SERVER_RIGHTLESS_CONNECTIONS_MAX; i++)
 		fds[i] = open_session();
 	fd = dial();
-	say(fd, hello(2, MESSAGE_VERSION_HIGH));
+	say(fd, hello());
 	expect_refusal(fd, EDQUOT, "no right on any segment");
 	expect_end(fd);
 	entitled = true;
@@ -955,7 +1312,7 @@ static void test_descriptors_left_behind(void **state)
 	int fd = dial();
 
 	(void)state;
-	say(fd, hello(2, MESSAGE_VERSION_HIGH));
+	say(fd, hello());
 	expect(fd, "welcome");
 	for (int i = 0; i < 10; i++)
 		say(fd, open_message(100 + i));
@@ -1130,7 +1487,7 @@ static int knock_as_nobody(void)
 		return 2;
 	fd = dial();
 	stream = (struct stream){.fd = fd};
-	message_send(&writer, &stream, hello(2, 2), NULL, 0); /* may come too late */
+	message_send(&writer, &stream, hello(), NULL, 0); /* may come too late */
 	message = hear(fd, &reader);
 	ret = strcmp(message_type(message), "welcome") == 0;
 	if (!ret && json_integer_value(json_object_get(message, "error")) != EACCES)
@@ -1194,6 +1551,15 @@ int main(void)
 		with_server(test_path),
 		with_server(test_path_later),
 		with_server(test_broken_path),
+		with_server(test_secrets),
+		with_server(test_invite),
+		with_server(test_invite_counts),
+		with_server(test_invitations_max),
+		with_server(test_fence_link),
+		with_server(test_fence_connection),
+		with_server(test_fence_of_others),
+		with_server(test_broken_requests),
+		with_server(test_attach_here),
 		with_server(test_dismiss),
 		with_server(test_address_in_use),
 		with_server(test_stale_path),

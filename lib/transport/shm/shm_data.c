@@ -73,6 +73,8 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 
 	if (__builtin_expect(state != 0, 0))
 		return refuse(path, ops, n, done, state);
+	if (__builtin_expect(remote_is_fenced(path->remote), 0))
+		return 0;
 	for (i = 0; i < n; i++) {
 		const struct slu_op *op = &ops[i];
 		char *local = op->region->addr + op->local_offset;

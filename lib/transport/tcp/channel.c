@@ -24,7 +24,8 @@ int channel_open(struct channel *channel, const struct stream *stream)
 	channel->buffer = malloc(CHANNEL_BUFFER_BYTES);
 	channel->staging = malloc(CHANNEL_BUFFER_BYTES);
 	channel->pieces = calloc(CHANNEL_PIECES, sizeof(channel->pieces[0]));
-	if (!channel->buffer || !channel->staging || !channel->pieces) {
+	channel->owners = calloc(CHANNEL_PIECES, sizeof(channel->owners[0]));
+	if (!channel->buffer || !channel->staging || !channel->pieces || !channel->owners) {
 		channel_close(channel);
 		return fail(-ENOMEM, "out of memory");
 	}
@@ -51,8 +52,10 @@ void channel_close(struct channel *channel)
 	free(channel->buffer);
 	free(channel->staging);
 	free(channel->pieces);
+	free(channel->owners);
 	channel->buffer = channel->staging = NULL;
 	channel->pieces = NULL;
+	channel->owners = NULL;
 }
 
 /* ---- receiving ---- */
@@ -158,13 +161,22 @@ void *channel_stage(struct channel *channel, uint32_t n)
 	if (last && (char *)last->iov_base + last->iov_len == at)
 		last->iov_len += n;
 	else
-		channel->pieces[channel->count++] = (struct iovec){at, n};
+		channel_refer(channel, at, n, NULL);
 	return at;
 }
 
-void channel_refer(struct channel *channel, const void *data, uint32_t n)
+void channel_refer(struct channel *channel, const void *data, uint32_t n, const void *owner)
 {
-	channel->pieces[channel->count++] = (struct iovec){(void *)data, n};
+	channel->owners[channel->count] = owner;
+	channel->pieces[channel->count++] = (struct iovec){(void *)(uintptr_t)data, n};
+}
+
+bool channel_refers(const struct channel *channel, const void *owner)
+{
+	for (uint32_t i = channel->first; i < channel->count; i++)
+		if (channel->owners[i] == owner)
+			return true;
+	return false;
 }
 
 static void sent(struct channel *channel, size_t n)
@@ -225,30 +237,6 @@ void *channel_stage_aside(struct channel *channel, uint32_t n)
 		return channel_stage(channel, n);
 	at = channel_room(channel, 0, 1) ? take_aside(channel, n) : NULL;
 	if (at)
-		channel_refer(channel, at, n);
+		channel_refer(channel, at, n, NULL);
 	return at;
-}
-
-static int privatize(struct channel *channel, struct iovec *piece)
-{
-	char *at = take_aside(channel, piece->iov_len);
-
-	if (!at)
-		return fail(-ENOMEM, "out of memory");
-	memcpy(at, piece->iov_base, piece->iov_len);
-	piece->iov_base = at;
-	return 0;
-}
-
-int channel_privatize(struct channel *channel, const char *begin, const char *end)
-{
-	int rc = 0;
-
-	for (uint32_t i = channel->first; rc == 0 && i < channel->count; i++) {
-		const char *at = channel->pieces[i].iov_base;
-
-		if (at >= begin && at < end)
-			rc = privatize(channel, &channel->pieces[i]);
-	}
-	return rc;
 }

@@ -6,8 +6,7 @@
  * bodies are staged side by side, large bodies are referred to where they lie; all leaves in as few
  * system calls as the socket permits.
  *
- * One thread at a time. After channel_open() only channel_privatize() and channel_stage_aside()
- * allocate.
+ * One thread at a time. After channel_open() only channel_stage_aside() allocates.
  */
 #ifndef TCP_CHANNEL_H
 #define TCP_CHANNEL_H
@@ -44,7 +43,8 @@ struct channel {
 	uint32_t count; /* pieces so far, sent ones included */
 	bool full;      /* the last channel_send() filled the socket */
 	struct iovec *pieces;
-	struct channel_copy *copies; /* what channel_privatize() took aside */
+	const void **owners; /* of the memory that a piece refers to; NULL: it is the channel's */
+	struct channel_copy *copies; /* what channel_stage_aside() made */
 };
 
 /** Take over @p stream. @return 0; -ENOMEM, the stream stays the caller's */
@@ -85,8 +85,15 @@ void *channel_stage(struct channel *channel, uint32_t n);
 /** As channel_stage(), with memory of its own when the staging is full. @return NULL: no room */
 void *channel_stage_aside(struct channel *channel, uint32_t n);
 
-/** Send @p n bytes at @p data, which must stay until they have gone; there is room for a piece. */
-void channel_refer(struct channel *channel, const void *data, uint32_t n);
+/**
+ * Send @p n bytes at @p data, which must stay until they have gone; there is room for a piece.
+ *
+ * @param owner  for channel_refers()
+ */
+void channel_refer(struct channel *channel, const void *data, uint32_t n, const void *owner);
+
+/** Is anything of @p owner still to be sent? */
+bool channel_refers(const struct channel *channel, const void *owner);
 
 /** Anything left to send? */
 static inline bool channel_unsent(const struct channel *channel)
@@ -96,12 +103,4 @@ static inline bool channel_unsent(const struct channel *channel)
 
 /** Send what the socket takes, up to about 1 MiB. @return 0; negative: the connection is over */
 int channel_send(struct channel *channel);
-
-/**
- * What is left to send must not be read from [begin, end) any more: it is copied aside.
- *
- * @return 0; -ENOMEM
- */
-int channel_privatize(struct channel *channel, const char *begin, const char *end);
-
 #endif

@@ -4,12 +4,18 @@
  * The client's side of tcp. A link joins one poller with one target: a few data connections, shared
  * by the paths to all segments of that target. The first connection carries small operations and
  * calls, so that bulk never stands before them; the others carry bulk in turn.
+ *
+ * A link goes down when a connection is lost, and when something that was written over it is given
+ * up: what the sockets have cannot be taken back but with the connections. It is fenced then, since
+ * what they have may still land, and gets new connections from the repair thread while the session
+ * lives. Neighbours that may be repeated go again over those.
  */
 #ifndef TCP_TCP_H
 #define TCP_TCP_H
 
 #include <sys/queue.h>
 
+#include "transport/repair.h"
 #include "transport/tcp/channel.h"
 #include "transport/tcp/wire.h"
 #include "transport/transport.h"
@@ -18,6 +24,7 @@
 #define TCP_SMALL_BYTES 16384u /* longer operations go by the bulk connections */
 #define TCP_WINDOW      512u   /* requests of one connection that were not responded to */
 #define TCP_CALLS       64u    /* calls of one link that were not answered */
+#define TCP_LOSSES_MAX  3u     /* links in a row on which nothing was answered: it is of no use */
 
 struct tcp_path;
 
@@ -32,6 +39,7 @@ struct tcp_request {
 	uint32_t slot; /* of a call, and of the request that announces it */
 	uint16_t answer_length;
 	uint8_t opcode;
+	bool may_land;  /* it failed, and what was sent of it may still arrive */
 	bool announces; /* a call, which is in slots; nobody waits for this one */
 	bool settled;   /* its completion is in path->ready, or was handed out */
 	bool handed;    /* the poller has it */
@@ -50,18 +58,35 @@ struct tcp_end {
 	uint32_t next_slot;
 	struct tcp_request *receiving; /* whose body arrives */
 	bool registered;               /* with the poller's epoll_fd */
+	struct channel fresh;          /* while the link is mended */
 	struct tcp_request window[TCP_WINDOW];
 	struct tcp_request slots[TCP_CALLS]; /* slot % TCP_CALLS */
 };
 
+enum tcp_link_state {
+	TCP_LINK_UP,
+	TCP_LINK_DOWN,   /* its connections are closed; the repair thread has it */
+	TCP_LINK_MENDED, /* it has new ones in fresh */
+};
+
 struct tcp_link {
 	uint32_t users;
-	uint32_t count;      /* of ends */
-	uint32_t next;       /* bulk end */
-	_Atomic int error;   /* 0, or why it is dead; who opens a path looks as well */
+	uint32_t count; /* of ends */
+	uint32_t next;  /* bulk end */
+	/* The poller takes it down and up again, the repair thread mends it. */
+	_Atomic uint32_t state;
+	_Atomic int error;   /* 0, or why it is dead for good; who opens a path looks as well */
 	uint64_t turn;       /* of the poller, when it was last driven */
 	const uint64_t *now; /* the poller's turn */
 	int epoll_fd;
+	bool succeeded;  /* something was answered since it is up */
+	uint32_t losses; /* in a row, without that */
+	uint64_t name;   /* by which the target knows it; another one each time it is mended */
+	struct fence_ticket *ticket;
+	struct transport_peer *peer;
+	struct repair *repair;
+	struct repair_item mending;
+	char target[SLU_NAME_MAX + 1];
 	struct tcp_end *ends[1 + SLU_TCP_CONNECTIONS_MAX];
 };
 
@@ -84,7 +109,10 @@ struct tcp_view {
 
 extern const struct transport_fast tcp_fast;
 
-/** End everything with @p error; its connections are closed. */
-void tcp_link_fail(struct tcp_link *link, int error);
+/** tcp_control.c: give it connections. @return as transport_peer.dial */
+int tcp_link_dial(struct tcp_link *link, uint64_t until_ns);
+
+/** tcp_mend.c: the link is DOWN. It becomes MENDED, or fails. */
+bool tcp_link_mend(struct repair_item *item);
 
 #endif

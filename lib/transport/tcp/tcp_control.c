@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
+#include "net/proof.h"
 #include "transport/grants.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
@@ -21,50 +22,90 @@ static void tcp_capabilities(struct transport_capabilities *capabilities)
 
 static void link_destroy(struct tcp_link *link)
 {
+	if (!link)
+		return;
+	if (link->repair)
+		repair_forget(link->repair, &link->mending);
 	for (uint32_t i = 0; i < link->count; i++) {
 		channel_close(&link->ends[i]->channel);
+		channel_close(&link->ends[i]->fresh);
 		free(link->ends[i]);
 	}
+	link->peer->forgo(link->ticket);
 	free(link);
 }
 
-static int add_end(struct tcp_link *link, struct transport_peer *peer)
+static int open_fresh(struct tcp_link *link, const struct stream *streams)
 {
-	struct tcp_end *end = calloc(1, sizeof(*end));
-	struct stream stream;
-	int rc;
+	int rc = 0;
 
-	if (!end)
-		return fail(-ENOMEM, "out of memory");
-	rc = peer->dial(peer, &stream);
-	if (rc == 0) {
-		rc = channel_open(&end->channel, &stream);
+	for (uint32_t i = 0; i < link->count; i++) {
+		struct stream stream = streams[i];
+
+		if (rc == 0)
+			rc = channel_open(&link->ends[i]->fresh, &stream);
 		if (rc < 0)
 			stream_close(&stream);
 	}
+	for (uint32_t i = 0; rc < 0 && i < link->count; i++)
+		channel_close(&link->ends[i]->fresh);
+	return rc;
+}
+
+int tcp_link_dial(struct tcp_link *link, uint64_t until_ns)
+{
+	struct stream streams[1 + SLU_TCP_CONNECTIONS_MAX];
+	struct transport_peer *peer = link->peer;
+	uint64_t name = secret_number();
+	struct fence_ticket *ticket = peer->ticket(peer, name);
+	int rc = ticket ? peer->dial(peer, name, link->count, until_ns, streams)
+			: fail(-ENOMEM, "out of memory");
+
+	if (rc == 0)
+		rc = open_fresh(link, streams);
 	if (rc < 0) {
-		free(end);
+		peer->forgo(ticket);
 		return rc;
 	}
-	end->owner = link;
-	link->ends[link->count++] = end;
+	peer->forgo(link->ticket); /* of connections that were lost with nothing on them */
+	link->name = name;
+	link->ticket = ticket;
+	/* Pairs with the acquire in tcp_link_up(): what is fresh is complete. */
+	atomic_store_explicit(&link->state, TCP_LINK_MENDED, memory_order_release);
 	return 0;
 }
 
-static int link_create(struct transport_peer *peer, const struct path_env *env,
-		       struct tcp_link **out)
+static int add_ends(struct tcp_link *link, uint32_t count)
 {
-	uint32_t bulk = env->transport->tcp_connections;
+	while (link->count < count) {
+		struct tcp_end *end = calloc(1, sizeof(*end));
+
+		if (!end)
+			return fail(-ENOMEM, "out of memory");
+		end->owner = link;
+		end->channel.stream.fd = end->fresh.stream.fd = -1;
+		link->ends[link->count++] = end;
+	}
+	return 0;
+}
+
+static int link_create(struct slu_remote *remote, const struct path_env *env, struct tcp_link **out)
+{
 	struct tcp_link *link = calloc(1, sizeof(*link));
-	int rc = 0;
+	int rc;
 
 	if (!link)
 		return fail(-ENOMEM, "out of memory");
 	link->now = env->turn;
 	link->turn = UINT64_MAX;
 	link->epoll_fd = env->epoll_fd;
-	for (uint32_t i = 0; rc == 0 && i < 1 + bulk; i++)
-		rc = add_end(link, peer);
+	link->peer = remote->peer;
+	link->repair = env->transport->repair;
+	link->mending.attempt = tcp_link_mend;
+	strcpy(link->target, remote->target);
+	rc = add_ends(link, 1 + env->transport->tcp_connections);
+	if (rc == 0)
+		rc = tcp_link_dial(link, remote->peer->until_ns);
 	if (rc < 0) {
 		link_destroy(link);
 		return rc;
@@ -74,13 +115,14 @@ static int link_create(struct transport_peer *peer, const struct path_env *env,
 }
 
 /* The poller's link to that target: made by its first path, gone with its last. */
-static int link_get(struct transport_peer *peer, const struct path_env *env, struct tcp_link **out)
+static int link_get(struct slu_remote *remote, const struct path_env *env, struct tcp_link **out)
 {
+	struct transport_peer *peer = remote->peer;
 	struct tcp_link *link = peer->tcp_links[env->poller];
 	int rc = 0;
 
 	if (!link || link->error)
-		rc = link_create(peer, env, &link);
+		rc = link_create(remote, env, &link);
 	if (rc < 0)
 		return rc;
 	peer->tcp_links[env->poller] = link;
@@ -108,7 +150,7 @@ static int tcp_connect(struct slu_remote *remote, const struct path_env *env, st
 
 	if (!tcp)
 		return fail(-ENOMEM, "out of memory");
-	rc = link_get(remote->peer, env, &tcp->link);
+	rc = link_get(remote, env, &tcp->link);
 	if (rc < 0) {
 		free(tcp);
 		return rc;

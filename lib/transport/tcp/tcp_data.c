@@ -66,33 +66,134 @@ static void call_announced(struct tcp_request *announcement, int status)
 		answered(call, status);
 }
 
-static void fail_end(struct tcp_end *end, int error)
+/* ---- the end of a link ---- */
+
+static bool concerns(const struct tcp_request *request, const struct tcp_path *tcp,
+		     const uint64_t *user_data)
+{
+	return request->path == tcp && (!user_data || request->user_data == *user_data);
+}
+
+/*
+ * The target has not answered, and will not: it is not known whether it was carried out. What the
+ * owner of a segment could see twice is not repeated; the rest goes again, if the link is mended.
+ */
+static void lose(struct tcp_request *request, int error)
+{
+	if (error == -ECANCELED &&
+	    (request->opcode == SLU_WRITE_NOTIFY || request->opcode == SLU_CALL))
+		error = -ECONNRESET;
+	request->may_land = request->opcode != SLU_READ;
+	answered(request, error);
+}
+
+static void end_end(struct tcp_end *end, int error)
 {
 	for (uint32_t i = end->expected; i != end->head; i++) {
 		struct tcp_request *request = &end->window[i % TCP_WINDOW];
 
 		if (request->announces)
-			call_announced(request, error);
+			call_announced(request, 0); /* its slot is next */
 		else
-			answered(request, error);
+			lose(request, error);
 	}
 	end->expected = end->head;
 	if (end->receiving && end->receiving->opcode != SLU_CALL)
-		answered(end->receiving, error);
+		lose(end->receiving, error);
 	for (uint32_t i = 0; i < TCP_CALLS; i++)
 		if (end->slots[i].path && !end->slots[i].answered)
-			answered(&end->slots[i], error);
+			lose(&end->slots[i], error);
 	end->receiving = NULL;
 	channel_close(&end->channel);
 }
 
-void tcp_link_fail(struct tcp_link *link, int error)
+/* Anything but READs that the target has not answered: does it concern @p tcp, or that operation
+ * of it? NULL: any. */
+static bool has_written(const struct tcp_end *end, const struct tcp_path *tcp,
+			const uint64_t *user_data)
+{
+	for (uint32_t i = end->expected; i != end->head; i++) {
+		const struct tcp_request *request = &end->window[i % TCP_WINDOW];
+
+		if (request->announces)
+			request = &end->slots[request->slot % TCP_CALLS];
+		else if (request->opcode == SLU_READ)
+			continue;
+		if (!tcp || concerns(request, tcp, user_data))
+			return true;
+	}
+	return false;
+}
+
+/* Before anything of it is reported the fence stands: what comes after is held back by it. */
+static void end_all(struct tcp_link *link, int error)
+{
+	bool written = false;
+
+	for (uint32_t i = 0; i < link->count; i++)
+		written |= has_written(link->ends[i], NULL, NULL);
+	if (written) {
+		link->peer->raise(link->ticket);
+		link->ticket = NULL;
+	}
+	for (uint32_t i = 0; i < link->count; i++)
+		end_end(link->ends[i], error);
+}
+
+/* For good. */
+static void fail_link(struct tcp_link *link, int error)
 {
 	if (link->error)
 		return;
 	link->error = error;
+	if (atomic_load_explicit(&link->state, memory_order_relaxed) == TCP_LINK_UP)
+		end_all(link, error);
+}
+
+/* @p lost: not by our own will */
+static void take_down(struct tcp_link *link, bool lost)
+{
+	if (link->error || atomic_load_explicit(&link->state, memory_order_relaxed) != TCP_LINK_UP)
+		return;
+	if (link->succeeded)
+		link->losses = 0;
+	link->losses += lost;
+	end_all(link, -ECANCELED);
+	atomic_store_explicit(&link->state, TCP_LINK_DOWN, memory_order_relaxed);
+	repair_ask(link->repair, &link->mending);
+}
+
+static bool is_empty(const struct tcp_link *link)
+{
 	for (uint32_t i = 0; i < link->count; i++)
-		fail_end(link->ends[i], error);
+		if (link->ends[i]->tail != link->ends[i]->head || link->ends[i]->calls > 0)
+			return false;
+	return true;
+}
+
+static void take_fresh(struct tcp_end *end)
+{
+	end->channel = end->fresh;
+	end->fresh = (struct channel){.stream = {.fd = -1}};
+	end->head = end->expected = end->tail = 0;
+	end->registered = false;
+}
+
+/* @return can it be posted on? What was on it before has to be handed out first. */
+static bool is_up(struct tcp_link *link)
+{
+	/* Pairs with the release in tcp_link_dial(). */
+	uint32_t state = atomic_load_explicit(&link->state, memory_order_acquire);
+
+	if (__builtin_expect(state == TCP_LINK_UP, 1))
+		return true;
+	if (state == TCP_LINK_DOWN || !is_empty(link))
+		return false;
+	for (uint32_t i = 0; i < link->count; i++)
+		take_fresh(link->ends[i]);
+	link->succeeded = false;
+	atomic_store_explicit(&link->state, TCP_LINK_UP, memory_order_relaxed);
+	return true;
 }
 
 /* ---- posting ---- */
@@ -183,7 +284,7 @@ static void send_request(struct tcp_path *tcp, struct tcp_end *end, const struct
 	if (staged)
 		memcpy(at + sizeof(head), body, op->length);
 	else if (has_body)
-		channel_refer(&end->channel, body, (uint32_t)op->length);
+		channel_refer(&end->channel, body, (uint32_t)op->length, NULL);
 }
 
 static bool post_one(struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op, int error)
@@ -204,6 +305,8 @@ static bool post_one(struct tcp_path *tcp, struct tcp_end *end, const struct slu
 	if (!error)
 		return true;
 	end->expected = end->head;
+	/* It may have been on its way before, and lost with its link. */
+	request->may_land = op->opcode != SLU_READ && remote_is_fenced(tcp->path.remote);
 	if (op->opcode == SLU_CALL)
 		call_announced(request, error);
 	else
@@ -227,7 +330,7 @@ static void send_all(struct tcp_link *link)
 		if (channel_unsent(&link->ends[i]->channel))
 			rc = channel_send(&link->ends[i]->channel);
 		if (rc < 0) {
-			tcp_link_fail(link, -ECONNRESET);
+			take_down(link, true);
 			return;
 		}
 	}
@@ -238,10 +341,13 @@ static uint32_t tcp_post(struct path *path, const struct slu_op *ops, uint32_t n
 {
 	struct tcp_path *tcp = (struct tcp_path *)path;
 	int error = why_dead(tcp);
+	bool held = !is_up(tcp->link) || remote_is_fenced(path->remote);
 	uint32_t i = 0;
 
 	(void)done;
-	if (error && !tcp->link->error)
+	if (held && !error)
+		return 0;
+	if (!held && !tcp->link->error)
 		error = 0; /* the link lives: let the target say what it refuses */
 	while (i < n && post_one(tcp, choose_end(tcp->link, &ops[i]), &ops[i], error))
 		i++;
@@ -270,6 +376,7 @@ static int on_done(struct tcp_end *end, const struct wire_response *response)
 		    request->length > 0)
 			return strange("a read without its data");
 		end->expected++;
+		end->owner->succeeded = true;
 		if (request->announces)
 			call_announced(request, response->status);
 		else
@@ -295,6 +402,7 @@ static int on_data(struct tcp_end *end, const struct wire_response *response)
 	    request->opcode != SLU_READ || response->length != request->length || response->status)
 		return strange("data that was not asked for");
 	end->expected++;
+	end->owner->succeeded = true;
 	end->receiving = request;
 	if (channel_body(&end->channel, request->local, response->length))
 		body_arrived(end);
@@ -383,44 +491,38 @@ static bool in_use(const struct tcp_end *end)
 
 static void drive(struct tcp_link *link)
 {
+	int rc = 0;
+
 	link->turn = *link->now;
-	if (link->error)
+	if (link->error || !is_up(link))
 		return;
 	send_all(link);
-	for (uint32_t i = 0; !link->error && i < link->count; i++) {
-		int rc = in_use(link->ends[i]) ? drive_end(link->ends[i]) : 0;
-
-		if (rc == -EPROTO)
-			log_peer(SLU_LOG_ERROR, "a data connection ends: %s", slu_last_error());
-		if (rc < 0)
-			tcp_link_fail(link, -ECONNRESET);
+	for (uint32_t i = 0; rc >= 0 && i < link->count; i++)
+		rc = link->ends[i]->channel.stream.fd >= 0 && in_use(link->ends[i])
+			     ? drive_end(link->ends[i])
+			     : 0;
+	if (rc == -EPROTO) {
+		log_peer(SLU_LOG_ERROR, "a data connection ends: %s", slu_last_error());
+		fail_link(link, -ECONNRESET); /* another one would not do better */
+	} else if (rc < 0) {
+		take_down(link, true);
 	}
 }
 
 /* ---- giving up ---- */
 
-/*
- * What of it is still to be sent is copied aside, what arrives for it goes nowhere.
- *
- * @return -ENOMEM: there is no room aside, the link has to end
- */
-static int give_up(struct tcp_request *request, int status)
+/* A READ: what arrives for it goes nowhere. */
+static void give_up(struct tcp_request *request)
 {
-	struct channel *channel = &request->end->channel;
-	int rc = 0;
-
 	if (request->settled)
-		return 0;
-	if (request->opcode != SLU_READ)
-		rc = channel_privatize(channel, request->local, request->local + request->length);
+		return;
 	if (request->end->receiving == request)
-		channel->body = NULL;
+		request->end->channel.body = NULL;
 	request->local = NULL;
-	settle(request, status);
-	return rc;
+	settle(request, -ECANCELED);
 }
 
-/* Its slot is closed: a late answer finds nobody. The request itself has left, or is staged. */
+/* A call that the owner has: its slot is closed, a late answer finds nobody. */
 static void give_up_call(struct tcp_request *call, int status)
 {
 	if (call->settled)
@@ -430,37 +532,42 @@ static void give_up_call(struct tcp_request *call, int status)
 		call->end->channel.body = NULL;
 	}
 	call->answered = true;
+	call->may_land = true;
 	settle(call, status);
 }
 
-static bool concerns(const struct tcp_request *request, const struct tcp_path *tcp,
-		     const uint64_t *user_data)
+static void give_up_calls(struct tcp_link *link, const struct tcp_path *tcp,
+			  const uint64_t *user_data, int status)
 {
-	return request->path == tcp && (!user_data || request->user_data == *user_data);
+	for (uint32_t i = 0; i < link->count; i++)
+		for (uint32_t k = 0; k < TCP_CALLS; k++)
+			if (concerns(&link->ends[i]->slots[k], tcp, user_data))
+				give_up_call(&link->ends[i]->slots[k], status);
 }
 
-/* All that @p tcp has on this connection, or the one operation with that user_data. */
-static int give_up_on(struct tcp_end *end, const struct tcp_path *tcp, const uint64_t *user_data,
-		      int status)
-{
-	int rc = 0;
-
-	for (uint32_t i = end->tail; rc == 0 && i != end->head; i++)
-		if (concerns(&end->window[i % TCP_WINDOW], tcp, user_data))
-			rc = give_up(&end->window[i % TCP_WINDOW], status);
-	for (uint32_t i = 0; i < TCP_CALLS; i++)
-		if (concerns(&end->slots[i], tcp, user_data))
-			give_up_call(&end->slots[i], status);
-	return rc;
-}
-
-static void give_up_everywhere(struct tcp_path *tcp, const uint64_t *user_data, int status)
+/* All that @p tcp has on this link, or the one operation with that user_data. */
+static void give_up_on(struct tcp_path *tcp, const uint64_t *user_data)
 {
 	struct tcp_link *link = tcp->link;
+	bool written = false;
 
-	for (uint32_t i = 0; i < link->count && !link->error; i++)
-		if (give_up_on(link->ends[i], tcp, user_data, status) < 0)
-			tcp_link_fail(link, -ENOMEM);
+	if (link->error || atomic_load_explicit(&link->state, memory_order_relaxed) != TCP_LINK_UP)
+		return; /* it was ended with its link */
+	drive(link);    /* what the target has answered need not be given up */
+	for (uint32_t i = 0; i < link->count; i++)
+		written |= has_written(link->ends[i], tcp, user_data);
+	if (written) {
+		take_down(link, false);
+		return;
+	}
+	for (uint32_t i = 0; i < link->count; i++) {
+		struct tcp_end *end = link->ends[i];
+
+		for (uint32_t k = end->tail; k != end->head; k++)
+			if (concerns(&end->window[k % TCP_WINDOW], tcp, user_data))
+				give_up(&end->window[k % TCP_WINDOW]);
+	}
+	give_up_calls(link, tcp, user_data, -ECANCELED);
 }
 
 /* ---- completions ---- */
@@ -483,6 +590,8 @@ static enum slu_scope scope_of(int status, int state)
 {
 	if (status == 0)
 		return SLU_SCOPE_NONE;
+	if (status == -ECONNRESET || status == -ECANCELED)
+		return state ? SLU_SCOPE_SESSION : SLU_SCOPE_PATH;
 	return status == state ? SLU_SCOPE_SESSION : SLU_SCOPE_OPERATION;
 }
 
@@ -490,17 +599,30 @@ static void hand_out(struct tcp_path *tcp, struct tcp_request *request, int stat
 		     struct slu_completion *done)
 {
 	/* That the link has died is how we see it; the state knows why. */
-	if (request->status != 0 && request->status == tcp->link->error)
+	if (state && (request->status == -ECONNRESET || request->status == -ECANCELED))
 		request->status = state;
 	*done = (struct slu_completion){.user_data = request->user_data,
 					.status = request->status,
-					.scope = (uint8_t)scope_of(request->status, state),
+					.scope = (uint8_t)(scope_of(request->status, state) |
+							   (request->may_land ? SLU_MAY_LAND : 0)),
 					.transport = SLU_TRANSPORT_TCP,
 					.length = request->answer_length};
 	count(&tcp->path.stats, request);
 	request->handed = true;
 	if (request->answered)
 		release(request);
+}
+
+/*
+ * With the connection that ended, all of the target's are over. One that closes a segment, or takes
+ * a right back, refuses what is under way, but for calls that the owner has.
+ */
+static void leave_dead(struct tcp_path *tcp, int state)
+{
+	if (state == -ECONNRESET)
+		fail_link(tcp->link, state);
+	else if (!tcp->link->error)
+		give_up_calls(tcp->link, tcp, NULL, state);
 }
 
 static uint32_t tcp_poll(struct path *path, struct slu_completion *done, uint32_t n)
@@ -514,7 +636,7 @@ static uint32_t tcp_poll(struct path *path, struct slu_completion *done, uint32_
 		drive(tcp->link);
 	state = why_dead(tcp);
 	if (__builtin_expect(state != 0, 0))
-		give_up_everywhere(tcp, NULL, state);
+		leave_dead(tcp, state);
 	while (taken < n && (request = STAILQ_FIRST(&tcp->ready))) {
 		STAILQ_REMOVE_HEAD(&tcp->ready, link);
 		hand_out(tcp, request, state, &done[taken++]);
@@ -524,19 +646,21 @@ static uint32_t tcp_poll(struct path *path, struct slu_completion *done, uint32_
 
 static void tcp_flush(struct path *path)
 {
-	give_up_everywhere((struct tcp_path *)path, NULL, -ECANCELED);
+	give_up_on((struct tcp_path *)path, NULL);
 }
 
 static void tcp_cancel(struct path *path, uint64_t user_data)
 {
-	give_up_everywhere((struct tcp_path *)path, &user_data, -ECANCELED);
+	give_up_on((struct tcp_path *)path, &user_data);
 }
 
 static bool tcp_sleep(struct path *path)
 {
 	struct tcp_link *link = ((struct tcp_path *)path)->link;
 
-	for (uint32_t i = 0; i < link->count && !link->error; i++) {
+	if (link->error || !is_up(link))
+		return true;
+	for (uint32_t i = 0; i < link->count; i++) {
 		struct tcp_end *end = link->ends[i];
 		struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
 

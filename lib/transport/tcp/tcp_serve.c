@@ -15,6 +15,7 @@
 #include "transport/tcp/wire.h"
 
 #define CONNECTIONS_MAX 65536u /* of one poller */
+#define OWNER_SLOTS     1024u  /* of the tables by control connection */
 
 /* One turn for one connection. */
 #define TURN_BYTES (UINT64_C(1) << 20)
@@ -36,6 +37,7 @@
 struct connection {
 	struct channel channel;
 	uint64_t owner; /* control connection */
+	uint64_t link;  /* the owner's name for what it belongs to */
 	uint32_t cookie;
 	uint32_t silent; /* turns */
 	bool active;
@@ -52,9 +54,11 @@ struct connection {
 	int status;
 	char *message; /* body of a call */
 
-	LIST_ENTRY(connection) link;
+	LIST_ENTRY(connection) of_owner;
 	TAILQ_ENTRY(connection) active_link;
 };
+
+LIST_HEAD(connection_list, connection);
 
 /* A lane with calls that were not answered. */
 struct open_lane {
@@ -73,11 +77,18 @@ struct tcp_service {
 	uint32_t turn;
 	uint32_t worked; /* since others were looked for */
 	uint32_t next_cookie;
-	LIST_HEAD(, connection) connections;
+	struct connection_list by_owner[OWNER_SLOTS];
 	TAILQ_HEAD(, connection) active;
 	struct connection **by_cookie; /* cookie % CONNECTIONS_MAX */
 	uint32_t lanes_count;
 	struct open_lane lanes[SLU_SEGMENTS_MAX];
+};
+
+/* Which pollers have, or had, data connections of a control connection: others are not asked. */
+struct owner {
+	uint64_t number;
+	uint64_t pollers[(SLU_POLLERS_MAX + 63) / 64];
+	LIST_ENTRY(owner) entry;
 };
 
 struct tcp_server {
@@ -86,6 +97,7 @@ struct tcp_server {
 	transport_on_poller on_poller;
 	void *arg;
 	struct grants *grants;
+	LIST_HEAD(, owner) owners[OWNER_SLOTS];
 	struct tcp_service *services[SLU_POLLERS_MAX];
 };
 
@@ -121,7 +133,8 @@ static void finish(struct connection *connection, int status)
 	connection->sequence++;
 }
 
-static void respond_data(struct connection *connection, const char *data, uint32_t length)
+static void respond_data(struct connection *connection, const struct grant *grant, const char *data,
+			 uint32_t length)
 {
 	struct channel *channel = &connection->channel;
 
@@ -130,7 +143,7 @@ static void respond_data(struct connection *connection, const char *data, uint32
 	if (length <= CHANNEL_STAGE_BYTES)
 		memcpy(channel_stage(channel, length), data, length);
 	else
-		channel_refer(channel, data, length);
+		channel_refer(channel, data, length, grant);
 }
 
 /* ---- requests ---- */
@@ -255,7 +268,8 @@ static void begin(struct tcp_service *service, struct connection *connection)
 		if (status < 0 || request->length == 0)
 			finish(connection, status);
 		else
-			respond_data(connection, grant->export->region->addr + request->offset,
+			respond_data(connection, grant,
+				     grant->export->region->addr + request->offset,
 				     request->length);
 		return;
 	}
@@ -310,6 +324,11 @@ static bool step(struct tcp_service *service, struct connection *connection)
 
 /* ---- a connection's turn ---- */
 
+static struct connection_list *of_owner(struct tcp_service *service, uint64_t owner)
+{
+	return &service->by_owner[owner % OWNER_SLOTS];
+}
+
 static void activate(struct tcp_service *service, struct connection *connection)
 {
 	connection->silent = 0;
@@ -335,7 +354,7 @@ static void deactivate(struct tcp_service *service, struct connection *connectio
 static void drop(struct tcp_service *service, struct connection *connection)
 {
 	deactivate(service, connection);
-	LIST_REMOVE(connection, link);
+	LIST_REMOVE(connection, of_owner);
 	service->count--;
 	service->by_cookie[connection->cookie % CONNECTIONS_MAX] = NULL;
 	epoll_ctl(service->epoll_fd, EPOLL_CTL_DEL, connection->channel.stream.fd, NULL);
@@ -563,8 +582,9 @@ static void service_destroy(struct tcp_service *service)
 
 	if (!service)
 		return;
-	while ((connection = LIST_FIRST(&service->connections)))
-		drop(service, connection);
+	for (uint32_t i = 0; i < OWNER_SLOTS; i++)
+		while ((connection = LIST_FIRST(&service->by_owner[i])))
+			drop(service, connection);
 	if (service->epoll_fd >= 0)
 		close(service->epoll_fd);
 	free(service->by_cookie);
@@ -582,6 +602,78 @@ int tcp_service_fd(const struct transport_service *service)
 }
 
 /* ---- the server: control thread ---- */
+
+static struct owner *owner_find(struct tcp_server *server, uint64_t number)
+{
+	struct owner *owner;
+
+	LIST_FOREACH (owner, &server->owners[number % OWNER_SLOTS], entry)
+		if (owner->number == number)
+			break;
+	return owner;
+}
+
+/* @return NULL: out of memory */
+static struct owner *owner_get(struct tcp_server *server, uint64_t number)
+{
+	struct owner *owner = owner_find(server, number);
+
+	if (owner)
+		return owner;
+	owner = calloc(1, sizeof(*owner));
+	if (!owner)
+		return NULL;
+	owner->number = number;
+	LIST_INSERT_HEAD(&server->owners[number % OWNER_SLOTS], owner, entry);
+	return owner;
+}
+
+static void owner_destroy(struct owner *owner)
+{
+	LIST_REMOVE(owner, entry);
+	free(owner);
+}
+
+/* What the pollers that serve an owner are asked to do with its connections, one after the other.
+ */
+struct errand {
+	struct tcp_service *service;
+	uint64_t owner;
+	void (*fn)(struct errand *errand, struct connection *connection);
+	uint64_t link;
+	const struct grant *grant;
+	int reason;
+};
+
+static void run_errand(void *arg)
+{
+	struct errand *errand = arg;
+	struct connection_list *list = of_owner(errand->service, errand->owner);
+	struct connection *connection = LIST_FIRST(list);
+
+	while (connection) {
+		struct connection *next = LIST_NEXT(connection, of_owner);
+
+		if (connection->owner == errand->owner)
+			errand->fn(errand, connection);
+		if (connection->failed)
+			drop(errand->service, connection);
+		connection = next;
+	}
+}
+
+/* When it returns, all of them have done it. */
+static void ask_pollers(struct tcp_server *server, struct errand *errand)
+{
+	const struct owner *owner = owner_find(server, errand->owner);
+
+	for (uint32_t i = 0; owner && i < server->pollers; i++) {
+		if (!(owner->pollers[i / 64] >> i % 64 & 1))
+			continue;
+		errand->service = server->services[i];
+		server->on_poller(server->arg, i, run_errand, errand);
+	}
+}
 
 int tcp_server_create(uint32_t pollers, transport_on_poller on_poller, void *arg,
 		      struct tcp_server **out)
@@ -611,6 +703,9 @@ void tcp_server_destroy(struct tcp_server *server)
 		return;
 	for (uint32_t i = 0; i < server->pollers; i++)
 		service_destroy(server->services[i]);
+	for (uint32_t i = 0; i < OWNER_SLOTS; i++)
+		while (!LIST_EMPTY(&server->owners[i]))
+			owner_destroy(LIST_FIRST(&server->owners[i]));
 	grants_destroy(server->grants);
 	free(server);
 }
@@ -634,7 +729,7 @@ static int adopt(struct tcp_service *service, struct connection *connection)
 	if (epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, connection->channel.stream.fd, &event) < 0)
 		return -errno;
 	service->by_cookie[connection->cookie % CONNECTIONS_MAX] = connection;
-	LIST_INSERT_HEAD(&service->connections, connection, link);
+	LIST_INSERT_HEAD(of_owner(service, connection->owner), connection, of_owner);
 	service->count++;
 	activate(service, connection); /* TLS may have read ahead */
 	return 0;
@@ -658,54 +753,67 @@ static uint32_t next_poller(struct tcp_server *server)
 	return (n + n / server->pollers) % server->pollers;
 }
 
-void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t owner)
+static int attach(struct tcp_server *server, struct connection *connection)
 {
+	struct owner *owner = owner_get(server, connection->owner);
 	uint32_t poller = next_poller(server);
-	struct adopt_call call = {.service = server->services[poller],
-				  .connection = calloc(1, sizeof(struct connection))};
-	struct stream refused = *stream;
+	struct adopt_call call = {.service = server->services[poller], .connection = connection};
 
-	if (!call.connection || channel_open(&call.connection->channel, stream) < 0) {
-		log_peer(SLU_LOG_ERROR, "a data connection is refused: out of memory");
-		free(call.connection);
-		stream_close(&refused);
-		return;
-	}
-	call.connection->owner = owner;
+	if (!owner)
+		return -ENOMEM;
+	owner->pollers[poller / 64] |= UINT64_C(1) << poller % 64;
 	server->on_poller(server->arg, poller, adopt_on_poller, &call);
-	if (call.result == 0)
+	return call.result;
+}
+
+void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t owner,
+		       uint64_t link)
+{
+	struct connection *connection = calloc(1, sizeof(*connection));
+	struct stream refused = *stream;
+	int rc = connection ? channel_open(&connection->channel, stream) : -ENOMEM;
+
+	if (rc == 0) {
+		connection->owner = owner;
+		connection->link = link;
+		rc = attach(server, connection);
+		if (rc == 0)
+			return;
+		channel_close(&connection->channel);
+	} else {
+		stream_close(&refused);
+	}
+	log_peer(SLU_LOG_ERROR, "a data connection is refused: %s", strerror(-rc));
+	free(connection);
+}
+
+static void end_connection(struct errand *errand, struct connection *connection)
+{
+	(void)errand;
+	connection->failed = true;
+}
+
+void tcp_server_gone(struct tcp_server *server, uint64_t number)
+{
+	struct errand errand = {.owner = number, .fn = end_connection};
+	struct owner *owner = owner_find(server, number);
+
+	if (!owner)
 		return;
-	log_peer(SLU_LOG_ERROR, "a data connection is refused: %s", strerror(-call.result));
-	channel_close(&call.connection->channel);
-	free(call.connection);
+	ask_pollers(server, &errand);
+	owner_destroy(owner);
 }
 
-struct drop_call {
-	struct tcp_service *service;
-	uint64_t owner;
-};
-
-static void drop_on_poller(void *arg)
+static void end_if_of_link(struct errand *errand, struct connection *connection)
 {
-	struct drop_call *call = arg;
-	struct connection *connection = LIST_FIRST(&call->service->connections);
-
-	while (connection) {
-		struct connection *next = LIST_NEXT(connection, link);
-
-		if (connection->owner == call->owner)
-			drop(call->service, connection);
-		connection = next;
-	}
+	connection->failed |= connection->link == errand->link;
 }
 
-void tcp_server_gone(struct tcp_server *server, uint64_t owner)
+void tcp_server_fence(struct tcp_server *server, uint64_t owner, uint64_t link)
 {
-	for (uint32_t i = 0; i < server->pollers; i++) {
-		struct drop_call call = {.service = server->services[i], .owner = owner};
+	struct errand errand = {.owner = owner, .fn = end_if_of_link, .link = link};
 
-		server->on_poller(server->arg, i, drop_on_poller, &call);
-	}
+	ask_pollers(server, &errand);
 }
 
 int tcp_server_grant(struct tcp_server *server, const struct grant *grant, json_t *description,
@@ -714,54 +822,31 @@ int tcp_server_grant(struct tcp_server *server, const struct grant *grant, json_
 	return grants_add(server->grants, grant, description, out);
 }
 
-struct forget_call {
-	struct tcp_service *service;
-	const struct grant *grant;
-	int reason;
-};
-
-/* What arrives for it goes nowhere; what is to be sent from its memory is copied aside. */
-static void forget(struct connection *connection, const struct grant *grant, int reason)
+/*
+ * What arrives for it goes nowhere. What is half sent from its memory can't be taken back, and a
+ * copy of it would be memory that a client has at our expense by not reading: the connection ends.
+ * A client of good faith has nothing under way when it closes, and connects again when not.
+ */
+static void forget(struct errand *errand, struct connection *connection)
 {
-	const struct slu_region *region = grant->export->region;
-
-	if (connection->receiving && connection->grant == grant) {
+	if (connection->receiving && connection->grant == errand->grant) {
 		connection->grant = NULL;
-		connection->status = reason;
+		connection->status = errand->reason;
 		connection->channel.body = NULL;
 	}
-	if (channel_privatize(&connection->channel, region->addr,
-			      region->addr + grant->export->length) < 0)
-		connection->failed = true;
-}
-
-static void forget_on_poller(void *arg)
-{
-	struct forget_call *call = arg;
-	struct connection *connection = LIST_FIRST(&call->service->connections);
-
-	while (connection) {
-		struct connection *next = LIST_NEXT(connection, link);
-
-		if (connection->owner == call->grant->connection)
-			forget(connection, call->grant, call->reason);
-		if (connection->failed)
-			drop(call->service, connection);
-		connection = next;
-	}
+	connection->failed |= channel_refers(&connection->channel, errand->grant);
 }
 
 void tcp_server_revoke(struct tcp_server *server, struct grant *grant, int reason)
 {
+	struct errand errand;
+
 	if (!grant)
 		return;
+	errand = (struct errand){
+		.owner = grant->connection, .fn = forget, .grant = grant, .reason = reason};
 	grants_end(server->grants, grant, reason);
-	for (uint32_t i = 0; i < server->pollers; i++) {
-		struct forget_call call = {
-			.service = server->services[i], .grant = grant, .reason = reason};
-
-		server->on_poller(server->arg, i, forget_on_poller, &call);
-	}
+	ask_pollers(server, &errand);
 	grants_free(server->grants, grant);
 }
 

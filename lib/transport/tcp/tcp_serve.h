@@ -35,13 +35,20 @@ struct transport_service *tcp_server_service(struct tcp_server *server, uint32_t
 int tcp_service_fd(const struct transport_service *service);
 
 /**
- * Control thread: serve a data connection that belongs to @p connection. The stream is closed when
- * it cannot be had.
+ * Control thread: serve a data connection that belongs to @p connection, which calls it part of its
+ * @p link. The stream is closed when it cannot be had.
  */
-void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t connection);
+void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t connection,
+		       uint64_t link);
 
-/** Control thread: @p connection has ended, and so do its data connections. */
+/**
+ * Control thread: @p connection has ended, and so have its data connections when it returns. To
+ * revoke what it was granted asks no poller from then on.
+ */
 void tcp_server_gone(struct tcp_server *server, uint64_t connection);
+
+/** Control thread: when it returns, nothing that came over that link is carried out any more. */
+void tcp_server_fence(struct tcp_server *server, uint64_t connection, uint64_t link);
 
 /** Control thread: add @p grant. @return as grants_add() */
 int tcp_server_grant(struct tcp_server *server, const struct grant *grant, json_t *description,

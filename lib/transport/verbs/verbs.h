@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+#include "transport/repair.h"
 #include "transport/transport.h"
 #include "transport/verbs/verbs_device.h"
 #include "transport/verbs/verbs_host.h"
@@ -45,6 +46,7 @@ struct verbs_request {
 	uint32_t slot; /* of a call, and of the work request that carries it */
 	uint16_t answer_length;
 	uint8_t opcode;
+	bool may_land; /* it failed, and what was sent of it may still arrive */
 	bool carries;  /* a call, which is in slots */
 	bool settled;  /* its completion is in path->ready, or was handed out */
 	bool handed;   /* the poller has it */
@@ -103,7 +105,9 @@ struct verbs_link {
 	/* Under the peer's joining. */
 	uint32_t users;
 	uint64_t id;
-	uint64_t connect_ns; /* what making it took */
+	struct transport_peer *peer;
+	struct fence_ticket *ticket; /* the poller's, once it is made */
+	uint64_t connect_ns;         /* what making it took */
 	struct verbs_pair pair;
 	uint32_t reads;
 	uint32_t peer_receives;
@@ -145,10 +149,7 @@ struct verbs_path {
 	uint32_t *fresh_keys;
 	struct path_env env;
 	char text[VERBS_PAIR_TEXT + 96];
-	uint64_t repair_at_ns; /* the repair thread's */
-	uint64_t backoff_ns;
-	bool broken; /* in its list */
-	TAILQ_ENTRY(verbs_path) repair_link;
+	struct repair_item repair;
 };
 
 /** What import makes. */
@@ -214,18 +215,9 @@ void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
 /** Give it back; the last user ends it. Under the peer's joining. Accepts NULL. */
 void verbs_leave(struct verbs_path *path, struct verbs_link *link);
 
-/* ---- verbs_repair.c ---- */
-
-/** @return 0; -ENOMEM, -EAGAIN */
-int verbs_repair_start(struct verbs_host *host, struct verbs_repair **repair);
-
-/** No path is left. Accepts NULL. */
-void verbs_repair_stop(struct verbs_repair *repair);
-
-/** The poller: @p path is DOWN; its link has drained. It becomes MENDED, or its remote fails. */
-void verbs_repair_path(struct verbs_repair *repair, struct verbs_path *path);
-
-/** The path goes: it is not repaired any more. Without the peer's joining: waits for an attempt. */
-void verbs_repair_forget(struct verbs_repair *repair, struct verbs_path *path);
+/**
+ * verbs_repair.c: the path is DOWN, its link has drained. It becomes MENDED, or its remote fails.
+ */
+bool verbs_repair_attempt(struct repair_item *item);
 
 #endif

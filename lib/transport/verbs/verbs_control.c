@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "net/proof.h"
 #include "transport/verbs/verbs.h"
 #include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_serve.h"
@@ -41,6 +42,7 @@ static void link_destroy(struct verbs_link *link)
 	if (link->channel)
 		ibv_destroy_comp_channel(link->channel);
 	verbs_deregister(link->registration);
+	link->peer->forgo(link->ticket);
 	free(link->messages);
 	free(link);
 }
@@ -101,9 +103,10 @@ static int make_channel(struct verbs_link *link)
 	return 0;
 }
 
-static int link_create(struct verbs_host *host, const struct path_env *env,
+static int link_create(struct verbs_host *host, struct verbs_path *path,
 		       const struct verbs_pair *pair, struct verbs_link **out)
 {
+	const struct path_env *env = &path->env;
 	const struct slu_rdma_options *options = &host->devices->options;
 	uint32_t bulk = options->queue_pairs ? options->queue_pairs : 1;
 	struct verbs_link *link = calloc(1, sizeof(*link));
@@ -117,8 +120,10 @@ static int link_create(struct verbs_host *host, const struct path_env *env,
 	link->now = env->turn;
 	link->turn = link->slept = UINT64_MAX;
 	link->epoll_fd = env->epoll_fd;
-	link->id = verbs_random();
-	rc = make_messages(link);
+	link->id = secret_number();
+	link->peer = path->path.remote->peer;
+	link->ticket = link->peer->ticket(link->peer, link->id);
+	rc = link->ticket ? make_messages(link) : fail(-ENOMEM, "out of memory");
 	if (rc == 0)
 		rc = make_channel(link);
 	for (uint32_t i = 0; rc == 0 && i < 1 + bulk; i++)
@@ -158,7 +163,7 @@ static int add_queues(const struct verbs_path *path, const struct verbs_link *li
 	json_t *queues = json_array();
 
 	for (uint32_t i = 0; i < link->count; i++) {
-		psns[i] = (uint32_t)verbs_random() & 0xffffff;
+		psns[i] = (uint32_t)secret_number() & 0xffffff;
 		json_array_append_new(
 			queues, json_pack("[I, I]", (json_int_t)link->ends[i]->queue->qp->qp_num,
 					  (json_int_t)psns[i]));
@@ -358,7 +363,7 @@ static int make_link(struct verbs_host *host, struct verbs_path *path, uint64_t 
 		rc = verbs_memory_use(&host->memory, &host->devices->devices[pair.device]);
 	begun = clock_monotonic_ns(NULL);
 	if (rc == 0)
-		rc = link_create(host, &path->env, &pair, &link);
+		rc = link_create(host, path, &pair, &link);
 	if (rc < 0)
 		return rc;
 	rc = join_new(host, path, link, until_ns, base, keys);
@@ -436,6 +441,7 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 				    .remote = remote};
 	verbs->path.calls = &verbs->path;
 	verbs->host = env->transport->verbs;
+	verbs->repair.attempt = verbs_repair_attempt;
 	verbs->env = *env;
 	verbs->poller = env->poller;
 	verbs->handle = view->handle;
@@ -473,7 +479,7 @@ static void verbs_quiesce(struct path *path)
 {
 	struct verbs_path *verbs = (struct verbs_path *)path;
 
-	verbs_repair_forget(verbs->host->repair, verbs);
+	repair_forget(verbs->env.transport->repair, &verbs->repair);
 }
 
 static void verbs_disconnect(struct path *path)
@@ -482,7 +488,7 @@ static void verbs_disconnect(struct path *path)
 
 	if (!verbs)
 		return;
-	verbs_repair_forget(verbs->host->repair, verbs);
+	repair_forget(verbs->env.transport->repair, &verbs->repair);
 	pthread_mutex_lock(&path->remote->peer->joining);
 	verbs_leave(verbs, verbs->link);
 	verbs_leave(verbs, verbs->fresh);

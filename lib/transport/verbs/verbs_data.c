@@ -84,6 +84,7 @@ static int status_of(const struct verbs_request *request, int status)
 static void end_call(struct verbs_link *link, struct verbs_request *call, int status)
 {
 	call->answered = true;
+	call->may_land |= status == -ECANCELED;
 	settle(call, status_of(call, status));
 	free_slot(link, call);
 }
@@ -95,10 +96,18 @@ static struct verbs_request *open_slot(struct verbs_link *link, uint32_t slot)
 	return call->path && call->slot == slot && !call->answered ? call : NULL;
 }
 
+/* A target that refuses has spoken; else it is not known how far it came, or will come. */
+static bool may_land(const struct verbs_request *request, int status)
+{
+	return status < 0 && status != -EACCES && status != -EREMOTEIO &&
+	       request->opcode != SLU_READ;
+}
+
 /* The device is done with a work request. */
 static void came_back(struct verbs_link *link, struct verbs_request *request, int status)
 {
 	request->answered = true;
+	request->may_land = may_land(request, status);
 	if (request->carries) {
 		struct verbs_request *call = &link->slots[request->slot % VERBS_CALLS];
 
@@ -114,11 +123,35 @@ static void came_back(struct verbs_link *link, struct verbs_request *request, in
 
 /* ---- the end of a link ---- */
 
-/* Everything posted comes back by poll, with an error. */
-static void fail_link(struct verbs_link *link, int error)
+/* Anything but READs that has not come back. */
+static bool has_written(const struct verbs_link *link)
+{
+	for (uint32_t i = 0; i < link->count; i++) {
+		const struct verbs_end *end = link->ends[i];
+
+		for (uint32_t id = end->expected; id != end->head; id++) {
+			const struct verbs_request *request = &end->window[id % VERBS_DEPTH];
+
+			if (request->carries || request->opcode != SLU_READ)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Everything posted comes back by poll, with an error. Before it is reported the fence stands.
+ *
+ * @param last  the work request at fault, or NULL
+ */
+static void fail_link(struct verbs_link *link, int error, const struct verbs_request *last)
 {
 	if (link->error)
 		return;
+	if (link->ticket && ((last && (last->may_land || last->carries)) || has_written(link))) {
+		link->peer->raise(link->ticket);
+		link->ticket = NULL;
+	}
 	link->error = error;
 	for (uint32_t i = 0; i < link->count; i++)
 		verbs_queue_fail(link->ends[i]->queue);
@@ -178,7 +211,7 @@ static void on_done(struct verbs_link *link, struct verbs_end *end, const struct
 	if (status < 0 && !link->error) {
 		link->why = (enum ibv_wc_status)done->status;
 		link->vendor_error = done->vendor_error;
-		fail_link(link, -ECONNRESET);
+		fail_link(link, -ECONNRESET, last);
 	}
 }
 
@@ -232,7 +265,7 @@ void verbs_link_drain(struct verbs_link *link)
 {
 	uint64_t until = clock_monotonic_ns(NULL) + DRAIN_NS;
 
-	fail_link(link, -ECANCELED);
+	fail_link(link, -ECANCELED, NULL);
 	while (!link->drained) {
 		for (uint32_t i = 0; i < link->count; i++)
 			drive_end(link, link->ends[i]);
@@ -271,7 +304,7 @@ int verbs_link_receive_all(struct verbs_link *link)
 static void strange(struct verbs_link *link, const char *what)
 {
 	log_peer(SLU_LOG_ERROR, "an RDMA link ends: the target sent %s", what);
-	fail_link(link, -EPROTO);
+	fail_link(link, -EPROTO, NULL);
 }
 
 /* An answer that comes too late, or is too long for its room, is thrown away. */
@@ -324,7 +357,7 @@ static void drive_receives(struct verbs_link *link)
 			continue; /* the queue pair dies: its sends say why */
 		on_message(link, &completions[i]);
 		if (!link->error && post_receive(link, completions[i].wr_id))
-			fail_link(link, -EIO);
+			fail_link(link, -EIO, NULL);
 	}
 }
 
@@ -382,7 +415,7 @@ static void post_batch(struct verbs_path *verbs, struct batch *batch)
 	if (queue->ops->post(queue, batch->works, batch->count) < batch->count) {
 		verbs->link->why = IBV_WC_GENERAL_ERR;
 		verbs->link->refused = true; /* what was not taken does not come back */
-		fail_link(verbs->link, -EIO);
+		fail_link(verbs->link, -EIO, NULL);
 	}
 	verbs->path.stats.doorbells++;
 	batch->count = 0;
@@ -623,10 +656,14 @@ static uint32_t refuse(struct verbs_path *verbs, const struct slu_op *ops, uint3
 	if (verbs->refused > 0)
 		return 0;
 	for (; i < n && i < VERBS_REFUSALS; i++) {
-		verbs->refusals[i] = (struct verbs_request){.user_data = ops[i].user_data,
-							    .path = verbs,
-							    .opcode = ops[i].opcode,
-							    .answered = true};
+		/* It may have been on its way before, and lost with its link. */
+		verbs->refusals[i] =
+			(struct verbs_request){.user_data = ops[i].user_data,
+					       .path = verbs,
+					       .opcode = ops[i].opcode,
+					       .may_land = ops[i].opcode != SLU_READ &&
+							   remote_is_fenced(verbs->path.remote),
+					       .answered = true};
 		settle(&verbs->refusals[i], status);
 	}
 	verbs->refused = i;
@@ -662,7 +699,7 @@ static void go_down(struct verbs_path *verbs)
 		verbs->losses = 0;
 	verbs->losses += was_lost(verbs->link);
 	atomic_store_explicit(&verbs->state, VERBS_PATH_DOWN, memory_order_relaxed);
-	verbs_repair_path(verbs->host->repair, verbs);
+	repair_ask(verbs->env.transport->repair, &verbs->repair);
 }
 
 /* @return can it be posted on? */
@@ -690,7 +727,7 @@ static uint32_t verbs_post(struct path *path, const struct slu_op *ops, uint32_t
 	(void)done;
 	if (__builtin_expect(dead != 0, 0))
 		return refuse(verbs, ops, n, dead);
-	if (__builtin_expect(!is_up(verbs), 0))
+	if (__builtin_expect(!is_up(verbs) || remote_is_fenced(path->remote), 0))
 		return 0;
 	return post_alive(verbs, ops, n);
 }
@@ -742,7 +779,8 @@ static void hand_out(struct verbs_path *verbs, struct verbs_request *request, in
 		request->status = state;
 	*done = (struct slu_completion){.user_data = request->user_data,
 					.status = request->status,
-					.scope = (uint8_t)scope_of(request->status, state),
+					.scope = (uint8_t)(scope_of(request->status, state) |
+							   (request->may_land ? SLU_MAY_LAND : 0)),
 					.transport = SLU_TRANSPORT_VERBS,
 					.length = request->answer_length};
 	count(&verbs->path.stats, request);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/log.h"
 #include "transport/verbs/verbs.h"
@@ -26,8 +25,6 @@ int verbs_host_open(const struct slu_rdma_options *options, struct verbs_host **
 	pthread_mutex_init(&host->texts, NULL);
 	rc = verbs_devices_open(options, &host->devices);
 	verbs_memory_init(&host->memory, host->devices);
-	if (rc == 0 && host->devices->count > 0)
-		rc = verbs_repair_start(host, &host->repair);
 	if (rc < 0) {
 		verbs_host_close(host);
 		return rc;
@@ -40,7 +37,6 @@ void verbs_host_close(struct verbs_host *host)
 {
 	if (!host)
 		return;
-	verbs_repair_stop(host->repair);
 	verbs_memory_fini(&host->memory);
 	verbs_devices_close(host->devices);
 	pthread_mutex_destroy(&host->texts);
@@ -59,13 +55,4 @@ void verbs_connection_init(const struct verbs_host *host, const struct verbs_dev
 		.retries = (uint8_t)(options->retries < 0 ? RETRIES : options->retries),
 		.traffic_class =
 			(uint8_t)(options->traffic_class < 0 ? 0 : options->traffic_class)};
-}
-
-uint64_t verbs_random(void)
-{
-	uint64_t word = 0;
-
-	while (getrandom(&word, sizeof(word), 0) != sizeof(word) && errno == EINTR)
-		;
-	return word;
 }

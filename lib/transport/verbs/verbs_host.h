@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * What an engine has of verbs: its devices, the memory they know, the thread that mends links, and,
- * if it serves, the server.
+ * What an engine has of verbs: its devices, the memory they know, and, if it serves, the server.
  *
  * Order of calls: open before any region is made; stop when no path is left; close when no region
  * is.
@@ -16,18 +15,16 @@
 #include "transport/verbs/verbs_memory.h"
 #include "transport/verbs/verbs_queue.h"
 
-struct verbs_repair;
 struct verbs_server;
 
 struct verbs_host {
 	struct verbs_devices *devices;
 	struct verbs_memory memory;
 	struct verbs_server *server; /* NULL: we serve nothing */
-	struct verbs_repair *repair; /* NULL: without a device */
 	pthread_mutex_t texts;       /* of verbs_path.text */
 };
 
-/** @return as verbs_devices_open(); -EAGAIN no thread */
+/** @return as verbs_devices_open() */
 int verbs_host_open(const struct slu_rdma_options *options, struct verbs_host **host);
 
 /** Accepts NULL. */
@@ -36,8 +33,5 @@ void verbs_host_close(struct verbs_host *host);
 /** Fill what does not depend on the peer: our GID, timeouts, retries, traffic class. */
 void verbs_connection_init(const struct verbs_host *host, const struct verbs_device *device,
 			   uint32_t gid, struct verbs_connection *connection);
-
-/** From the kernel: what nobody may guess. */
-uint64_t verbs_random(void);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "base/budget.h"
 #include "base/log.h"
+#include "net/proof.h"
 #include "base/thread.h"
 #include "transport/verbs/verbs.h"
 #include "transport/verbs/verbs_cm.h"
@@ -234,7 +235,7 @@ static int take_numbers(struct connecting *connecting, const struct offer *offer
 			return bad_offer();
 		connecting->peer_qpn[i] = (uint32_t)qpn;
 		connecting->peer_psn[i] = (uint32_t)psn;
-		connecting->psn[i] = (uint32_t)verbs_random() & 0xffffff;
+		connecting->psn[i] = (uint32_t)secret_number() & 0xffffff;
 	}
 	return 0;
 }
@@ -537,17 +538,21 @@ static int make_link(struct verbs_server *server, struct grant *grant, uint64_t 
 static void drop_replaced(struct verbs_server *server, uint64_t connection, const json_t *offer)
 {
 	const char *text = json_string_value(json_object_get(offer, "instead"));
-	struct served_link *link;
 	uint64_t id;
 
-	if (!text || sscanf(text, "%16" SCNx64, &id) != 1)
-		return;
-	link = find_link(server, connection, id);
-	if (link)
-		drop_link(server, link);
+	if (text && sscanf(text, "%16" SCNx64, &id) == 1)
+		verbs_server_fence(server, connection, id);
 }
 
 /* ---- what the engine asks for ---- */
+
+void verbs_server_fence(struct verbs_server *server, uint64_t connection, uint64_t id)
+{
+	struct served_link *link = find_link(server, connection, id);
+
+	if (link)
+		drop_link(server, link);
+}
 
 int verbs_server_grant(struct verbs_server *server, const struct grant *grant, json_t *description,
 		       struct grant **out)

@@ -78,4 +78,10 @@ void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int r
 /** Control thread: @p connection has ended, and so do its links. */
 void verbs_server_gone(struct verbs_server *server, uint64_t connection);
 
+/**
+ * Control thread: when it returns, the queue pairs of that link are destroyed, and nothing that
+ * came over them is carried out any more.
+ */
+void verbs_server_fence(struct verbs_server *server, uint64_t connection, uint64_t link);
+
 #endif

@@ -532,6 +532,7 @@ static bool pending(struct transport_service *base)
 {
 	struct verbs_service *service = (struct verbs_service *)base;
 	struct receive_queue *queue;
+	uint32_t work = 0;
 
 	for (uint32_t i = 0; i < service->lanes_count; i++)
 		if (inbox_answers_pending(service->lanes[i].lane))
@@ -541,8 +542,9 @@ static bool pending(struct transport_service *base)
 	LIST_FOREACH (queue, &service->queues, link) {
 		take_events(queue);
 		ibv_req_notify_cq(queue->cq, 0);
+		work += take_from(service, queue); /* what a dead link has left would wake us too */
 	}
-	return take_receives(service) > 0;
+	return work > 0;
 }
 
 /* ---- life ---- */
@@ -769,6 +771,7 @@ void verbs_service_drop(struct verbs_service *service, struct served_link *link)
 {
 	if (!is_adopted(service, link))
 		return;
+	fail_link(link); /* nothing more is acknowledged of which nobody would know */
 	verbs_service_catch_up(service, link);
 	LIST_REMOVE(link, of_service);
 	service->by_cookie[link->cookie % LINKS_MAX] = NULL;

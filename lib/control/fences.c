@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What may still land at a target. A link that was lost with something on it is fenced: nothing of
+ * ours is posted to that target any more until it has answered that the link is over there. It is
+ * asked over the connection that the link belonged to, or, if that is lost as well, over the next
+ * one to the same incarnation, which names the old one by its number and proves it by its secret.
+ *
+ * The number of links is raised by pollers; all else here belongs to the control thread, but for
+ * the list of fences and their users, which the pool's lock guards.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "control/client_internal.h"
+
+/* Targets without a connection of ours on which something is open; the oldest makes room. */
+#define FORSAKEN_MAX 64u
+
+struct target_fence {
+	struct fence fence; /* first */
+	struct client_pool *pool;
+	uint64_t incarnation;
+	uint32_t users;              /* clients; under the pool's lock */
+	LIST_HEAD(, client) clients; /* that carry messages */
+	TAILQ_HEAD(ticket_list, fence_ticket) raised;
+	TAILQ_ENTRY(target_fence) link; /* under the pool's lock */
+};
+
+struct fence_ticket {
+	struct control_task task;
+	struct target_fence *fence;
+	struct client *client; /* NULL: its connection is lost */
+	uint64_t number;       /* of that */
+	uint8_t secret[SECRET_BYTES];
+	uint64_t name; /* of the link */
+	bool asked;
+	TAILQ_ENTRY(fence_ticket) link;
+};
+
+static void ticket_free(struct fence_ticket *ticket)
+{
+	secret_wipe(ticket->secret, sizeof(ticket->secret));
+	free(ticket);
+}
+
+static void fence_free(struct target_fence *fence)
+{
+	struct fence_ticket *ticket;
+
+	while ((ticket = TAILQ_FIRST(&fence->raised))) {
+		TAILQ_REMOVE(&fence->raised, ticket, link);
+		ticket_free(ticket);
+	}
+	free(fence);
+}
+
+/* ---- whose fence: under the pool's lock ---- */
+
+static struct target_fence *find(struct client_pool *pool, uint64_t incarnation)
+{
+	struct target_fence *fence;
+
+	TAILQ_FOREACH (fence, &pool->fences, link)
+		if (fence->incarnation == incarnation)
+			break;
+	return fence;
+}
+
+static struct target_fence *create(struct client_pool *pool, uint64_t incarnation)
+{
+	struct target_fence *fence = calloc(1, sizeof(*fence));
+
+	if (!fence)
+		return NULL;
+	fence->pool = pool;
+	fence->incarnation = incarnation;
+	LIST_INIT(&fence->clients);
+	TAILQ_INIT(&fence->raised);
+	TAILQ_INSERT_HEAD(&pool->fences, fence, link);
+	return fence;
+}
+
+int fence_join(struct client *client)
+{
+	struct client_pool *pool = client->pool;
+	struct target_fence *fence;
+
+	pthread_mutex_lock(&pool->lock);
+	fence = find(pool, client->welcome.incarnation);
+	if (!fence)
+		fence = create(pool, client->welcome.incarnation);
+	if (fence)
+		fence->users++;
+	pthread_mutex_unlock(&pool->lock);
+	if (!fence)
+		return fail(-ENOMEM, "out of memory");
+	client->fence = fence;
+	client->peer.fence = &fence->fence;
+	return 0;
+}
+
+/* A target that was lost with something on its way is remembered: it may be reached again. */
+static void forsake(struct client_pool *pool)
+{
+	struct target_fence *fence, *next, *oldest = NULL;
+	uint32_t forsaken = 0;
+
+	for (fence = TAILQ_FIRST(&pool->fences); fence; fence = next) {
+		next = TAILQ_NEXT(fence, link);
+		if (fence->users > 0)
+			continue;
+		if (TAILQ_EMPTY(&fence->raised)) {
+			TAILQ_REMOVE(&pool->fences, fence, link);
+			fence_free(fence);
+			continue;
+		}
+		oldest = fence;
+		forsaken++;
+	}
+	if (forsaken <= FORSAKEN_MAX)
+		return;
+	TAILQ_REMOVE(&pool->fences, oldest, link);
+	fence_free(oldest);
+}
+
+static int leave(void *arg)
+{
+	struct client *client = arg;
+	struct client_pool *pool = client->pool;
+
+	pthread_mutex_lock(&pool->lock);
+	client->fence->users--;
+	forsake(pool);
+	pthread_mutex_unlock(&pool->lock);
+	return 0;
+}
+
+void fence_leave(struct client *client)
+{
+	if (client->fence)
+		control_call(client->pool->options.control, leave, client);
+}
+
+void fences_destroy(struct client_pool *pool)
+{
+	struct target_fence *fence;
+
+	while ((fence = TAILQ_FIRST(&pool->fences))) {
+		TAILQ_REMOVE(&pool->fences, fence, link);
+		fence_free(fence);
+	}
+}
+
+/* ---- asking: control thread ---- */
+
+static json_t *make_offer(const struct fence_ticket *ticket, const struct client *by)
+{
+	char number[17], secret[SECRET_TEXT];
+	json_t *offer;
+
+	snprintf(number, sizeof(number), "%016" PRIx64,
+		 by == ticket->client ? ticket->name : ticket->number);
+	if (by == ticket->client)
+		return json_pack("{s:s}", "link", number);
+	secret_format(ticket->secret, SECRET_BYTES, secret);
+	offer = json_pack("{s:s, s:s}", "connection", number, "secret", secret);
+	secret_wipe((uint8_t *)secret, sizeof(secret));
+	return offer;
+}
+
+/* Refused, or its connection was lost: it is asked again. */
+static void on_answer(void *arg, int error, const json_t *answer)
+{
+	struct fence_ticket *ticket = arg;
+	struct target_fence *fence = ticket->fence;
+
+	(void)answer;
+	ticket->asked = false;
+	if (error < 0)
+		return;
+	TAILQ_REMOVE(&fence->raised, ticket, link);
+	ticket_free(ticket);
+	atomic_fetch_sub(&fence->fence.pending, 1);
+}
+
+static void ask(struct fence_ticket *ticket)
+{
+	struct client *by = ticket->client ? ticket->client : LIST_FIRST(&ticket->fence->clients);
+
+	if (!by || ticket->asked)
+		return;
+	ticket->asked = true;
+	if (client_ask_async(by, "fence", make_offer(ticket, by), on_answer, ticket) < 0)
+		ticket->asked = false;
+}
+
+static void ask_all(struct target_fence *fence)
+{
+	struct fence_ticket *ticket, *next;
+
+	for (ticket = TAILQ_FIRST(&fence->raised); ticket; ticket = next) {
+		next = TAILQ_NEXT(ticket, link);
+		ask(ticket);
+	}
+}
+
+void fence_client_open(struct client *client)
+{
+	LIST_INSERT_HEAD(&client->fence->clients, client, by_target);
+	client->fences = true;
+	ask_all(client->fence);
+}
+
+void fence_client_over(struct client *client)
+{
+	struct fence_ticket *ticket;
+
+	if (!client->fences)
+		return;
+	client->fences = false;
+	LIST_REMOVE(client, by_target);
+	TAILQ_FOREACH (ticket, &client->fence->raised, link)
+		if (ticket->client == client)
+			ticket->client = NULL;
+	ask_all(client->fence);
+}
+
+void fence_retry(struct client *client)
+{
+	ask_all(client->fence);
+}
+
+/* ---- what transports see: any thread ---- */
+
+static struct client *client_of(struct transport_peer *peer)
+{
+	return (struct client *)((char *)peer - offsetof(struct client, peer));
+}
+
+static void take_raised(struct control_task *task)
+{
+	struct fence_ticket *ticket =
+		(struct fence_ticket *)((char *)task - offsetof(struct fence_ticket, task));
+
+	if (!ticket->client->fences)
+		ticket->client = NULL;
+	TAILQ_INSERT_TAIL(&ticket->fence->raised, ticket, link);
+	ask(ticket);
+}
+
+struct fence_ticket *fence_ticket(struct transport_peer *peer, uint64_t name)
+{
+	struct client *client = client_of(peer);
+	struct fence_ticket *ticket = calloc(1, sizeof(*ticket));
+
+	if (!ticket)
+		return NULL;
+	ticket->task.run = take_raised;
+	ticket->fence = client->fence;
+	ticket->client = client;
+	ticket->number = client->number;
+	memcpy(ticket->secret, client->secret, SECRET_BYTES);
+	ticket->name = name;
+	return ticket;
+}
+
+void fence_raise(struct fence_ticket *ticket)
+{
+	struct client_pool *pool = ticket->fence->pool;
+
+	atomic_fetch_add(&ticket->fence->fence.pending, 1);
+	control_post(pool->options.control, &ticket->task);
+}
+
+void fence_forgo(struct fence_ticket *ticket)
+{
+	if (ticket)
+		ticket_free(ticket);
+}
