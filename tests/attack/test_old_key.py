@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The man with an old key: he was let in once, and what let him in is over.
 
-He may hold a connection until the target says so. Whatever he kept (a key, a certificate, a token, a
+He may hold a connection until the target says so. Whatever he kept (a key, a certificate, an invitation, a
 connection that is half made) opens nothing any more.
 """
 import contextlib
@@ -12,7 +12,7 @@ import harness
 from control import Authority, Control, Refused, context
 from harness import Target, case, check
 from scene import attack
-from wire import Data, attach
+from wire import Data, attach, invite
 
 
 def refused(function, what):
@@ -22,19 +22,25 @@ def refused(function, what):
         check(False, f"{what}: it was let in")
 
 
-@attack("a token of another client, of one that has left, or a guessed one attaches nothing")
-def tokens(scene):
+@attack("an invitation of another client, one used up or of a client that has left, or a guessed "
+        "one attaches nothing")
+def invitations(scene):
     with scene.intrude() as client:
-        token = client.hello()["token"]
-        with attach(scene.intrude, client):
-            pass
-        for connect, wrong in ((lambda: scene.connect(scene.other), token),
-                               (scene.intrude, "0" * len(token)), (scene.intrude, token[:-1]),
-                               (scene.intrude, "")):
-            client.welcome["token"] = wrong
-            refused(lambda: attach(connect, client), repr(wrong))
-    client.welcome["token"] = token
-    refused(lambda: attach(scene.intrude, client), "after the end")
+        connection = client.hello()["connection"]
+        client.open(scene.open_one)
+        secret = invite(client)
+        with attach(scene.intrude, client, secret):
+            refused(lambda: attach(scene.intrude, client, secret), "used up")
+        secret = invite(client)
+        for connect, wrong, link, number in (
+                (lambda: scene.connect(scene.other), secret, 1, connection),
+                (scene.intrude, "00" * 16, 1, connection),
+                (scene.intrude, secret, 2, connection),
+                (scene.intrude, secret, 1, f"{int(connection, 16) + 1:016x}"),
+                (scene.intrude, client.welcome["secret"], 1, connection)):
+            refused(lambda: attach(connect, client, wrong, link, number), (wrong, link, number))
+        secret = invite(client)
+    refused(lambda: attach(scene.intrude, client, secret), "after the end")
 
 
 @case("whose certificate is revoked is thrown out at the reload, and not let in again")

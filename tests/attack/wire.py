@@ -7,6 +7,7 @@ Control connections: Control (TCP, plain or TLS by certificates), Keyed (TLS by 
 import contextlib
 import ctypes
 import errno
+import hmac
 import json
 import mmap
 import os
@@ -107,12 +108,30 @@ class Shared:
         self.memory[offset:offset + len(data)] = data
 
 
-def attach(connect, control):
-    """Become a data connection of that client. connect: makes the connection to do it over. Returns
-    it, or raises Refused with what the target said."""
+def invite(control, link=1, count=1):
+    """The secret of an invitation to data connections of that link; the client has a session."""
+    return control.answer({"type": "invite", "request": link,
+                           "offer": {"link": f"{link:016x}", "count": count}},
+                          "invite")["answer"]["secret"]
+
+
+def prove(secret, connection, link, nonce):
+    """What a data connection says to a challenge. All are hexadecimal but the link."""
+    said = struct.pack("<QQ", int(connection, 16), link) + bytes.fromhex(nonce)
+    return hmac.new(bytes.fromhex(secret), said, "sha256").digest()[:16].hex()
+
+
+def attach(connect, control, secret=None, link=1, connection=None):
+    """Become a data connection of that client, by an invitation. connect: makes the connection to do
+    it over. Returns it, or raises Refused with what the target said."""
+    secret = secret or invite(control, link)
+    connection = connection or control.welcome["connection"]
     data = connect()
-    data.send({"type": "attach", "token": control.welcome["token"]})
+    data.send({"type": "attach", "connection": connection, "link": f"{link:016x}"})
     answer = data.receive()
+    if answer and answer["type"] == "challenge":
+        data.send({"type": "proof", "proof": prove(secret, connection, link, answer["nonce"])})
+        answer = data.receive()
     if answer and answer["type"] == "attached":
         return data
     data.__exit__()

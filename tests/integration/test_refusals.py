@@ -145,7 +145,7 @@ def paths():
     with Target("--listen", "127.0.0.1:0") as target:
         host, port = address_of(target).rsplit(":", 1)
         with control.Control((host, int(port))) as client:
-            client.answer({"type": "hello", "versions": [2, 3], "name": "test"}, "welcome")
+            client.answer({"type": "hello", "versions": [4, 4], "name": "test"}, "welcome")
             client.open(target.name)
             for request in (0, 1):
                 answer = client.answer({"type": "path", "session": 1, "request": request,
