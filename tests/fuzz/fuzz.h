@@ -35,16 +35,16 @@ static inline void fuzz_log(void *arg, enum slu_log_level level, const char *tex
 
 /**
  * Control messages: of an input that begins with '=', each line is made a message, its length put
- * before it, and '$' in it is replaced by @p token; any other input is taken as it is.
+ * before it, and '$' in it is replaced by @p name; any other input is taken as it is.
  *
  * @return bytes written to @p wire, to be freed
  */
-static inline size_t fuzz_messages(const uint8_t *data, size_t size, const char *token,
+static inline size_t fuzz_messages(const uint8_t *data, size_t size, const char *name,
 				   uint8_t **wire)
 {
-	size_t at = 0, token_bytes = strlen(token);
+	size_t at = 0, name_bytes = strlen(name);
 
-	*wire = (uint8_t *)malloc(size * (5 + token_bytes) + 1);
+	*wire = (uint8_t *)malloc(size * (5 + name_bytes) + 1);
 	if (!*wire)
 		abort();
 	if (size == 0 || data[0] != '=') {
@@ -59,8 +59,8 @@ static inline size_t fuzz_messages(const uint8_t *data, size_t size, const char 
 		at += 4;
 		for (; i < size && data[i] != '\n'; i++) {
 			if (data[i] == '$') {
-				memcpy(*wire + at, token, token_bytes);
-				at += token_bytes;
+				memcpy(*wire + at, name, name_bytes);
+				at += name_bytes;
 			} else {
 				(*wire)[at++] = data[i];
 			}

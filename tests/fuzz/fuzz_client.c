@@ -13,18 +13,18 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "control/client.h"
+#include "control/client_internal.h"
 #include "directory/p2p.h"
 #include "tests/fuzz/fuzz.h"
 #include "transport/client_area.h"
-#include "transport/transport.h"
 
 #define SEGMENT_BYTES 65536
-#define TURNS         6  /* of the target, then it says all that is left */
+#define TURNS         8  /* of the target, then it says all that is left */
 #define TURN_MS       10 /* that it waits for the client's next message */
 #define PATIENCE_US   5000000
 
-static struct client_pool *pool;
+static struct client_pool_options options = {.name = "fuzz"};
+static struct client_pool *pool; /* a new one for each input: it remembers targets */
 static struct endpoint endpoint = {.is_unix = true};
 static int listener, fds[3]; /* as shm passes them: segment, area, timer */
 static const uint8_t *input;
@@ -103,7 +103,6 @@ static void *target(void *arg)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static const struct trust trust;
-	struct client_pool_options options = {.name = "fuzz", .trust = &trust};
 	pthread_t thread;
 	char name[32];
 
@@ -111,7 +110,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argv;
 	slu_log_set(SLU_LOG_ERROR, fuzz_log, NULL);
 	sem_init(&served, 0, 0);
-	if (control_thread_start(&options.control) < 0 || client_pool_create(&options, &pool) < 0)
+	options.trust = &trust;
+	if (control_thread_start(&options.control) < 0)
 		abort();
 	fds[0] = sealed_memory(SEGMENT_BYTES);
 	fds[1] = sealed_memory(CLIENT_AREA_BYTES);
@@ -172,6 +172,29 @@ static void ask(struct session *session)
 	json_decref(offer);
 }
 
+static void invite(struct client *client)
+{
+	json_t *offer = json_pack("{s:s, s:i}", "link", "000000000000000a", "count", 2);
+	json_t *answer = NULL;
+	int rc = client_ask(client, "invite", offer, clock_deadline_ns(PATIENCE_US), &answer);
+
+	if (rc == -ETIMEDOUT || json_is_object(answer) != (rc == 0))
+		abort();
+	json_decref(answer);
+	json_decref(offer);
+}
+
+/* Until it is answered, or nobody is left who could. */
+static void raise_fence(struct client *client)
+{
+	struct transport_peer *peer = client_peer(client);
+
+	peer->forgo(peer->ticket(peer, 1));
+	peer->raise(peer->ticket(peer, 2));
+	while (peer->fence->pending && !peer->lost)
+		usleep(100);
+}
+
 static void open_session(struct client *client)
 {
 	_Atomic unsigned answered = 0;
@@ -194,6 +217,8 @@ static void open_session(struct client *client)
 	session_ask_async(session, json_pack("{s:i}", "qpn", 2), on_answered, &answered);
 	ask(session);
 	session_usage(session, PATIENCE_US, &cpu_ns);
+	invite(client);
+	raise_fence(client);
 	session_close(session);
 	if (answered != 1)
 		abort();
@@ -206,6 +231,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	input_size = fuzz_messages(data, size, "", &wire);
 	input = wire;
+	if (client_pool_create(&options, &pool) < 0)
+		abort();
 	if (client_connect(pool, &endpoint, "fuzz", PATIENCE_US, &client) == 0) {
 		const struct client_welcome *welcome = client_welcome(client);
 
@@ -215,6 +242,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		open_session(client);
 		client_release(client);
 	}
+	client_pool_destroy(pool);
 	sem_wait(&served);
 	free(wire);
 	return 0;

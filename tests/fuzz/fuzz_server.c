@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A target under a client that sends anything, over a Unix socket or TCP: its sessions end, and
- * their objects with them; a client that behaves stays connected.
+ * their objects with them; a client that behaves stays connected, is served after each, and nobody
+ * attaches with its invitations or fences its links.
  */
 #include <poll.h>
 #include <errno.h>
@@ -22,7 +23,7 @@ static struct sockaddr_un path;
 static socklen_t path_length;
 static union address tcp;
 static struct server *server;
-static char token[64]; /* of the client that behaves */
+static char number[17]; /* of the connection of the client that behaves */
 static _Atomic int clients;
 
 static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
@@ -77,12 +78,29 @@ static void on_close(void *client, bool lost)
 	free(client);
 }
 
-static void on_attach(void *arg, struct stream *stream, uint64_t connection)
+/* Nobody can know the secrets that are not the client's own. */
+static void on_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
 {
 	(void)arg;
-	if (connection != 1)
-		abort(); /* only the client that behaves has a token */
-	stream_close(stream);
+	(void)stream;
+	(void)connection;
+	(void)link;
+	abort();
+}
+
+static void on_fence(void *arg, uint64_t connection, uint64_t link)
+{
+	(void)arg;
+	(void)link;
+	if (connection == 1)
+		abort(); /* the client that behaves has fenced nothing */
+}
+
+static void on_gone(void *arg, uint64_t connection)
+{
+	(void)arg;
+	if (connection == 1)
+		abort();
 }
 
 static const struct server_callbacks callbacks = {.describe = on_describe,
@@ -90,7 +108,9 @@ static const struct server_callbacks callbacks = {.describe = on_describe,
 						  .path = on_path,
 						  .moved = on_moved,
 						  .close = on_close,
-						  .attach = on_attach};
+						  .attach = on_attach,
+						  .fence = on_fence,
+						  .gone = on_gone};
 
 static int dial(bool over_tcp)
 {
@@ -103,23 +123,44 @@ static int dial(bool over_tcp)
 	return fd;
 }
 
-/* The client that behaves. Its connection stays. */
+/* ---- the client that behaves: its connection stays ---- */
+
+static struct stream good;
+
+static json_t *ask(const char *text, const char *type)
+{
+	struct message_writer writer = {.limit_bytes = 0};
+	struct message_reader reader = {0};
+	json_t *message = NULL;
+
+	if (message_send(&writer, &good, json_loads(text, 0, NULL), NULL, 0) < 0)
+		abort();
+	while (message_read(&reader, &good, &message) == 0)
+		poll(&(struct pollfd){.fd = good.fd, .events = POLLIN}, 1, -1);
+	if (strcmp(message_type(message), type) != 0)
+		abort();
+	return message;
+}
+
 static void greet(void)
 {
-	static const char hello[] = "={\"type\":\"hello\",\"versions\":[2,2],\"name\":\"n\"}";
-	struct message_reader reader = {0};
-	struct stream stream = {.fd = dial(false)};
-	json_t *message;
-	uint8_t *wire;
-	size_t length = fuzz_messages((const uint8_t *)hello, sizeof(hello) - 1, "", &wire);
+	json_t *welcome;
 
-	if (send(stream.fd, wire, length, 0) != (ssize_t)length)
-		abort();
-	free(wire);
-	while (message_read(&reader, &stream, &message) == 0)
-		poll(&(struct pollfd){.fd = stream.fd, .events = POLLIN}, 1, -1);
-	strcpy(token, json_string_value(json_object_get(message, "token")));
-	json_decref(message);
+	good.fd = dial(false);
+	welcome = ask("{\"type\":\"hello\",\"versions\":[4,4],\"name\":\"n\"}", "welcome");
+	strcpy(number, json_string_value(json_object_get(welcome, "connection")));
+	json_decref(welcome);
+	json_decref(ask("{\"type\":\"open\",\"session\":0,\"segment\":\"s\",\"rights\":1,"
+			"\"transports\":[]}",
+			"opened"));
+}
+
+/* An invitation that whoever comes next would like to use. */
+static void invite(void)
+{
+	json_decref(ask("{\"type\":\"invite\",\"request\":1,\"offer\":{\"link\":"
+			"\"000000000000000a\",\"count\":16}}",
+			"invite"));
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -156,7 +197,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 static void expect_nothing_left(void)
 {
 	for (int i = 0; i < 10000; i++) {
-		if (server_session_count(server) == 0 && atomic_load(&clients) == 0 &&
+		if (server_session_count(server) == 1 && atomic_load(&clients) == 1 &&
 		    server_connection_count(server) == 1)
 			return;
 		usleep(i < 100 ? 10 : 1000);
@@ -167,10 +208,11 @@ static void expect_nothing_left(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *wire;
-	size_t length = fuzz_messages(data, size, token, &wire);
+	size_t length = fuzz_messages(data, size, number, &wire);
 	int fd = dial(size % 4 == 1);
 	char answer[4096];
 
+	invite();
 	if (length > 0)
 		send(fd, wire, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 	shutdown(fd, SHUT_WR);
