@@ -4,8 +4,9 @@
  * of any size, over Unix sockets and TCP to one target. libFuzzer finds the clever inputs; this one
  * counts: storm_control COUNT [SEED]. To be built with sanitizers.
  *
- * Meanwhile a client that behaves opens and closes sessions: it must be served to the end. What the
- * storm opened must all have been closed when its connections have gone.
+ * Meanwhile a client that behaves opens and closes sessions, attaches data connections and fences:
+ * it must be served to the end, and only it. What the storm opened must all have been closed when
+ * its connections have gone.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "control/invitation.h"
 #include "control/server.h"
 #include "directory/p2p.h"
 #include "net/address.h"
@@ -30,6 +32,7 @@
 
 #define WIRE_MAX    32768u
 #define PATIENCE_MS 300000
+#define LINKS       16u   /* of the client that behaves */
 #define BURST       4096u /* bytes gathered before they are sent */
 
 #define must(condition)                                                                            \
@@ -46,9 +49,11 @@ static struct sockaddr_un path;
 static socklen_t path_length;
 static union address tcp;
 static _Atomic int clients;
-static _Atomic uint64_t attached, taken, paths;
-static uint64_t right_tokens; /* sent, each as a whole */
-static char token[64];        /* of the client that behaves */
+static _Atomic uint64_t attached, taken, paths, fenced, last_gone;
+static uint64_t right_proofs; /* sent */
+static uint64_t good_number;  /* of the connection of the client that behaves */
+static uint64_t good_fences;  /* of its links */
+static _Atomic uint64_t good_fenced;
 
 static uint32_t below(uint32_t n)
 {
@@ -126,12 +131,27 @@ static void on_close(void *client, bool lost)
 	free(client);
 }
 
-static void on_attach(void *arg, struct stream *stream, uint64_t connection)
+static void on_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
 {
 	(void)arg;
-	(void)connection;
+	(void)link;
+	must(connection == good_number);
 	atomic_fetch_add(&attached, 1);
 	stream_close(stream);
+}
+
+static void on_fence(void *arg, uint64_t connection, uint64_t link)
+{
+	(void)arg;
+	(void)link;
+	atomic_fetch_add(connection == good_number ? &good_fenced : &fenced, 1);
+}
+
+static void on_gone(void *arg, uint64_t connection)
+{
+	(void)arg;
+	must(connection != good_number || !server);
+	atomic_store(&last_gone, connection);
 }
 
 static const struct server_callbacks callbacks = {.describe = on_describe,
@@ -139,7 +159,9 @@ static const struct server_callbacks callbacks = {.describe = on_describe,
 						  .path = on_path,
 						  .moved = on_moved,
 						  .close = on_close,
-						  .attach = on_attach};
+						  .attach = on_attach,
+						  .fence = on_fence,
+						  .gone = on_gone};
 
 static void start_target(void)
 {
@@ -261,12 +283,58 @@ static void say_path(struct wire *wire)
 		    kind < 300 ? "refuse" : "verbs");
 }
 
+/* As a number of a connection or link is written; that of a client, or of none, or not a number. */
+static const char *name(void)
+{
+	static const char *const odd[] = {"", "1", "000000000000000G", "00000000000000001",
+					  "\\u0000"};
+	static char names[4][17];
+	static unsigned next;
+	char *text = names[next++ % 4];
+
+	if (below(500) == 0)
+		return odd[below(sizeof(odd) / sizeof(odd[0]))];
+	snprintf(text, sizeof(names[0]), "%016x", below(8) ? below(300) : 0xffffffffu);
+	return text;
+}
+
+/* 16 bytes that nobody has told: a secret, or a proof. */
+static const char *guess(void)
+{
+	static char text[33];
+
+	snprintf(text, sizeof(text), "%016llx%016llx", (unsigned long long)random_next(&dice),
+		 (unsigned long long)random_next(&dice));
+	if (below(500) == 0)
+		text[below(32)] = below(2) ? '\0' : 'x';
+	return text;
+}
+
+static void say_invite(struct wire *wire)
+{
+	say(wire, "{\"type\":\"invite\",\"request\":%s,\"offer\":{\"link\":\"%s\",\"count\":%s}}",
+	    number(), name(), number());
+}
+
+/* A link of its own; or somebody's connection, and not even its own may be ended so. */
+static void say_fence(struct wire *wire)
+{
+	if (below(2))
+		say(wire, "{\"type\":\"fence\",\"request\":%s,\"offer\":{\"link\":\"%s\"}}",
+		    number(), name());
+	else
+		say(wire,
+		    "{\"type\":\"fence\",\"request\":%s,\"offer\":{\"connection\":\"%s\","
+		    "\"secret\":\"%s\"}}",
+		    number(), name(), guess());
+}
+
 static void say_something(struct wire *wire)
 {
-	static const char *const plain[] = {"ping", "pong",    "usage",  "hello",
-					    "bye",  "attach",  "opened", "closing",
-					    "",     "ping\\n", "path"};
-	uint32_t what = below(24);
+	static const char *const plain[] = {
+		"ping", "pong",    "usage", "hello",  "bye",   "attach", "opened",    "closing",
+		"",     "ping\\n", "path",  "invite", "fence", "proof",  "challenge", "attached"};
+	uint32_t what = below(28);
 
 	if (what < 8)
 		say_open(wire);
@@ -276,8 +344,12 @@ static void say_something(struct wire *wire)
 		say_moved(wire);
 	else if (what < 21)
 		say_path(wire);
+	else if (what < 23)
+		say_invite(wire);
+	else if (what < 25)
+		say_fence(wire);
 	else
-		say(wire, "{\"type\":\"%s\"}", plain[below(500) ? below(3) : below(11)]);
+		say(wire, "{\"type\":\"%s\"}", plain[below(500) ? below(3) : below(16)]);
 }
 
 /* One bit, or a length that lies. */
@@ -289,14 +361,19 @@ static void spoil(struct wire *wire, uint32_t begin)
 		wire->bytes[begin + below(wire->length - begin)] ^= (uint8_t)(1u << below(8));
 }
 
+/* Attaching, with the links to which somebody is invited among those that are claimed. */
 static void begin_connection(struct wire *wire)
 {
 	wire->length = 0;
-	if (below(50) == 0)
-		say(wire, "{\"type\":\"attach\",\"token\":\"%048u\"}", below(1000));
-	else if (below(50))
+	if (below(20) == 0) {
+		say(wire, "{\"type\":\"attach\",\"connection\":\"%016llx\",\"link\":\"%016x\"}",
+		    (unsigned long long)good_number, below(LINKS));
+		if (below(4))
+			say(wire, "{\"type\":\"proof\",\"proof\":\"%s\"}", guess());
+	} else if (below(50)) {
 		say(wire, "{\"type\":\"hello\",\"versions\":[2,%s],\"name\":\"storm\"}",
-		    below(20) ? "3" : number());
+		    below(20) ? "4" : number());
+	}
 }
 
 /* ---- sending ---- */
@@ -312,7 +389,7 @@ static int dial_tcp(uint32_t host)
 	return fd;
 }
 
-/* From many addresses of this host: one that sends wrong tokens is not listened to for a while. */
+/* From many addresses of this host: one that sends wrong proofs is not listened to for a while. */
 static int dial(void)
 {
 	int fd;
@@ -401,17 +478,18 @@ static void tell(const char *text)
 	must(message_send(&writer, &good, json_loads(text, 0, NULL), NULL, 0) == 0);
 }
 
-static void greet(void)
+static uint64_t greet(char secret[SECRET_TEXT])
 {
-	const char *text;
 	json_t *welcome;
+	uint64_t given;
 
 	good = (struct stream){.fd = dial_tcp(INADDR_LOOPBACK)};
-	tell("{\"type\":\"hello\",\"versions\":[2,3],\"name\":\"good\"}");
+	tell("{\"type\":\"hello\",\"versions\":[2,4],\"name\":\"good\"}");
 	welcome = expect("welcome");
-	must(json_unpack(welcome, "{s:s}", "token", &text) == 0);
-	snprintf(token, sizeof(token), "%s", text);
+	must(message_number(welcome, "connection", &given));
+	snprintf(secret, SECRET_TEXT, "%s", json_string_value(json_object_get(welcome, "secret")));
 	json_decref(welcome);
+	return given;
 }
 
 static void ask(void)
@@ -428,31 +506,105 @@ static void ask(void)
 	json_decref(answer);
 }
 
-static void behave(void)
+__attribute__((format(printf, 1, 2))) static void tell_with(const char *format, ...)
 {
-	tell("{\"type\":\"open\",\"session\":1,\"segment\":\"ram\",\"rights\":1,\"transports\":[]"
-	     "}");
-	json_decref(expect("opened"));
-	ask();
-	tell("{\"type\":\"close\",\"session\":1,\"operations\":0,\"bytes_read\":0,"
-	     "\"bytes_written\":0}");
-	tell("{\"type\":\"ping\"}");
-	json_decref(expect("pong"));
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	must(vsnprintf(text, sizeof(text), format, args) < (int)sizeof(text));
+	va_end(args);
+	tell(text);
 }
 
-/* A data connection of the client that behaves: the token lets it in, and only it. */
-static void attach(void)
+static void invite(uint64_t link, uint8_t secret[SECRET_BYTES])
 {
+	json_t *message;
+
+	tell_with(
+		"{\"type\":\"invite\",\"request\":18,\"offer\":{\"link\":\"%016llx\",\"count\":1}}",
+		(unsigned long long)link);
+	message = expect("invite");
+	must(secret_parse(
+		json_string_value(json_object_get(json_object_get(message, "answer"), "secret")),
+		secret, SECRET_BYTES));
+	json_decref(message);
+}
+
+/* A data connection of the client that behaves: its proof lets it in, and only it. */
+static void attach(uint64_t link, const uint8_t secret[SECRET_BYTES])
+{
+	struct data_claim claim = {.connection = good_number, .link = link};
+	char proof[2 * PROOF_BYTES + 1];
 	struct stream control = good;
-	struct wire wire = {0};
+	json_t *message;
 
 	good.fd = dial_tcp(INADDR_LOOPBACK);
-	say(&wire, "{\"type\":\"attach\",\"token\":\"%s\"}", token);
-	must(deliver(good.fd, &wire));
+	tell_with("{\"type\":\"attach\",\"connection\":\"%016llx\",\"link\":\"%016llx\"}",
+		  (unsigned long long)good_number, (unsigned long long)link);
+	message = expect("challenge");
+	must(secret_parse(json_string_value(json_object_get(message, "nonce")), claim.nonce,
+			  sizeof(claim.nonce)));
+	json_decref(message);
+	must(data_claim_prove(secret, &claim, proof));
+	tell_with("{\"type\":\"proof\",\"proof\":\"%s\"}", proof);
 	json_decref(expect("attached"));
 	close(good.fd);
 	good = control;
-	right_tokens++;
+	right_proofs++;
+}
+
+static void fence_link(uint64_t link)
+{
+	tell_with("{\"type\":\"fence\",\"request\":19,\"offer\":{\"link\":\"%016llx\"}}",
+		  (unsigned long long)link);
+	json_decref(expect("fence"));
+	must(atomic_load(&good_fenced) == ++good_fences);
+}
+
+/* A connection that it has lost. */
+static void fence_connection(void)
+{
+	struct stream control = good;
+	char secret[SECRET_TEXT];
+	uint64_t old = greet(secret);
+	int fd = good.fd;
+
+	good = control;
+	tell_with("{\"type\":\"fence\",\"request\":20,\"offer\":{\"connection\":\"%016llx\","
+		  "\"secret\":\"%s\"}}",
+		  (unsigned long long)old, secret);
+	json_decref(expect("fence"));
+	must(atomic_load(&last_gone) == old);
+	must(recv(fd, secret, sizeof(secret), 0) <= 0);
+	close(fd);
+}
+
+/* What it has invited meanwhile stays invited while the storm goes on, and is used after it. */
+static void behave(void)
+{
+	static uint8_t secret[SECRET_BYTES];
+	static uint64_t link;
+	static bool open;
+
+	if (open && below(4) == 0)
+		attach(link, secret);
+	if (open && below(4) == 0)
+		fence_link(link);
+	if (below(16) == 0)
+		fence_connection();
+	if (open)
+		tell("{\"type\":\"close\",\"session\":1,\"operations\":0,\"bytes_read\":0,"
+		     "\"bytes_written\":0}");
+	tell("{\"type\":\"open\",\"session\":1,\"segment\":\"ram\",\"rights\":1,\"transports\":[]"
+	     "}");
+	json_decref(expect("opened"));
+	open = true;
+	ask();
+	link = below(LINKS);
+	invite(link, secret);
+	tell("{\"type\":\"ping\"}");
+	json_decref(expect("pong"));
 }
 
 static unsigned open_descriptors(void)
@@ -474,15 +626,18 @@ static void expect_nothing_left(unsigned descriptors)
 	     i++)
 		usleep(1000);
 	must(server_connection_count(server) == 1);
-	must(server_session_count(server) == 0);
-	must(atomic_load(&clients) == 0);
-	must(atomic_load(&attached) == right_tokens);
+	must(server_session_count(server) == 1);
+	must(atomic_load(&clients) == 1);
+	must(atomic_load(&attached) == right_proofs);
+	must(atomic_load(&good_fenced) == good_fences);
 	must(open_descriptors() == descriptors);
 }
 
 int main(int argc, char **argv)
 {
 	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 0, connections = 0;
+	char secret[SECRET_TEXT];
+	struct server *ended;
 	unsigned descriptors;
 
 	if (count == 0) {
@@ -492,20 +647,22 @@ int main(int argc, char **argv)
 	dice.state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
 	slu_log_set(SLU_LOG_ERROR, fuzz_log, NULL);
 	start_target();
-	greet();
+	good_number = greet(secret);
 	behave();
 	descriptors = open_descriptors();
 	while (atomic_load(&taken) < count) {
 		storm_once();
 		connections++;
 		behave();
-		if (below(4) == 0)
-			attach();
 	}
 	expect_nothing_left(descriptors);
-	server_destroy(server);
-	printf("%llu messages on %llu connections, %llu paths asked for, seed %s: nothing broke\n",
+	ended = server;
+	server = NULL;
+	server_destroy(ended);
+	printf("%llu messages on %llu connections, %llu paths asked for, %llu links fenced, %llu "
+	       "attached, seed %s: nothing broke\n",
 	       (unsigned long long)taken, (unsigned long long)connections,
-	       (unsigned long long)paths, argc > 2 ? argv[2] : "1");
+	       (unsigned long long)paths, (unsigned long long)fenced, (unsigned long long)attached,
+	       argc > 2 ? argv[2] : "1");
 	return 0;
 }
