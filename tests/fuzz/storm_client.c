@@ -5,7 +5,8 @@
  * nobody asked for. storm_client COUNT [SEED]. To be built with sanitizers.
  *
  * Whatever comes, opening ends, sessions are lost once, and at the end a target that behaves is
- * used as if nothing had been, with no descriptor left over.
+ * used as if nothing had been, with no descriptor left over; the fences that were raised meanwhile
+ * it answers.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -18,13 +19,14 @@
 #include <unistd.h>
 
 #include "base/random.h"
-#include "control/client.h"
+#include "control/client_internal.h"
 #include "directory/p2p.h"
 #include "tests/fuzz/fuzz.h"
 
 #define WIRE_MAX      16384u
 #define BURST         4096u /* bytes gathered before they are sent */
 #define SESSIONS      4u
+#define FENCES        16u /* of one target, at a time */
 #define DESCRIPTORS   3u
 #define PATIENCE_US   60000000u
 #define IMPATIENCE_US 20000u
@@ -42,7 +44,7 @@ static struct random dice; /* the target's; the client's choices are made by the
 static struct client_pool *pool;
 static struct endpoint unix_end = {.is_unix = true}, tcp_end;
 static int unix_listener, tcp_listener;
-static _Atomic uint64_t taken, opened, answers;
+static _Atomic uint64_t taken, opened, answers, invited, raised;
 static _Atomic bool behaves, over;
 
 static uint32_t below(uint32_t n)
@@ -102,25 +104,48 @@ static const char *number(void)
 
 /* ---- what the client has asked on this connection ---- */
 
-#define ASKS 256u /* the latest ones */
+#define ASKS   256u /* the latest ones */
+#define SECRET "\"secret\":\"000102030405060708090a0b0c0d0e0f\""
+
+enum type { PATH, INVITE, FENCE, TYPES };
+
+static const char *const types[TYPES] = {"path", "invite", "fence"};
+static const char *const right_answers[TYPES] = {"{\"qpn\":5,\"keys\":[1,2]}", "{" SECRET "}",
+						 "{}"};
 
 static long open_heard = -1; /* session of an open that was not answered */
 static uint32_t asks_heard;
-static uint32_t asked_on[ASKS]; /* session, by request */
+static struct {
+	enum type type;
+	unsigned session; /* of a path */
+} asked[ASKS];            /* by request */
+
+static void note_ask(enum type type, const char *text)
+{
+	const char *session = strstr(text, "\"session\":");
+	char format[64];
+	unsigned request, number = 0;
+
+	snprintf(format, sizeof(format), "{\"type\":\"%s\",\"request\":%%u", types[type]);
+	if (sscanf(text, format, &request) != 1)
+		return;
+	if (type == PATH && (!session || sscanf(session, "\"session\":%u", &number) != 1))
+		return;
+	asked[request % ASKS].type = type;
+	asked[request % ASKS].session = number;
+	asks_heard = request + 1;
+}
 
 /* Reads along: what is cut in two is missed, and one answer fewer is right. */
 static void note_asks(const char *text, const char *end)
 {
 	while ((text = memchr(text, '{', (size_t)(end - text)))) {
-		unsigned session, request;
+		unsigned session;
 
 		if (sscanf(text, "{\"type\":\"open\",\"session\":%u", &session) == 1)
 			open_heard = session;
-		if (sscanf(text, "{\"type\":\"path\",\"session\":%u,\"request\":%u", &session,
-			   &request) == 2) {
-			asked_on[request % ASKS] = session;
-			asks_heard = request + 1;
-		}
+		for (enum type type = PATH; type < TYPES; type++)
+			note_ask(type, text);
 		text++;
 	}
 }
@@ -128,35 +153,36 @@ static void note_asks(const char *text, const char *end)
 /* To one of the latest, mostly with what an answer has; seldom to what was never asked. */
 static void say_answer(struct wire *wire)
 {
-	static const char *const odd[] = {"[]", "null", "7", "\"{}\""};
+	static const char *const odd[] = {"[]", "null", "7", "\"{}\"", "{\"secret\":\"00\"}"};
 	uint32_t back = 1 + below(asks_heard < 8 ? asks_heard : 8);
 	uint32_t request = asks_heard - back + (below(2000) ? 0 : back);
-	uint32_t session = below(2000) ? asked_on[request % ASKS] : below(8);
+	enum type type = below(2000) ? asked[request % ASKS].type : below(TYPES);
+	uint32_t session = below(2000) ? asked[request % ASKS].session : below(8);
+	const char *answer = below(20) ? right_answers[type] : odd[below(5)];
+	char of[32] = "";
 
+	if (type == PATH)
+		snprintf(of, sizeof(of), "\"session\":%u,", session);
 	if (below(4) == 0)
-		say(wire,
-		    "{\"type\":\"refused\",\"session\":%u,\"request\":%u,\"error\":%s,"
-		    "\"text\":\"no\"}",
-		    session, request, below(9) ? "28" : number());
+		say(wire, "{\"type\":\"refused\",%s\"request\":%u,\"error\":%s,\"text\":\"no\"}",
+		    of, request, below(9) ? "28" : number());
 	else
-		say(wire, "{\"type\":\"path\",\"session\":%u,\"request\":%u,\"answer\":%s}",
-		    session, request, below(20) ? "{\"qpn\":5,\"keys\":[1,2]}" : odd[below(4)]);
+		say(wire, "{\"type\":\"%s\",%s\"request\":%u,\"answer\":%s}", types[type], of,
+		    request, answer);
 }
 
 static void say_welcome(struct wire *wire)
 {
+	static unsigned connections;
 	bool odd = !behaves && below(8) == 0;
 
 	say(wire,
 	    "{\"type\":\"welcome\",\"version\":%s,\"name\":\"%s\",\"incarnation\":\"%s\","
-	    "\"pid\":%s,\"boot_id\":\"x\",\"identity\":\"me\",\"token\":\"t\",\"socket\":%s,"
-	    "\"tcp\":%s,\"transports\":%s}",
-	    odd        ? number()
-	    : below(8) ? "3"
-		       : "2",
-	    odd && below(4) == 0 ? "a\\nb" : "storm",
-	    odd && below(4) == 0 ? "-12" : "00000000deadbeef", odd ? number() : "1",
-	    odd ? number() : "null",
+	    "\"pid\":%s,\"boot_id\":\"x\",\"identity\":\"me\",\"connection\":\"%016x\",%s,"
+	    "\"socket\":%s,\"tcp\":%s,\"transports\":%s}",
+	    odd && below(2) ? number() : "4", odd && below(4) == 0 ? "a\\nb" : "storm",
+	    odd && below(4) == 0 ? "-12" : "00000000deadbeef", odd ? number() : "1", ++connections,
+	    odd && below(4) == 0 ? "\"secret\":null" : SECRET, odd ? number() : "null",
 	    odd ? "{\"host\":\"x\",\"port\":70000,\"tls\":1,\"plain\":0}" : "null",
 	    odd && below(4) == 0 ? number() : "{\"verbs\":{\"gid\":\"fe80::1\"}}");
 }
@@ -186,8 +212,8 @@ static void open_something(struct wire *wire)
 
 static void say_something(struct wire *wire)
 {
-	static const char *const plain[] = {"welcome", "attached", "hello", "",
-					    "opened",  "refused",  "path"};
+	static const char *const plain[] = {"welcome", "attached", "hello",  "",     "opened",
+					    "refused", "path",     "invite", "fence"};
 	uint32_t what = below(32);
 
 	if (what >= 24 && asks_heard > 0)
@@ -207,7 +233,7 @@ static void say_something(struct wire *wire)
 	else if (below(2))
 		open_something(wire);
 	else
-		say(wire, "{\"type\":\"%s\"}", plain[below(7)]);
+		say(wire, "{\"type\":\"%s\"}", plain[below(9)]);
 }
 
 static void spoil(struct wire *wire, uint32_t begin)
@@ -319,46 +345,54 @@ static void rage(int fd, bool is_unix)
 	}
 }
 
-static bool heard(int fd, const char *what)
-{
-	char text[4096];
-	size_t length = 0;
-	ssize_t rc;
-
-	while (length < sizeof(text) && !memmem(text, length, what, strlen(what))) {
-		rc = recv(fd, text + length, sizeof(text) - length, 0);
-		if (rc <= 0)
-			return false;
-		length += (size_t)rc;
-	}
-	return length < sizeof(text);
-}
-
-static void tell(int fd, const struct wire *wire)
+static void tell(int fd, struct wire *wire)
 {
 	must(send(fd, wire->bytes, wire->length, MSG_NOSIGNAL) == (ssize_t)wire->length);
+	wire->length = 0;
 }
 
-/* One session is opened and one path made, and the connection closed by the client. */
+/* What it is asked for it answers rightly. @return false: the client has said goodbye */
+static bool answer(int fd, const json_t *message)
+{
+	static struct wire wire;
+	json_int_t request = json_integer_value(json_object_get(message, "request"));
+	const char *type = message_type(message);
+
+	if (strcmp(type, "hello") == 0)
+		say_welcome(&wire);
+	else if (strcmp(type, "open") == 0)
+		say(&wire,
+		    "{\"type\":\"opened\",\"session\":0,\"transport\":\"shm\",\"length\":4096,"
+		    "\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}");
+	for (enum type asked_for = PATH; asked_for < TYPES; asked_for++)
+		if (strcmp(type, types[asked_for]) == 0)
+			say(&wire, "{\"type\":\"%s\",%s\"request\":%u,\"answer\":%s}", type,
+			    asked_for == PATH ? "\"session\":0," : "", (unsigned)request,
+			    right_answers[asked_for]);
+	if (wire.length > 0)
+		tell(fd, &wire);
+	return strcmp(type, "bye") != 0;
+}
+
+/* Until the client says goodbye. */
 static void behave(int fd)
 {
-	static struct wire welcome, opened, path;
+	struct pollfd said = {.fd = fd, .events = POLLIN};
+	struct message_reader reader = {0};
+	struct stream stream = {.fd = fd};
+	bool stays = true;
 
-	welcome.length = opened.length = path.length = 0;
-	do {
-		welcome.length = 0;
-		say_welcome(&welcome);
-	} while (!memmem(welcome.bytes, welcome.length, "\"version\":3", 11));
-	say(&path, "{\"type\":\"path\",\"session\":0,\"request\":0,\"answer\":{\"qpn\":5}}");
-	say(&opened, "{\"type\":\"opened\",\"session\":0,\"transport\":\"shm\",\"length\":4096,"
-		     "\"rights\":1,\"page_bytes\":4096,\"node\":0,\"grant\":{}}");
-	must(heard(fd, "\"hello\""));
-	tell(fd, &welcome);
-	must(heard(fd, "\"open\""));
-	tell(fd, &opened);
-	must(heard(fd, "\"path\""));
-	tell(fd, &path);
-	must(heard(fd, "\"bye\""));
+	while (stays) {
+		json_t *message;
+		int rc;
+
+		while ((rc = __real_message_read(&reader, &stream, &message)) == 0)
+			must(poll(&said, 1, PATIENCE_US / 1000) == 1);
+		must(rc == 1);
+		stays = answer(fd, message);
+		json_decref(message);
+	}
+	message_reader_reset(&reader);
 }
 
 static void *play_target(void *arg)
@@ -476,6 +510,32 @@ static void ask_without_waiting(struct use *use)
 	use->asked++;
 }
 
+static void invite(struct client *client)
+{
+	json_t *offer = json_pack("{s:s, s:i}", "link", "0000000000000001", "count", 2);
+	json_t *answer = NULL;
+	int rc = client_ask(client, "invite", offer, clock_deadline_ns(IMPATIENCE_US), &answer);
+
+	must(rc <= 0 && json_is_object(answer) == (rc == 0));
+	atomic_fetch_add(&invited, rc == 0);
+	json_decref(answer);
+	json_decref(offer);
+}
+
+/* Those that this target does not answer the one that behaves will. */
+static void raise_fence(struct client *client)
+{
+	struct transport_peer *peer = client_peer(client);
+	struct fence_ticket *ticket = peer->ticket(peer, 1);
+
+	if (peer->fence->pending >= FENCES) {
+		peer->forgo(ticket);
+		return;
+	}
+	peer->raise(ticket);
+	atomic_fetch_add(&raised, 1);
+}
+
 static void close_session(struct use *use)
 {
 	session_close(use->session);
@@ -497,6 +557,10 @@ static void visit(uint64_t serial)
 	for (uint32_t n = 0; n < 100; n++) {
 		struct use *use = &uses[n % SESSIONS];
 
+		if (n % 16 == 5)
+			raise_fence(client);
+		if (n % 16 == 13)
+			invite(client);
 		if (!use->session)
 			continue;
 		if (n % 3 == 0)
@@ -534,6 +598,11 @@ static void expect_good_service(void)
 		must(client_connect(pool, ends[i], "ram", PATIENCE_US, &client) == 0);
 		must(open_session(client, &use, PATIENCE_US) == 0);
 		must(ask(&use, PATIENCE_US) == 0);
+		invite(client);
+		for (int n = 0; client_peer(client)->fence->pending; n++) {
+			must(n < (int)(PATIENCE_US / 1000));
+			usleep(1000);
+		}
 		must(use.losses == 0);
 		session_close(use.session);
 		client_release(client);
@@ -570,9 +639,10 @@ int main(int argc, char **argv)
 	control_thread_stop(options.control);
 	close(unix_listener);
 	close(tcp_listener);
-	printf("%llu messages on %llu connections with %llu sessions and %llu answers, seed %s: "
-	       "nothing broke\n",
+	printf("%llu messages on %llu connections with %llu sessions, %llu answers, %llu "
+	       "invitations and %llu fences, seed %s: nothing broke\n",
 	       (unsigned long long)taken, (unsigned long long)visits, (unsigned long long)opened,
-	       (unsigned long long)answers, argc > 2 ? argv[2] : "1");
+	       (unsigned long long)answers, (unsigned long long)invited, (unsigned long long)raised,
+	       argc > 2 ? argv[2] : "1");
 	return 0;
 }
