@@ -132,11 +132,13 @@ def ports():
 def versions():
     with Target("--listen", "127.0.0.1:0") as target:
         host, port = address_of(target).rsplit(":", 1)
-        with control.Control((host, int(port))) as client:
-            client.send({"type": "hello", "versions": [1, 1], "name": "old"})
-            answer = client.receive()
-            equal(answer["type"], "refused", f"answer ({answer})")
-            check(re.search(r"versions 1 to 1.*upgrade", answer["text"]), f"text: {answer}")
+        for version in (1, 3, 5):
+            with control.Control((host, int(port))) as client:
+                client.send({"type": "hello", "versions": [version, version], "name": "old"})
+                answer = client.receive()
+                equal(answer["type"], "refused", f"answer ({answer})")
+                check(re.search(rf"versions {version} to {version}.*upgrade", answer["text"]),
+                      f"text: {answer}")
         target.stop()
 
 
@@ -145,7 +147,7 @@ def paths():
     with Target("--listen", "127.0.0.1:0") as target:
         host, port = address_of(target).rsplit(":", 1)
         with control.Control((host, int(port))) as client:
-            client.answer({"type": "hello", "versions": [4, 4], "name": "test"}, "welcome")
+            client.hello()
             client.open(target.name)
             for request in (0, 1):
                 answer = client.answer({"type": "path", "session": 1, "request": request,
