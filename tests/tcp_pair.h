@@ -89,7 +89,7 @@ static inline int pair_dial(struct transport_peer *peer, uint64_t link, uint32_t
 		if (pair->keep_raw && pair->raw < 0)
 			pair->raw = ends[1];
 		else
-			tcp_server_attach(pair->server, &far_end, PAIR_CONNECTION, link);
+			tcp_server_attach(pair->server, &far_end, PAIR_CONNECTION, link, NULL);
 	}
 	return 0;
 }

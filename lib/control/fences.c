@@ -5,6 +5,9 @@
  * asked over the connection that the link belonged to, or, if that is lost as well, over the next
  * one to the same incarnation, which names the old one by its number and proves it by its secret.
  *
+ * That it is the same is what the target says; so it must also be at the same address: what one
+ * target says must not hold up another, nor let what is held up go.
+ *
  * The number of links is raised by pollers; all else here belongs to the control thread, but for
  * the list of fences and their users, which the pool's lock guards.
  */
@@ -25,6 +28,7 @@ struct target_fence {
 	struct fence fence; /* first */
 	struct client_pool *pool;
 	uint64_t incarnation;
+	char at[ADDRESS_TEXT_MAX];   /* where it was reached; of all Unix sockets the same */
 	uint32_t users;              /* clients; under the pool's lock */
 	LIST_HEAD(, client) clients; /* that carry messages */
 	TAILQ_HEAD(ticket_list, fence_ticket) raised;
@@ -39,6 +43,7 @@ struct fence_ticket {
 	uint8_t secret[SECRET_BYTES];
 	uint64_t name; /* of the link */
 	bool asked;
+	bool refused; /* and that was said */
 	TAILQ_ENTRY(fence_ticket) link;
 };
 
@@ -61,17 +66,17 @@ static void fence_free(struct target_fence *fence)
 
 /* ---- whose fence: under the pool's lock ---- */
 
-static struct target_fence *find(struct client_pool *pool, uint64_t incarnation)
+static struct target_fence *find(struct client_pool *pool, uint64_t incarnation, const char *at)
 {
 	struct target_fence *fence;
 
 	TAILQ_FOREACH (fence, &pool->fences, link)
-		if (fence->incarnation == incarnation)
+		if (fence->incarnation == incarnation && strcmp(fence->at, at) == 0)
 			break;
 	return fence;
 }
 
-static struct target_fence *create(struct client_pool *pool, uint64_t incarnation)
+static struct target_fence *create(struct client_pool *pool, uint64_t incarnation, const char *at)
 {
 	struct target_fence *fence = calloc(1, sizeof(*fence));
 
@@ -79,6 +84,7 @@ static struct target_fence *create(struct client_pool *pool, uint64_t incarnatio
 		return NULL;
 	fence->pool = pool;
 	fence->incarnation = incarnation;
+	strcpy(fence->at, at);
 	LIST_INIT(&fence->clients);
 	TAILQ_INIT(&fence->raised);
 	TAILQ_INSERT_HEAD(&pool->fences, fence, link);
@@ -88,12 +94,15 @@ static struct target_fence *create(struct client_pool *pool, uint64_t incarnatio
 int fence_join(struct client *client)
 {
 	struct client_pool *pool = client->pool;
+	char at[ADDRESS_TEXT_MAX] = "";
 	struct target_fence *fence;
 
+	if (!client->endpoint.is_unix)
+		address_format(&client->reached, at);
 	pthread_mutex_lock(&pool->lock);
-	fence = find(pool, client->welcome.incarnation);
+	fence = find(pool, client->welcome.incarnation, at);
 	if (!fence)
-		fence = create(pool, client->welcome.incarnation);
+		fence = create(pool, client->welcome.incarnation, at);
 	if (fence)
 		fence->users++;
 	pthread_mutex_unlock(&pool->lock);
@@ -173,6 +182,17 @@ static json_t *make_offer(const struct fence_ticket *ticket, const struct client
 	return offer;
 }
 
+static void say_refused(struct fence_ticket *ticket)
+{
+	if (!ticket->client || ticket->client->error || ticket->refused)
+		return;
+	ticket->refused = true;
+	log_peer(SLU_LOG_WARNING,
+		 "target %s does not confirm that a lost link is over, and is sent nothing until "
+		 "it does: %s",
+		 ticket->client->welcome.target, slu_last_error());
+}
+
 /* Refused, or its connection was lost: it is asked again. */
 static void on_answer(void *arg, int error, const json_t *answer)
 {
@@ -181,8 +201,10 @@ static void on_answer(void *arg, int error, const json_t *answer)
 
 	(void)answer;
 	ticket->asked = false;
-	if (error < 0)
+	if (error < 0) {
+		say_refused(ticket);
 		return;
+	}
 	TAILQ_REMOVE(&fence->raised, ticket, link);
 	ticket_free(ticket);
 	atomic_fetch_sub(&fence->fence.pending, 1);

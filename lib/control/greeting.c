@@ -190,7 +190,7 @@ int greeting_hello(struct connection *connection, const json_t *message)
 
 /* ---- data connections ---- */
 
-/* Where nobody was invited, it does not matter why: the other end learns nothing from it. */
+/* Where nobody was invited, it does not matter why. Links have numbers that nobody guesses. */
 static struct data_invitation *
 find_invitation(struct server *server, const struct data_claim *claim, struct connection **owner)
 {
@@ -267,12 +267,16 @@ int greeting_proof(struct connection *connection, const json_t *message)
 		return refuse_attach(connection, not_invited());
 	origin_prove(connection->origin, clock_monotonic_ns(NULL));
 	rc = descriptors_stay(connection, owner->info.budget);
+	if (rc == 0)
+		rc = budget_take(owner->info.budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
 	if (rc < 0)
 		return connection_refuse(connection, rc);
 	rc = connection_send(connection, json_pack("{s:s}", "type", "attached"), NULL, 0);
-	if (rc < 0 || message_writer_busy(&connection->writer))
+	if (rc < 0 || message_writer_busy(&connection->writer)) {
+		budget_give(owner->info.budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
 		return rc < 0 ? rc : -EAGAIN;
+	}
 	stream = connection_detach(connection);
-	options->callbacks->attach(options->arg, &stream, claim.connection, claim.link);
+	options->callbacks->attach(options->arg, &stream, &owner->info, claim.link);
 	return 1;
 }

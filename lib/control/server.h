@@ -118,10 +118,12 @@ struct server_callbacks {
 	/** The session is over. @p lost: it ended without a goodbye. */
 	void (*close)(void *client, bool lost);
 	/**
-	 * A data connection of @p connection, for its link @p link, has come, authenticated; the
-	 * stream is the callee's now, non-blocking. NULL: data connections are refused.
+	 * A data connection of @p peer, for its link @p link, has come, authenticated; the stream
+	 * is the callee's now, non-blocking, and so is what was taken for it of the peer's budget:
+	 * one SLU_LIMIT_DATA_CONNECTIONS. NULL: data connections are refused.
 	 */
-	void (*attach)(void *arg, struct stream *stream, uint64_t connection, uint64_t link);
+	void (*attach)(void *arg, struct stream *stream, const struct peer_info *peer,
+		       uint64_t link);
 	/** May @p peer do anything at all? If not, it gets few connections. NULL: everybody may. */
 	bool (*entitled)(void *arg, const struct peer_info *peer);
 	/**

@@ -81,7 +81,8 @@ static void destroy(struct connection *connection, struct server_session **at)
 	struct server_session *session = *at;
 
 	*at = session->next;
-	connection->session_count--;
+	if (--connection->session_count == 0)
+		data_uninvite_all(&connection->invitations); /* there is nothing to attach for */
 	atomic_fetch_sub(&connection->server->session_count, 1);
 	free(session);
 }

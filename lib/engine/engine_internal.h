@@ -191,7 +191,7 @@ int serve_start(struct slu_engine *engine);
 void serve_stop(struct slu_engine *engine);
 
 /** Control thread, from the server: a data connection has come, or its client has gone. */
-void serve_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link);
+void serve_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link);
 void serve_fence(void *arg, uint64_t connection, uint64_t link);
 void serve_gone(void *arg, uint64_t connection);
 

@@ -145,11 +145,11 @@ json_t *serve_describe(void *arg, const struct peer_info *peer)
 	return json_pack("{s:o}", "verbs", verbs_describe_devices(engine->env.verbs->devices));
 }
 
-void serve_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
+void serve_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link)
 {
 	struct slu_engine *engine = arg;
 
-	tcp_server_attach(engine->env.tcp_server, stream, connection, link);
+	tcp_server_attach(engine->env.tcp_server, stream, peer->connection, link, peer->budget);
 }
 
 void serve_fence(void *arg, uint64_t connection, uint64_t link)

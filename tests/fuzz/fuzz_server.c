@@ -79,11 +79,11 @@ static void on_close(void *client, bool lost)
 }
 
 /* Nobody can know the secrets that are not the client's own. */
-static void on_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
+static void on_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link)
 {
 	(void)arg;
 	(void)stream;
-	(void)connection;
+	(void)peer;
 	(void)link;
 	abort();
 }

@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[0] & 1)
 		mend(copy + 1, size - 1);
 	pair_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
-	tcp_server_attach(pair.server, &(struct stream){.fd = ends[1]}, PAIR_CONNECTION, 1);
+	tcp_server_attach(pair.server, &(struct stream){.fd = ends[1]}, PAIR_CONNECTION, 1, NULL);
 	for (size_t at = 1; at < size; at += cut) {
 		size_t n = size - at < cut ? size - at : cut;
 

@@ -131,11 +131,11 @@ static void on_close(void *client, bool lost)
 	free(client);
 }
 
-static void on_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
+static void on_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link)
 {
 	(void)arg;
 	(void)link;
-	must(connection == good_number);
+	must(peer->connection == good_number);
 	atomic_fetch_add(&attached, 1);
 	stream_close(stream);
 }

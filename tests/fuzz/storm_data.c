@@ -50,7 +50,8 @@ static void connect_sender(struct sender *sender)
 	int ends[2];
 
 	pair_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
-	tcp_server_attach(sender->pair->server, &(struct stream){.fd = ends[1]}, PAIR_CONNECTION, 1);
+	tcp_server_attach(sender->pair->server, &(struct stream){.fd = ends[1]}, PAIR_CONNECTION, 1,
+			  NULL);
 	sender->fd = ends[0];
 	sender->sequence = 0;
 }

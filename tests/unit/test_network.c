@@ -95,11 +95,11 @@ static void on_close(void *client, bool lost)
 	atomic_fetch_add(&closed, 1);
 }
 
-static void on_attach(void *arg, struct stream *stream, uint64_t connection, uint64_t link)
+static void on_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link)
 {
 	(void)arg;
 	attached[atomic_load(&attached_count)] = *stream;
-	atomic_store(&attached_to, connection);
+	atomic_store(&attached_to, peer->connection);
 	atomic_store(&attached_link, link);
 	atomic_fetch_add(&attached_count, 1);
 }

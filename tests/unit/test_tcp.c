@@ -602,7 +602,7 @@ static void test_hostile_client(void **state)
 		int ends[2];
 
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-		tcp_server_attach(pair.server, &(struct stream){.fd = ends[1]}, 99, 1);
+		tcp_server_attach(pair.server, &(struct stream){.fd = ends[1]}, 99, 1, NULL);
 		assert_int_equal(write(ends[0], &lies[i], sizeof(lies[i])), sizeof(lies[i]));
 		pair_serve(&pair);
 		assert_int_equal(read(ends[0], answer, sizeof(answer)), 0);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/budget.h"
 #include "base/log.h"
 
 /* What is read beyond a large body: the next head, and a few small frames. */
@@ -41,6 +42,8 @@ static void free_copies(struct channel *channel)
 		channel->copies = copy->next;
 		free(copy);
 	}
+	budget_give(channel->budget, SLU_LIMIT_RESPONSE_BYTES, channel->copied);
+	channel->copied = 0;
 }
 
 void channel_close(struct channel *channel)
@@ -220,10 +223,16 @@ int channel_send(struct channel *channel)
 /* Memory that goes when all is sent. */
 static char *take_aside(struct channel *channel, size_t n)
 {
-	struct channel_copy *copy = malloc(sizeof(*copy) + n);
+	struct channel_copy *copy;
 
-	if (!copy)
+	if (!budget_try(channel->budget, SLU_LIMIT_RESPONSE_BYTES, n))
 		return NULL;
+	copy = malloc(sizeof(*copy) + n);
+	if (!copy) {
+		budget_give(channel->budget, SLU_LIMIT_RESPONSE_BYTES, n);
+		return NULL;
+	}
+	channel->copied += n;
 	copy->next = channel->copies;
 	channel->copies = copy;
 	return copy->bytes;

@@ -24,6 +24,8 @@
 /** A body up to this is copied beside its head: cheaper than a piece of its own. */
 #define CHANNEL_STAGE_BYTES 2048u
 
+struct budget;
+
 struct channel {
 	struct stream stream;
 
@@ -45,6 +47,8 @@ struct channel {
 	struct iovec *pieces;
 	const void **owners; /* of the memory that a piece refers to; NULL: it is the channel's */
 	struct channel_copy *copies; /* what channel_stage_aside() made */
+	uint64_t copied;             /* bytes of them */
+	struct budget *budget;       /* which they are charged to; NULL: nobody's */
 };
 
 /** Take over @p stream. @return 0; -ENOMEM, the stream stays the caller's */
@@ -82,7 +86,10 @@ static inline bool channel_room(const struct channel *channel, uint32_t heads, u
 /** @p n bytes to fill and send; there is room, for one piece as well. */
 void *channel_stage(struct channel *channel, uint32_t n);
 
-/** As channel_stage(), with memory of its own when the staging is full. @return NULL: no room */
+/**
+ * As channel_stage(), with memory of its own when the staging is full. @return NULL: no room, or
+ * the budget is used up
+ */
 void *channel_stage_aside(struct channel *channel, uint32_t n);
 
 /**

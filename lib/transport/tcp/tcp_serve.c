@@ -8,7 +8,10 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/log.h"
+#include "base/work.h"
+#include "memory/guard.h"
 #include "transport/grants.h"
 #include "transport/inbox.h"
 #include "transport/tcp/channel.h"
@@ -76,6 +79,7 @@ struct tcp_service {
 	uint32_t patience; /* silent turns until a connection is not active any more */
 	uint32_t turn;
 	uint32_t worked; /* since others were looked for */
+	uint32_t deaths; /* of memory, as last looked at */
 	uint32_t next_cookie;
 	struct connection_list by_owner[OWNER_SLOTS];
 	TAILQ_HEAD(, connection) active;
@@ -252,6 +256,13 @@ static char *destination(struct connection *connection)
 	return connection->message;
 }
 
+/* Its pages were taken away by somebody who may write to it: what is there now is not its content.
+ */
+static bool is_dead(const struct grant *grant)
+{
+	return guard_is_dead(grant->export->region->arena.guard);
+}
+
 static void begin(struct tcp_service *service, struct connection *connection)
 {
 	const struct wire_request *request = &connection->request;
@@ -261,6 +272,8 @@ static void begin(struct tcp_service *service, struct connection *connection)
 
 	if (status == 0)
 		status = check_right(grant, request);
+	if (status == 0 && service->deaths != 0 && is_dead(grant))
+		status = -EFAULT;
 	if (status == 0 && request->type == WIRE_NOTIFY &&
 	    !inbox_notify_room(lane_of(service, grant)))
 		status = -EAGAIN;
@@ -351,6 +364,17 @@ static void deactivate(struct tcp_service *service, struct connection *connectio
 	TAILQ_REMOVE(&service->active, connection, active_link);
 }
 
+static void connection_close(struct connection *connection)
+{
+	struct budget *budget = connection->channel.budget;
+
+	channel_close(&connection->channel);
+	budget_give(budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
+	budget_put(budget);
+	free(connection->message);
+	free(connection);
+}
+
 static void drop(struct tcp_service *service, struct connection *connection)
 {
 	deactivate(service, connection);
@@ -358,9 +382,66 @@ static void drop(struct tcp_service *service, struct connection *connection)
 	service->count--;
 	service->by_cookie[connection->cookie % CONNECTIONS_MAX] = NULL;
 	epoll_ctl(service->epoll_fd, EPOLL_CTL_DEL, connection->channel.stream.fd, NULL);
-	channel_close(&connection->channel);
-	free(connection->message);
-	free(connection);
+	connection_close(connection);
+}
+
+static bool is_for_the_dead(const struct connection *connection)
+{
+	const struct channel *channel = &connection->channel;
+
+	if (connection->grant && is_dead(connection->grant))
+		return true;
+	for (uint32_t i = channel->first; i < channel->count; i++)
+		if (channel->owners[i] && is_dead(channel->owners[i]))
+			return true;
+	return false;
+}
+
+/*
+ * What is half received into it, or half sent from it, cannot be told from good: the connections
+ * end. Rare, so that all may be looked at.
+ */
+static void note_deaths(struct tcp_service *service)
+{
+	struct connection *connection;
+
+	service->deaths = guard_deaths();
+	for (uint32_t i = 0; i < OWNER_SLOTS; i++)
+		LIST_FOREACH (connection, &service->by_owner[i], of_owner)
+			if (is_for_the_dead(connection)) {
+				connection->failed = true;
+				activate(service, connection);
+			}
+}
+
+/* Nothing that was copied goes out, and nothing is acknowledged, before this says no. */
+static bool has_died(const struct tcp_service *service)
+{
+	return __builtin_expect(guard_deaths() != service->deaths, 0);
+}
+
+static void send_responses(struct connection *connection)
+{
+	struct channel *channel = &connection->channel;
+	int rc = channel_send(channel);
+
+	connection->failed |= rc < 0;
+	if (rc == -EFAULT) {
+		const struct iovec *piece = &channel->pieces[channel->first];
+
+		guard_check(piece->iov_base, piece->iov_len);
+	}
+}
+
+static ssize_t receive(struct connection *connection)
+{
+	struct channel *channel = &connection->channel;
+	ssize_t got = channel_receive(channel);
+
+	connection->failed |= got < 0;
+	if (got == -EFAULT && channel->body)
+		guard_check(channel->body, channel->body_left);
+	return got;
 }
 
 /* Reads and carries out, until nothing is there, the responses back up, or others wait. */
@@ -377,11 +458,9 @@ static uint32_t take_requests(struct tcp_service *service, struct connection *co
 		if (connection->failed || !channel_room(channel, RESPONSE_BYTES, RESPONSE_PIECES) ||
 		    (bytes > 0 && channel->drained) || bytes >= TURN_BYTES)
 			return work;
-		got = channel_receive(channel);
-		if (got <= 0) {
-			connection->failed |= got < 0;
+		got = receive(connection);
+		if (got <= 0)
 			return work;
-		}
 		bytes += (uint64_t)got;
 		work++;
 	}
@@ -397,14 +476,17 @@ static uint32_t serve(struct tcp_service *service, struct connection *connection
 	bool stuck = channel_unsent(channel);
 	uint32_t work = 0;
 
-	if (stuck && channel_send(channel) < 0)
-		connection->failed = true;
+	if (has_died(service))
+		note_deaths(service);
+	if (stuck && !connection->failed)
+		send_responses(connection);
 	if (!connection->failed)
 		work = take_requests(service, connection);
+	connection->failed |= has_died(service); /* meanwhile: what it has got, nobody knows */
 	if (!connection->failed) {
 		respond_done(connection);
-		if (channel_unsent(channel) && channel_send(channel) < 0)
-			connection->failed = true;
+		if (channel_unsent(channel))
+			send_responses(connection);
 	}
 	work += connection->failed || (stuck && !channel->full);
 	connection->silent = work > 0 ? 0 : connection->silent + 1;
@@ -654,6 +736,7 @@ static void run_errand(void *arg)
 	while (connection) {
 		struct connection *next = LIST_NEXT(connection, of_owner);
 
+		work_count(WORK_ITEMS, 1);
 		if (connection->owner == errand->owner)
 			errand->fn(errand, connection);
 		if (connection->failed)
@@ -767,24 +850,26 @@ static int attach(struct tcp_server *server, struct connection *connection)
 }
 
 void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t owner,
-		       uint64_t link)
+		       uint64_t link, struct budget *budget)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
 	struct stream refused = *stream;
 	int rc = connection ? channel_open(&connection->channel, stream) : -ENOMEM;
 
-	if (rc == 0) {
+	if (rc < 0) {
+		stream_close(&refused);
+		budget_give(budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
+		free(connection);
+	} else {
 		connection->owner = owner;
 		connection->link = link;
+		connection->channel.budget = budget ? budget_get(budget) : NULL;
 		rc = attach(server, connection);
-		if (rc == 0)
-			return;
-		channel_close(&connection->channel);
-	} else {
-		stream_close(&refused);
+		if (rc < 0)
+			connection_close(connection);
 	}
-	log_peer(SLU_LOG_ERROR, "a data connection is refused: %s", strerror(-rc));
-	free(connection);
+	if (rc < 0)
+		log_peer(SLU_LOG_ERROR, "a data connection is refused: %s", strerror(-rc));
 }
 
 static void end_connection(struct errand *errand, struct connection *connection)

@@ -17,6 +17,7 @@
 
 #include "transport/transport.h"
 
+struct budget;
 struct stream;
 struct tcp_server;
 struct grant;
@@ -37,9 +38,12 @@ int tcp_service_fd(const struct transport_service *service);
 /**
  * Control thread: serve a data connection that belongs to @p connection, which calls it part of its
  * @p link. The stream is closed when it cannot be had.
+ *
+ * @param budget  of its owner, of which one data connection was taken: given back when it ends;
+ *                what it does not read is charged to it. NULL: none
  */
 void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t connection,
-		       uint64_t link);
+		       uint64_t link, struct budget *budget);
 
 /**
  * Control thread: @p connection has ended, and so have its data connections when it returns. To
