@@ -34,8 +34,7 @@ static const struct trust trust;
 static struct control_thread *control, *server_control;
 static struct client_pool *pool;
 static struct server *server;
-static struct endpoint here, relayed;
-static union address server_tcp;
+static struct endpoint here, relayed, by_tcp;
 
 /* ---- the target ---- */
 
@@ -104,17 +103,12 @@ static void start_target(uint64_t incarnation)
 					 .name = "unit",
 					 .incarnation = incarnation,
 					 .callbacks = &callbacks};
-	union address addresses[ADDRESSES_MAX];
 	struct listener *listener;
-	struct host_port tcp;
 
 	assert_int_equal(server_create(&options, &server), 0);
 	assert_int_equal(server_listen(server, &here.path, here.path_length, &listener), 0);
 	assert_int_equal(server_listen_tcp(server, "127.0.0.1:0", false, &listener), 0);
-	assert_int_equal(address_parse(listener_address(listener), &tcp), 0);
-	assert_int_equal(address_resolve(&tcp, clock_monotonic_ns(NULL) + NS_PER_SECOND, addresses),
-			 1);
-	server_tcp = addresses[0];
+	assert_int_equal(address_parse(listener_address(listener), &by_tcp.tcp), 0);
 }
 
 static void stop_target(void)
@@ -134,6 +128,7 @@ enum relaying {
 
 static struct {
 	int listener;
+	struct endpoint to;
 	pthread_t thread;
 	_Atomic int does, knows;
 } relay;
@@ -152,8 +147,9 @@ static bool pass(int from, int to)
 static void *play_relay(void *arg)
 {
 	int in = accept4(relay.listener, NULL, NULL, SOCK_CLOEXEC);
-	int out = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool passes = connect(out, &server_tcp.any, sizeof(server_tcp.v4)) == 0;
+	int out = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool passes =
+		connect(out, (const struct sockaddr *)&relay.to.path, relay.to.path_length) == 0;
 
 	while (passes && relay.does < RELAY_CUT) {
 		struct pollfd ends[2] = {{.fd = in, .events = POLLIN},
@@ -170,18 +166,26 @@ static void *play_relay(void *arg)
 	return arg;
 }
 
+static void name_endpoint(struct endpoint *endpoint)
+{
+	static unsigned serial;
+	char name[32];
+
+	snprintf(name, sizeof(name), "unit-fence-%d-%u", (int)getpid(), serial++);
+	endpoint->is_unix = true;
+	p2p_segment_address(name, &endpoint->path, &endpoint->path_length);
+}
+
 static void start_relay(void)
 {
-	struct sockaddr_in address = {.sin_family = AF_INET,
-				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t length = sizeof(address);
-
 	relay.does = relay.knows = RELAY_PASSES;
-	relay.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(relay.listener, (struct sockaddr *)&address, length), 0);
+	relay.to = here;
+	relay.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	name_endpoint(&relayed);
+	assert_int_equal(
+		bind(relay.listener, (const struct sockaddr *)&relayed.path, relayed.path_length),
+		0);
 	assert_int_equal(listen(relay.listener, 1), 0);
-	assert_int_equal(getsockname(relay.listener, (struct sockaddr *)&address, &length), 0);
-	relayed = (struct endpoint){.tcp = {.host = "127.0.0.1", .port = ntohs(address.sin_port)}};
 	assert_int_equal(pthread_create(&relay.thread, NULL, play_relay, NULL), 0);
 }
 
@@ -256,16 +260,6 @@ static void raise_fence(const struct user *user, uint64_t link)
 
 	assert_non_null(ticket);
 	user->peer->raise(ticket);
-}
-
-static void name_endpoint(struct endpoint *endpoint)
-{
-	static unsigned serial;
-	char name[32];
-
-	snprintf(name, sizeof(name), "unit-fence-%d-%u", (int)getpid(), serial++);
-	endpoint->is_unix = true;
-	p2p_segment_address(name, &endpoint->path, &endpoint->path_length);
 }
 
 static int set_up(void **state)
@@ -451,6 +445,28 @@ static void test_other_target(void **state)
 	stop_relay();
 }
 
+/* Goal: who says that he is that target, at another address, holds up nobody and lets nobody go. */
+static void test_liar(void **state)
+{
+	struct user old, liar;
+
+	(void)state;
+	start_relay();
+	old = use(&relayed);
+	liar = use(&by_tcp); /* of the same incarnation */
+	assert_ptr_not_equal(liar.peer->fence, old.peer->fence);
+	stall_relay();
+	raise_fence(&old, LINK);
+	assert_int_equal(liar.peer->fence->pending, 0);
+	lose();
+	usleep(SETTLE_MS * 1000);
+	assert_int_equal(old.peer->fence->pending, 1);
+	assert_int_equal(gone, 0);
+	leave(&old);
+	leave(&liar);
+	stop_relay();
+}
+
 /* Goal: a client that has gone leaves its fence behind: who comes next to that target names it. */
 static void test_remembered(void **state)
 {
@@ -564,10 +580,9 @@ static void test_forsaken(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		fencing(test_answered),     fencing(test_forgone),
-		fencing(test_orphaned),     fencing(test_lost_while_asking),
-		fencing(test_other_target), fencing(test_remembered),
-		fencing(test_many),         fencing(test_forsaken),
+		fencing(test_answered),          fencing(test_forgone),      fencing(test_orphaned),
+		fencing(test_lost_while_asking), fencing(test_other_target), fencing(test_liar),
+		fencing(test_remembered),        fencing(test_many),         fencing(test_forsaken),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
