@@ -141,8 +141,8 @@ static unsigned wrong_key(struct intruder *intruder)
 /* A data connection of somebody. */
 static unsigned guess_data(struct intruder *intruder)
 {
-	static const char message[] = "{\"type\":\"attach\",\"token\":"
-				      "\"00000000000000010123456789abcdef0123456789abcdef\"}";
+	static const char message[] = "{\"type\":\"attach\",\"connection\":"
+				      "\"0000000000000001\",\"link\":\"0123456789abcdef\"}";
 	uint32_t length = sizeof(message) - 1;
 	char framed[4 + sizeof(message)];
 	int fd = door_knock(&intruder->door);

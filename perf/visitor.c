@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -10,6 +11,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "control/invitation.h"
 
 struct door door_tcp(const char *address, const char *source, struct tls *tls, int wait_ms)
 {
@@ -163,13 +166,6 @@ bool visitor_tend(struct visitor *visitor)
 	return rc == 0;
 }
 
-static void keep_token(struct visitor *visitor, const json_t *welcome)
-{
-	const char *token = json_string_value(json_object_get(welcome, "token"));
-
-	snprintf(visitor->token, sizeof(visitor->token), "%s", token ? token : "");
-}
-
 bool visitor_enter(struct visitor *visitor, const struct door *door)
 {
 	json_t *welcome;
@@ -180,8 +176,8 @@ bool visitor_enter(struct visitor *visitor, const struct door *door)
 				   MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH, "name", "visitor")))
 		return false;
 	welcome = visitor_hear(visitor);
-	if (welcome && strcmp(message_type(welcome), "welcome") == 0) {
-		keep_token(visitor, welcome);
+	if (welcome && strcmp(message_type(welcome), "welcome") == 0 &&
+	    message_number(welcome, "connection", &visitor->number)) {
 		json_decref(welcome);
 		return true;
 	}
@@ -216,17 +212,56 @@ void visitor_leave(struct visitor *visitor)
 	visitor->connected = false;
 }
 
+/* The text at @p key of the next message, if it is of that type and has one. */
+static bool hear_bytes(struct visitor *visitor, const char *type, const char *in, const char *key,
+		       uint8_t *bytes, size_t count)
+{
+	json_t *message = visitor_hear(visitor);
+	const json_t *from = message && in ? json_object_get(message, in) : message;
+	bool right = message && strcmp(message_type(message), type) == 0 &&
+		     secret_parse(json_string_value(json_object_get(from, key)), bytes, count);
+
+	json_decref(message);
+	return right;
+}
+
+static json_t *number_text(uint64_t number)
+{
+	return json_sprintf("%016" PRIx64, number);
+}
+
+static bool is_invited(struct visitor *owner, uint64_t link, uint8_t *secret)
+{
+	return visitor_say(owner, json_pack("{s:s, s:i, s:{s:o, s:i}}", "type", "invite", "request",
+					    1, "offer", "link", number_text(link), "count", 1)) &&
+	       hear_bytes(owner, "invite", "answer", "secret", secret, SECRET_BYTES);
+}
+
+static bool is_attached(struct visitor *data, uint64_t owner, uint64_t link, const uint8_t *secret)
+{
+	struct data_claim claim = {.connection = owner, .link = link};
+	char proof[2 * PROOF_BYTES + 1];
+
+	return visitor_say(data, json_pack("{s:s, s:o, s:o}", "type", "attach", "connection",
+					   number_text(owner), "link", number_text(link))) &&
+	       hear_bytes(data, "challenge", NULL, "nonce", claim.nonce, sizeof(claim.nonce)) &&
+	       data_claim_prove(secret, &claim, proof) &&
+	       visitor_say(data, json_pack("{s:s, s:s}", "type", "proof", "proof", proof)) &&
+	       visitor_hears(data, "attached");
+}
+
 int visitor_attach(struct visitor *owner, const struct door *door)
 {
+	const uint64_t link = 1;
+	uint8_t secret[SECRET_BYTES];
 	struct door plain = *door;
 	struct visitor data;
 	int fd;
 
 	plain.tls = NULL;
-	if (!visitor_connect(&data, &plain))
+	if (!is_invited(owner, link, secret) || !visitor_connect(&data, &plain))
 		return -1;
-	if (!visitor_say(&data, json_pack("{s:s, s:s}", "type", "attach", "token", owner->token)) ||
-	    !visitor_hears(&data, "attached")) {
+	if (!is_attached(&data, owner->number, link, secret)) {
 		visitor_leave(&data);
 		return -1;
 	}

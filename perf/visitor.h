@@ -42,7 +42,7 @@ struct visitor {
 	struct message_writer writer;
 	bool connected;
 	int wait_ms;
-	char token[64]; /* what the welcome had for data connections */
+	uint64_t number; /* the target's, of this connection */
 };
 
 /**
