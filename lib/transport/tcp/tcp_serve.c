@@ -260,7 +260,7 @@ static char *destination(struct connection *connection)
  */
 static bool is_dead(const struct grant *grant)
 {
-	return guard_is_dead(grant->export->region->arena.guard);
+	return region_is_dead(grant->export->region);
 }
 
 static void begin(struct tcp_service *service, struct connection *connection)
@@ -293,21 +293,6 @@ static void begin(struct tcp_service *service, struct connection *connection)
 		body_arrived(service, connection);
 }
 
-/*
- * Has the memory of the request that was just carried out been lost (guard.h)? Then what was copied
- * is not to be sent as good: the connection ends, and its client hears why in the session.
- */
-static bool lost_memory(const struct tcp_service *service, const struct connection *connection)
-{
-	const struct wire_request *request = &connection->request;
-	struct grant *grant;
-
-	return guard_deaths() != 0 &&
-	       grants_find(service->server->grants, connection->owner, request->handle,
-			   request->generation, &grant) == 0 &&
-	       region_is_dead(grant->export->region);
-}
-
 /* @return was there something to do? */
 static bool step(struct tcp_service *service, struct connection *connection)
 {
@@ -320,7 +305,6 @@ static bool step(struct tcp_service *service, struct connection *connection)
 		if (channel->body_left > 0)
 			return false;
 		body_arrived(service, connection);
-		connection->failed |= lost_memory(service, connection);
 		return true;
 	}
 	head = channel_peek(channel, sizeof(connection->request));
@@ -331,7 +315,6 @@ static bool step(struct tcp_service *service, struct connection *connection)
 		return false;
 	channel_consume(channel, sizeof(connection->request));
 	begin(service, connection);
-	connection->failed |= lost_memory(service, connection);
 	return true;
 }
 
@@ -420,30 +403,6 @@ static bool has_died(const struct tcp_service *service)
 	return __builtin_expect(guard_deaths() != service->deaths, 0);
 }
 
-static void send_responses(struct connection *connection)
-{
-	struct channel *channel = &connection->channel;
-	int rc = channel_send(channel);
-
-	connection->failed |= rc < 0;
-	if (rc == -EFAULT) {
-		const struct iovec *piece = &channel->pieces[channel->first];
-
-		guard_check(piece->iov_base, piece->iov_len);
-	}
-}
-
-static ssize_t receive(struct connection *connection)
-{
-	struct channel *channel = &connection->channel;
-	ssize_t got = channel_receive(channel);
-
-	connection->failed |= got < 0;
-	if (got == -EFAULT && channel->body)
-		guard_check(channel->body, channel->body_left);
-	return got;
-}
-
 /* Reads and carries out, until nothing is there, the responses back up, or others wait. */
 static uint32_t take_requests(struct tcp_service *service, struct connection *connection)
 {
@@ -458,9 +417,11 @@ static uint32_t take_requests(struct tcp_service *service, struct connection *co
 		if (connection->failed || !channel_room(channel, RESPONSE_BYTES, RESPONSE_PIECES) ||
 		    (bytes > 0 && channel->drained) || bytes >= TURN_BYTES)
 			return work;
-		got = receive(connection);
-		if (got <= 0)
+		got = channel_receive(channel);
+		if (got <= 0) {
+			connection->failed |= got < 0;
 			return work;
+		}
 		bytes += (uint64_t)got;
 		work++;
 	}
@@ -479,14 +440,14 @@ static uint32_t serve(struct tcp_service *service, struct connection *connection
 	if (has_died(service))
 		note_deaths(service);
 	if (stuck && !connection->failed)
-		send_responses(connection);
+		connection->failed = channel_send(channel) < 0;
 	if (!connection->failed)
 		work = take_requests(service, connection);
 	connection->failed |= has_died(service); /* meanwhile: what it has got, nobody knows */
 	if (!connection->failed) {
 		respond_done(connection);
 		if (channel_unsent(channel))
-			send_responses(connection);
+			connection->failed = channel_send(channel) < 0;
 	}
 	work += connection->failed || (stuck && !channel->full);
 	connection->silent = work > 0 ? 0 : connection->silent + 1;
