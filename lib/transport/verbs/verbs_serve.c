@@ -39,6 +39,10 @@ struct connecting {
 	TAILQ_ENTRY(connecting) of_server;
 };
 
+#define LINK_SLOTS 1024u
+
+LIST_HEAD(link_list, served_link);
+
 struct verbs_server {
 	struct verbs_host *host;
 	uint64_t incarnation;
@@ -49,7 +53,7 @@ struct verbs_server {
 	struct grants *grants;
 	struct verbs_cm_server *cm; /* NULL: nobody has asked for it */
 	struct verbs_exports *exports;
-	LIST_HEAD(, served_link) links;
+	struct link_list links[LINK_SLOTS];  /* by the connection that they belong to */
 	TAILQ_HEAD(, connecting) connecting; /* in their turn; changes under lock */
 	uint32_t connecting_threads;
 	pthread_mutex_t lock;
@@ -121,22 +125,27 @@ static void drop_link(struct verbs_server *server, struct served_link *link)
 	served_link_destroy(link);
 }
 
+static struct link_list *links_of(struct verbs_server *server, uint64_t connection)
+{
+	return &server->links[connection % LINK_SLOTS];
+}
+
 static struct served_link *find_link(struct verbs_server *server, uint64_t connection, uint64_t id)
 {
 	struct served_link *link;
 
-	LIST_FOREACH (link, &server->links, of_server)
+	LIST_FOREACH (link, links_of(server, connection), of_server)
 		if (link->owner == connection && link->id == id)
 			return link;
 	return NULL;
 }
 
-static uint32_t count_links(const struct verbs_server *server, uint64_t connection)
+static uint32_t count_links(struct verbs_server *server, uint64_t connection)
 {
 	const struct served_link *link;
 	uint32_t count = 0;
 
-	LIST_FOREACH (link, &server->links, of_server)
+	LIST_FOREACH (link, links_of(server, connection), of_server)
 		count += link->owner == connection;
 	return count;
 }
@@ -286,7 +295,7 @@ static int take_connected(struct connecting *connecting, json_t *answer)
 		served_link_destroy(link);
 		return rc;
 	}
-	LIST_INSERT_HEAD(&server->links, link, of_server);
+	LIST_INSERT_HEAD(links_of(server, link->owner), link, of_server);
 	rc = visit_open(server->exports, connecting->grant, link, answer);
 	if (rc < 0)
 		drop_link(server, link);
@@ -461,9 +470,9 @@ static int invite(struct verbs_server *server, struct served_link *link, const s
 }
 
 /* Those whose client did not come have queue pairs for nothing. */
-static void drop_uninvited(struct verbs_server *server)
+static void drop_uninvited(struct verbs_server *server, uint64_t connection)
 {
-	struct served_link *link = LIST_FIRST(&server->links);
+	struct served_link *link = LIST_FIRST(links_of(server, connection));
 
 	while (link) {
 		struct served_link *next = LIST_NEXT(link, of_server);
@@ -499,7 +508,7 @@ static int make_link(struct verbs_server *server, struct grant *grant, uint64_t 
 	if (!json_object_get(text, "queues"))
 		return fail(-ENOENT,
 			    "there is no such link, and no queue pairs are offered for it");
-	drop_uninvited(server);
+	drop_uninvited(server, grant->connection);
 	if (count_links(server, grant->connection) >= VERBS_LINKS_MAX)
 		return fail(-ENOSPC, "this client has %d links already", VERBS_LINKS_MAX);
 	rc = may_connect(server, grant->connection);
@@ -530,7 +539,7 @@ static int make_link(struct verbs_server *server, struct grant *grant, uint64_t 
 	}
 	server->next_poller++;
 	if (rc == 0)
-		LIST_INSERT_HEAD(&server->links, link, of_server);
+		LIST_INSERT_HEAD(links_of(server, link->owner), link, of_server);
 	return rc;
 }
 
@@ -641,9 +650,9 @@ static void nothing(void *arg)
 	(void)arg;
 }
 
-void verbs_server_gone(struct verbs_server *server, uint64_t connection)
+static void end_links(struct verbs_server *server, uint64_t connection)
 {
-	struct served_link *link = LIST_FIRST(&server->links);
+	struct served_link *link = LIST_FIRST(links_of(server, connection));
 
 	while (link) {
 		struct served_link *next = LIST_NEXT(link, of_server);
@@ -682,17 +691,34 @@ static void catch_up_on_poller(void *arg)
 	verbs_service_catch_up(call->service, call->link);
 }
 
+static void catch_up_link(struct verbs_server *server, struct served_link *link)
+{
+	struct link_call call = {.service = server->services[link->poller], .link = link};
+
+	server->on_poller(server->arg, link->poller, catch_up_on_poller, &call);
+}
+
 /* What was sent before the client closed is not to be lost. */
 static void catch_up(struct verbs_server *server, const struct visit_list *visits)
 {
 	struct visit *visit;
 
-	LIST_FOREACH (visit, visits, of_grant) {
-		struct link_call call = {.service = server->services[visit->on->poller],
-					 .link = visit->on};
+	LIST_FOREACH (visit, visits, of_grant)
+		catch_up_link(server, visit->on);
+}
 
-		server->on_poller(server->arg, visit->on->poller, catch_up_on_poller, &call);
-	}
+void verbs_server_gone(struct verbs_server *server, uint64_t connection)
+{
+	struct served_link *link;
+	struct connecting *connecting;
+
+	TAILQ_FOREACH (connecting, &server->connecting, of_server)
+		if (connecting->grant && connecting->grant->connection == connection)
+			connecting->grant = NULL;
+	LIST_FOREACH (link, links_of(server, connection), of_server)
+		if (link->owner == connection && !link->waits)
+			catch_up_link(server, link);
+	end_links(server, connection);
 }
 
 void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason)
@@ -710,10 +736,12 @@ void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int r
 	while ((visit = LIST_FIRST(visits)))
 		leave_link(server, visit);
 	if (must_end_links(server, reason))
-		verbs_server_gone(server, grant->connection);
-	/* Once each has begun a new turn, none has the grant in its hands any more. */
-	for (uint32_t i = 0; i < server->pollers; i++)
-		server->on_poller(server->arg, i, nothing, NULL);
+		end_links(server, grant->connection);
+	/* Once each has begun a new turn, none has the grant in its hands any more. Where its
+	 * client has no link, none ever looks it up. */
+	if (count_links(server, grant->connection) > 0)
+		for (uint32_t i = 0; i < server->pollers; i++)
+			server->on_poller(server->arg, i, nothing, NULL);
 	grants_free(server->grants, grant);
 	free(visits);
 }
@@ -733,7 +761,6 @@ int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t 
 	server->arg = arg;
 	pthread_mutex_init(&server->lock, NULL);
 	pthread_cond_init(&server->connected, NULL);
-	LIST_INIT(&server->links);
 	TAILQ_INIT(&server->connecting);
 	rc = grants_create(&server->grants);
 	if (rc == 0)
