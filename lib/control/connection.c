@@ -118,13 +118,12 @@ int connection_refuse(struct connection *connection, int error)
 
 /* ---- the end ---- */
 
-/* What others see of it. */
+/* What others see of it. Once nothing is served to it, the end of its sessions can wait. */
 static void retire(struct connection *connection)
 {
 	struct server *server = connection->server;
 
 	if (connection->state == CONNECTION_OPEN) {
-		sessions_end(connection, !connection->said_bye);
 		LIST_REMOVE(connection, by_number);
 		TAILQ_REMOVE(&server->connections, connection, link);
 		atomic_fetch_sub(&server->connection_count, 1);
@@ -132,6 +131,7 @@ static void retire(struct connection *connection)
 			server->options.callbacks->gone(server->options.arg,
 							connection->info.connection);
 		budget_give(connection->info.budget, SLU_LIMIT_CONNECTIONS, 1);
+		sessions_part(connection, !connection->said_bye);
 	} else if (connection->origin) {
 		strangers_remove(connection);
 	} else {
@@ -531,6 +531,7 @@ void connection_opened(struct connection *connection)
 	origin_prove(connection->origin, clock_monotonic_ns(NULL));
 	strangers_remove(connection);
 	connection->state = CONNECTION_OPEN;
+	connection->walked = server->last_walk;
 	TAILQ_INSERT_TAIL(&server->connections, connection, link);
 	LIST_INSERT_HEAD(&server->by_number[number % CONNECTION_SLOTS], connection, by_number);
 	atomic_fetch_add(&server->connection_count, 1);

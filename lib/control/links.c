@@ -51,7 +51,7 @@ static int invite(struct connection *connection, const json_t *offer, char *secr
 
 	if (!message_number(offer, "link", &link) || count < 1 || count > (json_int_t)INVITED_MAX)
 		return fail(-EPROTO, "invite without link or count");
-	if (connection->session_count == 0)
+	if (!connection->sessions || connection->sessions->count == 0)
 		return fail(-EACCES, "data connections are for those who have opened a segment");
 	return data_invite(&connection->invitations, link, (uint32_t)count,
 			   clock_monotonic_ns(NULL), secret);

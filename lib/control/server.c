@@ -427,6 +427,8 @@ int server_create(const struct server_options *options, struct server **out)
 	origins_init(&server->origins, seed);
 	server->spare_fd = -1;
 	descriptors_look(server);
+	pthread_mutex_init(&server->walking, NULL);
+	sessions_init(server);
 	take_limits(server);
 	name_users(server);
 	boot_id_read(server->boot_id);
@@ -451,6 +453,8 @@ static int end_all(void *arg)
 	while ((connection = TAILQ_FIRST(&server->closing)))
 		connection_close(connection);
 	in_flight_forget_all(server);
+	while (sessions_end_parted(server))
+		;
 	while ((listener = LIST_FIRST(&server->listeners))) {
 		LIST_REMOVE(listener, link);
 		listener_destroy(listener);
@@ -462,6 +466,12 @@ static int end_all(void *arg)
 	return 0;
 }
 
+static int nothing(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
 void server_destroy(struct server *server)
 {
 	if (!server)
@@ -469,54 +479,112 @@ void server_destroy(struct server *server)
 	control_call(server->options.control, end_all, server);
 	if (server->spare_fd >= 0)
 		close(server->spare_fd);
+	control_call(server->options.control, nothing, NULL); /* what was posted has run */
+	pthread_mutex_destroy(&server->walking);
 	free(server);
 }
 
 /* ---- what the engine asks ---- */
 
-void server_dismiss(struct server *server, bool (*which)(void *client, void *arg), void *arg)
-{
-	struct connection *connection, *next;
+/*
+ * A walk over all connections: those that are done go to the end of the list. Where there are very
+ * many sessions it is cut into runs, between which the loop serves others.
+ */
+struct walk_call {
+	struct server *server;
+	struct sessions_walk sessions; /* which NULL: each connection is told once */
+	uint64_t number;
+};
 
-	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
-		next = TAILQ_NEXT(connection, link);
-		if (sessions_tell(connection, which, arg, -ESHUTDOWN) < 0)
-			connection_close(connection);
-	}
+static int begin_walk(void *arg)
+{
+	struct walk_call *call = arg;
+
+	call->number = ++call->server->last_walk;
+	return 0;
 }
 
-void server_drain(struct server *server)
+/* @return false: there is none left */
+static bool walk_one(struct walk_call *call)
 {
+	struct server *server = call->server;
+	struct connection *connection = TAILQ_FIRST(&server->connections);
+	int rc;
+
+	if (!connection || connection->walked == call->number)
+		return false;
+	work_count(WORK_ITEMS, 1);
+	call->sessions.left--;
+	rc = call->sessions.which ? sessions_walk(connection, &call->sessions)
+				  : sessions_tell_all(connection, call->sessions.error);
+	if (rc == 0) {
+		connection->walked = call->number;
+		TAILQ_REMOVE(&server->connections, connection, link);
+		TAILQ_INSERT_TAIL(&server->connections, connection, link);
+	} else if (rc < 0) {
+		connection_close(connection);
+	}
+	return true;
+}
+
+/* Whose connection ended meanwhile is over when the walk is. @return 1 there is more */
+static int walk_some(void *arg)
+{
+	struct walk_call *call = arg;
+
+	call->sessions.left = SESSIONS_WALK_RUN;
+	while (call->sessions.left > 0)
+		if (!walk_one(call))
+			return call->sessions.ends && sessions_end_parted(call->server);
+	return 1;
+}
+
+static void walk(struct server *server, struct sessions_walk sessions)
+{
+	struct walk_call call = {.server = server, .sessions = sessions};
+	struct control_thread *control = server->options.control;
+
+	pthread_mutex_lock(&server->walking);
+	control_call(control, begin_walk, &call);
+	while (control_call(control, walk_some, &call) > 0)
+		;
+	pthread_mutex_unlock(&server->walking);
+}
+
+void server_dismiss(struct server *server, bool (*which)(void *client, void *arg), void *arg)
+{
+	walk(server, (struct sessions_walk){
+			     .which = which, .arg = arg, .tells = true, .error = -ESHUTDOWN});
+}
+
+static int begin_draining(void *arg)
+{
+	struct server *server = arg;
 	struct connection *connection;
 
 	server->draining = true;
 	while ((connection = TAILQ_FIRST(&server->strangers)))
 		connection_close(connection);
-	server_dismiss(server, NULL, NULL);
+	return 0;
+}
+
+void server_drain(struct server *server)
+{
+	control_call(server->options.control, begin_draining, server);
+	walk(server, (struct sessions_walk){.tells = true, .error = -ESHUTDOWN});
 }
 
 void server_drop(struct server *server, bool (*which)(void *client, void *arg), void *arg)
 {
-	struct connection *connection;
-
-	TAILQ_FOREACH (connection, &server->connections, link)
-		sessions_drop(connection, which, arg);
+	walk(server, (struct sessions_walk){.which = which, .arg = arg, .ends = true});
 }
 
 void server_revoke(struct server *server, bool (*which)(void *client, void *arg), void *arg,
 		   int error)
 {
-	struct connection *connection, *next;
-
-	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
-		int rc;
-
-		next = TAILQ_NEXT(connection, link);
-		rc = sessions_tell(connection, which, arg, error);
-		sessions_drop(connection, which, arg);
-		if (rc < 0)
-			connection_close(connection);
-	}
+	walk(server,
+	     (struct sessions_walk){
+		     .which = which, .arg = arg, .tells = true, .error = error, .ends = true});
 }
 
 /* Those who would not be let in now. */
@@ -532,7 +600,7 @@ static int end_invalid(void *arg)
 			continue;
 		fail(-EKEYREVOKED, "its key or certificate is not valid any more");
 		connection_suspect(connection);
-		sessions_tell(connection, NULL, NULL, -EKEYREVOKED);
+		sessions_tell_all(connection, -EKEYREVOKED);
 		connection->said_bye = true; /* we did it for the client */
 		connection_close_politely(connection);
 	}

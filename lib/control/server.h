@@ -131,7 +131,11 @@ struct server_callbacks {
 	 * there is not is over. May be NULL.
 	 */
 	void (*fence)(void *arg, uint64_t connection, uint64_t link);
-	/** The connection has ended, after its sessions. May be NULL. */
+	/**
+	 * The connection has ended: when it returns nothing is served to its client any more. The
+	 * sessions are closed after it; if they are many, in runs of which each is a turn of the
+	 * loop's. May be NULL.
+	 */
 	void (*gone)(void *arg, uint64_t connection);
 };
 
@@ -196,17 +200,22 @@ const char *listener_address(const struct listener *listener);
 /** Accepts NULL. Removes a path. */
 void server_unlisten(struct server *server, struct listener *listener);
 
-/** Ask the sessions for whose clients @p which is true to leave (-ESHUTDOWN). Loop. */
+/*
+ * The next four go through all sessions, in runs between which the loop serves others. Not on the
+ * control thread, where @p which is asked. One at a time: each waits for those before it.
+ */
+
+/** Ask the sessions for whose clients @p which is true to leave (-ESHUTDOWN). */
 void server_dismiss(struct server *server, bool (*which)(void *client, void *arg), void *arg);
 
-/** Take no new sessions, and ask all to leave. Connections stay for their goodbyes. Loop. */
+/** Take no new sessions, and ask all to leave. Connections stay for their goodbyes. */
 void server_drain(struct server *server);
 
-/** End, without a word, the sessions for whose clients @p which is true. Loop. */
+/** End, without a word, the sessions for whose clients @p which is true. */
 void server_drop(struct server *server, bool (*which)(void *client, void *arg), void *arg);
 
 /**
- * End the sessions for whose clients @p which is true; their clients are told @p error. Loop.
+ * End the sessions for whose clients @p which is true; their clients are told @p error.
  *
  * When it returns they are over here, whether or not a client obeys.
  */
@@ -231,7 +240,7 @@ void server_answer_path(struct server *server, const struct path_ask *ask, int e
  */
 int server_reload_tls(struct server *server);
 
-/** Sessions present. Any thread. */
+/** Sessions present, those included that are ending. Any thread. */
 uint32_t server_session_count(const struct server *server);
 
 /** Connections that are authenticated, without data connections. Any thread. */

@@ -13,6 +13,7 @@
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
 
@@ -42,6 +43,19 @@ struct server_session {
 	void *client;
 };
 
+/** All of one connection; they may outlive it, for the time that it takes to end them. */
+struct sessions {
+	uint32_t count;
+	uint32_t slot_count;
+	uint32_t slot_room;
+	struct server_session **slots;
+	uint32_t next_slot; /* where a walk goes on */
+	bool lost;          /* parted from its connection: how that ended */
+	TAILQ_ENTRY(sessions) link;
+};
+
+TAILQ_HEAD(sessions_list, sessions);
+
 struct connection {
 	struct server *server;
 	struct event reading;
@@ -69,9 +83,8 @@ struct connection {
 	uint32_t age_seconds;    /* as a stranger */
 	uint32_t silent_seconds; /* once open */
 
-	uint32_t session_count;
-	uint32_t slot_count; /* a power of two, or 0 */
-	struct server_session **slots;
+	struct sessions *sessions; /* NULL: it has had none */
+	uint64_t walked;           /* the last walk over all connections that has passed it */
 
 	TAILQ_ENTRY(connection) link;
 	LIST_ENTRY(connection) by_number; /* once open */
@@ -98,6 +111,12 @@ struct server {
 	struct connection_list connections;
 	struct connection_list closing; /* were open; their last words are on their way */
 	LIST_HEAD(, connection) by_number[CONNECTION_SLOTS];
+	uint64_t session_hash;       /* secret: clients choose their sessions' numbers */
+	struct sessions_list parted; /* of connections that have ended */
+	struct control_task ending;  /* ends them, in runs */
+	bool ends;                   /* it is posted */
+	uint64_t last_walk;
+	pthread_mutex_t walking; /* one walk at a time */
 	uint32_t stranger_count;
 	uint32_t known_strangers; /* of them */
 	uint64_t last_connection;
@@ -138,7 +157,7 @@ struct listener {
 /** Take over an accepted socket. */
 void connection_accept(struct listener *listener, int fd, const union address *address);
 
-/** End its sessions, tell the engine, free it. */
+/** Nothing is served to it any more, its sessions end (sessions_part()), it is freed. */
 void connection_close(struct connection *connection);
 
 /** It is not held any more. */
@@ -266,22 +285,49 @@ int greeting_proof(struct connection *connection, const json_t *message);
 int links_invite(struct connection *connection, const json_t *message);
 int links_fence(struct connection *connection, const json_t *message);
 
-/* sessions.c: a message each; a negative result ends the connection */
+/* sessions.c */
+
+/** Of a server that is being made. */
+void sessions_init(struct server *server);
+
+/* A message each; a negative result ends the connection */
 
 int sessions_open(struct connection *connection, const json_t *message);
 int sessions_close(struct connection *connection, const json_t *message);
 int sessions_path(struct connection *connection, const json_t *message);
 int sessions_moved(struct connection *connection, const json_t *message);
 
-/** All of a connection are over. */
-void sessions_end(struct connection *connection, bool lost);
+/**
+ * The connection has ended, and nothing is served to it any more: its sessions end, some at once,
+ * and if they are many the rest in runs, between which others have their turns.
+ */
+void sessions_part(struct connection *connection, bool lost);
+
+/** A run of those that have lost their connections. @return more are left */
+bool sessions_end_parted(struct server *server);
+
+/** The client is told that all of them are closing with @p error. */
+int sessions_tell_all(struct connection *connection, int error);
 
 typedef bool (*session_which)(void *client, void *arg);
 
-/** Tell the client of those for which @p which is true: closing with @p error. NULL: all. */
-int sessions_tell(struct connection *connection, session_which which, void *arg, int error);
+/** What becomes of those for which @p which is true. */
+struct sessions_walk {
+	session_which which;
+	void *arg;
+	bool tells; /* the client: closing with error */
+	int error;
+	bool ends; /* them */
+	int left;  /* in: what may be done in this run; out: what of it was not */
+};
 
-/** Forget those for which @p which is true. */
-void sessions_drop(struct connection *connection, session_which which, void *arg);
+#define SESSIONS_WALK_RUN 1024
+
+/**
+ * Some sessions further through those of a connection, from where the last call ended.
+ *
+ * @return 1 there are more; 0 these were all; negative, the connection has to be closed
+ */
+int sessions_walk(struct connection *connection, struct sessions_walk *walk);
 
 #endif

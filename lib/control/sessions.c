@@ -5,95 +5,168 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/random.h"
+#include "base/work.h"
 #include "control/server_internal.h"
 
 #define SLOTS_MIN 8u
 
-/* Numbers in one closing message, of at most 11 bytes each, so that it stays within the limit. */
-#define TELL_MAX 1200u
+/*
+ * Of very many sessions only so many end in one event, and so many slots are looked at: others are
+ * waiting. To end one may take a system call, or a word with the pollers while its connection
+ * lives.
+ */
+#define PARTED_RUN 256u
+#define SLOTS_RUN  1024u
+#define END_COST   64 /* of a session whose connection lives, in slots */
+
+/*
+ * Linear hashing: a slot is added and one of the others split with each session that comes, so that
+ * no single one pays for all. As many bits of the hash count as the last slot's number has.
+ */
+static struct server_session **slot_of(const struct server *server, const struct sessions *sessions,
+				       uint32_t id)
+{
+	struct random mixed = {.state = server->session_hash ^ id};
+	uint32_t hash = (uint32_t)random_next(&mixed);
+	uint32_t mask = UINT32_MAX >> __builtin_clz(sessions->slot_count - 1);
+	uint32_t slot = hash & mask;
+
+	if (slot >= sessions->slot_count)
+		slot &= mask >> 1;
+	return &sessions->slots[slot];
+}
 
 static struct server_session **find(const struct connection *connection, uint32_t id)
 {
 	struct server_session **at;
 
-	if (connection->slot_count == 0)
+	if (!connection->sessions)
 		return NULL;
-	at = &connection->slots[id & (connection->slot_count - 1)];
-	while (*at && (*at)->id != id)
-		at = &(*at)->next;
+	at = slot_of(connection->server, connection->sessions, id);
+	for (; *at && (*at)->id != id; at = &(*at)->next)
+		work_count(WORK_ITEMS, 1);
 	return *at ? at : NULL;
 }
 
-static void insert(struct connection *connection, struct server_session *session)
+static void insert(const struct server *server, struct sessions *sessions,
+		   struct server_session *session)
 {
-	struct server_session **at = &connection->slots[session->id & (connection->slot_count - 1)];
+	struct server_session **at = slot_of(server, sessions, session->id);
 
 	session->next = *at;
 	*at = session;
 }
 
-static int grow(struct connection *connection)
+static int make_room(struct sessions *sessions)
 {
-	uint32_t old_count = connection->slot_count;
-	struct server_session **old = connection->slots;
-	uint32_t count = old_count ? 2 * old_count : SLOTS_MIN;
-	struct server_session **slots = calloc(count, sizeof(struct server_session *));
+	uint32_t room = sessions->slot_room ? 2 * sessions->slot_room : SLOTS_MIN;
+	struct server_session **slots = realloc(sessions->slots, room * sizeof(*slots));
 
 	if (!slots)
 		return -ENOMEM;
-	connection->slots = slots;
-	connection->slot_count = count;
-	for (uint32_t i = 0; i < old_count; i++) {
-		struct server_session *next;
-
-		for (struct server_session *session = old[i]; session; session = next) {
-			next = session->next;
-			insert(connection, session);
-		}
-	}
-	free(old);
+	sessions->slots = slots;
+	sessions->slot_room = room;
 	return 0;
+}
+
+static int add_slot(const struct server *server, struct sessions *sessions)
+{
+	uint32_t half = (UINT32_MAX >> __builtin_clz(sessions->slot_count) >> 1) + 1;
+	struct server_session *session, *next;
+
+	if (sessions->slot_count == sessions->slot_room && make_room(sessions) < 0)
+		return -ENOMEM;
+	session = sessions->slots[sessions->slot_count - half];
+	sessions->slots[sessions->slot_count - half] = NULL;
+	sessions->slots[sessions->slot_count++] = NULL;
+	for (; session; session = next) {
+		next = session->next;
+		insert(server, sessions, session);
+	}
+	return 0;
+}
+
+static struct sessions *sessions_create(void)
+{
+	struct sessions *sessions = calloc(1, sizeof(*sessions));
+
+	if (!sessions || make_room(sessions) < 0) {
+		free(sessions);
+		return NULL;
+	}
+	sessions->slot_count = 2;
+	sessions->slots[0] = sessions->slots[1] = NULL;
+	return sessions;
+}
+
+static void sessions_destroy(struct sessions *sessions)
+{
+	free(sessions->slots);
+	free(sessions);
 }
 
 static struct server_session *create(struct connection *connection, uint32_t id)
 {
 	struct server_session *session;
 
-	if (connection->session_count == connection->slot_count && grow(connection) < 0)
+	if (!connection->sessions)
+		connection->sessions = sessions_create();
+	if (!connection->sessions ||
+	    (connection->sessions->count == connection->sessions->slot_count &&
+	     add_slot(connection->server, connection->sessions) < 0))
 		return NULL;
 	session = calloc(1, sizeof(*session));
 	if (!session)
 		return NULL;
 	session->id = id;
-	insert(connection, session);
-	connection->session_count++;
+	insert(connection->server, connection->sessions, session);
+	connection->sessions->count++;
 	atomic_fetch_add(&connection->server->session_count, 1);
 	return session;
 }
 
-static void destroy(struct connection *connection, struct server_session **at)
+static void destroy(struct server *server, struct sessions *sessions, struct server_session **at)
 {
 	struct server_session *session = *at;
 
 	*at = session->next;
-	if (--connection->session_count == 0)
-		data_uninvite_all(&connection->invitations); /* there is nothing to attach for */
-	atomic_fetch_sub(&connection->server->session_count, 1);
+	sessions->count--;
+	atomic_fetch_sub(&server->session_count, 1);
 	free(session);
 }
 
 /* The engine may count sessions in its callback: this one is over by then. */
-static void end(struct connection *connection, struct server_session **at, bool lost)
+static void end(struct server *server, struct sessions *sessions, struct server_session **at,
+		bool lost)
 {
 	void *client = (*at)->client;
 
-	destroy(connection, at);
-	connection->server->options.callbacks->close(client, lost);
+	work_count(WORK_ITEMS, 1);
+	destroy(server, sessions, at);
+	server->options.callbacks->close(client, lost);
+}
+
+/* Of one that has a connection. Without any there is nothing to attach for. */
+static void take_out(struct connection *connection, uint32_t id)
+{
+	destroy(connection->server, connection->sessions, find(connection, id));
+	if (connection->sessions->count == 0)
+		data_uninvite_all(&connection->invitations);
+}
+
+static void end_one(struct connection *connection, struct server_session **at)
+{
+	end(connection->server, connection->sessions, at, false);
+	if (connection->sessions->count == 0)
+		data_uninvite_all(&connection->invitations);
 }
 
 /* ---- open ---- */
@@ -162,7 +235,7 @@ static int check_new(struct connection *connection, uint32_t id)
 		return fail(-ESHUTDOWN, "target %s is closing", connection->server->options.name);
 	if (find(connection, id))
 		return fail(-EPROTO, "session %u is open already", id);
-	if (connection->session_count >= SERVER_SESSIONS_MAX)
+	if (connection->sessions && connection->sessions->count >= SERVER_SESSIONS_MAX)
 		return fail(-ENOSPC, "%u sessions are open on this connection",
 			    SERVER_SESSIONS_MAX);
 	return 0;
@@ -191,7 +264,7 @@ int sessions_open(struct connection *connection, const json_t *message)
 	rc = grant(connection, session, segment, (uint32_t)rights, transports);
 	if (rc == 0)
 		return 0;
-	destroy(connection, find(connection, (uint32_t)id));
+	take_out(connection, (uint32_t)id);
 	if (rc == -EACCES)
 		connection_suspect(connection);
 	return refuse(connection, (uint32_t)id, rc);
@@ -329,45 +402,83 @@ int sessions_close(struct connection *connection, const json_t *message)
 	report(connection, id, operations, bytes_read, bytes_written);
 	at = find(connection, (uint32_t)id);
 	if (at)
-		end(connection, at, false);
+		end_one(connection, at);
 	return 0;
 }
 
-static bool everyone(void *client, void *arg)
-{
-	(void)client;
-	(void)arg;
-	return true;
-}
+/* ---- the end ---- */
 
-static void end_where(struct connection *connection, session_which which, void *arg, bool lost)
+/* @return false: its sessions are all over */
+static bool end_some(struct server *server, struct sessions *sessions)
 {
-	for (uint32_t i = 0; i < connection->slot_count; i++) {
-		struct server_session **at = &connection->slots[i];
+	uint32_t ended = 0, looked = 0;
 
-		while (*at) {
-			if (which((*at)->client, arg))
-				end(connection, at, lost);
-			else
-				at = &(*at)->next;
+	while (sessions->count > 0 && ended < PARTED_RUN && looked++ < SLOTS_RUN) {
+		struct server_session **at = &sessions->slots[sessions->next_slot];
+
+		work_count(WORK_ITEMS, 1);
+		if (*at) {
+			end(server, sessions, at, sessions->lost);
+			ended++;
+		} else {
+			sessions->next_slot = (sessions->next_slot + 1) % sessions->slot_count;
 		}
 	}
+	return sessions->count > 0;
 }
 
-void sessions_end(struct connection *connection, bool lost)
+bool sessions_end_parted(struct server *server)
 {
-	end_where(connection, everyone, NULL, lost);
-	free(connection->slots);
-	connection->slots = NULL;
-	connection->slot_count = 0;
+	struct sessions *sessions = TAILQ_FIRST(&server->parted);
+
+	if (!sessions)
+		return false;
+	TAILQ_REMOVE(&server->parted, sessions, link);
+	if (end_some(server, sessions))
+		TAILQ_INSERT_TAIL(&server->parted, sessions, link);
+	else
+		sessions_destroy(sessions);
+	return !TAILQ_EMPTY(&server->parted);
 }
 
-void sessions_drop(struct connection *connection, session_which which, void *arg)
+static void on_ending(struct control_task *task)
 {
-	end_where(connection, which, arg, false);
+	struct server *server = (struct server *)((char *)task - offsetof(struct server, ending));
+
+	server->ends = sessions_end_parted(server);
+	if (server->ends)
+		control_post(server->options.control, &server->ending);
 }
 
-/* ---- telling ---- */
+void sessions_init(struct server *server)
+{
+	TAILQ_INIT(&server->parted);
+	server->ending.run = on_ending;
+	if (getrandom(&server->session_hash, sizeof(server->session_hash), GRND_NONBLOCK) < 0)
+		server->session_hash = clock_monotonic_ns(NULL);
+}
+
+void sessions_part(struct connection *connection, bool lost)
+{
+	struct server *server = connection->server;
+	struct sessions *sessions = connection->sessions;
+
+	if (!sessions)
+		return;
+	connection->sessions = NULL;
+	sessions->lost = lost;
+	sessions->next_slot = 0;
+	if (!end_some(server, sessions)) {
+		sessions_destroy(sessions);
+		return;
+	}
+	TAILQ_INSERT_TAIL(&server->parted, sessions, link);
+	if (!server->ends)
+		control_post(server->options.control, &server->ending);
+	server->ends = true;
+}
+
+/* ---- walks ---- */
 
 /* Consumes @p ids. */
 static int tell(struct connection *connection, json_t *ids, int error)
@@ -378,42 +489,57 @@ static int tell(struct connection *connection, json_t *ids, int error)
 		NULL, 0);
 }
 
-/* @p ids is full, or will not become fuller. */
-static int tell_some(struct connection *connection, json_t **ids, size_t least, int error)
+int sessions_tell_all(struct connection *connection, int error)
 {
-	json_t *told = *ids;
-
-	if (told && json_array_size(told) < least)
-		return 0;
-	*ids = NULL;
-	return told ? tell(connection, told, error) : -ENOMEM;
-}
-
-static int tell_where(struct connection *connection, session_which which, void *arg, int error)
-{
-	json_t *ids = json_array();
-	int rc = 0;
-
-	for (uint32_t i = 0; i < connection->slot_count; i++)
-		for (const struct server_session *session = connection->slots[i];
-		     session && rc == 0; session = session->next) {
-			if (!which(session->client, arg))
-				continue;
-			if (!ids)
-				ids = json_array();
-			json_array_append_new(ids, json_integer((json_int_t)session->id));
-			rc = tell_some(connection, &ids, TELL_MAX, error);
-		}
-	if (rc == 0 && json_array_size(ids) > 0)
-		return tell(connection, ids, error);
-	json_decref(ids);
-	return rc;
-}
-
-int sessions_tell(struct connection *connection, session_which which, void *arg, int error)
-{
-	if (which)
-		return tell_where(connection, which, arg, error);
 	return connection_send(
 		connection, json_pack("{s:s, s:i}", "type", "closing", "error", -error), NULL, 0);
+}
+
+static void collect(const struct server_session *session, struct sessions_walk *walk, json_t *ids)
+{
+	for (; session; session = session->next) {
+		work_count(WORK_ITEMS, 1);
+		walk->left--;
+		if (!walk->which(session->client, walk->arg))
+			continue;
+		walk->left -= END_COST;
+		json_array_append_new(ids, json_integer((json_int_t)session->id));
+	}
+}
+
+static void end_collected(struct connection *connection, const json_t *ids)
+{
+	json_t *id;
+	size_t i;
+
+	json_array_foreach ((json_t *)(uintptr_t)ids, i, id) {
+		struct server_session **at = find(connection, (uint32_t)json_integer_value(id));
+
+		end_one(connection, at);
+	}
+}
+
+/* What cannot be told for want of memory ends the connection, which tells as well. */
+int sessions_walk(struct connection *connection, struct sessions_walk *walk)
+{
+	struct sessions *sessions = connection->sessions;
+	json_t *ids;
+	int rc = 0;
+
+	if (!sessions)
+		return 0;
+	ids = json_array();
+	if (!ids)
+		return fail(-ENOMEM, "target is out of memory");
+	for (; sessions->next_slot < sessions->slot_count && walk->left > 0; walk->left--)
+		collect(sessions->slots[sessions->next_slot++], walk, ids);
+	if (walk->tells && json_array_size(ids) > 0)
+		rc = tell(connection, json_incref(ids), walk->error);
+	if (walk->ends)
+		end_collected(connection, ids);
+	json_decref(ids);
+	if (rc == 0 && sessions->next_slot < sessions->slot_count)
+		return 1;
+	sessions->next_slot = 0;
+	return rc;
 }

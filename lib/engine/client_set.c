@@ -1,75 +1,64 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The set of clients as the polling thread reads it: without a lock, while the control thread
- * replaces it as a whole. There are two of them, one published and one to write the next into, both
- * with room for all clients; so a client can always leave, also when memory is short.
- */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 
-#include "base/barrier.h"
 #include "base/log.h"
+#include "base/work.h"
 #include "engine/engine_internal.h"
 
-static struct client_set *set_alloc(uint32_t room)
+int client_set_reserve(struct client_set *set)
 {
-	struct client_set *set = calloc(1, sizeof(*set) + room * sizeof(set->clients[0]));
+	uint32_t place = atomic_load_explicit(&set->count, memory_order_relaxed);
+	struct client_chunk **chunk = &set->chunks[place / CLIENT_SET_CHUNK];
 
-	if (set)
-		set->room = room;
-	return set;
+	if (place == CLIENT_SET_MAX)
+		return fail(-ENOSPC, "%u clients share memory with this segment's owner already",
+			    CLIENT_SET_MAX);
+	if (!*chunk)
+		*chunk = calloc(1, sizeof(**chunk));
+	return *chunk ? 0 : fail(-ENOMEM, "target is out of memory");
 }
 
-static void fill(struct client_set *set, const struct slu_segment *segment)
+static void put(struct client_set *set, uint32_t place, struct segment_client *client)
 {
-	struct segment_client *client;
+	struct client_chunk *chunk = set->chunks[place / CLIENT_SET_CHUNK];
 
-	set->count = 0;
-	LIST_FOREACH (client, &segment->clients, link)
-		if (client->inbox)
-			set->clients[set->count++] = client;
+	/* Pairs with the acquire in client_set_at(). */
+	atomic_store_explicit(&chunk->clients[place % CLIENT_SET_CHUNK], client,
+			      memory_order_release);
+	if (client)
+		client->place = place;
+}
+
+void client_set_add(struct client_set *set, struct segment_client *client)
+{
+	uint32_t count = atomic_load_explicit(&set->count, memory_order_relaxed);
+
+	put(set, count, client);
+	/* Pairs with the acquire in begin_polling(): the chunk is there as well. */
+	atomic_store_explicit(&set->count, count + 1, memory_order_release);
 }
 
 /*
- * Publish the spare set and wait until nobody reads the old one. The heavy barrier pairs with the
- * light one in begin_polling(): either it reads the new set or we see it polling.
+ * Who goes through the set at this moment may have passed the place that the last one gets, and
+ * then finds nobody at its old one: so that store comes after the first change of moves, and who
+ * has seen it sees that.
  */
-void client_set_update(struct slu_segment *segment)
+void client_set_remove(struct client_set *set, struct segment_client *client)
 {
-	fill(segment->spare, segment);
-	segment->spare = atomic_exchange(&segment->set, segment->spare);
-	barrier_heavy();
-	while (atomic_load_explicit(&segment->polling, memory_order_acquire))
-		sched_yield();
+	uint32_t last = atomic_load_explicit(&set->count, memory_order_relaxed) - 1;
+
+	work_count(WORK_ITEMS, 1);
+	atomic_fetch_add(&set->moves, 1);
+	if (client->place != last)
+		put(set, client->place, client_set_at(set, last));
+	put(set, last, NULL);
+	atomic_store_explicit(&set->count, last, memory_order_release);
+	atomic_fetch_add(&set->moves, 1);
 }
 
-int client_set_reserve(struct slu_segment *segment, uint32_t count)
+void client_set_free(struct client_set *set)
 {
-	struct client_set *set = atomic_load(&segment->set);
-	struct client_set *next, *spare;
-	uint32_t room;
-
-	if (set && count <= set->room)
-		return 0;
-	room = set ? 2 * count : count;
-	next = set_alloc(room);
-	spare = set_alloc(room);
-	if (!next || !spare) {
-		free(next);
-		free(spare);
-		return fail(-ENOMEM, "out of memory");
-	}
-	free(segment->spare);
-	segment->spare = next;
-	client_set_update(segment);
-	free(segment->spare);
-	segment->spare = spare;
-	return 0;
-}
-
-void client_set_free(struct slu_segment *segment)
-{
-	free(atomic_load(&segment->set));
-	free(segment->spare);
+	for (uint32_t i = 0; i < CLIENT_SET_CHUNKS; i++)
+		free(set->chunks[i]);
 }

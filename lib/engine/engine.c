@@ -304,14 +304,6 @@ static int unlisten_segments(void *arg)
 	return 0;
 }
 
-static int drain_server(void *arg)
-{
-	struct slu_engine *engine = arg;
-
-	server_drain(engine->server);
-	return 0;
-}
-
 int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 {
 	uint64_t until = clock_deadline_ns(timeout_us);
@@ -320,7 +312,7 @@ int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 	server_unlisten(engine->server, engine->tcp_listener);
 	engine->socket = engine->tcp_listener = NULL;
 	control_call(engine->control, unlisten_segments, engine);
-	control_call(engine->control, drain_server, engine);
+	server_drain(engine->server);
 	while (server_session_count(engine->server) > 0 && clock_monotonic_ns(NULL) < until)
 		usleep(2000);
 	return (int)server_session_count(engine->server);

@@ -12,6 +12,7 @@
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
 
+#include <event2/event_struct.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -87,22 +88,32 @@ struct segment_client {
 	uint32_t number;
 	struct slu_segment *segment;
 	const struct transport *transport;
-	bool gone; /* its session is over, notifications may be left */
 	uint64_t operations;
 	uint64_t bytes_read;
 	uint64_t bytes_written;
-	struct event *linger;
-	LIST_ENTRY(segment_client) link;
+	uint32_t place;     /* in its segment's set; with an inbox */
+	uint64_t leaves_ns; /* its session is over, notifications may be left until then */
+	TAILQ_ENTRY(segment_client) link;
 };
 
+TAILQ_HEAD(segment_client_list, segment_client);
+
+#define CLIENT_SET_CHUNK  1024u
+#define CLIENT_SET_CHUNKS 1024u
+#define CLIENT_SET_MAX    (CLIENT_SET_CHUNK * CLIENT_SET_CHUNKS)
+
 /**
- * What slu_segment_poll() goes through: clients with an inbox of their own, the highest number
- * first. Replaced as a whole, never changed.
+ * What slu_segment_poll() goes through, without a lock, while the control thread changes it:
+ * clients with an inbox of their own. To add or to remove one takes a step, however many there are:
+ * the last takes the place of one that leaves. So a client can be missed, or seen twice, by who
+ * goes through at that moment; he finds moves changed then, or odd.
  */
 struct client_set {
-	uint32_t count;
-	uint32_t room;
-	struct segment_client *clients[];
+	_Atomic uint32_t count;
+	_Atomic uint32_t moves;
+	struct client_chunk {
+		_Atomic(struct segment_client *) clients[CLIENT_SET_CHUNK]; /* or NULL */
+	} * chunks[CLIENT_SET_CHUNKS];
 };
 
 /** A request that was handed out, by its index; its private copy, if it has one, by the same. */
@@ -111,7 +122,8 @@ struct open_request {
 	uint32_t client;
 	uint32_t lane;
 	uint32_t slot;
-	bool shared; /* the client has an inbox of its own; else it came through the export's */
+	uint32_t place; /* of the client in the set, if it has not moved */
+	bool shared;    /* the client has an inbox of its own; else it came through the export's */
 };
 
 /** Requests of one segment that were received and are not answered. */
@@ -133,7 +145,14 @@ struct slu_segment {
 	struct wake_set *wake; /* what the owner sleeps on; control thread and owner */
 
 	/* Control thread; the numbers are read by anyone. */
-	LIST_HEAD(, segment_client) clients;
+	struct segment_client_list clients;
+	struct segment_client_list leaving; /* out of them; in the set, in order of leaves_ns */
+	struct segment_client_list left;    /* out of the set; who polls may hold them */
+	uint64_t left_during;               /* polls, when they left it */
+	struct control_task leave;          /* does the next step for those two */
+	bool leave_posted;
+	bool closing; /* none lingers */
+	struct event linger;
 	_Atomic uint32_t present;
 	_Atomic uint64_t clients_total;
 	_Atomic uint64_t clients_lost;
@@ -143,16 +162,11 @@ struct slu_segment {
 	bool lost;              /* its memory is, and that was said */
 	bool written_in_memory; /* by other processes; else it is sealed against that */
 
-	uint32_t sharing;         /* clients with an inbox of their own */
-	struct client_set *spare; /* to write the next set into */
-
 	/* The polling thread. */
-	_Alignas(64) _Atomic bool polling;
-	_Atomic bool ever_polled;
-	_Atomic bool armed; /* as last asked for: new clients begin so */
-	_Atomic(struct client_set *) set;
-	struct inbox *inbox;  /* the export's; NULL without poller threads */
-	uint32_t next_client; /* round robin */
+	_Alignas(64) _Atomic uint64_t polls; /* odd while it goes through the set; 0: never has */
+	_Atomic bool armed;                  /* as last asked for: new clients begin so */
+	struct inbox *inbox;                 /* the export's; NULL without poller threads */
+	uint32_t next_client;                /* round robin */
 	uint32_t next_caller;
 	uint32_t next_lane;
 	uint32_t next_called_lane;
@@ -160,6 +174,7 @@ struct slu_segment {
 	bool receives_lanes_first;
 	_Atomic uint64_t notifications;
 	struct requests *requests;
+	struct client_set set;
 };
 
 /** Control plane callbacks of the engine's segments. */
@@ -232,15 +247,27 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 /** Control thread: the client's session is over. */
 void segment_leave(struct segment_client *client, bool lost);
 
-/** Control thread: make room for @p count clients in the set. @return 0; -ENOMEM */
-int client_set_reserve(struct slu_segment *segment, uint32_t count);
+/** Control thread: make room for one more. @return 0; -ENOMEM, -ENOSPC */
+int client_set_reserve(struct client_set *set);
 
-/** Control thread: let the polling thread see the clients as they are now; it has left the old set.
- */
-void client_set_update(struct slu_segment *segment);
+/** Control thread: the polling thread may see it from now on. Room was made. */
+void client_set_add(struct client_set *set, struct segment_client *client);
 
-/** Accepts a segment that has none. */
-void client_set_free(struct slu_segment *segment);
+/** Control thread: who begins to poll after a heavy barrier does not see it any more. */
+void client_set_remove(struct client_set *set, struct segment_client *client);
+
+/** Accepts one that is all zero. */
+void client_set_free(struct client_set *set);
+
+/** The polling thread: who is at @p place, below the count that it has read? NULL: nobody now. */
+static inline struct segment_client *client_set_at(const struct client_set *set, uint32_t place)
+{
+	const struct client_chunk *chunk = set->chunks[place / CLIENT_SET_CHUNK];
+
+	/* Pairs with the release in put(). */
+	return atomic_load_explicit(&chunk->clients[place % CLIENT_SET_CHUNK],
+				    memory_order_acquire);
+}
 
 /** Memory for the requests of a segment; touched as they come. @return NULL: out of memory */
 struct requests *requests_create(void);

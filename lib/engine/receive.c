@@ -20,22 +20,29 @@
 
 static_assert(SLU_MESSAGES_MAX <= UINT16_MAX, "requests.free holds indices");
 
-/*
- * While we poll, no client of the set goes away. The light barrier pairs with the heavy one in
- * client_set_update().
- */
-static inline const struct client_set *begin_polling(struct slu_segment *segment)
+static inline void count_poll(struct slu_segment *segment, memory_order order)
 {
-	atomic_store_explicit(&segment->polling, true, memory_order_relaxed);
+	uint64_t polls = atomic_load_explicit(&segment->polls, memory_order_relaxed);
+
+	atomic_store_explicit(&segment->polls, polls + 1, order);
+}
+
+/*
+ * While we poll, no client that the set has held meanwhile goes away. The light barrier pairs with
+ * the heavy one in leave_set().
+ *
+ * @return how many places of the set to look at
+ */
+static inline uint32_t begin_polling(struct slu_segment *segment)
+{
+	count_poll(segment, memory_order_relaxed);
 	barrier_light();
-	return atomic_load_explicit(&segment->set, memory_order_acquire);
+	return atomic_load_explicit(&segment->set.count, memory_order_acquire);
 }
 
 static inline void end_polling(struct slu_segment *segment)
 {
-	atomic_store_explicit(&segment->polling, false, memory_order_release);
-	if (!atomic_load_explicit(&segment->ever_polled, memory_order_relaxed))
-		atomic_store_explicit(&segment->ever_polled, true, memory_order_relaxed);
+	count_poll(segment, memory_order_release);
 }
 
 /* Those in shared memory and those on the wire go first in turn: neither can keep the other out. */
@@ -48,16 +55,20 @@ static inline bool take_turn(bool *lanes_first)
 /* ---- notifications ---- */
 
 /* Each client once, beginning where the last call ended, so that none starves. */
-static uint32_t poll_clients(struct slu_segment *segment, const struct client_set *set,
+static uint32_t poll_clients(struct slu_segment *segment, uint32_t count,
 			     struct slu_notification *out, uint32_t n)
 {
 	uint32_t taken = 0;
 
-	for (uint32_t i = 0; i < set->count && taken < n; i++) {
-		if (segment->next_client >= set->count)
+	for (uint32_t i = 0; i < count && taken < n; i++) {
+		struct segment_client *client;
+
+		if (segment->next_client >= count)
 			segment->next_client = 0;
-		taken += notify_receive(&set->clients[segment->next_client++]->inbox->notifications,
-					out + taken, n - taken);
+		client = client_set_at(&segment->set, segment->next_client++);
+		if (client)
+			taken += notify_receive(&client->inbox->notifications, out + taken,
+						n - taken);
 	}
 	return taken;
 }
@@ -169,7 +180,8 @@ static void close_request(struct requests *requests, struct open_request *reques
 
 /* The client could change its request while we look at it: only a copy is handed out. */
 static void take_shared(struct requests *requests, const struct segment_client *client,
-			const struct mailbox_request *request, struct slu_message *out)
+			uint32_t place, const struct mailbox_request *request,
+			struct slu_message *out)
 {
 	uint32_t index = take_index(requests);
 	uint8_t *copy = requests->copies[index];
@@ -179,24 +191,26 @@ static void take_shared(struct requests *requests, const struct segment_client *
 		     (struct open_request){.client = client->number,
 					   .lane = request->lane,
 					   .slot = request->slot,
+					   .place = place,
 					   .shared = true},
 		     copy, request->length, out);
 }
 
-static uint32_t receive_clients(struct slu_segment *segment, const struct client_set *set,
+static uint32_t receive_clients(struct slu_segment *segment, uint32_t count,
 				struct slu_message *out, uint32_t n)
 {
 	uint32_t taken = 0, idle = 0;
 
-	while (idle < set->count && taken < n && any_free(segment->requests)) {
+	while (idle < count && taken < n && any_free(segment->requests)) {
 		struct mailbox_request request;
 		struct segment_client *client;
 
-		if (segment->next_caller >= set->count)
+		if (segment->next_caller >= count)
 			segment->next_caller = 0;
-		client = set->clients[segment->next_caller++];
-		if (mailbox_receive(&client->inbox->calls, &request)) {
-			take_shared(segment->requests, client, &request, &out[taken++]);
+		client = client_set_at(&segment->set, segment->next_caller++);
+		if (client && mailbox_receive(&client->inbox->calls, &request)) {
+			take_shared(segment->requests, client, segment->next_caller - 1, &request,
+				    &out[taken++]);
 			idle = 0;
 		} else {
 			idle++;
@@ -245,26 +259,31 @@ int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, ui
 
 /* ---- answers ---- */
 
-/* @return NULL: it has left */
-static struct segment_client *find_client(const struct client_set *set, uint32_t number)
+static struct segment_client *at_if(const struct client_set *set, uint32_t place, uint32_t number)
 {
-	uint32_t low = 0, high = set->count;
+	struct segment_client *client = client_set_at(set, place);
 
-	while (low < high) {
-		uint32_t middle = (low + high) / 2;
+	return client && client->number == number ? client : NULL;
+}
 
-		if (set->clients[middle]->number > number)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < set->count && set->clients[low]->number == number ? set->clients[low] : NULL;
+/* It is where it was, or has taken the place of one that left. @return NULL: it has left itself */
+static struct segment_client *find_client(const struct client_set *set, uint32_t count,
+					  const struct open_request *request)
+{
+	struct segment_client *client = NULL;
+
+	if (request->place < count)
+		client = at_if(set, request->place, request->client);
+	for (uint32_t i = 0; i < count && !client; i++)
+		client = at_if(set, i, request->client);
+	return client;
 }
 
 static void answer_shared(struct slu_segment *segment, const struct open_request *request,
 			  int status, const void *data, uint32_t length)
 {
-	struct segment_client *client = find_client(begin_polling(segment), request->client);
+	uint32_t count = begin_polling(segment);
+	struct segment_client *client = find_client(&segment->set, count, request);
 
 	if (client)
 		mailbox_reply(&client->inbox->calls, request->lane, request->slot, status, data,
@@ -317,12 +336,16 @@ int slu_segment_fd(struct slu_segment *segment)
 	return wake_set_fd(segment->wake);
 }
 
-static void set_armed(struct slu_segment *segment, const struct client_set *set, bool armed)
+static void set_armed(struct slu_segment *segment, uint32_t count, bool armed)
 {
 	atomic_store(&segment->armed, armed);
-	for (uint32_t i = 0; i < set->count; i++)
-		atomic_store_explicit(&set->clients[i]->inbox->area->armed, armed,
-				      memory_order_relaxed);
+	for (uint32_t i = 0; i < count; i++) {
+		struct segment_client *client = client_set_at(&segment->set, i);
+
+		if (client)
+			atomic_store_explicit(&client->inbox->area->armed, armed,
+					      memory_order_relaxed);
+	}
 	if (segment->inbox && armed)
 		inbox_arm(segment->inbox);
 	else if (segment->inbox)
@@ -330,15 +353,15 @@ static void set_armed(struct slu_segment *segment, const struct client_set *set,
 }
 
 /* Requests that cannot be received for want of room would wake for nothing. */
-static bool anything_pending(const struct slu_segment *segment, const struct client_set *set)
+static bool anything_pending(const struct slu_segment *segment, uint32_t count)
 {
 	bool calls = any_free(segment->requests);
 
-	for (uint32_t i = 0; i < set->count; i++) {
-		const struct client_inbox *inbox = set->clients[i]->inbox;
+	for (uint32_t i = 0; i < count; i++) {
+		const struct segment_client *client = client_set_at(&segment->set, i);
 
-		if (notify_pending(&inbox->notifications) ||
-		    (calls && mailbox_pending(&inbox->calls)))
+		if (client && (notify_pending(&client->inbox->notifications) ||
+			       (calls && mailbox_pending(&client->inbox->calls))))
 			return true;
 	}
 	return inbox_pending(segment->inbox, calls);
@@ -350,18 +373,22 @@ static bool anything_pending(const struct slu_segment *segment, const struct cli
  */
 int slu_segment_arm(struct slu_segment *segment)
 {
-	const struct client_set *set;
+	uint32_t moves = atomic_load(&segment->set.moves);
+	uint32_t count;
 	bool pending;
 	int rc;
 
 	wake_set_clear(segment->wake);
-	set = begin_polling(segment);
-	set_armed(segment, set, true);
+	count = begin_polling(segment);
+	set_armed(segment, count, true);
 	barrier_heavy();
 	rc = barrier_heavy_shared();
-	pending = anything_pending(segment, set);
+	pending = anything_pending(segment, count);
+	/* Who was moved meanwhile may not have been armed: as if something had come of it. */
+	if (moves & 1 || moves != atomic_load(&segment->set.moves))
+		pending = true;
 	if (pending || rc < 0)
-		set_armed(segment, set, false);
+		set_armed(segment, count, false);
 	end_polling(segment);
 	if (rc < 0)
 		return fail(rc, "membarrier is not allowed any more: poll instead of waiting, or "

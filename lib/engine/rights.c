@@ -17,14 +17,15 @@ uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer
 	       segment->export.rights;
 }
 
-/* Marks those whose sessions end, so that what they still ask for is answered with the reason.
- * Asked twice of each: to tell the client, and to end the session. */
-static bool has_lost(void *arg, void *access)
+/* Marks those whose sessions end, so that what they still ask for is answered with the reason. */
+static bool has_lost(void *arg, void *unused)
 {
 	struct segment_client *client = arg;
+	const struct access *access = client->segment->engine->access;
 	uint32_t rights = access_rights(access, client->peer.identity, client->peer.owner,
 					client->segment->name);
 
+	(void)unused;
 	if (!(client->rights & ~rights))
 		return false;
 	if (client->reason == 0)
@@ -47,7 +48,6 @@ static int replace(void *arg)
 	if (access_is_open(call->access) && !access_is_open(old))
 		return -EINVAL;
 	call->engine->access = call->access;
-	server_revoke(call->engine->server, has_lost, call->access, -EKEYREVOKED);
 	access_destroy(old);
 	return 0;
 }
@@ -60,11 +60,13 @@ int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *gra
 	if (rc < 0)
 		return rc;
 	rc = control_call(engine->control, replace, &call);
-	if (rc == 0)
-		return 0;
-	access_destroy(call.access);
-	return fail(rc, "no grants at all would let everybody do everything: if that is meant, "
-			"grant every right to * on *");
+	if (rc < 0) {
+		access_destroy(call.access);
+		return fail(rc, "no grants at all would let everybody do everything: if that is "
+				"meant, grant every right to * on *");
+	}
+	server_revoke(engine->server, has_lost, NULL, -EKEYREVOKED);
+	return 0;
 }
 
 struct limits_call {

@@ -8,13 +8,18 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/barrier.h"
+#include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
 #include "transport/tcp/tcp_serve.h"
 #include "transport/verbs/verbs_serve.h"
 
 /* A client that has left is kept so long for its last notifications to be taken. */
-static const struct timeval linger_time = {.tv_sec = 1};
+#define LINGER_NS NS_PER_SECOND
+
+/* Of those that leave, so many in one event: others are waiting. */
+#define LEAVE_RUN 256u
 
 #define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
 
@@ -40,37 +45,126 @@ static void withdraw_from(struct segment_client *client, int reason)
 		memory->withdraw(client->inbox);
 }
 
+/* On no list, and in no set that anybody reads. */
 static void client_destroy(struct segment_client *client)
 {
-	struct slu_segment *segment = client->segment;
-
-	LIST_REMOVE(client, link);
-	if (client->inbox) {
-		client_set_update(segment); /* it must not be read any more */
-		segment->sharing--;
-		wake_set_put(segment->wake, client->peer.connection);
-	}
+	work_count(WORK_ITEMS, 1);
+	if (client->inbox)
+		wake_set_put(client->segment->wake, client->peer.connection);
 	withdraw_from(client, client->reason ? client->reason : -ESHUTDOWN);
-	admission_give(segment->engine, client->transport, client->peer.budget);
-	if (client->linger)
-		event_free(client->linger);
+	admission_give(client->segment->engine, client->transport, client->peer.budget);
 	free(client);
+}
+
+static bool may_leave(const struct slu_segment *segment, const struct segment_client *client,
+		      uint64_t now_ns)
+{
+	return segment->closing || client->leaves_ns <= now_ns;
+}
+
+/*
+ * Out of the set go those whose time has come. The heavy barrier pairs with the light one in
+ * begin_polling(): who polls from now on does not see them, who polls already we see polling.
+ */
+static void leave_set(struct slu_segment *segment)
+{
+	uint64_t now_ns = clock_monotonic_ns(NULL);
+	struct segment_client *client;
+
+	for (uint32_t i = 0; i < LEAVE_RUN; i++) {
+		client = TAILQ_FIRST(&segment->leaving);
+		if (!client || !may_leave(segment, client, now_ns))
+			break;
+		client_set_remove(&segment->set, client);
+		TAILQ_REMOVE(&segment->leaving, client, link);
+		TAILQ_INSERT_TAIL(&segment->left, client, link);
+	}
+	if (TAILQ_EMPTY(&segment->left))
+		return;
+	barrier_heavy();
+	segment->left_during = atomic_load_explicit(&segment->polls, memory_order_acquire);
+}
+
+/* Is whoever was polling when they left the set still at it? */
+static bool may_be_held(const struct slu_segment *segment)
+{
+	return segment->left_during & 1 &&
+	       atomic_load_explicit(&segment->polls, memory_order_acquire) == segment->left_during;
+}
+
+static void destroy_left(struct slu_segment *segment)
+{
+	struct segment_client *client;
+
+	if (may_be_held(segment))
+		return;
+	while ((client = TAILQ_FIRST(&segment->left))) {
+		TAILQ_REMOVE(&segment->left, client, link);
+		client_destroy(client);
+	}
+}
+
+static void post_leave(struct slu_segment *segment)
+{
+	if (!segment->leave_posted)
+		control_post(segment->engine->control, &segment->leave);
+	segment->leave_posted = true;
+}
+
+/* What cannot be waited for is not. */
+static void wait_for_next(struct slu_segment *segment)
+{
+	const struct segment_client *next = TAILQ_FIRST(&segment->leaving);
+	uint64_t now_ns = clock_monotonic_ns(NULL);
+	struct timeval wait = {0};
+
+	if (!next && TAILQ_EMPTY(&segment->left))
+		return;
+	if (TAILQ_EMPTY(&segment->left) && !may_leave(segment, next, now_ns)) {
+		wait.tv_sec = (time_t)((next->leaves_ns - now_ns) / NS_PER_SECOND);
+		wait.tv_usec = (suseconds_t)((next->leaves_ns - now_ns) % NS_PER_SECOND / 1000);
+		if (event_add(&segment->linger, &wait) == 0)
+			return;
+	}
+	post_leave(segment);
+}
+
+/* The next step: those that have left the set are destroyed before others leave it. */
+static void leave(struct slu_segment *segment)
+{
+	destroy_left(segment);
+	if (TAILQ_EMPTY(&segment->left)) {
+		leave_set(segment);
+		destroy_left(segment);
+	}
+	wait_for_next(segment);
+}
+
+static void on_leave(struct control_task *task)
+{
+	struct slu_segment *segment =
+		(struct slu_segment *)((char *)task - offsetof(struct slu_segment, leave));
+
+	segment->leave_posted = false;
+	leave(segment);
 }
 
 static void on_linger(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	client_destroy(arg);
+	work_begin(WORK_EVENT);
+	leave(arg);
 }
 
-/* slu_segment_arm() goes through the set that it finds: the new one, or we see what it left. */
+/* slu_segment_arm() goes through the set that it finds: the new client is there, or we see that it
+ * was armed. */
 static void share(struct segment_client *client)
 {
 	struct slu_segment *segment = client->segment;
 
-	segment->sharing++;
-	client_set_update(segment);
+	client_set_add(&segment->set, client);
+	barrier_heavy();
 	if (atomic_load(&segment->armed))
 		atomic_store(&client->inbox->area->armed, 1);
 }
@@ -104,7 +198,7 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		  int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct segment_client **out)
 {
 	struct segment_client *client;
-	int count = client_set_reserve(segment, segment->sharing + 1);
+	int count = client_set_reserve(&segment->set);
 
 	if (count < 0)
 		return count;
@@ -126,25 +220,13 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		free(client);
 		return count;
 	}
-	LIST_INSERT_HEAD(&segment->clients, client, link);
+	TAILQ_INSERT_TAIL(&segment->clients, client, link);
 	if (client->inbox)
 		share(client);
 	atomic_fetch_add(&segment->present, 1);
 	atomic_fetch_add(&segment->clients_total, 1);
 	*out = client;
 	return count;
-}
-
-/* Notifications that nobody ever polls for are not waited for. */
-static bool linger(struct segment_client *client)
-{
-	struct slu_segment *segment = client->segment;
-
-	if (!client->inbox || !atomic_load(&segment->ever_polled))
-		return false;
-	client->linger =
-		event_new(control_base(segment->engine->control), -1, 0, on_linger, client);
-	return client->linger && event_add(client->linger, &linger_time) == 0;
 }
 
 void segment_leave(struct segment_client *client, bool lost)
@@ -154,9 +236,17 @@ void segment_leave(struct segment_client *client, bool lost)
 	atomic_fetch_sub(&segment->present, 1);
 	if (lost)
 		atomic_fetch_add(&segment->clients_lost, 1);
-	client->gone = true;
-	if (!linger(client))
+	TAILQ_REMOVE(&segment->clients, client, link);
+	if (!client->inbox) {
 		client_destroy(client);
+		return;
+	}
+	/* Notifications that nobody ever polls for are not waited for. */
+	if (atomic_load(&segment->polls) > 0)
+		client->leaves_ns = clock_monotonic_ns(NULL) + LINGER_NS;
+	TAILQ_INSERT_TAIL(&segment->leaving, client, link);
+	if (!event_pending(&segment->linger, EV_TIMEOUT, NULL))
+		post_leave(segment);
 }
 
 /* May it write in shared memory, and so also take pages away? */
@@ -446,7 +536,7 @@ static void segment_destroy(struct slu_segment *segment)
 	inbox_destroy(segment->inbox);
 	requests_destroy(segment->requests);
 	wake_set_destroy(segment->wake);
-	client_set_free(segment);
+	client_set_free(&segment->set);
 	free(segment);
 }
 
@@ -460,6 +550,7 @@ static int add_segment(void *arg)
 	if (engine->segment_count == SLU_SEGMENTS_MAX)
 		return -ENOSPC;
 	engine->segment_count++;
+	evtimer_assign(&segment->linger, control_base(engine->control), on_linger, segment);
 	LIST_INSERT_HEAD(&engine->segments, segment, link);
 	return 0;
 }
@@ -511,7 +602,7 @@ static int prepare_polling(struct slu_segment *segment)
 	segment->requests = requests_create();
 	if (!segment->requests)
 		return fail(-ENOMEM, "out of memory");
-	rc = client_set_reserve(segment, 1);
+	rc = client_set_reserve(&segment->set);
 	if (rc == 0 && pollers > 0)
 		rc = inbox_create(2 * pollers, wake_set_eventfd(segment->wake),
 				  &segment->inbox); /* tcp's lanes, verbs' */
@@ -560,6 +651,10 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 	strcpy(segment->name, name);
 	segment->engine = engine;
 	segment->written_in_memory = written;
+	TAILQ_INIT(&segment->clients);
+	TAILQ_INIT(&segment->leaving);
+	TAILQ_INIT(&segment->left);
+	segment->leave.run = on_leave;
 	rc = prepare_polling(segment);
 	if (rc == 0)
 		rc = register_memory(segment);
@@ -579,24 +674,31 @@ static bool is_client_of(void *client, void *segment)
 	return ((struct segment_client *)client)->segment == segment;
 }
 
-static int dismiss_clients(void *arg)
+static int remove_segment(void *arg)
 {
 	struct slu_segment *segment = arg;
 
 	LIST_REMOVE(segment, link);
 	segment->engine->segment_count--;
-	server_dismiss(segment->engine->server, is_client_of, segment);
 	return 0;
 }
 
+/* No session is left; but clients of this process may be, and those that linger. @return 1 more */
 static int drop_clients(void *arg)
 {
 	struct slu_segment *segment = arg;
-	struct segment_client *client;
+	struct segment_client *client = TAILQ_FIRST(&segment->clients);
 
-	server_drop(segment->engine->server, is_client_of, segment);
-	while ((client = LIST_FIRST(&segment->clients)))
-		client_destroy(client);
+	segment->closing = true;
+	event_del(&segment->linger);
+	for (uint32_t i = 0; i < LEAVE_RUN && client; i++) {
+		segment_leave(client, false);
+		client = TAILQ_FIRST(&segment->clients);
+	}
+	leave(segment);
+	if (client || segment->leave_posted || !TAILQ_EMPTY(&segment->leaving) ||
+	    !TAILQ_EMPTY(&segment->left))
+		return 1;
 	return stop_serving(segment);
 }
 
@@ -609,10 +711,13 @@ void slu_segment_close(struct slu_segment *segment)
 		return;
 	engine = segment->engine;
 	server_unlisten(engine->server, segment->listener);
-	control_call(engine->control, dismiss_clients, segment);
+	control_call(engine->control, remove_segment, segment);
+	server_dismiss(engine->server, is_client_of, segment);
 	while (atomic_load(&segment->present) > 0 && clock_monotonic_ns(NULL) < until)
 		usleep(2000);
-	control_call(engine->control, drop_clients, segment);
+	server_drop(engine->server, is_client_of, segment);
+	while (control_call(engine->control, drop_clients, segment) > 0)
+		;
 	segment_destroy(segment);
 }
 

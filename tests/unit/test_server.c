@@ -14,6 +14,7 @@
 
 #include "base/budget.h"
 #include "base/log.h"
+#include "base/work.h"
 #include "control/invitation.h"
 #include "directory/p2p.h"
 #include "tests/tap.h"
@@ -961,12 +962,6 @@ static bool is_first(void *client, void *arg)
 	return (*(unsigned *)arg)++ == 0;
 }
 
-static int dismiss_one(void *arg)
-{
-	server_dismiss(server, is_first, arg);
-	return 0;
-}
-
 /* Goal: many sessions go over one connection; each is closed by its number, the rest at its end. */
 static void test_sessions_of_one_connection(void **state)
 {
@@ -1042,13 +1037,6 @@ static bool everyone(void *client, void *arg)
 	return true;
 }
 
-static int revoke_all(void *arg)
-{
-	(void)arg;
-	server_revoke(server, everyone, NULL, -EKEYREVOKED);
-	return 0;
-}
-
 /* Goal: a revoked session is over at once, and the client is told which and why; the connection
  * stays, for other segments. */
 static void test_revoke(void **state)
@@ -1058,7 +1046,7 @@ static void test_revoke(void **state)
 	json_t *message;
 
 	(void)state;
-	control_call(control, revoke_all, NULL);
+	server_revoke(server, everyone, NULL, -EKEYREVOKED);
 	assert_int_equal(closed, 1);
 	assert_int_equal(lost, 0);
 	assert_int_equal(server_session_count(server), 0);
@@ -1087,7 +1075,7 @@ static void test_revoke_many(void **state)
 		say(fd, open_message(1000000000 + i));
 		expect(fd, "opened");
 	}
-	control_call(control, revoke_all, NULL);
+	server_revoke(server, everyone, NULL, -EKEYREVOKED);
 	while (told < 2001) {
 		json_t *message = hear(fd, &reader);
 
@@ -1362,7 +1350,7 @@ static void test_dismiss(void **state)
 	unsigned asked = 0;
 
 	(void)state;
-	control_call(control, dismiss_one, &asked);
+	server_dismiss(server, is_first, &asked);
 	assert_int_equal(asked, 2);
 	assert_int_equal(poll(clients, 2, PATIENCE_MS), 1);
 	expect(clients[0].revents ? clients[0].fd : clients[1].fd, "closing");
@@ -1537,6 +1525,108 @@ static void test_many_sessions(void **state)
 		close(fds[i]);
 }
 
+/* ---- very many sessions ---- */
+
+#define MANY 20000
+
+static int fast_messages(void **state)
+{
+	limits = (struct server_limits){.messages_per_second = 10000000};
+	return set_up(state);
+}
+
+static int slow_again(void **state)
+{
+	limits = (struct server_limits){0};
+	return tear_down(state);
+}
+
+/* Numbers as a client chooses them that wants them to meet in one place of a table. */
+static int open_many(void)
+{
+	int fd = open_session();
+
+	for (int i = 1; i < MANY; i++) {
+		say(fd, open_message(i << 16));
+		expect(fd, "opened");
+	}
+	return fd;
+}
+
+static void check_work(void)
+{
+	tap_comment("at most %u items in one event, in %s",
+		    (unsigned)work_greatest(WORK_EVENT, WORK_ITEMS),
+		    work_culprit(WORK_EVENT, WORK_ITEMS));
+	assert_true(work_greatest(WORK_EVENT, WORK_ITEMS) > 0);
+	assert_true(work_greatest(WORK_EVENT, WORK_ITEMS) <= WORK_EVENT_ITEMS_MAX);
+}
+
+/* Goal: no event is longer because a client has very many sessions: neither their beginning nor the
+ * end of it, whether it says goodbye or is killed. Nothing is served to it before they end. */
+static void test_end_in_runs(void **state)
+{
+	int neighbour = open_session();
+	int fd;
+
+	(void)state;
+	work_forget();
+	fd = open_many();
+	close(fd);
+	assert_true(becomes(&gone, 1));
+	say(neighbour, json_pack("{s:s}", "type", "ping"));
+	expect(neighbour, "pong");
+	assert_true(becomes(&closed, MANY));
+	assert_int_equal(lost, MANY);
+	assert_int_equal(server_session_count(server), 1);
+	check_work();
+	close(neighbour);
+}
+
+/* Goal: revoking very many is no long event either, and they are over when it returns. */
+static void test_revoke_in_runs(void **state)
+{
+	int fd = open_many();
+
+	(void)state;
+	work_forget();
+	server_revoke(server, everyone, NULL, -EKEYREVOKED);
+	assert_int_equal(closed, MANY);
+	assert_int_equal(server_session_count(server), 0);
+	check_work();
+	close(fd);
+}
+
+/* Goal: what is dropped is over when it returns, also those whose connection ended just before. */
+static void test_drop_in_runs(void **state)
+{
+	int fd = open_many();
+
+	(void)state;
+	work_forget();
+	close(fd);
+	fd = open_session();
+	server_drop(server, everyone, NULL);
+	assert_int_equal(closed, MANY + 1);
+	assert_int_equal(server_session_count(server), 0);
+	check_work();
+	say(fd, json_pack("{s:s}", "type", "ping"));
+	expect(fd, "pong");
+	close(fd);
+}
+
+/* Goal: a server that is destroyed ends those that were still ending. */
+static void test_destroyed_while_ending(void **state)
+{
+	int fd = open_many();
+
+	(void)state;
+	close(fd);
+	server_destroy(server);
+	server = NULL;
+	assert_int_equal(closed, MANY);
+}
+
 #define with_server(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -1585,6 +1675,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_connection_limit, few_strangers, tear_down),
 		with_server(test_refusal_with_broken_text),
 		with_server(test_oversized_and_half),
+		cmocka_unit_test_setup_teardown(test_end_in_runs, fast_messages, slow_again),
+		cmocka_unit_test_setup_teardown(test_revoke_in_runs, fast_messages, slow_again),
+		cmocka_unit_test_setup_teardown(test_drop_in_runs, fast_messages, slow_again),
+		cmocka_unit_test_setup_teardown(test_destroyed_while_ending, fast_messages,
+						slow_again),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
