@@ -6,7 +6,7 @@
  * Everybody who connects has an identity:
  *   over a Unix socket      user:NAME (user:UID where the user has no name)
  *   over TCP with TLS       the identity of the pre-shared key, or the certificate's common name
- *   over TCP without TLS    anonymous
+ *   over TCP without TLS    tcp:anonymous
  *
  * TLS is version 1.3 and always mutual. It is on when psk_file or cert_file is given.
  */

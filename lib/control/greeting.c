@@ -96,6 +96,10 @@ static int welcome(struct connection *connection)
 		NULL, 0);
 }
 
+/* What no key, certificate or user can be called: tls_identity_valid() has no colon, and users have
+ * their own word before it. */
+#define UNAUTHENTICATED "tcp:anonymous"
+
 /* Over a Unix socket it was filled in when the connection was accepted. */
 static int identify(struct connection *connection)
 {
@@ -108,7 +112,7 @@ static int identify(struct connection *connection)
 	if (connection->server->options.tls)
 		return fail(-EPERM, "target %s requires TLS: give --psk or --tls-cert",
 			    connection->server->options.name);
-	strcpy(connection->info.identity, "anonymous");
+	strcpy(connection->info.identity, UNAUTHENTICATED);
 	return 0;
 }
 

@@ -120,18 +120,18 @@ class Running(Process):
 @case("a right that is taken away ends the sessions that have it, and no others")
 def revoked():
     name = unique()
-    both = f"[target]\nlisten = 127.0.0.1:0\n[identity anonymous]\n{name} = read,write\n"
+    both = f"[target]\nlisten = 127.0.0.1:0\n[identity tcp:anonymous]\n{name} = read,write\n"
     with File(both) as file, start(file.path, name) as target:
         with Running(target, name) as process:
             file.write(both + "[identity alice]\n* = none\n")
             hup(target, r"^  alice on \*: none, was no line$")
             file.write(both.replace("read,write", "read"))
-            hup(target, rf"^  anonymous on {name}: read, was read,write$")
+            hup(target, rf"^  tcp:anonymous on {name}: read, was read,write$")
             process.is_revoked()
             result = harness.initiator(*process.flags)
             equal(result.code, 1, "a new run", result)
-            target.wait_for("anonymous loses segment", "err")
-            equal(target.texts["err"].count("anonymous loses segment"), 1, "lines about it",
+            target.wait_for("tcp:anonymous loses segment", "err")
+            equal(target.texts["err"].count("tcp:anonymous loses segment"), 1, "lines about it",
                   target)
         ends_well(target)
 

@@ -365,8 +365,8 @@ static void test_plain(void **state)
 	client = connected();
 	session = opened_on(client);
 	welcome = client_welcome(client);
-	assert_string_equal(last_peer.identity, "anonymous");
-	assert_string_equal(welcome->identity, "anonymous");
+	assert_string_equal(last_peer.identity, "tcp:anonymous");
+	assert_string_equal(welcome->identity, "tcp:anonymous");
 	assert_false(last_peer.is_unix);
 	assert_false(last_peer.owner);
 	assert_false(welcome->encrypted);
@@ -855,7 +855,7 @@ static void test_refused_segment(void **state)
 	begin((struct setting){0});
 	client = connected();
 	assert_int_equal(open_segment(client, "rom", &session), -EACCES);
-	assert_non_null(strstr(slu_last_error(), "anonymous may not use rom"));
+	assert_non_null(strstr(slu_last_error(), "tcp:anonymous may not use rom"));
 	assert_null(session);
 	session = opened_on(client);
 	session_close(session);
