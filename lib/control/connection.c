@@ -229,6 +229,40 @@ static int dispatch_first(struct connection *connection, const char *type, const
 	return out_of_turn(connection, type);
 }
 
+int connection_still_valid(const struct connection *connection)
+{
+	if (!connection->stream.ssl ||
+	    tls_still_valid(connection->server->options.tls, &connection->stream))
+		return 0;
+	return fail(-EKEYREVOKED,
+		    "the key or certificate of %s is not valid any more: target %s has read its "
+		    "files again",
+		    tls_identity(&connection->stream), connection->server->options.name);
+}
+
+int connection_disown(struct connection *connection, int error)
+{
+	connection_suspect(connection);
+	sessions_tell_all(connection, error);
+	connection->said_bye = true; /* we did it for the client */
+	return error;
+}
+
+/* What gives something: only to whom would still be let in. */
+static int dispatch_granting(struct connection *connection, const char *type,
+			     const json_t *message)
+{
+	int rc = connection_still_valid(connection);
+
+	if (rc < 0)
+		return connection_disown(connection, rc);
+	if (strcmp(type, "open") == 0)
+		return sessions_open(connection, message);
+	if (strcmp(type, "path") == 0)
+		return sessions_path(connection, message);
+	return links_invite(connection, message);
+}
+
 /* @return 1 the connection is not ours any more; negative, it ends */
 static int dispatch(struct connection *connection, const json_t *message)
 {
@@ -239,12 +273,8 @@ static int dispatch(struct connection *connection, const json_t *message)
 	if (connection->state == CONNECTION_PROVING)
 		return strcmp(type, "proof") == 0 ? greeting_proof(connection, message)
 						  : out_of_turn(connection, type);
-	if (strcmp(type, "open") == 0)
-		return sessions_open(connection, message);
-	if (strcmp(type, "path") == 0)
-		return sessions_path(connection, message);
-	if (strcmp(type, "invite") == 0)
-		return links_invite(connection, message);
+	if (strcmp(type, "open") == 0 || strcmp(type, "path") == 0 || strcmp(type, "invite") == 0)
+		return dispatch_granting(connection, type, message);
 	if (strcmp(type, "fence") == 0)
 		return links_fence(connection, message);
 	if (strcmp(type, "close") == 0)

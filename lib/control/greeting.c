@@ -107,7 +107,7 @@ static int identify(struct connection *connection)
 		return 0;
 	if (connection->stream.ssl) {
 		strcpy(connection->info.identity, tls_identity(&connection->stream));
-		return 0;
+		return connection_still_valid(connection);
 	}
 	if (connection->server->options.tls)
 		return fail(-EPERM, "target %s requires TLS: give --psk or --tls-cert",
@@ -212,7 +212,12 @@ static int not_invited(void)
 static int check_attach(const struct connection *connection, const struct connection *owner)
 {
 	const struct server_options *options = &connection->server->options;
+	int rc = connection_still_valid(connection);
 
+	if (rc == 0)
+		rc = connection_still_valid(owner);
+	if (rc < 0)
+		return rc;
 	if (!connection->stream.ssl && options->tls && !options->tcp_plain)
 		return fail(-EPERM,
 			    "target %s requires TLS for data connections: give --psk or --tls-cert",
@@ -269,6 +274,9 @@ int greeting_proof(struct connection *connection, const json_t *message)
 
 	if (!invitation || !data_invitation_use(invitation, &claim, proof))
 		return refuse_attach(connection, not_invited());
+	rc = check_attach(connection, owner); /* time has passed since it asked */
+	if (rc < 0)
+		return refuse_attach(connection, rc);
 	origin_prove(connection->origin, clock_monotonic_ns(NULL));
 	rc = descriptors_stay(connection, owner->info.budget);
 	if (rc == 0)

@@ -587,22 +587,29 @@ void server_revoke(struct server *server, bool (*which)(void *client, void *arg)
 		     .which = which, .arg = arg, .tells = true, .error = error, .ends = true});
 }
 
-/* Those who would not be let in now. */
+/* Those who would not be let in now; also before their first message, if it is known who they are.
+ * A handshake that goes on is looked at when it is through. */
 static int end_invalid(void *arg)
 {
 	struct server *server = arg;
 	struct connection *connection, *next;
+	int rc;
 
 	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
 		next = TAILQ_NEXT(connection, link);
-		if (!connection->stream.ssl ||
-		    tls_still_valid(server->options.tls, &connection->stream))
-			continue;
-		fail(-EKEYREVOKED, "its key or certificate is not valid any more");
-		connection_suspect(connection);
-		sessions_tell_all(connection, -EKEYREVOKED);
-		connection->said_bye = true; /* we did it for the client */
-		connection_close_politely(connection);
+		rc = connection_still_valid(connection);
+		if (rc < 0) {
+			connection_disown(connection, rc);
+			connection_close_politely(connection);
+		}
+	}
+	for (connection = TAILQ_FIRST(&server->strangers); connection; connection = next) {
+		next = TAILQ_NEXT(connection, link);
+		rc = connection->state == CONNECTION_NEW ? connection_still_valid(connection) : 0;
+		if (rc < 0) {
+			connection_suspect(connection);
+			connection_close(connection);
+		}
 	}
 	return 0;
 }

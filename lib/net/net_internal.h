@@ -35,8 +35,9 @@ struct psk_table {
 
 struct tls {
 	enum tls_role role;
-	pthread_mutex_t lock; /* of ctx */
+	pthread_mutex_t lock; /* of ctx and reading */
 	SSL_CTX *ctx;
+	uint64_t reading; /* of the files, that ctx comes from; no two are the same */
 	struct slu_tls_options files; /* own copies */
 	bool has_certificate;
 };
@@ -49,6 +50,7 @@ struct tls_peer {
 	bool unknown; /* server: of the identity that was offered no key is there */
 	bool by_key;  /* authenticated so */
 	bool shaken;  /* the handshake is over; OpenSSL forgets that after an error */
+	uint64_t reading;     /* of the files, by which the peer was found valid last */
 	char identity[SLU_IDENTITY_MAX + 1]; /* client: which we offer; server: the client's */
 	uint8_t key_digest[KEY_DIGEST_BYTES];
 	char *host; /* client: for messages */

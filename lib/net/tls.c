@@ -300,6 +300,13 @@ static bool copy_files(struct slu_tls_options *to, const struct slu_tls_options 
 	       copy_text(&to->crl_file, from->crl_file) && copy_text(&to->name, from->name);
 }
 
+static uint64_t next_reading(void)
+{
+	static _Atomic uint64_t readings;
+
+	return ++readings;
+}
+
 int tls_open(enum tls_role role, const struct slu_tls_options *options, struct tls **out)
 {
 	int rc = check_options(options);
@@ -313,6 +320,7 @@ int tls_open(enum tls_role role, const struct slu_tls_options *options, struct t
 	pthread_mutex_init(&tls->lock, NULL);
 	tls->role = role;
 	tls->has_certificate = given(options->cert_file);
+	tls->reading = next_reading();
 	rc = copy_files(&tls->files, options) ? make_context(role, options, &tls->ctx)
 					      : fail(-ENOMEM, "out of memory");
 	if (rc < 0) {
@@ -349,6 +357,7 @@ int tls_reload(struct tls *tls)
 	pthread_mutex_lock(&tls->lock);
 	old = tls->ctx;
 	tls->ctx = fresh;
+	tls->reading = next_reading();
 	pthread_mutex_unlock(&tls->lock);
 	SSL_CTX_free(old);
 	return 0;

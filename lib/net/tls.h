@@ -71,7 +71,10 @@ bool tls_shaken(const struct stream *stream);
 /** Who the peer is, after the handshake: PSK identity or common name. Lives with the stream. */
 const char *tls_identity(const struct stream *stream);
 
-/** Would the peer still be let in, with the files as they were last read? Any thread. */
+/**
+ * Would the peer still be let in, with the files as they were last read? Cheap while they have not
+ * been read again. One thread at a time for one stream.
+ */
 bool tls_still_valid(struct tls *tls, const struct stream *stream);
 
 #endif

@@ -296,7 +296,7 @@ static int expect_name(SSL *ssl, const char *name)
 	return SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name);
 }
 
-static SSL *make_ssl(struct tls *tls, int fd)
+static SSL *make_ssl(struct tls *tls, int fd, uint64_t *reading)
 {
 	BIO *bio = stream_bio(fd);
 	SSL *ssl = NULL;
@@ -305,6 +305,7 @@ static SSL *make_ssl(struct tls *tls, int fd)
 		return NULL;
 	pthread_mutex_lock(&tls->lock);
 	ssl = SSL_new(tls->ctx);
+	*reading = tls->reading;
 	pthread_mutex_unlock(&tls->lock);
 	if (ssl)
 		SSL_set_bio(ssl, bio, bio);
@@ -338,9 +339,12 @@ static struct tls_peer *make_peer(const struct tls *tls, SSL *ssl, const char *h
 
 int tls_start(struct tls *tls, struct stream *stream, const char *host)
 {
-	SSL *ssl = make_ssl(tls, stream->fd);
+	uint64_t reading;
+	SSL *ssl = make_ssl(tls, stream->fd, &reading);
 	struct tls_peer *peer = ssl ? make_peer(tls, ssl, host) : NULL;
 
+	if (peer)
+		peer->reading = reading;
 	if (!peer || SSL_set_app_data(ssl, peer) != 1)
 		goto no_memory;
 	if (tls->role == TLS_SERVER) {
@@ -452,17 +456,33 @@ static bool certificate_is_valid(SSL_CTX *ctx, const SSL *ssl)
 	return valid;
 }
 
+static bool has_expired(const SSL *ssl)
+{
+	const X509 *certificate = SSL_get0_peer_certificate(ssl);
+
+	return !certificate || X509_cmp_current_time(X509_get0_notAfter(certificate)) <= 0;
+}
+
+/* Asked often: only what was read since then is looked at closely. */
 bool tls_still_valid(struct tls *tls, const struct stream *stream)
 {
-	const struct tls_peer *peer = tls_peer(stream->ssl);
+	struct tls_peer *peer = tls_peer(stream->ssl);
+	uint64_t reading;
 	SSL_CTX *ctx;
 	bool valid;
 
 	pthread_mutex_lock(&tls->lock);
 	ctx = tls->ctx;
+	reading = tls->reading;
 	SSL_CTX_up_ref(ctx);
 	pthread_mutex_unlock(&tls->lock);
-	valid = peer->by_key ? key_is_valid(ctx, peer) : certificate_is_valid(ctx, stream->ssl);
+	if (reading == peer->reading)
+		valid = peer->by_key || !has_expired(stream->ssl);
+	else
+		valid = peer->by_key ? key_is_valid(ctx, peer)
+				     : certificate_is_valid(ctx, stream->ssl);
+	if (valid)
+		peer->reading = reading;
 	SSL_CTX_free(ctx);
 	return valid;
 }
