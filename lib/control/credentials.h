@@ -7,6 +7,7 @@
 #ifndef CONTROL_CREDENTIALS_H
 #define CONTROL_CREDENTIALS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -20,9 +21,13 @@ struct trust {
 
 /**
  * @param peer  out: who it is; its pid is 0 when it is in another PID namespace
- * @return      0; -EACCES a user that is not allowed, slu_last_error() names it; -errno
+ * @return      0; -EACCES a user that is not allowed, or one that stands for several in this user
+ *              namespace; slu_last_error() names it; -errno
  */
 int credentials_check(int fd, const struct trust *trust, struct ucred *peer);
+
+/** Does @p uid stand for users who can't be told apart? It never is anybody whom we deal with. */
+bool credentials_ambiguous(uid_t uid);
 
 /** "user:NAME", or "user:UID" where the user has no name; may ask the network. Any thread. */
 void credentials_identity(uid_t uid, char identity[SLU_IDENTITY_MAX + 1]);

@@ -352,8 +352,14 @@ static void name_users(struct server *server)
 
 	add_identity(server, geteuid());
 	add_identity(server, 0);
-	for (uint32_t i = 0; i < trust->count; i++)
+	for (uint32_t i = 0; i < trust->count; i++) {
 		add_identity(server, trust->uids[i]);
+		if (credentials_ambiguous(trust->uids[i]))
+			log_warning(
+				"user %u is allowed, and will be refused all the same: in this "
+				"user namespace that number stands for all whom it does not map",
+				trust->uids[i]);
+	}
 }
 
 static uint32_t or_default(uint32_t value, uint32_t initial)
