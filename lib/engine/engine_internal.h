@@ -183,10 +183,6 @@ extern const struct server_callbacks segment_callbacks;
 /** Take the grants of the options. @return 0; as slu_engine_set_grants() */
 int rights_start(struct slu_engine *engine, const struct slu_engine_options *options);
 
-/** Control thread: what @p peer may do with @p segment, at most what the segment permits. */
-uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer,
-		   const struct slu_segment *segment);
-
 /** Control thread, from the server: may @p peer do anything at all? */
 bool rights_any(void *arg, const struct peer_info *peer);
 

@@ -10,13 +10,6 @@ int rights_start(struct slu_engine *engine, const struct slu_engine_options *opt
 	return access_create(options->grants, options->grants_count, &engine->access);
 }
 
-uint32_t rights_of(const struct slu_engine *engine, const struct peer_info *peer,
-		   const struct slu_segment *segment)
-{
-	return access_rights(engine->access, peer->identity, peer->owner, segment->name) &
-	       segment->export.rights;
-}
-
 /* Marks those whose sessions end, so that what they still ask for is answered with the reason. */
 static bool has_lost(void *arg, void *unused)
 {

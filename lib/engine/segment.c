@@ -338,13 +338,28 @@ static int admit(struct slu_segment *segment, const struct peer_info *peer,
 
 static const char *const rights_names[] = {"nothing", "read", "write", "read and write"};
 
-static int check_rights(const struct slu_segment *segment, const struct peer_info *peer,
-			uint32_t rights)
+/* Who has no right at all on a name is not told whether there is such a segment. */
+static int hide(const struct slu_engine *engine, const struct peer_info *peer, const char *name)
 {
-	uint32_t allowed = rights_of(segment->engine, peer, segment);
+	return fail(
+		-EACCES,
+		"target %s has no segment \"%.63s\", or none that %s may use: its configuration "
+		"grants that under [identity %s]",
+		engine->name, name, peer->identity, peer->identity);
+}
+
+/* @p segment: of that name, or NULL */
+static int check_rights(const struct slu_engine *engine, const struct slu_segment *segment,
+			const struct peer_info *peer, const char *name, uint32_t rights)
+{
+	uint32_t allowed = access_rights(engine->access, peer->identity, peer->owner, name);
 
 	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
 		return fail(-EPROTO, "rights %u are not known", rights);
+	if (allowed == 0)
+		return hide(engine, peer, name);
+	if (!segment)
+		return fail(-ENOENT, "target %s has no segment \"%.63s\"", engine->name, name);
 	if (rights & ~segment->export.rights)
 		return fail(-EACCES, "segment %s is %s", segment->name,
 			    segment->export.rights == SLU_RIGHT_READ ? "read-only" : "write-only");
@@ -353,7 +368,7 @@ static int check_rights(const struct slu_segment *segment, const struct peer_inf
 			    "%s asked to %s segment %s and may do %s: the target's configuration "
 			    "grants it under [identity %s]",
 			    peer->identity, rights_names[rights], segment->name,
-			    rights_names[allowed], peer->identity);
+			    rights_names[allowed & segment->export.rights], peer->identity);
 	return 0;
 }
 
@@ -385,15 +400,12 @@ static int on_open(void *arg, const struct peer_info *peer, const char *name, ui
 	struct slu_engine *engine = arg;
 	struct slu_segment *segment = segment_find(engine, name);
 	const struct transport *transport;
-	int rc;
+	int rc = check_rights(engine, segment, peer, name, rights);
 
-	if (!segment)
-		return fail(-ENOENT, "target %s has no segment \"%.63s\"", engine->name, name);
-	rc = check_rights(segment, peer, rights);
-	if (rc < 0) {
+	if (rc == -EACCES)
 		log_peer(SLU_LOG_WARNING, "a client is refused: %s", slu_last_error());
+	if (rc < 0)
 		return rc;
-	}
 	rc = losses_check(segment);
 	if (rc < 0)
 		return rc;
