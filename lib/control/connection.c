@@ -249,8 +249,7 @@ int connection_disown(struct connection *connection, int error)
 }
 
 /* What gives something: only to whom would still be let in. */
-static int dispatch_granting(struct connection *connection, const char *type,
-			     const json_t *message)
+static int dispatch_granting(struct connection *connection, const char *type, const json_t *message)
 {
 	int rc = connection_still_valid(connection);
 

@@ -121,6 +121,7 @@ static int connect_unix(struct client *client, const char *segment)
 {
 	const struct endpoint *endpoint = &client->endpoint;
 	const char *address = client->welcome.address;
+	char text[400];
 	struct ucred peer;
 	int rc;
 
@@ -138,9 +139,12 @@ static int connect_unix(struct client *client, const char *segment)
 		return fail(-errno, "cannot connect to %s: %s", address, strerror(errno));
 	}
 	rc = credentials_check(client->stream.fd, client->pool->options.trust, &peer);
-	if (rc == 0)
-		client->welcome.pid = peer.pid; /* in our own PID namespace, or 0 */
-	return rc;
+	if (rc < 0) {
+		snprintf(text, sizeof(text), "%s", slu_last_error());
+		return fail(rc, "what listens at %s is no target that we trust: %s", address, text);
+	}
+	client->welcome.pid = peer.pid; /* in our own PID namespace, or 0 */
+	return 0;
 }
 
 /* Anybody on the way could read along, and answer in the target's place. */

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/work.h"
+#include "control/holder.h"
 #include "control/server_internal.h"
 #include "net/tls.h"
 
@@ -155,10 +156,7 @@ static int listen_at(struct listener *listener, const struct sockaddr_un *addres
 	int rc = bind_socket(listener->fd, address, length, takes_over);
 
 	if (rc == -EADDRINUSE)
-		return fail(rc,
-			    "another target already listens at \"%s\": choose another name or "
-			    "stop that one",
-			    listener->text);
+		return rc; /* by whom is found out when the folder is not locked any more */
 	if (rc < 0)
 		return fail(rc, "cannot listen at \"%s\": %s", listener->text, strerror(-rc));
 	listener->bound = true;
@@ -195,7 +193,9 @@ static int open_socket(struct listener *listener, const struct sockaddr_un *addr
 	rc = listen_at(listener, address, length, lock >= 0);
 	if (lock >= 0)
 		close(lock);
-	return rc;
+	return rc == -EADDRINUSE ? holder_explain(listener->text, address, length,
+						  listener->server->options.trust)
+				 : rc;
 }
 
 /* A host name may stand for several addresses: the first is taken. */

@@ -178,7 +178,8 @@ void server_destroy(struct server *server);
 /**
  * Listen on an abstract name or on a path; a path that nobody serves any more is taken over.
  *
- * @return 0; -EADDRINUSE another process listens there; -errno
+ * @return 0; -EADDRINUSE another process listens there; -EPERM one of a user whom we don't deal
+ *         with; -errno
  */
 int server_listen(struct server *server, const struct sockaddr_un *address, socklen_t length,
 		  struct listener **listener);

@@ -580,6 +580,16 @@ static int stop_serving(void *arg)
 	return 0;
 }
 
+/* A stranger has it. Clients don't speak to strangers; by another way they still come to us. */
+static int do_without_name(const struct slu_segment *segment)
+{
+	if (!segment->engine->socket && !segment->engine->tcp_listener)
+		return -EADDRINUSE;
+	log_warning("segment %s is not to be found by its name alone: %s", segment->name,
+		    slu_last_error());
+	return 0;
+}
+
 /* On failure the segment is gone. */
 static int publish(struct slu_segment *segment)
 {
@@ -598,6 +608,8 @@ static int publish(struct slu_segment *segment)
 	}
 	p2p_segment_address(segment->name, &address, &length);
 	rc = server_listen(segment->engine->server, &address, length, &segment->listener);
+	if (rc == -EPERM)
+		rc = do_without_name(segment);
 	if (rc < 0)
 		slu_segment_close(segment);
 	return rc;
