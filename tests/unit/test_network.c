@@ -1322,6 +1322,88 @@ static void test_no_byte_overread(void **state)
 	stream_close(&owner.stream);
 }
 
+static void expect_closed(struct stream *stream)
+{
+	expect_end(dup(stream->fd));
+	stream_close(stream);
+}
+
+/*
+ * Goal: a key that was taken away opens nothing, however far its owner had come: shaking hands when
+ * the files are read again, through with it and silent, or open.
+ */
+static void test_old_key(void **state)
+{
+	struct slu_tls_options alice = psk("all", "alice");
+	struct stream half, silent, open, fresh;
+	struct tls *alice_tls;
+	uint64_t number;
+	int rc;
+
+	(void)state;
+	keys_write("changing", "alice:" KEY_ALICE "\nbob:" KEY_BOB "\n");
+	begin((struct setting){.target = psk("changing", NULL), .initiator = psk("all", "bob")});
+	assert_int_equal(tls_open(TLS_CLIENT, &alice, &alice_tls), 0);
+	silent = shaken(alice_tls);
+	open = greeted(alice_tls, &number);
+	half = (struct stream){.fd = dial()};
+	assert_int_equal(tls_start(alice_tls, &half, "127.0.0.1"), 0);
+	assert_int_equal(tls_handshake(&half), 0);
+	wait_readable(half.fd); /* the target has chosen the key */
+	keys_write("changing", "bob:" KEY_BOB "\n");
+	assert_int_equal(server_reload_tls(server), 0);
+	expect_closed(&silent);
+	expect_closed(&open);
+	while ((rc = tls_handshake(&half)) == 0)
+		wait_readable(half.fd);
+	assert_int_equal(rc, 1);
+	say(&half, hello());
+	expect_refusal(&half, EKEYREVOKED);
+	expect_closed(&half);
+	fresh = greeted(client_tls, &number);
+	stream_close(&fresh);
+	tls_close(alice_tls);
+}
+
+/* Goal: between the reading of the files and the end of those who have lost their key nothing is
+ * opened and nothing attached either. */
+static void test_old_key_asks(void **state)
+{
+	struct slu_tls_options alice = psk("all", "alice");
+	char text[2 * PROOF_BYTES + 1];
+	struct stream early, late;
+	uint8_t secret[SECRET_BYTES];
+	struct data_claim claim;
+	struct tls *alice_tls;
+	struct owner owner;
+
+	(void)state;
+	keys_write("changing", "alice:" KEY_ALICE "\nbob:" KEY_BOB "\n");
+	begin((struct setting){.target = psk("changing", NULL), .initiator = psk("all", "bob")});
+	assert_int_equal(tls_open(TLS_CLIENT, &alice, &alice_tls), 0);
+	owner = make_owner(alice_tls);
+	claim = invited(&owner, LINK, 2, secret);
+	early = shaken(alice_tls);
+	say(&early, attach(&claim));
+	expect_challenge(&early, &claim);
+	late = shaken(alice_tls);
+	keys_write("changing", "bob:" KEY_BOB "\n");
+	assert_int_equal(tls_reload(server_tls), 0); /* not server_reload_tls() */
+	prove(secret, &claim, text);
+	say(&early, proof(text));
+	expect_refusal(&early, EKEYREVOKED);
+	expect_closed(&early);
+	say(&late, attach(&claim));
+	expect_refusal(&late, EKEYREVOKED);
+	expect_closed(&late);
+	say(&owner.stream, json_pack("{s:s, s:i, s:s, s:i, s:[s]}", "type", "open", "session", 2,
+				     "segment", "ram", "rights", 1, "transports", "tcp"));
+	expect_closed(&owner.stream);
+	assert_int_equal(opened, 1);
+	assert_int_equal(attached_count, 0);
+	tls_close(alice_tls);
+}
+
 /* Goal: under TLS an invitation serves its own identity only, and no plain connection; whoever it
  * was shown to learns nothing by trying. */
 static void test_stolen_invitation(void **state)
@@ -1621,6 +1703,8 @@ int main(void)
 		networked(test_broken_attach),
 		networked(test_no_byte_overread),
 		networked(test_stolen_invitation),
+		networked(test_old_key),
+		networked(test_old_key_asks),
 		networked(test_version),
 		networked(test_half_open),
 		networked(test_keepalive),
