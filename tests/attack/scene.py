@@ -27,6 +27,8 @@ GROWTH_KIB = 1024
 SEGMENT_BYTES = 16 << 20
 SLOW = 10            # connections of each kind
 FLOOD_SECONDS = 3
+# What one event of the target's control thread, and one turn of a poller, may do (lib/base/work.h).
+WORK_MAX = (("event", "items", 4096), ("event", "waits", 64))
 OTHER_USER = 1  # "daemon" on Debian: runs nothing, owns nothing
 
 
@@ -48,6 +50,8 @@ class Scene:
         self.calm = harness.unique("calm")      # where nobody writes but a neighbour
         self.config = os.path.join(folder, "sluice.conf")
         self.grant(rights)
+        self.work = os.path.join(folder, "work.json")
+        options["env"] = {**options.get("env", os.environ), "SLUICE_WORK": self.work}
         flags = [*flags, *(("--allow-user", str(OTHER_USER)) if neighbours else ())]
         self.target = Target("--config", self.config, "--segment",
                              f"{self.open_one}={SEGMENT_BYTES}", "--segment", f"{self.calm}=1M",
@@ -126,6 +130,15 @@ class Scene:
         self.serve_another()
         self.client_was_served()
         self.target.stop()
+        self.check_work()
+
+    def check_work(self):
+        """None of its events was a long one, and no turn of a poller."""
+        with open(self.work) as file:
+            work = json.load(file)
+        for place, kind, most in WORK_MAX:
+            done, function = work[place][kind]
+            check(done <= most, f"{done} {kind} in one {place}, in {function}(): at most {most}")
 
     def client_was_served(self):
         """Ends the well-behaved client, of whose operations none must have failed."""

@@ -15,11 +15,11 @@ import struct
 import time
 
 import harness
-from control import framed
+from control import PSK, framed
 from harness import check, equal
 from scene import (FLOOD_SECONDS, FORGED, SLOW, attack, check_log, memory_within,
                    stay_until_closed)
-from wire import READ_RIGHT
+from wire import READ_RIGHT, Keyed
 
 CONNECTIONS = 16  # SERVER_RIGHTLESS_CONNECTIONS_MAX
 
@@ -31,6 +31,20 @@ def opens_nothing(scene):
         for session, (segment, rights) in enumerate(((scene.open_one, 1), (scene.open_one, 3),
                                                      (scene.target.name, 1), ("no-such", 1))):
             client.open(segment, session, rights, "refused")
+
+
+@attack("it is not told which segments there are, and who has a right on one is", rights="")
+def guesses_names(scene):
+    def tell(connection, segment):
+        answer = connection.open(segment, 1, READ_RIGHT, "refused")
+        return answer["error"], answer["text"].replace(segment, "NAME")
+
+    with scene.intrude() as client:
+        client.hello()
+        equal(tell(client, scene.open_one), tell(client, "no-such"), "the answers to two guesses")
+    with Keyed(scene.address, "guest", PSK) as guest:
+        guest.hello()
+        equal(tell(guest, "no-such")[0], errno.ENOENT, "who has rights on all asks for another")
 
 
 @attack("clients that send a byte of their hello a second are closed", rights="")

@@ -5,14 +5,86 @@ He may hold a connection until the target says so. Whatever he kept (a key, a ce
 connection that is half made) opens nothing any more.
 """
 import contextlib
+import errno
 import signal
+import ssl
 import tempfile
 
 import harness
-from control import Authority, Control, Refused, context
+from control import VERSIONS, Authority, Control, Refused, context, framed
 from harness import Target, case, check
 from scene import attack
 from wire import Data, attach, invite
+
+
+class HalfShaken:
+    """A TLS handshake that stops before its last message, which finish() sends."""
+
+    def __init__(self, scene, tls):
+        self.connection = scene.connect()
+        self.received, self.sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = tls.wrap_bio(self.received, self.sent)
+        while True:
+            try:
+                self.tls.do_handshake()
+                return  # the last message is in self.sent
+            except ssl.SSLWantReadError:
+                self.connection.send_bytes(self.sent.read())
+                self.received.write(self.connection.receive_bytes())
+
+    def finish(self, message):
+        """Returns what the target says to it, which may be nothing."""
+        self.tls.write(framed(message))
+        self.connection.send_bytes(self.sent.read())
+        said = b""
+        while data := self.connection.receive_bytes():
+            self.received.write(data)
+            with contextlib.suppress(ssl.SSLError):
+                said += self.tls.read()
+        return said
+
+
+@contextlib.contextmanager
+def other_authority(scene):
+    """While the block runs the target trusts another authority than the one that has signed the
+    intruder's certificate."""
+    with open(scene.good.path) as good, open(scene.bad.path) as bad:
+        texts = good.read(), bad.read()
+
+    def trust(text):
+        before = scene.target.texts["out"].count("reloaded")
+        with open(scene.good.path, "w") as file:
+            file.write(text)
+        scene.target.signal(signal.SIGHUP)
+        harness.eventually(lambda: scene.target.read(0.1) and
+                           scene.target.texts["out"].count("reloaded") > before, "no reload",
+                           scene.target)
+
+    trust(texts[1])
+    yield
+    trust(texts[0])
+
+
+HELLO = {"type": "hello", "versions": VERSIONS, "name": "old"}
+
+
+@attack("a certificate that was taken away says no hello, however far it had come")
+def taken_away(scene):
+    half = HalfShaken(scene, scene.intruder)
+    with half.connection, scene.intrude() as silent, scene.intrude() as welcomed:
+        welcomed.hello()
+        with other_authority(scene):
+            check(b"welcome" not in half.finish(HELLO), "a half made connection was let in")
+            silent.send(HELLO)
+            answer = silent.receive()
+            check(answer is None or answer.get("error") == errno.EKEYREVOKED, f"silent: {answer}")
+            welcomed.send({"type": "open", "session": 1, "segment": scene.open_one, "rights": 1,
+                           "transports": ["tcp"]})
+            while answer := welcomed.receive():
+                check(answer["type"] == "closing", f"one that was welcome: {answer}")
+            scene.serve_another()
+    with scene.intrude() as again:  # what is trusted again is let in again
+        again.hello()
 
 
 def refused(function, what):

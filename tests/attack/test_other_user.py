@@ -14,9 +14,10 @@ import tempfile
 import time
 
 import harness
-from control import Authority, Control, context, psk_file
-from harness import Target, case, check, equal, need_root_to_change_user
-from scene import FLOOD_SECONDS, OTHER_USER, attack
+from control import VERSIONS, Authority, Control, context, framed, psk_file
+from harness import (Target, case, check, equal, need_root_to_change_user, report_of,
+                     unique)
+from scene import FLOOD_SECONDS, OTHER_USER, attack, user_identity
 from wire import Keyed, Local, as_user, refusal
 
 FLOODS = 2  # processes
@@ -127,6 +128,115 @@ def core_dump():
                     target.signal(signal.SIGHUP)
                     target.wait_for("^reloaded ")
             target.stop()
+
+
+
+
+UNMAPPED = ("unshare", "--user", "--map-root-user")
+
+
+@case("in a user namespace, allowing nobody lets in nobody whom it does not map")
+def unmapped_user():
+    need_root_to_change_user()
+    if harness.run([*UNMAPPED, "true"]).code:
+        raise harness.Skip("no user namespace can be made here")
+
+    with Target("--allow-user", str(harness.NOBODY), size="1M", prefix=UNMAPPED) as target:
+        def connect():
+            with Local(target.name) as client:
+                client.send({"type": "hello", "versions": VERSIONS, "name": "other"})
+                answer = client.receive() or {}
+                return f"{answer.get('type')} {len(client.fds)}: {answer.get('text')}"
+
+        for uid in (OTHER_USER, harness.NOBODY):
+            said = as_user(uid, connect)
+            check(said.startswith("refused 0: ") and "user namespace" in said, f"{uid}: {said}")
+        with Local(target.name) as ours:
+            ours.hello()
+            ours.open(target.name)
+        target.stop()
+
+
+class Squatter:
+    """A process of another user that has taken the abstract name of a segment; it answers whatever
+    it hears with a welcome. lines: what it says of itself."""
+
+    def __init__(self, name):
+        ours, theirs = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setgroups([])
+                os.setgid(OTHER_USER)
+                os.setuid(OTHER_USER)
+                self.squat(name, lambda line: os.write(theirs, f"{line}\n".encode()))
+            finally:
+                os._exit(1)
+        os.close(theirs)
+        self.lines = open(ours)
+        equal(self.lines.readline(), "there\n", "a squatter")
+
+    @staticmethod
+    def squat(name, say):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"\0sluice/{name}")
+        listener.listen()
+        say("there")
+        while True:
+            client, _ = listener.accept()
+            with client, contextlib.suppress(OSError):
+                client.settimeout(5)
+                say(f"heard {client.recv(100)}")
+                client.sendall(framed({"type": "welcome"}))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.lines.close()
+
+
+@case("who has taken a segment's name is named, and keeps a target with another way from nothing")
+def name_taken():
+    need_root_to_change_user()
+    name = unique("taken")
+    with Squatter(name) as holder, tempfile.TemporaryDirectory() as folder:
+        result = harness.run([harness.TARGET, "--segment", f"{name}=1M"])
+        check(result.code != 0, "it started", result)
+        for clue in (f"process {holder.pid} (", user_identity(OTHER_USER), "--socket",
+                     "not allowed here"):
+            check(clue in result.err, f"nothing of {clue!r}", result)
+        path = os.path.join(folder, "socket")
+        with Target("--socket", path, "--listen", "127.0.0.1:0", size="16M", name=name) as target:
+            port = target.wait_for(r"@127\.0\.0\.1:(\d+)").group(1)
+            target.wait_for(f"process {holder.pid} ", "err")
+            with Local(path) as client:
+                client.hello()
+                client.open(name)
+            report = report_of("--remote_segment", f"{name}@127.0.0.1:{port}")
+            equal(report["transport"], "shm", "transport", report["result"])
+            target.stop()
+
+
+@case("clients say nothing to whoever has taken the name of their target")
+def squatter_is_not_spoken_to():
+    need_root_to_change_user()
+    name = unique("taken")
+    with Squatter(name) as holder:
+        result = harness.initiator("--remote_segment", name)
+        check(result.code != 0 and "no target that we trust" in result.err and
+              f"process {holder.pid})" in result.err, "it is not named", result)
+        equal(holder.lines.readline(), "heard b''\n", "what a client said to it")
+
+
+@case("of a target that has the name already it is said that it is one")
+def taken_by_a_target():
+    with Target(size="1M") as first:
+        result = harness.run([harness.TARGET, "--segment", f"{first.name}=1M"])
+        check(result.code != 0 and f"process {first.pid} (sluice-target)" in result.err and
+              "answers as a target" in result.err, "another reason", result)
 
 
 if __name__ == "__main__":
