@@ -20,11 +20,14 @@ import threading
 import harness
 from control import Refused, framed
 from harness import case, check, equal, eventually, need_root_to_change_user
-from scene import OTHER_USER, attack, scene_of
+from holder import Holder
+from scene import OTHER_USER, attack, memory_within, scene_of
 from wire import DONE, NOTIFY, READ, READ_RIGHT, WRITE, Data, Local, as_user, libc, refusal
 
 SESSIONS = 5000
 CLIENTS = 8
+MANY = 6000 if harness.SANITIZED else 60000  # of one client
+BYTES_PER_SESSION = 2048
 READER = {"rights": "read"}
 LOCAL_READER = {"rights": "read", "neighbours": True}
 F_ADD_SEALS, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE = 1033, 8, 16
@@ -96,6 +99,36 @@ def never_reads(scene):
             if not each.data.send_bytes(each.head(READ, 65536)):
                 break
         scene.serve_another()
+
+
+def kill_many(scene, connect, uid=None):
+    """Whoever has very many sessions is killed; others are served while they end."""
+    with scene.neighbour() as neighbour:
+        with memory_within(scene.target.pid, MANY * BYTES_PER_SESSION), \
+                Holder(connect, scene.open_one, MANY, uid) as holder:
+            neighbour.is_served()
+            holder.kill()
+            for _ in range(20):
+                neighbour.is_served()
+
+
+@attack(f"{MANY} sessions over tcp of a client that is killed: others notice nothing", **READER)
+def many_remote_sessions(scene):
+    kill_many(scene, scene.intrude)
+
+
+@attack(f"{MANY} sessions over shm of a client that is killed: others notice nothing",
+        **LOCAL_READER)
+def many_local_sessions(scene):
+    need_root_to_change_user()
+
+    def areas():
+        with open(f"/proc/{scene.target.pid}/maps") as file:
+            return sum("sluice-client" in line for line in file)
+
+    before = areas()
+    kill_many(scene, lambda: Local(scene.open_one), OTHER_USER)
+    harness.eventually(lambda: areas() == before, "clients' memory stays mapped", scene.target)
 
 
 def limit_memory(pid, more):
