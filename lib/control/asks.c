@@ -135,13 +135,14 @@ int asks_refuse(struct client *client, const json_t *message)
 	return rc;
 }
 
-static int explain(int error)
+int asks_explain(int error)
 {
 	switch (error) {
 	case -ECANCELED:
 		return fail(error, "the session was closed");
 	case -EKEYREVOKED:
-		return fail(error, "a right that the session had is no longer granted");
+		return fail(error, "a right that the session had is no longer granted, or our key "
+				   "or certificate is not valid any more");
 	case -ESHUTDOWN:
 		return fail(error, "the target is closing");
 	default:
@@ -156,7 +157,7 @@ void asks_end(struct client *client, const struct session *session, int error)
 	for (ask = TAILQ_FIRST(&client->asks); ask; ask = next) {
 		next = TAILQ_NEXT(ask, link);
 		if (!session || ask->session == session)
-			finish(ask, explain(error), NULL);
+			finish(ask, asks_explain(error), NULL);
 	}
 }
 

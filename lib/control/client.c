@@ -193,8 +193,7 @@ static void lose(struct session *session, int error)
 	session->error = error;
 	if (session->opening) {
 		take_out(session);
-		answer(session, fail(error, announced ? "the target is closing"
-						      : "the target closed the connection"));
+		answer(session, asks_explain(error));
 		return;
 	}
 	asks_end(session->client, session, error);
@@ -652,7 +651,6 @@ static int end_session(void *arg)
 		return 0;
 	if (say_close(session, ask_totals(session)) == -EAGAIN) {
 		take_out(session);
-		fail(-EAGAIN, "it does not read what it is told");
 		leave(client, -EAGAIN);
 		return 0;
 	}

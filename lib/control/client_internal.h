@@ -139,6 +139,9 @@ int asks_refuse(struct client *client, const json_t *message);
 /** Those of @p session, or all with NULL, are over. */
 void asks_end(struct client *client, const struct session *session, int error);
 
+/** Why a session ends: keeps its text. @return @p error */
+int asks_explain(int error);
+
 /** A second has passed. */
 void asks_age(struct client *client);
 

@@ -101,9 +101,8 @@ int connection_send(struct connection *connection, json_t *message, const int *f
 {
 	int rc = message_send(&connection->writer, &connection->stream, message, fds, fd_count);
 
-	if (rc == -EAGAIN)
-		return fail(rc, "it does not read what it is told");
-	update(connection);
+	if (rc != -EAGAIN)
+		update(connection);
 	return rc;
 }
 

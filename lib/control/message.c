@@ -84,7 +84,7 @@ static ssize_t receive_with_fds(struct message_reader *reader, int fd, struct io
 	if (got == 0)
 		return -ECONNRESET;
 	if (got < 0)
-		return errno == EAGAIN ? 0 : -errno;
+		return stream_error(errno);
 	keep_fds(reader, &header);
 	/* The kernel drops descriptors for which this process has no number left. */
 	if (header.msg_flags & MSG_CTRUNC)
@@ -187,9 +187,7 @@ static ssize_t send_with_fds(int fd, const char *bytes, size_t length, const int
 	do
 		sent = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (sent < 0 && errno == EINTR);
-	if (sent < 0)
-		return errno == EAGAIN ? 0 : -errno;
-	return sent;
+	return sent < 0 ? stream_error(errno) : sent;
 }
 
 static ssize_t send_some(struct stream *stream, const struct message_queued *message)
@@ -217,6 +215,11 @@ static int send_message(struct stream *stream, struct message_queued *message)
 	return 1;
 }
 
+static int no_memory(void)
+{
+	return fail(-ENOMEM, "out of memory");
+}
+
 static struct message_queued *encode(const json_t *message, const int *fds, uint32_t fd_count,
 				     int *error)
 {
@@ -224,13 +227,16 @@ static struct message_queued *encode(const json_t *message, const int *fds, uint
 	uint32_t wire_length = htole32((uint32_t)length);
 	struct message_queued *encoded;
 
-	*error = -EMSGSIZE;
-	if (length == 0 || length > MESSAGE_MAX_BYTES || fd_count > MESSAGE_FDS_MAX)
+	if (length == 0 || length > MESSAGE_MAX_BYTES || fd_count > MESSAGE_FDS_MAX) {
+		*error = fail(-EMSGSIZE, "control message of %zu bytes, at most %u are allowed",
+			      length, MESSAGE_MAX_BYTES);
 		return NULL;
-	*error = -ENOMEM;
+	}
 	encoded = malloc(sizeof(*encoded) + HEADER_BYTES + length);
-	if (!encoded)
+	if (!encoded) {
+		*error = no_memory();
 		return NULL;
+	}
 	*encoded = (struct message_queued){.length = HEADER_BYTES + (uint32_t)length,
 					   .fd_count = fd_count};
 	if (fd_count > 0)
@@ -247,7 +253,10 @@ static int keep_own_fds(struct message_queued *message)
 		int fd = fcntl(message->fds[i], F_DUPFD_CLOEXEC, 0);
 
 		if (fd < 0) {
-			int error = -errno;
+			int error = fail(-errno,
+					 "no descriptor for what waits to be passed: %s; raise it "
+					 "with ulimit -n",
+					 strerror(errno));
 
 			while (i > 0)
 				close(message->fds[--i]);
@@ -270,7 +279,7 @@ static int enqueue(struct message_writer *writer, struct message_queued *message
 	int rc;
 
 	if (writer->queued_bytes + message->length > writer->limit_bytes)
-		return -EAGAIN;
+		return fail(-EAGAIN, "it does not read what it is told");
 	rc = keep_own_fds(message);
 	if (rc < 0)
 		return rc;
@@ -300,10 +309,10 @@ int message_send(struct message_writer *writer, struct stream *stream, json_t *m
 		 const int *fds, uint32_t fd_count)
 {
 	struct message_queued *encoded;
-	int rc = -ENOMEM;
+	int rc;
 
 	if (!message)
-		return rc;
+		return no_memory();
 	encoded = encode(message, fds, fd_count, &rc);
 	json_decref(message);
 	return encoded ? send_or_queue(writer, stream, encoded) : rc;

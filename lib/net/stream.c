@@ -21,6 +21,19 @@
 
 /* ---- plain ---- */
 
+/* That the other side has gone is frequent, and known by the number. */
+ssize_t stream_error(int error)
+{
+	if (error == EAGAIN || error == EINTR)
+		return 0;
+	if (error == ECONNRESET || error == EPIPE)
+		return -error;
+	if (error == ETIMEDOUT)
+		return fail(-ETIMEDOUT, "the other end did not confirm what it was sent, or that "
+					"it is there: is its host up, and the network?");
+	return fail(-error, "the connection broke: %s", strerror(error));
+}
+
 /* Pages of this memory were taken away: of whose? */
 static ssize_t fault(const struct iovec *iov, int iovcnt)
 {
@@ -31,11 +44,7 @@ static ssize_t fault(const struct iovec *iov, int iovcnt)
 
 static ssize_t plain_error(const struct iovec *iov, int iovcnt)
 {
-	if (errno == EAGAIN || errno == EINTR)
-		return 0;
-	if (errno == ECONNRESET)
-		return -ECONNRESET; /* frequent, and no text is needed */
-	return errno == EFAULT ? fault(iov, iovcnt) : -errno;
+	return errno == EFAULT ? fault(iov, iovcnt) : stream_error(errno);
 }
 
 /*

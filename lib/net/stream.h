@@ -27,7 +27,7 @@ struct stream {
  * Read what is there into @p iov, front to back.
  *
  * @return bytes, over 0; 0 nothing is there now; -ECONNRESET end of stream, or the peer reset it;
- *         -EPROTO what came is not TLS; -errno
+ *         -EPROTO what came is not TLS; -errno. All but -ECONNRESET with slu_last_error().
  */
 ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt);
 
@@ -35,9 +35,12 @@ ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt);
  * Write as much as the socket takes. Under TLS, what was begun must be offered again, at the same
  * front, when 0 or less than all was returned.
  *
- * @return bytes, 0: full, ask for EPOLLOUT; -ECONNRESET, -EPIPE; -errno
+ * @return bytes, 0: full, ask for EPOLLOUT; -ECONNRESET, -EPIPE; -errno with slu_last_error()
  */
 ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt);
+
+/** What an errno of a socket comes to: as stream_read(), stream_write(). */
+ssize_t stream_error(int error);
 
 /** Bytes that TLS has already read off the socket: epoll does not know of them. */
 bool stream_pending(const struct stream *stream);

@@ -264,6 +264,7 @@ static void test_peer_that_reads_late(void **state)
 	       0)
 		assert_true(++sent < 1000000);
 	assert_int_equal(ret, -EAGAIN);
+	assert_string_equal(slu_last_error(), "it does not read what it is told");
 	assert_true(message_writer_busy(&writer));
 	assert_true(writer.queued_bytes <= 65536);
 	for (;;) {
@@ -280,6 +281,42 @@ static void test_peer_that_reads_late(void **state)
 	}
 	assert_int_equal(read, sent);
 	assert_int_equal(writer.queued_bytes, 0);
+}
+
+static void expect_text(int rc, int error, const char *text)
+{
+	assert_int_equal(rc, error);
+	assert_non_null(strstr(slu_last_error(), text));
+	fail(-EPERM, "another failure's text");
+}
+
+/* Goal: whatever fails has a text of its own, not what is left of another failure. */
+static void test_failure_texts(void **state)
+{
+	char longer[MESSAGE_MAX_BYTES + 1];
+	struct stream no_socket;
+	json_t *message;
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	no_socket = (struct stream){.fd = fds[0]};
+	memset(longer, 'x', sizeof(longer));
+	longer[MESSAGE_MAX_BYTES] = '\0';
+	fail(-EPERM, "another failure's text");
+	expect_text(message_send(&writer, &from, NULL, NULL, 0), -ENOMEM, "memory");
+	expect_text(message_send(&writer, &from, json_pack("{s:s}", "type", longer), NULL, 0),
+		    -EMSGSIZE, "16384 are allowed");
+	for (uint32_t passed = 0; passed < 2; passed++) {
+		reader.takes_fds = passed;
+		expect_text(message_read(&reader, &no_socket, &message), -ENOTSOCK, "broke");
+		expect_text(message_send(&writer, &no_socket, json_pack("{s:s}", "type", "bye"),
+					 &fds[0], passed),
+			    -ENOTSOCK, "broke");
+	}
+	expect_text((int)stream_error(ETIMEDOUT), -ETIMEDOUT, "did not confirm");
+	close(fds[0]);
+	close(fds[1]);
 }
 
 /* Goal: descriptors of a message that had to wait arrive with it, though the sender closed its own;
@@ -357,6 +394,7 @@ int main(void)
 		with_pair(test_round_trip),
 		with_pair(test_byte_by_byte),
 		with_pair(test_length_limits),
+		with_pair(test_failure_texts),
 		cmocka_unit_test(test_malformed_bodies),
 		cmocka_unit_test(test_deep_nesting),
 		with_pair(test_end_of_stream),
