@@ -103,6 +103,7 @@ def never_reads(scene):
 
 def kill_many(scene, connect, uid=None):
     """Whoever has very many sessions is killed; others are served while they end."""
+    scene.growth_kib = MANY // 10  # malloc keeps a little of what so many had
     with scene.neighbour() as neighbour:
         with memory_within(scene.target.pid, MANY * BYTES_PER_SESSION), \
                 Holder(connect, scene.open_one, MANY, uid) as holder:
