@@ -498,7 +498,9 @@ void server_destroy(struct server *server)
  */
 struct walk_call {
 	struct server *server;
-	struct sessions_walk sessions; /* which NULL: each connection is told once */
+	/* @return 1 there is more to do for it; 0 it is done; negative, it has to be closed */
+	int (*step)(struct connection *connection, struct sessions_walk *sessions);
+	struct sessions_walk sessions;
 	uint64_t number;
 };
 
@@ -521,14 +523,13 @@ static bool walk_one(struct walk_call *call)
 		return false;
 	work_count(WORK_ITEMS, 1);
 	call->sessions.left--;
-	rc = call->sessions.which ? sessions_walk(connection, &call->sessions)
-				  : sessions_tell_all(connection, call->sessions.error);
+	rc = call->step(connection, &call->sessions);
 	if (rc == 0) {
 		connection->walked = call->number;
 		TAILQ_REMOVE(&server->connections, connection, link);
 		TAILQ_INSERT_TAIL(&server->connections, connection, link);
 	} else if (rc < 0) {
-		connection_close(connection);
+		connection_close_politely(connection);
 	}
 	return true;
 }
@@ -545,22 +546,30 @@ static int walk_some(void *arg)
 	return 1;
 }
 
-static void walk(struct server *server, struct sessions_walk sessions)
+static void walk(struct walk_call *call)
 {
-	struct walk_call call = {.server = server, .sessions = sessions};
+	struct server *server = call->server;
 	struct control_thread *control = server->options.control;
 
 	pthread_mutex_lock(&server->walking);
-	control_call(control, begin_walk, &call);
-	while (control_call(control, walk_some, &call) > 0)
+	control_call(control, begin_walk, call);
+	while (control_call(control, walk_some, call) > 0)
 		;
 	pthread_mutex_unlock(&server->walking);
 }
 
+static void walk_sessions(struct server *server, struct sessions_walk sessions)
+{
+	struct walk_call call = {.server = server, .step = sessions_walk, .sessions = sessions};
+
+	walk(&call);
+}
+
 void server_dismiss(struct server *server, bool (*which)(void *client, void *arg), void *arg)
 {
-	walk(server, (struct sessions_walk){
-			     .which = which, .arg = arg, .tells = true, .error = -ESHUTDOWN});
+	walk_sessions(server,
+		      (struct sessions_walk){
+			      .which = which, .arg = arg, .tells = true, .error = -ESHUTDOWN});
 }
 
 static int begin_draining(void *arg)
@@ -574,60 +583,75 @@ static int begin_draining(void *arg)
 	return 0;
 }
 
+static int tell_all(struct connection *connection, struct sessions_walk *sessions)
+{
+	return sessions_tell_all(connection, sessions->error);
+}
+
 void server_drain(struct server *server)
 {
+	struct walk_call call = {.server = server, .step = tell_all, .sessions.error = -ESHUTDOWN};
+
 	control_call(server->options.control, begin_draining, server);
-	walk(server, (struct sessions_walk){.tells = true, .error = -ESHUTDOWN});
+	walk(&call);
 }
 
 void server_drop(struct server *server, bool (*which)(void *client, void *arg), void *arg)
 {
-	walk(server, (struct sessions_walk){.which = which, .arg = arg, .ends = true});
+	walk_sessions(server, (struct sessions_walk){.which = which, .arg = arg, .ends = true});
 }
 
 void server_revoke(struct server *server, bool (*which)(void *client, void *arg), void *arg,
 		   int error)
 {
-	walk(server,
-	     (struct sessions_walk){
-		     .which = which, .arg = arg, .tells = true, .error = error, .ends = true});
+	walk_sessions(
+		server,
+		(struct sessions_walk){
+			.which = which, .arg = arg, .tells = true, .error = error, .ends = true});
 }
 
-/* Those who would not be let in now; also before their first message, if it is known who they are.
- * A handshake that goes on is looked at when it is through. */
-static int end_invalid(void *arg)
+/* To look at a certificate takes a tenth of a millisecond. */
+#define VALIDITY_COST 64
+
+static int end_if_invalid(struct connection *connection, struct sessions_walk *sessions)
+{
+	int rc = connection_still_valid(connection);
+
+	sessions->left -= VALIDITY_COST;
+	return rc < 0 ? connection_disown(connection, rc) : 0;
+}
+
+/* If it is known who they are; a handshake that goes on is looked at when it is through. */
+static int end_invalid_strangers(void *arg)
 {
 	struct server *server = arg;
 	struct connection *connection, *next;
-	int rc;
 
-	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
-		next = TAILQ_NEXT(connection, link);
-		rc = connection_still_valid(connection);
-		if (rc < 0) {
-			connection_disown(connection, rc);
-			connection_close_politely(connection);
-		}
-	}
 	for (connection = TAILQ_FIRST(&server->strangers); connection; connection = next) {
 		next = TAILQ_NEXT(connection, link);
-		rc = connection->state == CONNECTION_NEW ? connection_still_valid(connection) : 0;
-		if (rc < 0) {
-			connection_suspect(connection);
-			connection_close(connection);
-		}
+		if ((connection->state != CONNECTION_NEW &&
+		     connection->state != CONNECTION_PROVING) ||
+		    connection_still_valid(connection) == 0)
+			continue;
+		connection_suspect(connection);
+		connection_close(connection);
 	}
 	return 0;
 }
 
 int server_reload_tls(struct server *server)
 {
+	struct walk_call call = {.server = server, .step = end_if_invalid};
 	int rc;
 
 	if (!server->options.tls)
 		return 0;
 	rc = tls_reload(server->options.tls);
-	return rc < 0 ? rc : control_call(server->options.control, end_invalid, server);
+	if (rc < 0)
+		return rc;
+	control_call(server->options.control, end_invalid_strangers, server);
+	walk(&call);
+	return 0;
 }
 
 uint32_t server_session_count(const struct server *server)
