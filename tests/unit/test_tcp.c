@@ -674,7 +674,9 @@ static void test_useless_links(void **state)
 	for (uint32_t i = 0; i < TCP_LOSSES_MAX; i++) {
 		tcp_server_gone(pair.server, PAIR_CONNECTION);
 		assert_int_equal(post(&pair, &one, 1), 1);
-		assert_int_equal(finish_one(&pair).status, -ECANCELED);
+		/* The last time the repair thread may have given up before it is polled. */
+		assert_in_set(-finish_one(&pair).status, ((unsigned long[]){ECANCELED, ECONNRESET}),
+			      1 + (i > 1));
 		pair_mend(&pair);
 	}
 	assert_int_equal(post(&pair, &one, 1), 1);
