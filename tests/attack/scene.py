@@ -41,6 +41,7 @@ class Scene:
         self.folder = folder
         self.growth_kib = GROWTH_KIB  # of the second attack
         self.source = "127.0.1.1"
+        self.reloads = 0
         self.good = Authority(folder, "good")
         self.bad = Authority(folder, "bad")
         certificate, key = self.good.issue("target", "127.0.0.1")
@@ -70,6 +71,14 @@ class Scene:
             file.write("[identity guest]\n* = read,write\n")
             for name in ("intruder", "other", user_identity(OTHER_USER)) if rights else ():
                 file.write(f"[identity {name}]\n{self.open_one} = {rights}\n")
+
+    def reload(self):
+        """Have the target read its configuration, and its keys, again."""
+        self.reloads += 1
+        self.target.signal(signal.SIGHUP)
+        eventually(lambda: self.target.read(0) and
+                   len(re.findall(r"^reloaded ", self.target.texts["out"], re.MULTILINE)) ==
+                   self.reloads, "it does not reload", self.target)
 
     def __enter__(self):
         self.client = Process(harness.INITIATOR, "--remote_segment",
@@ -115,7 +124,7 @@ class Scene:
     def check_fds(self):
         eventually(lambda: harness.fds(self.target.pid) == self.fds,
                    lambda: f"descriptors that came: {self.difference()[0]}, "
-                           f"that went: {self.difference()[1]}", self.target)
+                           f"that went: {self.difference()[1]}", self.target, self.client)
 
     def difference(self):
         now, before = collections.Counter(harness.fds(self.target.pid)), \

@@ -9,12 +9,13 @@ import errno
 import signal
 import ssl
 import tempfile
+import time
 
 import harness
 from control import VERSIONS, Authority, Control, Refused, context, framed
 from harness import Target, case, check
 from scene import attack
-from wire import Data, attach, invite
+from wire import Data, attach, claim, expected, invite, prove
 
 
 class HalfShaken:
@@ -94,25 +95,49 @@ def refused(function, what):
         check(False, f"{what}: it was let in")
 
 
-@attack("an invitation of another client, one used up or of a client that has left, or a guessed "
-        "one attaches nothing")
+@attack("an invitation of another, an old one, a used one or a guessed one attaches nothing")
 def invitations(scene):
+    def others():
+        return scene.connect(scene.other)
+
+    with scene.intrude() as client, others() as other:
+        ours, theirs = (each.hello()["connection"] for each in (client, other))
+        for each in (client, other):
+            each.open(scene.open_one)
+        secret, foreign = invite(client, 1), invite(other, 1)
+        for what, connect, connection, link, known in (
+                ("by another identity", others, ours, 1, secret),
+                ("with another's secret", scene.intrude, ours, 1, foreign),
+                ("for another's connection", scene.intrude, theirs, 1, secret),
+                ("for another link", scene.intrude, ours, 2, secret),
+                ("with a guessed secret", scene.intrude, ours, 1, "00" * 16),
+                ("with no secret", scene.intrude, ours, 1, ""),
+                ("for no connection", scene.intrude, "f" * 16, 1, secret)):
+            refused(lambda: attach(connect, connection, link, known), what)
+        with attach(scene.intrude, ours, 1, secret):
+            refused(lambda: attach(scene.intrude, ours, 1, secret), "used up")
+        old, new = invite(client, 3), invite(client, 3)
+        refused(lambda: attach(scene.intrude, ours, 3, old), "replaced by a new one")
+        with attach(scene.intrude, ours, 3, new):
+            pass
+        late = invite(client, 4)
+    refused(lambda: attach(scene.intrude, ours, 4, late), "after the end of the client")
+
+
+@attack("an invitation that is too old attaches nothing")
+def late(scene):
     with scene.intrude() as client:
         connection = client.hello()["connection"]
         client.open(scene.open_one)
-        secret = invite(client)
-        with attach(scene.intrude, client, secret):
-            refused(lambda: attach(scene.intrude, client, secret), "used up")
-        secret = invite(client)
-        for connect, wrong, link, number in (
-                (lambda: scene.connect(scene.other), secret, 1, connection),
-                (scene.intrude, "00" * 16, 1, connection),
-                (scene.intrude, secret, 2, connection),
-                (scene.intrude, secret, 1, f"{int(connection, 16) + 1:016x}"),
-                (scene.intrude, client.welcome["secret"], 1, connection)):
-            refused(lambda: attach(connect, client, wrong, link, number), (wrong, link, number))
-        secret = invite(client)
-    refused(lambda: attach(scene.intrude, client, secret), "after the end")
+        secret = invite(client, 1, count=2)
+        with attach(scene.intrude, connection, 1, secret), scene.intrude() as waiting:
+            nonce = claim(waiting, connection, 1)
+            time.sleep(2)  # he has five seconds, the invitation ten
+            expected(waiting, {"type": "proof", "proof": prove(secret, connection, 1, nonce)},
+                     "attached")
+        secret = invite(client, 1)
+        time.sleep(11)
+        refused(lambda: attach(scene.intrude, connection, 1, secret), "after eleven seconds")
 
 
 @case("whose certificate is revoked is thrown out at the reload, and not let in again")

@@ -24,6 +24,8 @@ from holder import Holder
 from scene import OTHER_USER, attack, memory_within, scene_of
 from wire import DONE, NOTIFY, READ, READ_RIGHT, WRITE, Data, Local, as_user, libc, refusal
 
+UNREAD_CONNECTIONS, UNREAD_READS, UNREAD_BYTES = 20, 120, 512 << 10
+UNREAD_BUDGET = UNREAD_CONNECTIONS * 400 << 10  # of 1.2 GB that were asked for
 SESSIONS = 5000
 CLIENTS = 8
 MANY = 6000 if harness.SANITIZED else 60000  # of one client
@@ -137,6 +139,47 @@ def limit_memory(pid, more):
     with open(f"/proc/{pid}/status") as file:
         taken = 1024 * int(re.search(r"VmData:\s+(\d+) kB", file.read()).group(1))
     resource.prlimit(pid, resource.RLIMIT_DATA, (taken + more, resource.RLIM_INFINITY))
+
+
+def beset_with_responses(scene, stack):
+    """Data connections of one client, each with more asked for than the kernel takes, and nothing
+    read of it. Returns the control connection, with a session for each."""
+    control = stack.enter_context(scene.intrude())
+    control.hello()
+    for session in range(1, UNREAD_CONNECTIONS + 1):
+        each = stack.enter_context(Data(scene.intrude, scene.open_one, READ_RIGHT, control, session))
+        each.data.send_bytes(b"".join(each.head(READ, UNREAD_BYTES) for _ in range(UNREAD_READS)))
+    return control
+
+
+@attack("responses that are not read take no memory when their sessions are closed", **READER)
+def unread_and_closed(scene):
+    with contextlib.ExitStack() as stack, memory_within(scene.target.pid, UNREAD_BUDGET) as look:
+        control = beset_with_responses(scene, stack)
+        look()
+        for session in range(1, UNREAD_CONNECTIONS + 1):
+            control.send({"type": "close", "session": session, "operations": 0, "bytes_read": 0,
+                          "bytes_written": 0})
+        scene.serve_another()
+        control.answer({"type": "usage"}, "usage")
+        look()
+
+
+@attack("responses that are not read take no memory when the right is taken away", **READER)
+def unread_and_revoked(scene):
+    with contextlib.ExitStack() as stack, memory_within(scene.target.pid, UNREAD_BUDGET) as look:
+        control = beset_with_responses(scene, stack)
+        scene.grant("none")
+        scene.reload()
+        scene.serve_another()
+        look()
+        check(told_that_it_is_over(control), "the reader was not told")
+    scene.grant("read")
+    scene.reload()
+
+
+def told_that_it_is_over(control):
+    return any(each["type"] == "closing" for each in iter(control.receive, None))
 
 
 @case("where memory is limited the target turns clients away, and goes on serving")

@@ -6,16 +6,19 @@ segments it reaches nothing, and others are served beside it.
 """
 import errno
 import random
+import signal
 import socket
 import struct
+import time
 
 import harness
 from control import framed
 from harness import check, equal
 from scene import SEGMENT_BYTES, attack, memory_within
-from wire import CALL, DONE, NOTIFY, READ, WRITE
+from wire import CALL, DONE, NOTIFY, READ, WRITE, Data, fence, number
 
 RESETS = 200
+SLICE = 512 << 10
 
 
 @attack("garbage on a data connection ends it, and touches nothing")
@@ -96,6 +99,61 @@ def resets(scene):
             if turn % 50 == 0:
                 scene.serve_another()
                 look()
+
+
+def give_up(data, target, length):
+    """Begin WRITEs of so many bytes at the segment's start while the target is stopped, and lose the
+    connection over them: what its kernel has taken is still there."""
+    target.signal(signal.SIGSTOP)
+    data.data.socket.settimeout(1)
+    for offset in range(0, length, SLICE):
+        if not data.data.send_bytes(data.head(WRITE, SLICE, offset) + b"old!" * (SLICE // 4)):
+            break
+    data.data.__exit__()
+
+
+@attack("writes that were given up never land over later ones, once their link is fenced")
+def fenced_link(scene):
+    for length in (4 << 20, 8 << 20, 16 << 20):
+        with scene.data() as new, Data(scene.intrude, scene.open_one, control=new.control,
+                                       session=2) as lost:
+            give_up(lost, scene.target, length)
+            scene.target.signal(signal.SIGCONT)
+            fence(new.control, link=number(2))
+            stays(scene, new)
+
+
+@attack("nor over those of another connection, once theirs is fenced")
+def fenced_connection(scene):
+    for length in (4 << 20, 8 << 20, 16 << 20):
+        with scene.data() as new, scene.data() as lost:
+            give_up(lost, scene.target, length)
+            scene.target.signal(signal.SIGCONT)
+            welcome = lost.control.welcome
+            fence(new.control, connection=welcome["connection"], secret=welcome["secret"])
+            stays(scene, new)
+
+
+def stays(scene, data):
+    """What is written from now on is there as long as one looks."""
+    data.write(0, b"new!" * 1024)
+    for _ in range(20):
+        check(data.read(0, 4096) == b"new!" * 1024, "an old write has landed over a later one")
+        time.sleep(0.02)
+    scene.serve_another()
+    check(data.read(0, 4096) == b"new!" * 1024, "an old write has landed over a later one")
+
+
+@attack("nobody fences another's links or connections")
+def foreign_fence(scene):
+    with scene.data() as one, scene.connect(scene.other) as control:
+        control.hello()
+        fence(control, link=number(1))  # a link of one's own, that there never was
+        for secret in ("0" * 32, control.welcome["secret"], ""):
+            control.answer({"type": "fence", "request": 1,
+                            "offer": {"connection": one.control.welcome["connection"],
+                                      "secret": secret}}, "refused")
+        one.write(0, b"still here")
 
 
 def reset_on_close(*sockets):

@@ -110,37 +110,52 @@ class Shared:
 
 def invite(control, link=1, count=1):
     """The secret of an invitation to data connections of that link; the client has a session."""
-    return control.answer({"type": "invite", "request": link,
-                           "offer": {"link": f"{link:016x}", "count": count}},
-                          "invite")["answer"]["secret"]
+    asked = {"type": "invite", "request": link, "offer": {"link": number(link), "count": count}}
+    return control.answer(asked, "invite")["answer"]["secret"]
+
+
+def fence(control, **offer):
+    """Have the target end a link, or an earlier connection, and wait until it says that it has."""
+    control.answer({"type": "fence", "request": 0, "offer": offer}, "fence")
+
+
+def number(value):
+    return f"{value:016x}"
 
 
 def prove(secret, connection, link, nonce):
     """What a data connection says to a challenge. All are hexadecimal but the link."""
     said = struct.pack("<QQ", int(connection, 16), link) + bytes.fromhex(nonce)
-    return hmac.new(bytes.fromhex(secret), said, "sha256").digest()[:16].hex()
+    return hmac.digest(bytes.fromhex(secret), said, "sha256")[:16].hex()
 
 
-def attach(connect, control, secret=None, link=1, connection=None):
-    """Become a data connection of that client, by an invitation. connect: makes the connection to do
-    it over. Returns it, or raises Refused with what the target said."""
-    secret = secret or invite(control, link)
-    connection = connection or control.welcome["connection"]
-    data = connect()
-    data.send({"type": "attach", "connection": connection, "link": f"{link:016x}"})
+def claim(data, connection, link):
+    """Ask to become a data connection of that link; the nonce that is to be proven, or Refused."""
+    return expected(data, {"type": "attach", "connection": connection, "link": number(link)},
+                    "challenge")["nonce"]
+
+
+def expected(data, message, kind):
+    data.send(message)
     answer = data.receive()
-    if answer and answer["type"] == "challenge":
-        data.send({"type": "proof", "proof": prove(secret, connection, link, answer["nonce"])})
-        answer = data.receive()
-    if answer and answer["type"] == "attached":
-        return data
-    data.__exit__()
-    raise Refused(str(answer))
+    if not answer or answer["type"] != kind:
+        data.__exit__()
+        raise Refused(str(answer))
+    return answer
+
+
+def attach(connect, connection, link, secret):
+    """Connect, and become a data connection of that link; or Refused, with what the target said."""
+    data = connect()
+    nonce = claim(data, connection, link)
+    expected(data, {"type": "proof", "proof": prove(secret, connection, link, nonce)}, "attached")
+    return data
 
 
 class Data:
-    """A session over tcp with a data connection of its own. connect: makes connections to the target;
-    control: one that has said hello, if there is one already (then it stays the caller's)."""
+    """A session over tcp with a data connection of its own, a link of the session's number. connect:
+    makes connections to the target; control: one that has said hello, if there is one already (then
+    it stays the caller's)."""
 
     def __init__(self, connect, segment, rights=READ_RIGHT | WRITE_RIGHT, control=None, session=1):
         self.sequence = 0
@@ -150,7 +165,8 @@ class Data:
                 control.hello()
             self.control = control
             self.grant = control.open(segment, session, rights)["grant"]
-            self.data = stack.enter_context(attach(connect, control))
+            self.data = stack.enter_context(attach(connect, control.welcome["connection"], session,
+                                                   invite(control, session)))
             self.stack = stack.pop_all()
 
     def __enter__(self):
