@@ -817,31 +817,40 @@ static void read_back(uint64_t offset, uint64_t length)
 	assert_int_equal(rig_run_one(&rig, &op), 0);
 }
 
-static struct slu_completion finish_on(struct slu_queue *queue)
-{
-	struct slu_completion done;
+#define STANDS       32u                   /* writes over parts of the first */
+#define STAND_BYTES  UINT64_C(4096)        /* each */
+#define STAND_STRIDE (UINT64_C(256) << 10) /* from one to the next */
+#define FIRST_BYTES  (STANDS * STAND_STRIDE)
 
-	assert_int_equal(slu_wait(queue, 1, 20000000), 1);
-	assert_int_equal(slu_reap(queue, &done, 1), 1);
-	return done;
+static void finish_all_on(struct slu_queue *queue)
+{
+	struct slu_completion done[STANDS];
+
+	assert_int_equal(slu_wait(queue, STANDS, UINT64_C(60000000)), STANDS);
+	assert_int_equal(slu_reap(queue, done, STANDS), STANDS);
+	for (uint32_t i = 0; i < STANDS; i++)
+		assert_int_equal(done[i].status, 0);
 }
 
-/* A WRITE that ends, well or not, while the target is stopped; then one to the same place. */
-static void write_twice(struct slu_queue *later, uint64_t length)
+/* A WRITE that ends, well or not, while the target is stopped; then some over parts of it, one of
+ * which is what has come to the target last. */
+static void write_twice(struct slu_queue *later)
 {
-	struct slu_op first = op_of(SLU_WRITE, 0, 0, length);
-	struct slu_op second = op_of(SLU_WRITE, 0, length, 4096);
+	struct slu_op first = op_of(SLU_WRITE, 0, 0, FIRST_BYTES);
+	struct slu_op second[STANDS];
 	struct slu_completion done;
 
+	for (uint64_t i = 0; i < STANDS; i++)
+		second[i] = op_of(SLU_WRITE, i * STAND_STRIDE, FIRST_BYTES, STAND_BYTES);
 	first.timeout_us = 50000;
 	assert_int_equal(kill(rig.pid, SIGSTOP), 0);
 	rig_run(&rig, &first, 1, &done);
 	assert_true(done.status == 0 || done.status == -ETIMEDOUT);
 	assert_true(done.status == 0 || done.scope & SLU_MAY_LAND);
-	assert_int_equal(slu_submit(later, &second, 1), 1);
-	slu_reap(later, NULL, 0); /* inline: it is begun */
+	assert_int_equal(slu_submit(later, second, STANDS), STANDS);
+	slu_reap(later, NULL, 0); /* inline: they are begun */
 	assert_int_equal(kill(rig.pid, SIGCONT), 0);
-	assert_int_equal(finish_on(later).status, 0);
+	finish_all_on(later);
 }
 
 /*
@@ -850,7 +859,6 @@ static void write_twice(struct slu_queue *later, uint64_t length)
  */
 static void later_writes_stand(void **state)
 {
-	const uint64_t length = UINT64_C(8) << 20;
 	struct slu_queue_options options;
 	struct slu_queue *other;
 
@@ -860,18 +868,20 @@ static void later_writes_stand(void **state)
 	slu_queue_options_init(&options);
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &other), 0);
-	memset(local(0), 0x11, length);
-	memset(local(length), 0x22, 4096);
+	memset(local(0), 0x11, FIRST_BYTES);
+	memset(local(FIRST_BYTES), 0x22, STAND_BYTES);
 	for (int round = 0; round < 4; round++) {
-		rig_target_clear(&rig, 0, length);
-		write_twice(round % 2 ? other : rig.queue, length);
-		read_back(0, length);
-		memcpy(local(2 * length), local(ANSWERS), length);
+		rig_target_clear(&rig, 0, FIRST_BYTES);
+		write_twice(round % 2 ? other : rig.queue);
+		read_back(0, FIRST_BYTES);
+		memcpy(local(2 * FIRST_BYTES), local(ANSWERS), FIRST_BYTES);
+		for (uint64_t i = 0; i < STANDS; i++)
+			assert_true(
+				is_filled(local(ANSWERS + i * STAND_STRIDE), 0x22, STAND_BYTES));
 		for (int i = 0; i < 50; i++) {
 			usleep(2000);
-			read_back(0, length);
-			assert_true(is_filled(local(ANSWERS), 0x22, 4096));
-			assert_memory_equal(local(ANSWERS), local(2 * length), length);
+			read_back(0, FIRST_BYTES);
+			assert_memory_equal(local(ANSWERS), local(2 * FIRST_BYTES), FIRST_BYTES);
 		}
 	}
 	slu_queue_close(other);
