@@ -1335,7 +1335,7 @@ static void expect_closed(struct stream *stream)
 static void test_old_key(void **state)
 {
 	struct slu_tls_options alice = psk("all", "alice");
-	struct stream half, silent, open, fresh;
+	struct stream half = {.fd = -1}, silent, open, fresh;
 	struct tls *alice_tls;
 	uint64_t number;
 	int rc;
@@ -1346,9 +1346,13 @@ static void test_old_key(void **state)
 	assert_int_equal(tls_open(TLS_CLIENT, &alice, &alice_tls), 0);
 	silent = shaken(alice_tls);
 	open = greeted(alice_tls, &number);
-	half = (struct stream){.fd = dial()};
-	assert_int_equal(tls_start(alice_tls, &half, "127.0.0.1"), 0);
-	assert_int_equal(tls_handshake(&half), 0);
+	do { /* until the target is not so quick that all of it is done at once */
+		stream_close(&half);
+		half = (struct stream){.fd = dial()};
+		assert_int_equal(tls_start(alice_tls, &half, "127.0.0.1"), 0);
+		rc = tls_handshake(&half);
+		assert_in_range(rc, 0, 1);
+	} while (rc == 1);
 	wait_readable(half.fd); /* the target has chosen the key */
 	keys_write("changing", "bob:" KEY_BOB "\n");
 	assert_int_equal(server_reload_tls(server), 0);
