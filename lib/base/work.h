@@ -34,6 +34,11 @@ enum work_kind {
 #define WORK_EVENT_ITEMS_MAX 4096u
 #define WORK_EVENT_WAITS_MAX 64u
 
+/** And one turn, of the connections that it serves over TCP; the last one may go beyond a little.
+ */
+#define WORK_TURN_ITEMS_MAX 256u
+#define WORK_TURN_BYTES_MAX (6u << 20)
+
 #ifdef SLUICE_COUNT_WORK
 
 #define work_begin(place) work_begin_in(place, __func__)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Both sides of the tcp transport, turn by turn; between processes the conformance suite has it. */
+#include "base/work.h"
 #include "tests/tcp_pair.h"
 #include "transport/tcp/wire.h"
 
@@ -637,6 +638,47 @@ static void test_death_in_mid_body(void **state)
 	pair_close(&pair);
 }
 
+#define CROWD       300u
+#define CROWD_BYTES 100000u
+
+/* Goal: one turn serves so many connections and bytes and no more, whoever sends how much; in some
+ * turns each connection has been served. */
+static void test_crowd(void **state)
+{
+	static int ends[CROWD][2];
+	struct wire_request head = {.type = WIRE_WRITE, .length = CROWD_BYTES};
+	static char body[CROWD_BYTES];
+	struct tcp_pair pair;
+	uint32_t turns = 0;
+
+	(void)state;
+	pair_open(&pair, false);
+	for (uint32_t i = 0; i < CROWD; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends[i]), 0);
+		tcp_server_attach(pair.server, &(struct stream){.fd = ends[i][1]}, PAIR_CONNECTION,
+				  1, NULL);
+		assert_int_equal(write(ends[i][0], &head, sizeof(head)), sizeof(head));
+		assert_int_equal(write(ends[i][0], body, sizeof(body)), sizeof(body));
+	}
+	work_forget();
+	for (uint32_t answered = 0; answered < CROWD; turns++) {
+		assert_true(turns < 10 * CROWD);
+		pair.service->run(pair.service);
+		for (uint32_t i = 0; i < CROWD; i++) {
+			struct wire_response response;
+
+			answered +=
+				read(ends[i][0], &response, sizeof(response)) == sizeof(response);
+		}
+	}
+	assert_true(turns > 5);
+	assert_in_range(work_greatest(WORK_TURN, WORK_BYTES), 1, WORK_TURN_BYTES_MAX);
+	assert_in_range(work_greatest(WORK_TURN, WORK_ITEMS), 1, WORK_TURN_ITEMS_MAX);
+	for (uint32_t i = 0; i < CROWD; i++)
+		close(ends[i][0]);
+	pair_close(&pair);
+}
+
 /* Goal: when the control connection ends, its data connections do, and nothing is mended. */
 static void test_gone(void **state)
 {
@@ -706,6 +748,7 @@ int main(void)
 		cmocka_unit_test(test_hostile_target),
 		cmocka_unit_test(test_hostile_client),
 		cmocka_unit_test(test_death_in_mid_body),
+		cmocka_unit_test(test_crowd),
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_useless_links),
 	};

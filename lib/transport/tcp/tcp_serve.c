@@ -20,8 +20,10 @@
 #define CONNECTIONS_MAX 65536u /* of one poller */
 #define OWNER_SLOTS     1024u  /* of the tables by control connection */
 
-/* One turn for one connection. */
-#define TURN_BYTES (UINT64_C(1) << 20)
+/* One turn for one connection, and for all: the poller has others to serve. */
+#define TURN_BYTES       (UINT64_C(1) << 20)
+#define TURN_ALL_BYTES   (UINT64_C(4) << 20)
+#define TURN_CONNECTIONS 256u
 
 /* A connection is looked at in every turn until it was silent for so many, shared by those active.
  */
@@ -78,8 +80,9 @@ struct tcp_service {
 	uint32_t active_count;
 	uint32_t patience; /* silent turns until a connection is not active any more */
 	uint32_t turn;
-	uint32_t worked; /* since others were looked for */
-	uint32_t deaths; /* of memory, as last looked at */
+	uint32_t worked;   /* since others were looked for */
+	uint32_t deaths;   /* of memory, as last looked at */
+	uint64_t received; /* bytes, in this turn */
 	uint32_t next_cookie;
 	struct connection_list by_owner[OWNER_SLOTS];
 	TAILQ_HEAD(, connection) active;
@@ -423,6 +426,8 @@ static uint32_t take_requests(struct tcp_service *service, struct connection *co
 			return work;
 		}
 		bytes += (uint64_t)got;
+		service->received += (uint64_t)got;
+		work_count(WORK_BYTES, (uint64_t)got);
 		work++;
 	}
 }
@@ -533,23 +538,36 @@ static bool time_to_look(struct tcp_service *service)
 	       ++service->turn % LOOK_EVERY == 0;
 }
 
-/* The first one gets what little room there is for notifications and calls: each in its turn. */
-static void rotate(struct tcp_service *service)
+/*
+ * Where the next turn begins: at the first that had none, or else at the second, as the first one
+ * gets what little room there is for notifications and calls.
+ */
+static void rotate(struct tcp_service *service, const struct connection *next)
 {
 	struct connection *first = TAILQ_FIRST(&service->active);
 
 	if (service->active_count < 2)
 		return;
-	TAILQ_REMOVE(&service->active, first, active_link);
-	TAILQ_INSERT_TAIL(&service->active, first, active_link);
+	do {
+		TAILQ_REMOVE(&service->active, first, active_link);
+		TAILQ_INSERT_TAIL(&service->active, first, active_link);
+		first = TAILQ_FIRST(&service->active);
+	} while (next && first != next);
+}
+
+static bool has_turn(const struct tcp_service *service, uint32_t served)
+{
+	return served < TURN_CONNECTIONS && service->received < TURN_ALL_BYTES;
 }
 
 static uint32_t serve_active(struct tcp_service *service)
 {
 	struct connection *connection, *next;
-	uint32_t work = 0;
+	uint32_t work = 0, served = 0;
 
-	for (connection = TAILQ_FIRST(&service->active); connection; connection = next) {
+	service->received = 0;
+	for (connection = TAILQ_FIRST(&service->active); connection && has_turn(service, served);
+	     connection = next, served++) {
 		next = TAILQ_NEXT(connection, active_link);
 		watch(service, connection, EPOLLIN);
 		if (connection->silent > service->patience && !channel_unsent(&connection->channel))
@@ -557,7 +575,8 @@ static uint32_t serve_active(struct tcp_service *service)
 		else
 			work += serve(service, connection);
 	}
-	rotate(service);
+	work_count(WORK_ITEMS, served);
+	rotate(service, connection);
 	return work;
 }
 
@@ -568,6 +587,7 @@ static uint32_t run(struct transport_service *base)
 
 	if (service->count == 0)
 		return 0;
+	work_begin(WORK_TURN);
 	if (service->lanes_count > 0)
 		work += take_answers(service);
 	if (time_to_look(service)) {
