@@ -104,6 +104,8 @@ def private_number(path):
 
 @case("a core dump of the target holds no key: not while it serves, nor after a reload")
 def core_dump():
+    if harness.SANITIZED:
+        raise harness.Skip("AddressSanitizer keeps what was freed, and so what OpenSSL decoded")
     with tempfile.TemporaryDirectory() as folder:
         authority = Authority(folder, "good")
         certificate, key = authority.issue("target", "127.0.0.1")
