@@ -328,6 +328,26 @@ void server_unlisten(struct server *server, struct listener *listener)
 		control_call(server->options.control, remove_listener, &call);
 }
 
+/*
+ * A walk over all connections: those that are done go to the end of the list. Where there are very
+ * many sessions it is cut into runs, between which the loop serves others.
+ */
+struct walk_call {
+	struct server *server;
+	/* @return 1 there is more to do for it; 0 it is done; negative, it has to be closed */
+	int (*step)(struct connection *connection, struct sessions_walk *sessions);
+	struct sessions_walk sessions;
+	uint64_t number;
+};
+
+/* What the control thread revokes by itself: a walk of which each run posts the next. */
+struct revoking {
+	struct control_task task; /* first */
+	struct walk_call call;
+	bool posted;
+	bool again; /* it was asked for once more since */
+};
+
 /* ---- life ---- */
 
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
@@ -420,8 +440,12 @@ int server_create(const struct server_options *options, struct server **out)
 	struct server *server = calloc(1, sizeof(*server));
 	uint64_t seed;
 
-	if (!server)
+	if (server)
+		server->revoking = calloc(1, sizeof(*server->revoking));
+	if (!server || !server->revoking) {
+		free(server);
 		return fail(-ENOMEM, "out of memory");
+	}
 	server->options = *options;
 	LIST_INIT(&server->listeners);
 	TAILQ_INIT(&server->strangers);
@@ -433,7 +457,6 @@ int server_create(const struct server_options *options, struct server **out)
 	origins_init(&server->origins, seed);
 	server->spare_fd = -1;
 	descriptors_look(server);
-	pthread_mutex_init(&server->walking, NULL);
 	sessions_init(server);
 	take_limits(server);
 	name_users(server);
@@ -461,6 +484,7 @@ static int end_all(void *arg)
 	in_flight_forget_all(server);
 	while (sessions_end_parted(server))
 		;
+	server->revoking->again = false;
 	while ((listener = LIST_FIRST(&server->listeners))) {
 		LIST_REMOVE(listener, link);
 		listener_destroy(listener);
@@ -486,31 +510,11 @@ void server_destroy(struct server *server)
 	if (server->spare_fd >= 0)
 		close(server->spare_fd);
 	control_call(server->options.control, nothing, NULL); /* what was posted has run */
-	pthread_mutex_destroy(&server->walking);
+	free(server->revoking);
 	free(server);
 }
 
 /* ---- what the engine asks ---- */
-
-/*
- * A walk over all connections: those that are done go to the end of the list. Where there are very
- * many sessions it is cut into runs, between which the loop serves others.
- */
-struct walk_call {
-	struct server *server;
-	/* @return 1 there is more to do for it; 0 it is done; negative, it has to be closed */
-	int (*step)(struct connection *connection, struct sessions_walk *sessions);
-	struct sessions_walk sessions;
-	uint64_t number;
-};
-
-static int begin_walk(void *arg)
-{
-	struct walk_call *call = arg;
-
-	call->number = ++call->server->last_walk;
-	return 0;
-}
 
 /* @return false: there is none left */
 static bool walk_one(struct walk_call *call)
@@ -535,27 +539,36 @@ static bool walk_one(struct walk_call *call)
 }
 
 /* Whose connection ended meanwhile is over when the walk is. @return 1 there is more */
+static int end_walk(struct walk_call *call)
+{
+	if (call->sessions.ends && sessions_end_parted(call->server))
+		return 1;
+	call->server->walk = NULL;
+	return 0;
+}
+
+/* @return 1 there is more, or another goes on: the caller comes again */
 static int walk_some(void *arg)
 {
 	struct walk_call *call = arg;
+	struct server *server = call->server;
 
+	if (server->walk && server->walk != call)
+		return 1;
+	if (!server->walk)
+		call->number = ++server->last_walk;
+	server->walk = call;
 	call->sessions.left = SESSIONS_WALK_RUN;
 	while (call->sessions.left > 0)
 		if (!walk_one(call))
-			return call->sessions.ends && sessions_end_parted(call->server);
+			return end_walk(call);
 	return 1;
 }
 
 static void walk(struct walk_call *call)
 {
-	struct server *server = call->server;
-	struct control_thread *control = server->options.control;
-
-	pthread_mutex_lock(&server->walking);
-	control_call(control, begin_walk, call);
-	while (control_call(control, walk_some, call) > 0)
+	while (control_call(call->server->options.control, walk_some, call) > 0)
 		;
-	pthread_mutex_unlock(&server->walking);
 }
 
 static void walk_sessions(struct server *server, struct sessions_walk sessions)
@@ -608,6 +621,35 @@ void server_revoke(struct server *server, bool (*which)(void *client, void *arg)
 		server,
 		(struct sessions_walk){
 			.which = which, .arg = arg, .tells = true, .error = error, .ends = true});
+}
+
+static void on_revoking(struct control_task *task)
+{
+	struct revoking *revoking = (struct revoking *)task;
+	bool more = walk_some(&revoking->call) > 0;
+
+	revoking->posted = more || revoking->again;
+	revoking->again &= more;
+	if (revoking->posted)
+		control_post(revoking->call.server->options.control, task);
+}
+
+void server_revoke_soon(struct server *server, bool (*which)(void *client, void *arg), void *arg,
+			int error)
+{
+	struct revoking *revoking = server->revoking;
+
+	revoking->again = revoking->posted;
+	if (revoking->posted)
+		return;
+	revoking->posted = true;
+	revoking->task.run = on_revoking;
+	revoking->call = (struct walk_call){
+		.server = server,
+		.step = sessions_walk,
+		.sessions = {
+			.which = which, .arg = arg, .tells = true, .error = error, .ends = true}};
+	control_post(server->options.control, &revoking->task);
 }
 
 /* To look at a certificate takes a tenth of a millisecond. */

@@ -224,6 +224,16 @@ void server_revoke(struct server *server, bool (*which)(void *client, void *arg)
 		   int error);
 
 /**
+ * The same, begun by the control thread, which cannot wait for it: it goes on in later turns of the
+ * loop, and ends with the server at the latest. Loop.
+ *
+ * @param which  and @p arg, @p error: the same in each call, since what is asked for while one goes
+ *               on is done by another one after it
+ */
+void server_revoke_soon(struct server *server, bool (*which)(void *client, void *arg), void *arg,
+			int error);
+
+/**
  * Answer a request that was to be answered later; a client that has gone meanwhile is not told.
  * Loop.
  *

@@ -13,7 +13,6 @@
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
 
@@ -116,7 +115,8 @@ struct server {
 	struct control_task ending;  /* ends them, in runs */
 	bool ends;                   /* it is posted */
 	uint64_t last_walk;
-	pthread_mutex_t walking; /* one walk at a time */
+	struct walk_call *walk; /* over all sessions, that goes on; NULL: none */
+	struct revoking *revoking;
 	uint32_t stranger_count;
 	uint32_t known_strangers; /* of them */
 	uint64_t last_connection;

@@ -46,7 +46,7 @@ static void end_sessions(struct slu_engine *engine)
 		segment->lost = true;
 		log_error("%s", slu_last_error());
 	}
-	server_revoke(engine->server, is_lost, NULL, -EFAULT);
+	server_revoke_soon(engine->server, is_lost, NULL, -EFAULT);
 }
 
 static void end_remotes(struct slu_engine *engine)

@@ -1006,20 +1006,13 @@ static void test_identity(void **state)
 	assert_string_equal(expected, "user:4000000000");
 }
 
-static int drain(void *arg)
-{
-	(void)arg;
-	server_drain(server);
-	return 0;
-}
-
 /* Goal: a server that drains asks everybody to leave and opens nothing more. */
 static void test_drain(void **state)
 {
 	int fd = open_session();
 
 	(void)state;
-	control_call(control, drain, NULL);
+	server_drain(server);
 	expect(fd, "closing");
 	say(fd, open_message(8));
 	expect_refusal(fd, ESHUTDOWN, "closing");
@@ -1597,6 +1590,36 @@ static void test_revoke_in_runs(void **state)
 	close(fd);
 }
 
+/* As when memory is found lost while another thread closes a segment. */
+static bool loses_memory(void *client, void *arg)
+{
+	bool *asked = arg;
+
+	(void)client;
+	if (!*asked) {
+		server_revoke_soon(server, everyone, NULL, -EFAULT);
+		server_revoke_soon(server, everyone, NULL, -EFAULT);
+	}
+	*asked = true;
+	return false;
+}
+
+/* Goal: what the control thread revokes by itself, in the middle of another walk, waits for that
+ * and is no long event either. */
+static void test_revoke_soon(void **state)
+{
+	int fd = open_many();
+	bool asked = false;
+
+	(void)state;
+	work_forget();
+	server_dismiss(server, loses_memory, &asked);
+	assert_true(becomes(&closed, MANY));
+	assert_int_equal(server_session_count(server), 0);
+	check_work();
+	close(fd);
+}
+
 /* Goal: what is dropped is over when it returns, also those whose connection ended just before. */
 static void test_drop_in_runs(void **state)
 {
@@ -1677,6 +1700,7 @@ int main(void)
 		with_server(test_oversized_and_half),
 		cmocka_unit_test_setup_teardown(test_end_in_runs, fast_messages, slow_again),
 		cmocka_unit_test_setup_teardown(test_revoke_in_runs, fast_messages, slow_again),
+		cmocka_unit_test_setup_teardown(test_revoke_soon, fast_messages, slow_again),
 		cmocka_unit_test_setup_teardown(test_drop_in_runs, fast_messages, slow_again),
 		cmocka_unit_test_setup_teardown(test_destroyed_while_ending, fast_messages,
 						slow_again),
