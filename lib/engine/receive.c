@@ -338,7 +338,6 @@ int slu_segment_fd(struct slu_segment *segment)
 
 static void set_armed(struct slu_segment *segment, uint32_t count, bool armed)
 {
-	atomic_store(&segment->armed, armed);
 	for (uint32_t i = 0; i < count; i++) {
 		struct segment_client *client = client_set_at(&segment->set, i);
 
@@ -369,7 +368,9 @@ static bool anything_pending(const struct slu_segment *segment, uint32_t count)
 
 /*
  * The heavy barriers pair with the light ones in client_stored(), in this process or another, and
- * in the inbox: either we see what came, or it is seen that we want to be woken.
+ * in the inbox: either we see what came, or it is seen that we want to be woken. Whoever joins
+ * meanwhile is counted, or sees that the segment is armed: that is stored before begin_polling(),
+ * whose light barrier pairs with the heavy one in share().
  */
 int slu_segment_arm(struct slu_segment *segment)
 {
@@ -379,6 +380,7 @@ int slu_segment_arm(struct slu_segment *segment)
 	int rc;
 
 	wake_set_clear(segment->wake);
+	atomic_store_explicit(&segment->armed, true, memory_order_relaxed);
 	count = begin_polling(segment);
 	set_armed(segment, count, true);
 	barrier_heavy();
@@ -387,8 +389,10 @@ int slu_segment_arm(struct slu_segment *segment)
 	/* Who was moved meanwhile may not have been armed: as if something had come of it. */
 	if (moves & 1 || moves != atomic_load(&segment->set.moves))
 		pending = true;
-	if (pending || rc < 0)
+	if (pending || rc < 0) {
+		atomic_store_explicit(&segment->armed, false, memory_order_relaxed);
 		set_armed(segment, count, false);
+	}
 	end_polling(segment);
 	if (rc < 0)
 		return fail(rc, "membarrier is not allowed any more: poll instead of waiting, or "

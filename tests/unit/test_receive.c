@@ -3,10 +3,14 @@
  * for which the test stands in. */
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "engine/engine_internal.h"
 #include "tests/tap.h"
@@ -396,6 +400,79 @@ static void test_answers_wake_the_poller(void **state)
 	poller_call(poller, unserve, &answering);
 }
 
+/* ---- who joins while the owner arms ---- */
+
+#define TRAP_FLAG UINT64_C(0x100) /* of RFLAGS: a SIGTRAP after each instruction */
+#define STEPS_MAX 100000
+
+static _Atomic int joins_now, has_joined;
+static struct slu_remote *newcomer;
+static volatile uint32_t steps, joins_after;
+
+static void on_step(int signal, siginfo_t *info, void *context)
+{
+	(void)signal;
+	(void)info;
+	if (steps++ < joins_after)
+		return;
+	atomic_store(&joins_now, 1);
+	while (!atomic_load(&has_joined))
+		sched_yield();
+	((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+}
+
+static void *join(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&joins_now))
+		sched_yield();
+	newcomer = open_remote();
+	atomic_store(&has_joined, 1);
+	return NULL;
+}
+
+/* Arm, and after so many of its instructions somebody joins. @return what arming did */
+static int arm_in_steps(uint32_t count)
+{
+	pthread_t thread;
+	int rc;
+
+	steps = 0;
+	joins_after = count;
+	atomic_store(&joins_now, 0);
+	atomic_store(&has_joined, 0);
+	assert_int_equal(pthread_create(&thread, NULL, join, NULL), 0);
+	__writeeflags(__readeflags() | TRAP_FLAG);
+	rc = slu_segment_arm(segment);
+	__writeeflags(__readeflags() & ~TRAP_FLAG);
+	atomic_store(&joins_now, 1);
+	pthread_join(thread, NULL);
+	return rc;
+}
+
+/* Goal: whoever joins while the owner goes to sleep can wake it, at whichever instruction. */
+static void test_arms_newcomers(void **state)
+{
+	const struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO};
+	uint32_t count = 0;
+
+	(void)state;
+	assert_int_equal(sigaction(SIGTRAP, &action, NULL), 0);
+	do {
+		int rc;
+
+		atomic_store(&segment->armed, false); /* as when something was found before */
+		rc = arm_in_steps(count);
+		if (rc == 0 && !atomic_load(&newcomer->local->inbox->area->armed))
+			fail_msg("not armed: joined after %u instructions", count);
+		atomic_store(&segment->polls, 0); /* as if nobody polled: it does not linger */
+		slu_remote_close(newcomer);
+	} while (steps > count && ++count < STEPS_MAX);
+	tap_comment("%u instructions", count);
+	assert_true(count > 10 && count < STEPS_MAX);
+	signal(SIGTRAP, SIG_DFL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -406,6 +483,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_answers_a_client_that_left, export_one,
 						close_one),
 		cmocka_unit_test_setup_teardown(test_wakes, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_arms_newcomers, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_lanes, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_takes_from_both, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_answers_wake_the_poller, export_one,
