@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transport/grants.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -9,12 +10,18 @@
 
 #include "base/log.h"
 
-/* The control thread writes, the pollers read. */
+/*
+ * The control thread writes, the pollers read. Whose a grant is stands here: of one that is not the
+ * asking connection's nobody asks this poller before it is freed.
+ */
 struct slot {
-	_Atomic(struct grant *) grant; /* NULL: none, for this reason */
+	_Alignas(32) _Atomic(struct grant *) grant; /* NULL: none, for this reason */
+	_Atomic uint64_t connection;                /* that it is, or was, given on */
 	_Atomic uint32_t generation;
 	_Atomic int32_t reason;
 };
+
+static_assert(sizeof(struct slot) == 32, "two in a cache line, none in two");
 
 struct grants {
 	struct slot *slots; /* GRANTS_MAX, touched as far as used */
@@ -100,7 +107,8 @@ int grants_add(struct grants *grants, const struct grant *granted, json_t *descr
 		return fail(-ENOMEM, "out of memory");
 	}
 	atomic_store_explicit(&slot->generation, generation, memory_order_relaxed);
-	/* Pairs with the acquire in grants_find(). */
+	/* Each pairs with its acquire in grants_find(). */
+	atomic_store_explicit(&slot->connection, granted->connection, memory_order_release);
 	atomic_store_explicit(&slot->grant, grant, memory_order_release);
 	*out = grant;
 	return 0;
@@ -120,24 +128,33 @@ void grants_free(struct grants *grants, struct grant *grant)
 	free(grant);
 }
 
+/*
+ * From when its place is seen to be @p connection's until this returns, a grant of that connection
+ * is not freed, since this poller is asked before. One that was read earlier may be another's, and
+ * freed already: only if it is still there then it is ours.
+ */
 int grants_find(const struct grants *grants, uint64_t connection, uint32_t handle,
 		uint32_t generation, struct grant **out)
 {
 	const struct slot *slot;
 	struct grant *grant;
+	uint64_t owner;
 
 	if (handle >= GRANTS_MAX)
 		return -EACCES;
 	slot = &grants->slots[handle];
+	/* Each pairs with its release in grants_add(). */
+	grant = atomic_load_explicit(&slot->grant, memory_order_acquire);
+	owner = atomic_load_explicit(&slot->connection, memory_order_acquire);
 	if (generation == 0 ||
 	    atomic_load_explicit(&slot->generation, memory_order_relaxed) != generation)
 		return -EKEYREVOKED;
-	/* Pairs with the release in grants_add(). */
-	grant = atomic_load_explicit(&slot->grant, memory_order_acquire);
 	if (!grant)
 		return atomic_load_explicit(&slot->reason, memory_order_relaxed);
-	if (grant->connection != connection)
+	if (owner != connection)
 		return -EACCES;
+	if (atomic_load_explicit(&slot->grant, memory_order_relaxed) != grant)
+		return -EKEYREVOKED;
 	*out = grant;
 	return 0;
 }

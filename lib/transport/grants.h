@@ -6,7 +6,8 @@
  * in the same place.
  *
  * The control thread adds and ends grants; pollers look them up. An ended one is freed by the
- * caller after it has made sure that no poller uses it any more.
+ * caller after each poller that serves its connection has been asked to leave it alone; the others
+ * never look into it, whatever handle they are given.
  */
 #ifndef TRANSPORT_GRANTS_H
 #define TRANSPORT_GRANTS_H

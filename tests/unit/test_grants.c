@@ -66,6 +66,25 @@ static void test_found(void **state)
 	grants_destroy(grants);
 }
 
+/* Goal: into a grant of somebody else nobody looks, since it may have been freed: what is in its
+ * memory does not make it his. */
+static void test_not_looked_into(void **state)
+{
+	struct grants *grants;
+	struct grant *found = NULL;
+	struct named one;
+
+	(void)state;
+	assert_int_equal(grants_create(&grants), 0);
+	one = add(grants, CONNECTION);
+	one.grant->connection = CONNECTION + 1; /* as what came into its place */
+	assert_int_equal(find(grants, CONNECTION + 1, &one, &found), -EACCES);
+	assert_null(found);
+	grants_end(grants, one.grant, -ESHUTDOWN);
+	grants_free(grants, one.grant);
+	grants_destroy(grants);
+}
+
 /* Goal: whatever number is named, there is an answer: none, or never again. */
 static void test_any_number(void **state)
 {
@@ -168,7 +187,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_found),   cmocka_unit_test(test_any_number),
 		cmocka_unit_test(test_reasons), cmocka_unit_test(test_generations),
-		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_places),  cmocka_unit_test(test_not_looked_into),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

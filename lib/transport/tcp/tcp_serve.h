@@ -6,7 +6,7 @@
  * memory of the segments, and responds.
  *
  * The control thread grants, revokes and brings connections; the pollers look grants up. A grant is
- * freed only after every poller has been asked to forget it.
+ * freed only after every poller with a data connection of its client has been asked to forget it.
  */
 #ifndef TCP_TCP_SERVE_H
 #define TCP_TCP_SERVE_H
