@@ -85,6 +85,28 @@ static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
 
 /* ---- TLS ---- */
 
+/* Of guard_deaths(), before what this thread encrypts was read; NULL: it encrypts nothing. */
+static _Thread_local const uint32_t *deaths_before;
+
+/*
+ * OpenSSL reads by itself, so that lost memory is no error but emptiness (guard.h): of what was
+ * encrypted meanwhile bio_write() sends nothing.
+ */
+static int encrypt(struct stream *stream, const char *front, size_t length, const uint32_t *deaths)
+{
+	int rc;
+
+	ERR_clear_error();
+	deaths_before = deaths;
+	rc = SSL_write(stream->ssl, front, length > INT_MAX ? INT_MAX : (int)length);
+	deaths_before = NULL;
+	if (rc > 0)
+		return rc;
+	if (guard_deaths() != *deaths)
+		return -EFAULT;
+	return tls_explain(stream->ssl, rc, &stream->wants_write);
+}
+
 /* Stops short of all only where the socket is empty, or at an error that the next call repeats. */
 static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
@@ -133,6 +155,7 @@ static size_t gather(const struct iovec *iov, int iovcnt, size_t skip, char *rec
 
 static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
+	const uint32_t deaths = guard_deaths();
 	char record[RECORD_BYTES];
 	ssize_t total = 0;
 	size_t skip = 0;
@@ -152,12 +175,11 @@ static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iov
 			length = gather(iov, iovcnt, skip, record);
 			front = record;
 		}
-		ERR_clear_error();
-		rc = SSL_write(stream->ssl, front, length > INT_MAX ? INT_MAX : (int)length);
-		if (rc <= 0) {
-			rc = tls_explain(stream->ssl, rc, &stream->wants_write);
+		rc = encrypt(stream, front, length, &deaths);
+		if (rc == -EFAULT)
+			return rc; /* the next call would not see it */
+		if (rc <= 0)
 			return total > 0 ? total : rc;
-		}
 		total += rc;
 		for (skip += (size_t)rc; iovcnt > 0 && skip >= iov->iov_len; iovcnt--)
 			skip -= iov++->iov_len;
@@ -256,6 +278,8 @@ static int bio_write(BIO *bio, const char *bytes, int length)
 		return write_control_record(bio, bytes, length);
 	BIO_get_fd(bio, &fd);
 	BIO_clear_retry_flags(bio);
+	if (deaths_before && guard_deaths() != *deaths_before)
+		return -1;
 	sent = send(fd, bytes, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (sent < 0 && (errno == EAGAIN || errno == EINTR))
 		BIO_set_retry_write(bio);

@@ -35,7 +35,9 @@ ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt);
  * Write as much as the socket takes. Under TLS, what was begun must be offered again, at the same
  * front, when 0 or less than all was returned.
  *
- * @return bytes, 0: full, ask for EPOLLOUT; -ECONNRESET, -EPIPE; -errno with slu_last_error()
+ * @return bytes, 0: full, ask for EPOLLOUT; -ECONNRESET, -EPIPE; -EFAULT pages of the memory were
+ *         taken away (memory/guard.h), nothing that was read since is sent; -errno with
+ *         slu_last_error()
  */
 ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt);
 

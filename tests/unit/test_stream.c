@@ -247,9 +247,11 @@ static void test_tampering(void **state)
 	assert_int_equal(stream_read(&to, &in, 1), -EPROTO);
 }
 
-/* Memory that others could take pages from, all of them taken. */
+/* Memory that others could take pages from, all of them taken. cmocka has a handler of its own for
+ * each test: on with the guard's, as it would be elsewhere. */
 static struct guard *lost_memory(struct iovec *iov)
 {
+	static struct sigaction ours;
 	int fd = memfd_create("empty", MFD_CLOEXEC);
 	struct guard *guard;
 
@@ -257,6 +259,7 @@ static struct guard *lost_memory(struct iovec *iov)
 	iov->iov_base = mmap(NULL, iov->iov_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	assert_ptr_not_equal(iov->iov_base, MAP_FAILED);
 	assert_int_equal(guard_add(iov->iov_base, iov->iov_len, &guard), 0);
+	sigaction(SIGBUS, ours.sa_sigaction ? &ours : NULL, ours.sa_sigaction ? NULL : &ours);
 	close(fd);
 	return guard;
 }
@@ -278,6 +281,27 @@ static void test_lost_memory(void **state)
 	assert_true(guard_is_dead(guard));
 	guard_remove(guard);
 	munmap(lost.iov_base, lost.iov_len);
+}
+
+/* Goal: nor is it encrypted and sent as if it held something, whole or beside what is good. */
+static void test_lost_memory_encrypted(void **state)
+{
+	struct iovec out[2] = {{.iov_base = "good", .iov_len = 4}};
+	struct guard *guard;
+	char got[16];
+	struct iovec in = {.iov_base = got, .iov_len = sizeof(got)};
+
+	(void)state;
+	for (int first = 0; first < 2; first++) {
+		guard = lost_memory(&out[1]);
+		assert_int_equal(stream_write(&from, out + first, 2 - first), -EFAULT);
+		assert_true(guard_is_dead(guard));
+		assert_int_equal(stream_read(&to, &in, 1), 0);
+		guard_remove(guard);
+		munmap(out[1].iov_base, out[1].iov_len);
+		close_pair(state);
+		assert_int_equal(tls_pair(state), 0);
+	}
 }
 
 static int open_keys(void **state)
@@ -313,10 +337,12 @@ static int close_keys(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		plain(test_transfer),     over_tls(test_transfer),  plain(test_end),
-		over_tls(test_end),       plain(test_no_signal),    over_tls(test_no_signal),
-		over_tls(test_pending),   over_tls(test_gathering), over_tls(test_garbage),
-		over_tls(test_tampering), plain(test_lost_memory),
+		plain(test_transfer),    over_tls(test_transfer),
+		plain(test_end),         over_tls(test_end),
+		plain(test_no_signal),   over_tls(test_no_signal),
+		over_tls(test_pending),  over_tls(test_gathering),
+		over_tls(test_garbage),  over_tls(test_tampering),
+		plain(test_lost_memory), over_tls(test_lost_memory_encrypted),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
