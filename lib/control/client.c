@@ -463,7 +463,6 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	work_begin(WORK_EVENT);
-	work_begin(WORK_EVENT);
 	if (client->error)
 		return;
 	asks_age(client);
