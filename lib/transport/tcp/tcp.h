@@ -81,8 +81,7 @@ struct tcp_link {
 	int epoll_fd;
 	bool succeeded;  /* something was answered since it is up */
 	uint32_t losses; /* in a row, without that */
-	uint64_t name;   /* by which the target knows it; another one each time it is mended */
-	struct fence_ticket *ticket;
+	struct fence_ticket *ticket; /* of the name that the target knows it by, while it is up */
 	struct transport_peer *peer;
 	struct repair *repair;
 	struct repair_item mending;

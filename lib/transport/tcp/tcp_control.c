@@ -68,9 +68,8 @@ int tcp_link_dial(struct tcp_link *link, uint64_t until_ns)
 		return rc;
 	}
 	peer->forgo(link->ticket); /* of connections that were lost with nothing on them */
-	link->name = name;
 	link->ticket = ticket;
-	/* Pairs with the acquire in tcp_link_up(): what is fresh is complete. */
+	/* Pairs with the acquire in is_up(): what is fresh is complete. */
 	atomic_store_explicit(&link->state, TCP_LINK_MENDED, memory_order_release);
 	return 0;
 }
