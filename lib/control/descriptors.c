@@ -2,8 +2,8 @@
 /*
  * Out of descriptors. The kernel gives the lowest number that is free, so a number near the limit
  * says that nearly all are taken: the last ones are a reserve. In its upper half nobody stays; in
- * the lower one strangers do, so that whoever proves himself gets that far. He then stays at the
- * cost of the identity that has the most, if that has more than he.
+ * the lower one strangers do, so that whoever proves himself gets that far. He then stays, and
+ * opens what takes descriptors, at the cost of the identity that has the most, if that has more.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -121,15 +121,13 @@ static bool drop_one_of(struct server *server, const struct budget *budget)
 	return true;
 }
 
-int descriptors_stay(const struct connection *connection, struct budget *budget)
+/* @p fd: the highest number that is taken for it; negative: there was none */
+static int stay(const struct connection *connection, int fd, struct budget *budget)
 {
 	struct server *server = connection->server;
-	struct budget *largest;
+	struct budget *largest = budgets_largest(server->options.budgets, budget);
 
-	if (!budget)
-		return 0;
-	largest = budgets_largest(server->options.budgets, budget);
-	if (connection->stream.fd < server->descriptor_limit - server->descriptor_reserve ||
+	if ((fd >= 0 && fd < server->descriptor_limit - server->descriptor_reserve) ||
 	    make_room(server, connection))
 		return 0;
 	if (budget_connections(largest) > budget_connections(budget) + 1 &&
@@ -138,4 +136,23 @@ int descriptors_stay(const struct connection *connection, struct budget *budget)
 	return fail(-EMFILE,
 		    "target %s is out of descriptors: %d is its limit, raise it with ulimit -n",
 		    server->options.name, server->descriptor_limit);
+}
+
+int descriptors_stay(const struct connection *connection, struct budget *budget)
+{
+	return budget ? stay(connection, connection->stream.fd, budget) : 0;
+}
+
+/* What is passed, and the timer by which the owner is woken, which stays. */
+int descriptors_pass(const struct connection *connection)
+{
+	int fd;
+
+	if (!connection->info.is_unix || !connection->info.budget)
+		return 0;
+	fd = fcntl(connection->stream.fd, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return stay(connection, fd, connection->info.budget);
+	close(fd);
+	return stay(connection, fd + (int)MESSAGE_FDS_MAX, connection->info.budget);
 }

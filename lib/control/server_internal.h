@@ -277,6 +277,9 @@ bool descriptors_free_one(struct listener *listener);
  */
 int descriptors_stay(const struct connection *connection, struct budget *budget);
 
+/** May it be passed descriptors, or are they too few? As above. */
+int descriptors_pass(const struct connection *connection);
+
 /* greeting.c */
 
 int greeting_hello(struct connection *connection, const json_t *message);

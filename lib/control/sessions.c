@@ -208,7 +208,9 @@ static int grant(struct connection *connection, struct server_session *session, 
 
 	if (!opened)
 		return fail(-ENOMEM, "target is out of memory");
-	rc = in_flight_expect(connection);
+	rc = descriptors_pass(connection);
+	if (rc == 0)
+		rc = in_flight_expect(connection);
 	if (rc < 0) {
 		json_decref(opened);
 		return rc;

@@ -278,5 +278,41 @@ def takes_all_descriptors(scene):
         scene.serve_another()
 
 
+@attack(f"with {FEW} descriptors, a local one that opens a segment on each connection keeps nobody out",
+        preexec_fn=harness.limits(NOFILE=FEW), **LOCAL_READER)
+def opens_on_all_connections(scene):
+    need_root_to_change_user()
+    has_them, say_so = os.pipe()
+    go_on, let_go_on = os.pipe()
+
+    def open_on_all():
+        with contextlib.ExitStack() as stack:
+            clients = []
+            for _ in range(FEW // 2 - len(scene.fds) // 2 + 4):
+                with contextlib.suppress(OSError, harness.Failure):
+                    clients.append(stack.enter_context(Local(scene.open_one)))
+                    clients[-1].hello()
+            for client in clients:
+                client.send({"type": "open", "session": 1, "segment": scene.open_one,
+                             "rights": READ_RIGHT, "transports": ["shm"]})
+            answers = [client.receive() for client in clients]
+            os.write(say_so, b"x")
+            os.read(go_on, 1)
+            return [answer["type"] for answer in answers if answer]
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answers = pool.submit(as_user, OTHER_USER, open_on_all)
+        try:
+            eventually(lambda: answers.done() or select.select([has_them], [], [], 0)[0],
+                       "the client does not get to open", scene.target)
+            scene.serve_another()
+        finally:
+            os.write(let_go_on, b"x")
+        answers = answers.result()
+    for fd in (has_them, say_so, go_on, let_go_on):
+        os.close(fd)
+    check("refused" in answers, f"there were descriptors for all: {answers}")
+
+
 if __name__ == "__main__":
     harness.main()
