@@ -221,8 +221,11 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		return count;
 	}
 	TAILQ_INSERT_TAIL(&segment->clients, client, link);
-	if (client->inbox)
+	if (client->inbox) {
+		client->inbox->notifications.lanes.budget = peer->budget;
+		client->inbox->calls.lanes.budget = peer->budget;
 		share(client);
+	}
 	atomic_fetch_add(&segment->present, 1);
 	atomic_fetch_add(&segment->clients_total, 1);
 	*out = client;

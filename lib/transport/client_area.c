@@ -71,6 +71,8 @@ void client_inbox_destroy(struct client_inbox *inbox)
 	if (!inbox)
 		return;
 	guard_remove(inbox->guard);
+	lanes_end(&inbox->notifications.lanes);
+	lanes_end(&inbox->calls.lanes);
 	client_area_unmap(inbox->area);
 	free(inbox);
 }

@@ -104,11 +104,11 @@ static uint64_t next_request(const struct mailbox_receiver *receiver, uint32_t i
 	return word >> 32 == position / MAILBOX_SLOTS + 1 ? word : 0;
 }
 
-static uint32_t lanes_in_use(const struct mailbox_receiver *receiver)
+static uint32_t lanes_in_use(struct mailbox_receiver *receiver)
 {
-	uint32_t lanes = atomic_load_explicit(&receiver->box->lanes, memory_order_relaxed);
-
-	return lanes < MAILBOX_LANES ? lanes : MAILBOX_LANES;
+	return lanes_seen(&receiver->lanes,
+			  atomic_load_explicit(&receiver->box->lanes, memory_order_relaxed),
+			  MAILBOX_LANES);
 }
 
 /* @return false: nothing there, or nonsense, which is skipped */
@@ -144,7 +144,7 @@ bool mailbox_receive(struct mailbox_receiver *receiver, struct mailbox_request *
 	return false;
 }
 
-bool mailbox_pending(const struct mailbox_receiver *receiver)
+bool mailbox_pending(struct mailbox_receiver *receiver)
 {
 	uint32_t lanes = lanes_in_use(receiver);
 

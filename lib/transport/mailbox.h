@@ -29,6 +29,8 @@
 
 #include <sluice/segment.h>
 
+#include "transport/lanes.h"
+
 #define MAILBOX_SLOTS ((uint32_t)SLU_CALLS_MAX)
 #define MAILBOX_LANES ((uint32_t)SLU_POLLERS_MAX)
 
@@ -69,6 +71,7 @@ struct mailbox_sender {
 struct mailbox_receiver {
 	struct mailbox *box;
 	uint32_t next_lane; /* round robin */
+	struct lanes lanes;
 	uint32_t positions[SLU_POLLERS_MAX];
 };
 
@@ -121,7 +124,7 @@ static inline const uint8_t *mailbox_data(const struct mailbox_sender *sender, u
 bool mailbox_receive(struct mailbox_receiver *receiver, struct mailbox_request *request);
 
 /** Is there a request? */
-bool mailbox_pending(const struct mailbox_receiver *receiver);
+bool mailbox_pending(struct mailbox_receiver *receiver);
 
 /** @p status allowed and @p length in range, or 0 with a status */
 void mailbox_reply(struct mailbox_receiver *receiver, uint32_t lane, uint32_t slot, int32_t status,

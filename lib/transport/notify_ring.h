@@ -24,6 +24,8 @@
 
 #include <sluice/segment.h>
 
+#include "transport/lanes.h"
+
 #define NOTIFY_SLOTS ((uint32_t)SLU_NOTIFICATIONS_MAX)
 #define NOTIFY_LANES ((uint32_t)SLU_POLLERS_MAX)
 
@@ -55,6 +57,7 @@ struct notify_inbox {
 	struct notify_ring *ring;
 	uint32_t client;    /* number of the client, for its notifications */
 	uint32_t next_lane; /* round robin */
+	struct lanes lanes;
 	uint32_t positions[SLU_POLLERS_MAX];
 };
 
@@ -128,15 +131,20 @@ static inline uint32_t notify_receive_lane(struct notify_inbox *inbox, uint32_t 
 	return taken;
 }
 
+static inline uint32_t notify_lanes(struct notify_inbox *inbox)
+{
+	return lanes_seen(&inbox->lanes,
+			  atomic_load_explicit(&inbox->ring->lanes, memory_order_relaxed),
+			  NOTIFY_LANES);
+}
+
 /** Take up to @p n, each lane in turn. */
 static inline uint32_t notify_receive(struct notify_inbox *inbox, struct slu_notification *out,
 				      uint32_t n)
 {
-	uint32_t lanes = atomic_load_explicit(&inbox->ring->lanes, memory_order_relaxed);
+	uint32_t lanes = notify_lanes(inbox);
 	uint32_t taken = 0;
 
-	if (lanes > NOTIFY_LANES)
-		lanes = NOTIFY_LANES;
 	for (uint32_t i = 0; i < lanes && taken < n; i++) {
 		if (inbox->next_lane >= lanes)
 			inbox->next_lane = 0;
@@ -146,11 +154,11 @@ static inline uint32_t notify_receive(struct notify_inbox *inbox, struct slu_not
 }
 
 /** Is there something to take? */
-static inline bool notify_pending(const struct notify_inbox *inbox)
+static inline bool notify_pending(struct notify_inbox *inbox)
 {
-	uint32_t lanes = atomic_load_explicit(&inbox->ring->lanes, memory_order_relaxed);
+	uint32_t lanes = notify_lanes(inbox);
 
-	for (uint32_t i = 0; i < lanes && i < NOTIFY_LANES; i++) {
+	for (uint32_t i = 0; i < lanes; i++) {
 		uint32_t position = inbox->positions[i];
 		uint64_t word = atomic_load_explicit(
 			&inbox->ring->lane[i].slots[position % NOTIFY_SLOTS], memory_order_acquire);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/budget.h"
 #include "tests/tap.h"
 
 #define BOX_BYTES sizeof(struct mailbox)
@@ -319,6 +320,45 @@ static void test_between_threads(void **state)
 	free_box(box);
 }
 
+/* Goal: a client that says it uses all lanes has as many looked at as its identity may have
+ * sessions, over all it has; what it gives back others can have. */
+static void test_lanes_of_a_budget(void **state)
+{
+	const uint64_t limits[SLU_LIMIT_COUNT] = {[SLU_LIMIT_SESSIONS] = 10};
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receivers[3];
+	struct mailbox_sender first, last;
+	struct mailbox_request request;
+	struct budgets *budgets;
+	struct budget *budget;
+
+	(void)state;
+	assert_int_equal(budgets_create(limits, &budgets), 0);
+	budget = budget_find(budgets, "someone");
+	mailbox_attach(&first, box, 0);
+	mailbox_attach(&last, box, MAILBOX_LANES - 1);
+	send(&last, "last", 4);
+	for (int i = 0; i < 3; i++) {
+		receivers[i] = (struct mailbox_receiver){.box = box, .lanes.budget = budget};
+		assert_false(mailbox_pending(&receivers[i]));
+		assert_false(mailbox_receive(&receivers[i], &request));
+	}
+	assert_int_equal(receivers[0].lanes.count, 11);
+	assert_int_equal(receivers[1].lanes.count, 1);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_SESSIONS), 10);
+	send(&first, "first", 5);
+	assert_true(mailbox_receive(&receivers[2], &request));
+	assert_int_equal(request.lane, 0);
+	lanes_end(&receivers[0].lanes);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_SESSIONS), 0);
+	mailbox_pending(&receivers[1]);
+	assert_int_equal(receivers[1].lanes.count, 11);
+	lanes_end(&receivers[1].lanes);
+	budget_put(budget);
+	budgets_destroy(budgets);
+	free_box(box);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +370,7 @@ int main(void)
 		cmocka_unit_test(test_hostile_client),
 		cmocka_unit_test(test_hostile_target),
 		cmocka_unit_test(test_statuses),
+		cmocka_unit_test(test_lanes_of_a_budget),
 		cmocka_unit_test(test_between_threads),
 	};
 
