@@ -638,6 +638,32 @@ static void test_waits_for_an_answer(void **state)
 	assert_int_equal(run_one(call(1)), 0);
 }
 
+/* Goal: whatever a device says of a call that it did not get confirmed, the completion says that it
+ * may still arrive. */
+static void test_unconfirmed_call(void **state)
+{
+	static const struct {
+		uint8_t syndrome;
+		int status;
+	} ways[] = {
+		{MLX5_CQE_SYNDROME_BAD_RESP_ERR, -EIO},
+		{MLX5_CQE_SYNDROME_TRANSPORT_RETRY_EXC_ERR, -ECONNRESET},
+	};
+	struct slu_completion done;
+	struct slu_op op;
+
+	(void)state;
+	open_rig(0, true);
+	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		assert_int_equal(run_one(call(0)), 0);
+		mlx5_model_fail(MLX5_MODEL_ANY, 0, ways[i].syndrome, 1);
+		op = call(0);
+		run(&op, 1, &done);
+		assert_int_equal(done.status, ways[i].status);
+		assert_true(done.scope & SLU_MAY_LAND);
+	}
+}
+
 /* Goal: the target's end of a link fails and the client does not know: another session over it
  * gets another link. */
 static void test_joins_a_link_that_failed(void **state)
@@ -849,6 +875,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_closes_a_full_segment, close_rig),
 		cmocka_unit_test_teardown(test_answers_nobody, close_rig),
 		cmocka_unit_test_teardown(test_waits_for_an_answer, close_rig),
+		cmocka_unit_test_teardown(test_unconfirmed_call, close_rig),
 		cmocka_unit_test_teardown(test_joins_a_link_that_failed, close_rig),
 		cmocka_unit_test_teardown(test_connects_beside_the_rest, close_rig),
 		cmocka_unit_test_teardown(test_leaves_while_it_connects, close_rig),

@@ -112,10 +112,12 @@ static void came_back(struct verbs_link *link, struct verbs_request *request, in
 		struct verbs_request *call = &link->slots[request->slot % VERBS_CALLS];
 
 		call->sent = true;
-		if (status < 0 && !call->answered)
+		if (status < 0 && !call->answered) {
+			call->may_land = may_land(call, status);
 			end_call(link, call, status);
-		else
+		} else {
 			free_slot(link, call);
+		}
 	} else if (request->path) {
 		settle(request, status_of(request, status));
 	}
