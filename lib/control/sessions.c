@@ -497,7 +497,8 @@ int sessions_tell_all(struct connection *connection, int error)
 		connection, json_pack("{s:s, s:i}", "type", "closing", "error", -error), NULL, 0);
 }
 
-static void collect(const struct server_session *session, struct sessions_walk *walk, json_t *ids)
+/* @return 0; -ENOMEM */
+static int collect(const struct server_session *session, struct sessions_walk *walk, json_t *ids)
 {
 	for (; session; session = session->next) {
 		work_count(WORK_ITEMS, 1);
@@ -505,8 +506,10 @@ static void collect(const struct server_session *session, struct sessions_walk *
 		if (!walk->which(session->client, walk->arg))
 			continue;
 		walk->left -= END_COST;
-		json_array_append_new(ids, json_integer((json_int_t)session->id));
+		if (json_array_append_new(ids, json_integer((json_int_t)session->id)) < 0)
+			return fail(-ENOMEM, "target is out of memory");
 	}
+	return 0;
 }
 
 static void end_collected(struct connection *connection, const json_t *ids)
@@ -533,9 +536,10 @@ int sessions_walk(struct connection *connection, struct sessions_walk *walk)
 	ids = json_array();
 	if (!ids)
 		return fail(-ENOMEM, "target is out of memory");
-	for (; sessions->next_slot < sessions->slot_count && walk->left > 0; walk->left--)
-		collect(sessions->slots[sessions->next_slot++], walk, ids);
-	if (walk->tells && json_array_size(ids) > 0)
+	for (; rc == 0 && sessions->next_slot < sessions->slot_count && walk->left > 0;
+	     walk->left--)
+		rc = collect(sessions->slots[sessions->next_slot++], walk, ids);
+	if (rc == 0 && walk->tells && json_array_size(ids) > 0)
 		rc = tell(connection, json_incref(ids), walk->error);
 	if (walk->ends)
 		end_collected(connection, ids);

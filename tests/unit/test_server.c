@@ -3,6 +3,7 @@
 #include "control/server.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -1056,6 +1057,34 @@ static void test_revoke(void **state)
 	close(fd);
 }
 
+static _Atomic int allocations_left = INT_MAX;
+
+static void *allocate(size_t size)
+{
+	return atomic_fetch_sub(&allocations_left, 1) > 0 ? malloc(size) : NULL;
+}
+
+/* Goal: a session is over when its right is taken away, whatever memory is missing for saying so.
+ */
+static void test_revoke_without_memory(void **state)
+{
+	(void)state;
+	json_set_alloc_funcs(allocate, free);
+	for (int enough = 0; enough < 40; enough++) {
+		int fd = open_session();
+
+		say(fd, open_message(8));
+		expect(fd, "opened");
+		atomic_store(&allocations_left, enough);
+		server_revoke(server, everyone, NULL, -EKEYREVOKED);
+		atomic_store(&allocations_left, INT_MAX);
+		assert_int_equal(server_session_count(server), 0);
+		assert_int_equal(closed, 2 * (enough + 1));
+		close(fd);
+	}
+	json_set_alloc_funcs(malloc, free);
+}
+
 /* Goal: so many sessions are told that one message does not hold their numbers. */
 static void test_revoke_many(void **state)
 {
@@ -1684,6 +1713,7 @@ int main(void)
 		with_server(test_identity),
 		with_server(test_drain),
 		with_server(test_revoke),
+		with_server(test_revoke_without_memory),
 		with_server(test_revoke_many),
 		with_server(test_client_that_does_not_read),
 		cmocka_unit_test_setup_teardown(test_message_rate, few_messages, tear_down),
