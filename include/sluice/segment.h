@@ -20,6 +20,13 @@
  * who have the right are served over another transport. A segment that nobody may write in shared
  * memory is sealed, so that no other process can ever map it writable or take pages away.
  *
+ * To survive it takes a handler of SIGBUS, which is installed with the first segment that a process
+ * exports, or opens over shared memory, and stays. Signals that have nothing to do with such memory
+ * go on to the handler that was there before, or end the process as before. A program that installs
+ * one later has to call, for addresses that it does not know, the one that sigaction() gave it; and
+ * no thread that reads or writes in a segment, or submits to an inline queue, may block SIGBUS: the
+ * kernel ends a process for that.
+ *
  * With the transport AUTO the path is chosen when the remote is opened, and stays: shared memory
  * when both ends are on one host and share a Unix socket, else RDMA, else TCP.
  */
