@@ -307,9 +307,18 @@ static bool may_take(struct connection *connection)
 	return !connection->throttled && !in_flight_holds(connection);
 }
 
+/* For these every poller is waited for that serves the client: one each time. */
+static bool asks_pollers(const json_t *message)
+{
+	const char *type = message_type(message);
+
+	return strcmp(type, "fence") == 0 || strcmp(type, "close") == 0;
+}
+
 static int take_messages(struct connection *connection)
 {
 	json_t *message;
+	bool waited;
 	int rc = 0;
 
 	for (uint32_t bytes = 0; bytes < RUN_BYTES && may_take(connection);) {
@@ -320,9 +329,10 @@ static int take_messages(struct connection *connection)
 		spend(connection, MESSAGE_COST_BYTES + connection->reader.body_bytes);
 		connection->budget--;
 		work_count(WORK_ITEMS, 1);
+		waited = asks_pollers(message);
 		rc = dispatch(connection, message);
 		json_decref(message);
-		if (rc != 0)
+		if (rc != 0 || waited)
 			return rc;
 	}
 	return 0;

@@ -79,10 +79,13 @@ static void on_gone(void *arg, uint64_t connection)
 	atomic_fetch_add(&gone, 1);
 }
 
+#define FENCE_WAITS 60 /* as if there were so many pollers */
+
 static void on_fence(void *arg, uint64_t connection, uint64_t link)
 {
 	(void)arg;
 	last_fenced = (struct data_claim){.connection = connection, .link = link};
+	work_count(WORK_WAITS, FENCE_WAITS);
 	atomic_fetch_add(&fenced, 1);
 }
 
@@ -1547,6 +1550,23 @@ static void test_many_sessions(void **state)
 		close(fds[i]);
 }
 
+/* Goal: who asks for many fences at once gets one in each event: others do not wait for all. */
+static void test_fences_in_turns(void **state)
+{
+	int fd = open_session();
+
+	(void)state;
+	work_forget();
+	for (int i = 0; i < 100; i++)
+		say(fd, json_pack("{s:s, s:i, s:{s:s}}", "type", "fence", "request", i, "offer",
+				  "link", "00000000000000ff"));
+	for (int i = 0; i < 100; i++)
+		expect(fd, "fence");
+	assert_int_equal(fenced, 100);
+	assert_in_range(work_greatest(WORK_EVENT, WORK_WAITS), 1, WORK_EVENT_WAITS_MAX);
+	close(fd);
+}
+
 /* ---- very many sessions ---- */
 
 #define MANY 20000
@@ -1700,6 +1720,7 @@ int main(void)
 		with_server(test_fence_link),
 		with_server(test_fence_connection),
 		with_server(test_fence_of_others),
+		with_server(test_fences_in_turns),
 		with_server(test_broken_requests),
 		with_server(test_attach_here),
 		with_server(test_dismiss),
