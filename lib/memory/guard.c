@@ -88,16 +88,16 @@ static void chain(int signal, siginfo_t *info, void *context)
 {
 	struct sigaction action = {.sa_handler = SIG_DFL};
 
-	if (before.sa_flags & SA_SIGINFO) {
-		before.sa_sigaction(signal, info, context);
-	} else if (before.sa_handler == SIG_IGN && info->si_code <= 0) {
-		return; /* somebody sent it */
-	} else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
-		before.sa_handler(signal);
-	} else {
+	if (before.sa_handler == SIG_IGN && info->si_code <= 0)
+		return;                                                     /* somebody sent it */
+	if (before.sa_handler == SIG_DFL || before.sa_handler == SIG_IGN) { /* whatever the flags */
 		sigaction(signal, &action, NULL);
 		if (info->si_code <= 0)
 			raise(signal); /* comes when we return; a fault comes again by itself */
+	} else if (before.sa_flags & SA_SIGINFO) {
+		before.sa_sigaction(signal, info, context);
+	} else {
+		before.sa_handler(signal);
 	}
 }
 
