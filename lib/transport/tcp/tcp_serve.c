@@ -546,7 +546,7 @@ static void rotate(struct tcp_service *service, const struct connection *next)
 {
 	struct connection *first = TAILQ_FIRST(&service->active);
 
-	if (service->active_count < 2)
+	if (service->active_count < 2 || first == next)
 		return;
 	do {
 		TAILQ_REMOVE(&service->active, first, active_link);
