@@ -202,7 +202,8 @@ static void on_answer(void *arg, int error, const json_t *answer)
 	(void)answer;
 	ticket->asked = false;
 	if (error < 0) {
-		say_refused(ticket);
+		if (error != -ECANCELED) /* we have closed the connection ourselves */
+			say_refused(ticket);
 		return;
 	}
 	TAILQ_REMOVE(&fence->raised, ticket, link);
