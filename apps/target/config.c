@@ -57,7 +57,7 @@ const struct option_spec config_specs[] = {
 	 FIELD(limits[SLU_LIMIT_CONNECTIONS]), "4096", 1, LIMIT_MAX, NULL, "N",
 	 "control connections; this and the following also in [identity NAME], for it alone"},
 	{NULL, "max-data-connections", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_DATA_CONNECTIONS]),
-	 "4096", 1, LIMIT_MAX, NULL, "N", "data connections over TCP"},
+	 "1024", 1, LIMIT_MAX, NULL, "N", "data connections over TCP"},
 	{NULL, "max-sessions", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_SESSIONS]), "65536", 1,
 	 LIMIT_MAX, NULL, "N", "sessions, one for each segment that a client has opened"},
 	{NULL, "max-links", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_LINKS]), "1024", 1, LIMIT_MAX,

@@ -34,8 +34,9 @@ struct slu_tls_options {
 	const char *cert_file; /* PEM: our certificate and its chain */
 	const char *key_file;  /* PEM: its private key */
 	const char *ca_file;   /* PEM: who must have signed the peer's certificate */
-	const char *crl_file;  /* PEM: revocation lists, one of each authority; NULL = none is asked */
-	const char *name;      /* initiator: name in the target's certificate; NULL = the address */
+	const char
+		*crl_file; /* PEM: revocation lists, one of each authority; NULL = none is asked */
+	const char *name;  /* initiator: name in the target's certificate; NULL = the address */
 };
 
 /** @p identity has @p rights (of enum slu_right; 0 = none) on @p segment. */
@@ -54,10 +55,10 @@ enum slu_limit {
 	SLU_LIMIT_DATA_CONNECTIONS, /* over TCP */
 	SLU_LIMIT_SESSIONS,         /* on all its connections */
 	SLU_LIMIT_LINKS,            /* over RDMA */
-	SLU_LIMIT_RESPONSE_BYTES,   /* held in memory for clients that do not read them */
+	SLU_LIMIT_RESPONSE_BYTES,   /* of answers to calls, held for clients that do not read */
 	SLU_LIMIT_REQUESTS,         /* for a path, not answered yet */
 	SLU_LIMIT_DESCRIPTORS,      /* passed and not received yet, over Unix sockets */
-	SLU_LIMIT_CONTROL_BYTES,    /* of control messages in a second; more wait, none is refused */
+	SLU_LIMIT_CONTROL_BYTES, /* of control messages in a second; more wait, none is refused */
 	SLU_LIMIT_COUNT,
 };
 

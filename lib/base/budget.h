@@ -21,7 +21,7 @@
 
 /* What every identity may have. A gateway of 60,000 sessions gets along with it. */
 #define BUDGET_CONNECTIONS      4096u
-#define BUDGET_DATA_CONNECTIONS 4096u
+#define BUDGET_DATA_CONNECTIONS 1024u /* of up to 400 KiB */
 #define BUDGET_SESSIONS         65536u
 #define BUDGET_LINKS            1024u
 #define BUDGET_RESPONSE_BYTES   (64u << 20)

@@ -66,7 +66,7 @@ static inline uint64_t clock_left_us(uint64_t deadline_ns)
  */
 bool clock_tsc_init(uint64_t hz, const char *source);
 
-/** The time stamp counter in nanoseconds; where reading it is cheaper than the vDSO, as in a VM. */
+/** The time stamp counter in nanoseconds; where the kernel keeps time by it. */
 uint64_t clock_tsc_ns(void *arg);
 
 /** How far the clock of another core may be ahead of ours. */
