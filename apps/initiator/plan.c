@@ -5,9 +5,10 @@
 
 #include "base/log.h"
 
-#define ALIGNMENT    UINT64_C(64)
-#define WHOLE_WINDOW (UINT64_C(1) << 20) /* least, so that all of a segment goes in large pieces   \
-					  */
+#define ALIGNMENT UINT64_C(64)
+#define WHOLE_WINDOW                                                                               \
+	(UINT64_C(1) << 20) /* least, so that all of a segment goes in large pieces                \
+			     */
 
 static int fail_over_segment(const struct plan *plan)
 {

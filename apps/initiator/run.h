@@ -31,19 +31,19 @@ struct row {
 	struct plan plan;
 	struct measurement runs[REPEAT_MAX]; /* in the order they were made */
 	uint32_t runs_count;
-	uint32_t median;                     /* index of the run of median throughput */
-	double spread;                       /* of throughput, (highest - lowest) / median */
-	struct histogram operation_ns;       /* of all runs */
+	uint32_t median;               /* index of the run of median throughput */
+	double spread;                 /* of throughput, (highest - lowest) / median */
+	struct histogram operation_ns; /* of all runs */
 	struct histogram batch_ns;
-	uint64_t errors[ERRNO_MAX + 1];      /* by errno, of everything that was done */
+	uint64_t errors[ERRNO_MAX + 1]; /* by errno, of everything that was done */
 	uint64_t errors_total;
-	uint64_t submitted;                  /* operations of batches, warming up included */
-	uint64_t finished;                   /* of these, well or badly */
+	uint64_t submitted; /* operations of batches, warming up included */
+	uint64_t finished;  /* of these, well or badly */
 	uint64_t verified_bytes;
-	uint64_t pages_looked_at;            /* of what was read last; 0: this run wrote it */
+	uint64_t pages_looked_at; /* of what was read last; 0: this run wrote it */
 	uint64_t pages_of_zeros;
-	bool verified;                       /* everything was checked and was as it should be */
-	struct mismatch mismatch;            /* the one at the lowest offset */
+	bool verified;            /* everything was checked and was as it should be */
+	struct mismatch mismatch; /* the one at the lowest offset */
 	bool interrupted;
 };
 

@@ -216,7 +216,8 @@ static void account(struct worker *worker, const struct slu_completion *done, ui
 		if (well && counted)
 			count_done(worker, slot, now, well);
 		if (!well) {
-			worker_count_error(worker, done->status, (done->scope & ~SLU_MAY_LAND) >= SLU_SCOPE_PATH);
+			worker_count_error(worker, done->status,
+					   (done->scope & ~SLU_MAY_LAND) >= SLU_SCOPE_PATH);
 			slot->failed++;
 		}
 		slot->completed += well ? well : 1;

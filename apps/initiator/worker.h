@@ -40,10 +40,10 @@ struct load {
 	struct plan plan;
 	struct slu_remote *remote;
 	struct slu_region *region;
-	uint64_t generation;       /* of the patterns of this measurement; low 32 bits zero */
-	uint64_t start_ns;         /* when the first operation is due */
-	uint64_t begin_ns;         /* the measured time, in timer_now() */
-	_Atomic uint64_t end_ns;   /* may be moved forward: by a signal, by a worker that fails */
+	uint64_t generation;     /* of the patterns of this measurement; low 32 bits zero */
+	uint64_t start_ns;       /* when the first operation is due */
+	uint64_t begin_ns;       /* the measured time, in timer_now() */
+	_Atomic uint64_t end_ns; /* may be moved forward: by a signal, by a worker that fails */
 	_Alignas(64) struct meeting meeting;
 };
 
@@ -55,10 +55,10 @@ struct slot {
 	uint32_t submitted;  /* of its operations */
 	uint32_t completed;
 	uint32_t failed;
-	bool built;          /* its operations are what is to be submitted next */
-	bool begun;          /* and started_ns is set */
-	bool done;           /* all of it has completed, and batch_finish() has not been called */
-	bool read_back;      /* its WRITE is done, the READ that checks it comes next */
+	bool built;     /* its operations are what is to be submitted next */
+	bool begun;     /* and started_ns is set */
+	bool done;      /* all of it has completed, and batch_finish() has not been called */
+	bool read_back; /* its WRITE is done, the READ that checks it comes next */
 	uint8_t opcode;
 };
 
@@ -81,8 +81,8 @@ struct mismatch {
 struct worker {
 	_Alignas(64) struct load *load; /* no cache line of one worker is another's as well */
 	uint32_t index;
-	int core;              /* that its thread is pinned to; -1 = none */
-	int pin_error;         /* why it could not be */
+	int core;      /* that its thread is pinned to; -1 = none */
+	int pin_error; /* why it could not be */
 	struct slu_queue *queue;
 	uint8_t *memory;       /* its window of local memory */
 	uint64_t local_offset; /* of the window in load->region */
@@ -90,15 +90,15 @@ struct worker {
 	struct access access;
 	struct slot *slots;
 	struct slu_op *ops;
-	uint32_t *idle;        /* ring of idle slots, next to be used first */
+	uint32_t *idle; /* ring of idle slots, next to be used first */
 	uint32_t idle_head;
 	uint32_t idle_count;
-	uint32_t outstanding;  /* operations */
-	uint64_t due_count;    /* batches that have become due, with --rate */
+	uint32_t outstanding; /* operations */
+	uint64_t due_count;   /* batches that have become due, with --rate */
 	uint64_t batches_begun;
-	uint64_t now_ns;       /* the latest look at the clock */
-	bool ending;           /* only what was begun is finished */
-	bool broken;           /* nothing more can be submitted */
+	uint64_t now_ns; /* the latest look at the clock */
+	bool ending;     /* only what was begun is finished */
+	bool broken;     /* nothing more can be submitted */
 
 	struct counters counters;
 	struct histogram operation_ns;

@@ -2,8 +2,8 @@
 /**
  * @file
  * Who may attach data connections: an invitation is a secret that a client got in its control
- * session, good for so many connections of one link and for some seconds. Each is proven on its own,
- * by an answer to what the target asks on it.
+ * session, good for so many connections of one link and for some seconds. Each is proven on its
+ * own, by an answer to what the target asks on it.
  *
  * Control thread.
  */

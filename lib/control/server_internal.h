@@ -186,7 +186,8 @@ void connection_suspect(struct connection *connection);
 /** It failed to show who it is: also counts against its address. */
 void connection_failed(struct connection *connection);
 
-/** Would it be let in now? @return 0; -EKEYREVOKED its key or certificate does not count any more */
+/** Would it be let in now? @return 0; -EKEYREVOKED its key or certificate does not count any more
+ */
 int connection_still_valid(const struct connection *connection);
 
 /** It is open and not valid any more: log and say so. To be closed. @return @p error */

@@ -28,16 +28,16 @@ struct psk {
 struct psk_table {
 	uint32_t count;
 	uint32_t room;
-	uint32_t first; /* the file's first line */
+	uint32_t first;   /* the file's first line */
 	struct psk *keys; /* secret.h */
-	uint32_t chosen; /* client: the one it uses */
+	uint32_t chosen;  /* client: the one it uses */
 };
 
 struct tls {
 	enum tls_role role;
 	pthread_mutex_t lock; /* of ctx and reading */
 	SSL_CTX *ctx;
-	uint64_t reading; /* of the files, that ctx comes from; no two are the same */
+	uint64_t reading;             /* of the files, that ctx comes from; no two are the same */
 	struct slu_tls_options files; /* own copies */
 	bool has_certificate;
 };
@@ -47,10 +47,10 @@ struct tls_peer {
 	enum tls_role role; /* ours */
 	bool offers_key;    /* client: we do; server: the client does */
 	bool has_certificate;
-	bool unknown; /* server: of the identity that was offered no key is there */
-	bool by_key;  /* authenticated so */
-	bool shaken;  /* the handshake is over; OpenSSL forgets that after an error */
-	uint64_t reading;     /* of the files, by which the peer was found valid last */
+	bool unknown;     /* server: of the identity that was offered no key is there */
+	bool by_key;      /* authenticated so */
+	bool shaken;      /* the handshake is over; OpenSSL forgets that after an error */
+	uint64_t reading; /* of the files, by which the peer was found valid last */
 	char identity[SLU_IDENTITY_MAX + 1]; /* client: which we offer; server: the client's */
 	uint8_t key_digest[KEY_DIGEST_BYTES];
 	char *host; /* client: for messages */

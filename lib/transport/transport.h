@@ -311,7 +311,7 @@ struct slu_remote {
 	_Atomic uint32_t permitted; /* bit per opcode; 0 once state is not 0 */
 	_Atomic int state; /* 0 connected; -ECONNRESET, -ESHUTDOWN, -EFAULT, ...; set once */
 	const struct transport *transport;
-	void *view; /* what import made */
+	void *view;                /* what import made */
 	const struct fence *fence; /* of the target; NULL: in process, there is none */
 
 	uint32_t rights;
