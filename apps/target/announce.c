@@ -127,6 +127,8 @@ static void print_grants(const struct config *config, const struct grants *grant
 {
 	if (grants->count)
 		printf("  %u rights are granted to identities\n", grants->count);
+	else if (config->listen)
+		printf("  no identity is granted anything: whoever is let in may do everything\n");
 	for (uint32_t i = 0; i < grants->count; i++)
 		if (!is_served(config, grants->items[i].segment))
 			printf("  note: identity %s has a right on %s, which is not served here\n",
