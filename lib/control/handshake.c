@@ -272,12 +272,16 @@ static int greet(struct client *client, uint64_t until_ns)
 	return rc;
 }
 
-/* Data connections go under TLS where the target's port wants it, unless both agree to plain. */
+/*
+ * Data connections go under TLS where the target's port wants it, unless both agree to plain. Where
+ * this connection is under TLS the port has it: that is not for the target to deny.
+ */
 static bool data_is_encrypted(const struct client *client)
 {
 	const struct client_welcome *welcome = &client->welcome;
 
-	return welcome->tcp_tls && !(welcome->tcp_plain && client->pool->options.tcp_plain);
+	return (welcome->tcp_tls || welcome->encrypted) &&
+	       !(welcome->tcp_plain && client->pool->options.tcp_plain);
 }
 
 int handshake_connect(struct client *client, const char *segment, uint64_t until_ns)
