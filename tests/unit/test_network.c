@@ -481,7 +481,6 @@ static void test_dial_refused(void **state)
 	struct transport_peer *peer;
 	struct session *session;
 	struct client *client;
-	uint64_t soon;
 
 	(void)state;
 	begin((struct setting){0});
@@ -491,8 +490,6 @@ static void test_dial_refused(void **state)
 	assert_non_null(strstr(slu_last_error(), "who have opened a segment"));
 	session = opened_on(client);
 	assert_int_equal(peer->dial(peer, LINK, INVITED_MAX + 1, 0, streams), -EPROTO);
-	soon = clock_monotonic_ns(NULL);
-	assert_int_equal(peer->dial(peer, LINK, 1, soon, streams), -ETIMEDOUT);
 	server_unlisten(server, listener);
 	assert_int_equal(peer->dial(peer, LINK, 2, 0, streams), -ECONNREFUSED);
 	assert_int_equal(attached_count, 0);
