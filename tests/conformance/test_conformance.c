@@ -865,6 +865,8 @@ static void later_writes_stand(void **state)
 	(void)state;
 	if (!rig.pid)
 		skip_because("the target is this process");
+	if (rig.options.depth && rig.options.depth < STANDS)
+		skip_because("its queue is too short");
 	slu_queue_options_init(&options);
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &other), 0);
