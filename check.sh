@@ -13,9 +13,9 @@ usage() {
 	Installs the packages that the tests need, reserves hugepages, builds in build/ (gcc),
 	build-asan/ (AddressSanitizer and UBSan), build-clang/ and build-fuzz/, and runs every test.
 	Packages and hugepages take root, or sudo without a password; without either it works with
-	what is there. The whole takes up to 25 minutes on two cores.
+	what is there. The whole takes less than an hour on two cores.
 
-	  --fast   the gcc build with its tests and the checks on headers and symbols: 2 minutes
+	  --fast   the gcc build with its tests and the checks on headers and symbols: some minutes
 
 	Logs: build/check-logs/. Exit code: 0 all passed or skipped, 1 something failed, 2 usage.
 	END
