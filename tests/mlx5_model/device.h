@@ -73,8 +73,25 @@ struct pending {
 	bool read;
 };
 
+/** The binding of a window as it lies behind its control segment: the model's own layout. */
+struct device_bind {
+	uint32_t key;
+	uint32_t lkey;
+	uint32_t access;
+	uint32_t reserved;
+	uint64_t addr;
+	uint64_t length;
+	uint64_t padding[2];
+};
+
 struct model_qp {
-	struct ibv_qp qp;
+	union {
+		struct ibv_qp qp;
+		struct ibv_qp_ex ex; /* of one that libibverbs drives */
+	};
+	uint64_t *ids;   /* likewise, by block */
+	uint32_t built;  /* blocks, likewise */
+	uint8_t *latest; /* WQE that is being built */
 	LIST_ENTRY(model_qp) link;
 	struct fabric_pair *shared;
 	struct model_cq *cq; /* of sends */

@@ -74,6 +74,17 @@ void mlx5_model_cut(uint32_t qpn, bool cut)
 	fabric_unlock();
 }
 
+void mlx5_model_stall(uint32_t qpn, bool stalled)
+{
+	struct fabric_pair *pair;
+
+	fabric_lock();
+	pair = fabric_find_pair(qpn);
+	if (pair)
+		pair->stalled = stalled;
+	fabric_unlock();
+}
+
 void mlx5_model_count(struct mlx5_model_counts *out)
 {
 	device_lock();
@@ -187,6 +198,22 @@ static void write_entry(struct model_cq *cq, struct mlx5_cqe64 *entry, uint8_t o
 	counts.entries++;
 	listen_arming(cq);
 	fire(cq);
+}
+
+/* A queue pair that libibverbs drives: its completions are read by ibv_poll_cq(). */
+static void complete_plain(struct model_qp *qp, const struct pending *done)
+{
+	struct ibv_wc wc = {.wr_id = qp->ids[done->counter & (qp->blocks - 1)],
+			    .qp_num = qp->qp.qp_num,
+			    .vendor_err = done->vendor};
+
+	if (done->syndrome == MLX5_CQE_SYNDROME_WR_FLUSH_ERR)
+		wc.status = IBV_WC_WR_FLUSH_ERR;
+	else
+		wc.status = done->syndrome ? IBV_WC_GENERAL_ERR : IBV_WC_SUCCESS;
+	fabric_lock();
+	fabric_complete(qp->cq->queue, &wc);
+	fabric_unlock();
 }
 
 static void write_success(struct model_qp *qp, const struct pending *done)
@@ -403,6 +430,8 @@ static void parse(const struct model_qp *qp, struct request *request)
 	copy_out(qp, segments, request->bytes);
 	request->length = request->segments = 0;
 	request->inlined = NULL;
+	if (request->opcode == MLX5_OPCODE_UMR && !qp->cq->direct)
+		return;
 	if (!is_rdma(request) && !takes_receive(request))
 		fabric_complain("unknown opcode 0x%02x", request->opcode);
 	if (!has_immediate(request) && request->immediate)
@@ -444,8 +473,8 @@ static int find_local(const struct model_qp *qp, const struct request *request,
 		uint32_t length = be32toh(segment->byte_count);
 		uint64_t at;
 
-		if (!fabric_resolve(qp->shared->process, qp->shared->domain, be32toh(segment->lkey),
-				    be64toh(segment->addr), length, access, &at))
+		if (!fabric_resolve(qp->shared, be32toh(segment->lkey), be64toh(segment->addr),
+				    length, access, &at))
 			return -1;
 		pieces[i] = (struct iovec){(void *)(uintptr_t)at, length};
 	}
@@ -530,8 +559,7 @@ static bool may(const struct fabric_pair *peer, const struct request *request, u
 	if (request->length == 0)
 		return true;
 	return (peer->access & access) == access &&
-	       fabric_resolve(peer->process, peer->domain, request->rkey, request->remote,
-			      request->length, access, to);
+	       fabric_resolve(peer, request->rkey, request->remote, request->length, access, to);
 }
 
 static uint32_t do_read(struct model_qp *qp, struct fabric_pair *peer,
@@ -600,9 +628,8 @@ static uint32_t do_send(struct model_qp *qp, struct fabric_pair *peer,
 		tell_receiver(qp, peer, request, IBV_WC_LOC_LEN_ERR);
 		return refuse(peer, MLX5_CQE_SYNDROME_REMOTE_INVAL_REQ_ERR);
 	}
-	if (request->length > 0 &&
-	    !fabric_resolve(peer->process, peer->domain, receive->lkey, receive->addr,
-			    request->length, IBV_ACCESS_LOCAL_WRITE, &to)) {
+	if (request->length > 0 && !fabric_resolve(peer, receive->lkey, receive->addr,
+						   request->length, IBV_ACCESS_LOCAL_WRITE, &to)) {
 		tell_receiver(qp, peer, request, IBV_WC_LOC_PROT_ERR);
 		return refuse(peer, MLX5_CQE_SYNDROME_REMOTE_OP_ERR);
 	}
@@ -619,13 +646,36 @@ static bool has_receive(const struct fabric_pair *peer)
 	       atomic_load_explicit(&peer->receives_taken, memory_order_relaxed);
 }
 
+/* What a window was bound to before it is not any more. */
+static uint32_t bind_window(const struct model_qp *qp, const struct request *request)
+{
+	const struct device_bind *bind = (const struct device_bind *)(request->bytes + SEGMENT);
+	struct fabric_key *key = fabric_find_key(bind->key);
+	uint64_t at;
+
+	if (key->pair == 0 || (key->key ^ bind->key) >> 8 || key->process != qp->shared->process ||
+	    !fabric_resolve(qp->shared, bind->lkey, bind->addr, bind->length, IBV_ACCESS_MW_BIND,
+			    &at))
+		return MLX5_CQE_SYNDROME_MW_BIND_ERR;
+	key->pair = qp->shared->number;
+	key->iova = bind->addr;
+	key->addr = at;
+	key->length = bind->length;
+	key->access = bind->access;
+	key->key = bind->key;
+	return 0;
+}
+
 static uint32_t carry_out(struct model_qp *qp, const struct request *request)
 {
 	struct iovec pieces[SEGMENTS_MAX];
-	int count = find_local(qp, request, pieces);
 	struct fabric_pair *peer;
 	uint32_t outcome;
+	int count;
 
+	if (request->opcode == MLX5_OPCODE_UMR)
+		return bind_window(qp, request);
+	count = find_local(qp, request, pieces);
 	if (count < 0)
 		return MLX5_CQE_SYNDROME_LOCAL_PROT_ERR;
 	peer = find_peer(qp);
@@ -693,7 +743,9 @@ static bool tell(struct model_qp *qp)
 		if (done->syndrome || done->signalled)
 			qp->released = done->end; /* before it can be seen there */
 		qp->pending_tail++;
-		if (done->syndrome)
+		if (!qp->cq->direct && (done->syndrome || done->signalled))
+			complete_plain(qp, done);
+		else if (done->syndrome)
 			write_failure(qp, done);
 		else if (done->signalled)
 			write_success(qp, done);
@@ -769,6 +821,8 @@ static bool run_pair(struct model_qp *qp)
 	bool busy = listen_bell(qp);
 
 	for (uint32_t i = 0; i < PER_ROUND && qp->head != qp->producer; i++) {
+		if (qp->shared->stalled && atomic_load(&qp->shared->state) != IBV_QPS_ERR)
+			break;
 		if (!run_one(qp))
 			break;
 		busy = true;

@@ -258,7 +258,7 @@ struct fabric_pair *fabric_add_pair(uint32_t domain)
 		return NULL;
 	index = (uint32_t)(pair - fabric->pairs);
 	pair->state = IBV_QPS_RESET;
-	pair->cut = false;
+	pair->cut = pair->stalled = false;
 	pair->process = fabric_self();
 	pair->domain = domain;
 	pair->peer = pair->reads_in = 0;
@@ -344,6 +344,7 @@ struct fabric_key *fabric_add_key(uint32_t domain)
 		return NULL;
 	key->process = fabric_self();
 	key->domain = domain;
+	key->pair = 0;
 	key->key = (uint32_t)(key - fabric->keys) << 8 | key->tag++;
 	return key;
 }
@@ -353,12 +354,18 @@ void fabric_remove_key(struct fabric_key *key)
 	atomic_store(&key->key, 0);
 }
 
-bool fabric_resolve(uint32_t process, uint32_t domain, uint32_t key, uint64_t addr, uint64_t length,
+struct fabric_key *fabric_find_key(uint32_t key)
+{
+	return &fabric->keys[key >> 8 & (FABRIC_KEYS - 1)];
+}
+
+bool fabric_resolve(const struct fabric_pair *pair, uint32_t key, uint64_t addr, uint64_t length,
 		    uint32_t access, uint64_t *to)
 {
-	const struct fabric_key *found = &fabric->keys[key >> 8 & (FABRIC_KEYS - 1)];
+	const struct fabric_key *found = fabric_find_key(key);
 
-	if (key == 0 || found->key != key || found->process != process || found->domain != domain)
+	if (key == 0 || found->key != key || found->process != pair->process ||
+	    found->domain != pair->domain || (found->pair && found->pair != pair->number))
 		return false;
 	if (addr < found->iova || addr - found->iova > found->length ||
 	    length > found->length - (addr - found->iova))

@@ -43,6 +43,7 @@ struct fabric_pair {
 	_Atomic uint32_t number; /* 0: free */
 	_Atomic uint32_t state;  /* enum ibv_qp_state */
 	_Atomic bool cut;
+	_Atomic bool stalled;
 	uint32_t process;
 	uint32_t domain;  /* protection domain */
 	uint32_t queue;   /* of receives, in fabric.queues */
@@ -83,6 +84,7 @@ struct fabric_key {
 	uint32_t process;
 	uint32_t domain;
 	uint32_t access;
+	uint32_t pair; /* number of the only one that it is good on; 0: any; UINT32_MAX: none */
 	uint8_t tag;
 	uint64_t iova;
 	uint64_t addr;
@@ -119,18 +121,19 @@ void fabric_remove_pair(struct fabric_pair *pair);
 uint32_t fabric_add_queue(uint32_t capacity);
 void fabric_remove_queue(uint32_t queue);
 struct fabric_key *fabric_add_key(uint32_t domain);
+struct fabric_key *fabric_find_key(uint32_t key); /* whatever its tag */
 void fabric_remove_key(struct fabric_key *key);
 
 /** Under the lock or, for one of our own, without. @return NULL: there is none */
 struct fabric_pair *fabric_find_pair(uint32_t number);
 
 /**
- * Under the lock: where does @p addr lie in the memory of @p process?
+ * Under the lock: where does @p addr lie in the memory of the process of @p pair?
  *
  * @param access  what must be granted; 0: reading by the owner's device
- * @return        false: no such key of that domain, out of its range, or not granted
+ * @return        false: no such key of its domain, not good on it, out of its range, or not granted
  */
-bool fabric_resolve(uint32_t process, uint32_t domain, uint32_t key, uint64_t addr, uint64_t length,
+bool fabric_resolve(const struct fabric_pair *pair, uint32_t key, uint64_t addr, uint64_t length,
 		    uint32_t access, uint64_t *to);
 
 /** Under the lock: leave a completion of a receive. */

@@ -16,8 +16,12 @@
  * wrong bytes, ends the program with "Bail out! mlx5 model: ..." (a TAP reader fails the test).
  *
  * What it is not: a measure of speed, or a proof that a real card sees the same. Its requests
- * travel in no packets; relaxed ordering, congestion, path migration, atomics, windows and shared
- * receive queues are not there.
+ * travel in no packets; relaxed ordering, congestion, path migration, atomics and shared receive
+ * queues are not there.
+ *
+ * With MLX5_MODEL_WINDOWS in the environment it has memory windows of type 2, and queue pairs that
+ * libibverbs drives (ibv_wr_send, ibv_wr_bind_mw) to bind them. How such a work request lies in the
+ * ring is the model's own.
  *
  * The functions here act on this process's device. Any thread may call them.
  */
@@ -54,6 +58,9 @@ void mlx5_model_delay(uint32_t delay_us);
 
 /** Pull the cable of a queue pair, of this process or another's, or put it back. */
 void mlx5_model_cut(uint32_t qpn, bool cut);
+
+/** Let the device not look at what is posted on a queue pair, until it fails or goes on. */
+void mlx5_model_stall(uint32_t qpn, bool stalled);
 
 /**
  * Keep this process's queue pairs from becoming ready to receive, as the kernel does while nobody

@@ -21,7 +21,7 @@
 #define GID_INDEX 0
 #define REGISTERED                                                                                 \
 	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |               \
-	 IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_RELAXED_ORDERING)
+	 IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_RELAXED_ORDERING | IBV_ACCESS_MW_BIND)
 
 struct model_context {
 	struct verbs_context verbs;
@@ -110,6 +110,10 @@ int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *attr)
 					 .max_qp_rd_atom = DEVICE_READS_MAX,
 					 .max_qp_init_rd_atom = DEVICE_READS_MAX,
 					 .phys_port_cnt = 1};
+	if (getenv("MLX5_MODEL_WINDOWS")) {
+		attr->device_cap_flags = IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+		attr->max_mw = FABRIC_KEYS - 1;
+	}
 	return 0;
 }
 
@@ -510,7 +514,8 @@ static bool make_rings(struct model_qp *qp, const struct ibv_pd *pd)
 		aligned_alloc(DEVICE_PAGE, (ring + DEVICE_PAGE - 1) & ~(size_t)(DEVICE_PAGE - 1));
 	qp->page = aligned_alloc(DEVICE_PAGE, DEVICE_PAGE);
 	qp->pending = calloc(qp->blocks, sizeof(qp->pending[0]));
-	if (!qp->ring || !qp->page || !qp->pending)
+	qp->ids = calloc(qp->blocks, sizeof(qp->ids[0]));
+	if (!qp->ring || !qp->page || !qp->pending || !qp->ids)
 		return false;
 	memset(qp->ring, 0xff, ring);
 	memset(qp->page, 0, DEVICE_PAGE);
@@ -522,16 +527,17 @@ static void free_qp(struct model_qp *qp)
 	free(qp->ring);
 	free(qp->page);
 	free(qp->pending);
+	free(qp->ids);
 	free(qp);
 }
 
-static bool check_pair(const struct ibv_qp_init_attr_ex *attr)
+static bool check_pair(const struct ibv_qp_init_attr_ex *attr, bool direct)
 {
 	const struct model_cq *send = (struct model_cq *)attr->send_cq;
 	const struct model_cq *receive = (struct model_cq *)attr->recv_cq;
 
-	return attr->comp_mask == IBV_QP_INIT_ATTR_PD && attr->qp_type == IBV_QPT_RC &&
-	       !attr->srq && !attr->sq_sig_all && send && receive && send->direct &&
+	return attr->comp_mask & IBV_QP_INIT_ATTR_PD && attr->qp_type == IBV_QPT_RC && !attr->srq &&
+	       !attr->sq_sig_all && send && receive && send->direct == direct &&
 	       attr->cap.max_send_wr > 0 && attr->cap.max_send_sge <= DEVICE_SGES_MAX &&
 	       attr->cap.max_recv_wr <= FABRIC_RECEIVES && attr->cap.max_recv_sge <= 1 &&
 	       (attr->cap.max_recv_wr == 0 || !receive->direct) &&
@@ -558,15 +564,14 @@ static bool enter_pair(struct model_qp *qp, const struct ibv_qp_init_attr_ex *at
 	return true;
 }
 
-struct ibv_qp *mlx5dv_create_qp(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr,
-				struct mlx5dv_qp_init_attr *direct)
+static struct model_qp *create_pair(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr,
+				    bool direct)
 {
 	uint32_t bytes = wqe_bytes(&attr->cap), blocks;
 	struct model_qp *qp;
 
 	blocks = power_of_two(attr->cap.max_send_wr * bytes) / MLX5_SEND_WQE_BB;
-	if (!check_pair(attr) || blocks > DEVICE_BLOCKS_MAX ||
-	    direct->comp_mask & ~(uint64_t)MLX5DV_QP_INIT_ATTR_MASK_QP_CREATE_FLAGS)
+	if (!check_pair(attr, direct) || blocks > DEVICE_BLOCKS_MAX)
 		return no(EINVAL);
 	qp = calloc(1, sizeof(*qp));
 	if (!qp)
@@ -590,7 +595,15 @@ struct ibv_qp *mlx5dv_create_qp(struct ibv_context *context, struct ibv_qp_init_
 		free_qp(qp);
 		return no(ENOSPC);
 	}
-	return &qp->qp;
+	return qp;
+}
+
+struct ibv_qp *mlx5dv_create_qp(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr,
+				struct mlx5dv_qp_init_attr *direct)
+{
+	if (direct->comp_mask & ~(uint64_t)MLX5DV_QP_INIT_ATTR_MASK_QP_CREATE_FLAGS)
+		return no(EINVAL);
+	return (struct ibv_qp *)create_pair(context, attr, true);
 }
 
 int ibv_destroy_qp(struct ibv_qp *ibv)
@@ -802,33 +815,159 @@ int mlx5dv_init_obj(struct mlx5dv_obj *object, uint64_t types)
 	return 0;
 }
 
-/* ---- what the model has not ---- */
+/* ---- windows, and queue pairs that libibverbs drives, to bind them ---- */
+
+struct model_mw {
+	struct ibv_mw mw;
+	struct fabric_key *key;
+};
 
 static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
 {
-	(void)pd;
-	(void)type;
-	return no(EOPNOTSUPP);
+	struct model_mw *window;
+
+	if (type != IBV_MW_TYPE_2 || !getenv("MLX5_MODEL_WINDOWS"))
+		return no(EOPNOTSUPP);
+	window = calloc(1, sizeof(*window));
+	if (!window)
+		return no(ENOMEM);
+	fabric_lock();
+	window->key = fabric_add_key(((struct model_pd *)pd)->domain);
+	if (window->key) {
+		window->key->pair = UINT32_MAX;
+		window->key->length = 0;
+		window->mw = (struct ibv_mw){
+			.context = pd->context, .pd = pd, .rkey = window->key->key, .type = type};
+	}
+	fabric_unlock();
+	if (window->key)
+		return &window->mw;
+	free(window);
+	return no(ENOSPC);
 }
 
 static int dealloc_mw(struct ibv_mw *mw)
 {
-	(void)mw;
-	return EOPNOTSUPP;
+	fabric_lock();
+	fabric_remove_key(((struct model_mw *)mw)->key);
+	fabric_unlock();
+	free(mw);
+	return 0;
 }
 
-/* Sends go by the ring; the ibv_wr_* calls are libmlx5's, which is not here. */
+static void wr_start(struct ibv_qp_ex *ex)
+{
+	((struct model_qp *)ex)->latest = NULL;
+}
+
+/* The segments behind it are counted when they are there. */
+static uint8_t *begin_wqe(struct ibv_qp_ex *ex, uint8_t opcode)
+{
+	struct model_qp *qp = (struct model_qp *)ex;
+	uint32_t block = qp->built & (qp->blocks - 1);
+	uint8_t *at = qp->ring + (size_t)block * MLX5_SEND_WQE_BB;
+
+	memset(at, 0, MLX5_SEND_WQE_BB);
+	mlx5dv_set_ctrl_seg(
+		(struct mlx5_wqe_ctrl_seg *)at, (uint16_t)qp->built, opcode, 0, qp->qp.qp_num,
+		ex->wr_flags & IBV_SEND_SIGNALED ? MLX5_WQE_CTRL_CQ_UPDATE : 0, 1, 0, 0);
+	qp->ids[block] = ex->wr_id;
+	qp->latest = at;
+	return at + sizeof(struct mlx5_wqe_ctrl_seg);
+}
+
+static void end_wqe(struct model_qp *qp, uint32_t bytes)
+{
+	struct mlx5_wqe_ctrl_seg *control = (struct mlx5_wqe_ctrl_seg *)qp->latest;
+	uint32_t segments = 1 + (bytes + 15) / 16;
+
+	control->qpn_ds = htobe32(qp->qp.qp_num << 8 | segments);
+	qp->built += (segments + 3) / 4;
+}
+
+static void wr_send(struct ibv_qp_ex *ex)
+{
+	begin_wqe(ex, MLX5_OPCODE_SEND);
+}
+
+static void wr_set_inline_data(struct ibv_qp_ex *ex, void *from, size_t length)
+{
+	struct model_qp *qp = (struct model_qp *)ex;
+	uint32_t head = htobe32((uint32_t)length | MLX5_INLINE_SEG);
+	uint8_t *end = qp->ring + (size_t)qp->blocks * MLX5_SEND_WQE_BB;
+	uint8_t *to = qp->latest + sizeof(struct mlx5_wqe_ctrl_seg);
+	size_t first;
+
+	memcpy(to, &head, sizeof(head));
+	to += sizeof(head);
+	first = (size_t)(end - to) < length ? (size_t)(end - to) : length;
+	memcpy(to, from, first);
+	memcpy(qp->ring, (char *)from + first, length - first);
+	end_wqe(qp, (uint32_t)(sizeof(head) + length));
+}
+
+static void wr_set_sge_list(struct ibv_qp_ex *ex, size_t count, const struct ibv_sge *pieces)
+{
+	struct model_qp *qp = (struct model_qp *)ex;
+	struct mlx5_wqe_data_seg *to =
+		(struct mlx5_wqe_data_seg *)(qp->latest + sizeof(struct mlx5_wqe_ctrl_seg));
+
+	if (count > 3)
+		fabric_complain("a list of %zu pieces is not modelled", count);
+	for (size_t i = 0; i < count; i++)
+		mlx5dv_set_data_seg(&to[i], pieces[i].length, pieces[i].lkey, pieces[i].addr);
+	end_wqe(qp, (uint32_t)(count * sizeof(*to)));
+}
+
+static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey,
+		       const struct ibv_mw_bind_info *info)
+{
+	struct device_bind *bind = (struct device_bind *)begin_wqe(ex, MLX5_OPCODE_UMR);
+
+	(void)mw;
+	*bind = (struct device_bind){.key = rkey,
+				     .lkey = info->mr->lkey,
+				     .access = info->mw_access_flags,
+				     .addr = info->addr,
+				     .length = info->length};
+	end_wqe((struct model_qp *)ex, sizeof(*bind));
+}
+
+static int wr_complete(struct ibv_qp_ex *ex)
+{
+	struct model_qp *qp = (struct model_qp *)ex;
+	uint64_t bell;
+
+	if (!qp->latest)
+		return EINVAL;
+	memcpy(&bell, qp->latest, sizeof(bell));
+	atomic_store_explicit((_Atomic uint32_t *)&qp->records[MLX5_SND_DBR],
+			      htobe32(qp->built & 0xffff), memory_order_release);
+	atomic_store((_Atomic uint64_t *)(qp->page + DEVICE_BELL), bell);
+	return 0;
+}
+
 static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr)
 {
-	(void)context;
-	(void)attr;
-	return no(EOPNOTSUPP);
+	struct model_qp *qp;
+
+	if (!getenv("MLX5_MODEL_WINDOWS"))
+		return no(EOPNOTSUPP);
+	qp = create_pair(context, attr, false);
+	if (!qp)
+		return NULL;
+	qp->ex.wr_start = wr_start;
+	qp->ex.wr_send = wr_send;
+	qp->ex.wr_set_inline_data = wr_set_inline_data;
+	qp->ex.wr_set_sge_list = wr_set_sge_list;
+	qp->ex.wr_bind_mw = wr_bind_mw;
+	qp->ex.wr_complete = wr_complete;
+	return &qp->qp;
 }
 
 struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp)
 {
-	(void)qp;
-	return NULL;
+	return &((struct model_qp *)qp)->ex;
 }
 
 /* ---- contexts ---- */
