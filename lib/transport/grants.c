@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,8 @@
 #include "base/log.h"
 
 /*
- * The control thread writes, the pollers read. Whose a grant is stands here: of one that is not the
- * asking connection's nobody asks this poller before it is freed.
+ * Who adds or ends a grant writes, the pollers read. Whose a grant is stands here: of one that is
+ * not the asking connection's nobody asks this poller before it is freed.
  */
 struct slot {
 	_Alignas(32) _Atomic(struct grant *) grant; /* NULL: none, for this reason */
@@ -24,8 +25,9 @@ struct slot {
 static_assert(sizeof(struct slot) == 32, "two in a cache line, none in two");
 
 struct grants {
-	struct slot *slots; /* GRANTS_MAX, touched as far as used */
-	uint32_t used;      /* slots so far */
+	struct slot *slots;   /* GRANTS_MAX, touched as far as used */
+	pthread_mutex_t lock; /* of what follows */
+	uint32_t used;        /* slots so far */
 	uint32_t free_count;
 	uint32_t free_room;
 	uint32_t *free_slots;
@@ -43,6 +45,7 @@ int grants_create(struct grants **out)
 		free(grants);
 		return fail(-ENOMEM, "no memory for the table of grants: %s", strerror(errno));
 	}
+	pthread_mutex_init(&grants->lock, NULL);
 	*out = grants;
 	return 0;
 }
@@ -52,6 +55,7 @@ void grants_destroy(struct grants *grants)
 	if (!grants)
 		return;
 	munmap(grants->slots, GRANTS_MAX * sizeof(struct slot));
+	pthread_mutex_destroy(&grants->lock);
 	free(grants->free_slots);
 	free(grants);
 }
@@ -92,7 +96,9 @@ int grants_add(struct grants *grants, const struct grant *granted, json_t *descr
 
 	if (rc == 0) {
 		*grant = *granted;
+		pthread_mutex_lock(&grants->lock);
 		rc = take_slot(grants, &grant->handle);
+		pthread_mutex_unlock(&grants->lock);
 	}
 	if (rc < 0) {
 		free(grant);
@@ -124,7 +130,9 @@ void grants_end(struct grants *grants, struct grant *grant, int reason)
 
 void grants_free(struct grants *grants, struct grant *grant)
 {
+	pthread_mutex_lock(&grants->lock);
 	give_slot(grants, grant->handle);
+	pthread_mutex_unlock(&grants->lock);
 	free(grant);
 }
 

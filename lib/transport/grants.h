@@ -5,9 +5,9 @@
  * stands for one client's right to one segment, and its generation tells it from an earlier grant
  * in the same place.
  *
- * The control thread adds and ends grants; pollers look them up. An ended one is freed by the
- * caller after each poller that serves its connection has been asked to leave it alone; the others
- * never look into it, whatever handle they are given.
+ * The control thread adds grants; pollers look them up. An ended one is freed by the caller after
+ * each poller that serves its connection has been asked to leave it alone; the others never look
+ * into it, whatever handle they are given.
  */
 #ifndef TRANSPORT_GRANTS_H
 #define TRANSPORT_GRANTS_H
@@ -45,10 +45,10 @@ void grants_destroy(struct grants *grants);
 int grants_add(struct grants *grants, const struct grant *grant, json_t *description,
 	       struct grant **out);
 
-/** Control thread: it is not found any more; whoever asks is told @p reason. */
+/** Any thread: it is not found any more; whoever asks is told @p reason. */
 void grants_end(struct grants *grants, struct grant *grant, int reason);
 
-/** Control thread: nobody uses it any more. Its place may be given to another. */
+/** Any thread but a poller: nobody uses it any more. Its place may be given to another. */
 void grants_free(struct grants *grants, struct grant *grant);
 
 /**
