@@ -111,8 +111,14 @@ static int fence(struct connection *connection, const json_t *offer)
 	return fail(-EPROTO, "fence without link or connection");
 }
 
+static int answer_fence(struct connection *connection, uint64_t request)
+{
+	return answer_with(connection, "fence", (json_int_t)request, json_object());
+}
+
 int links_fence(struct connection *connection, const json_t *message)
 {
+	const struct server_options *options = &connection->server->options;
 	json_int_t request;
 	const json_t *offer = parse(message, &request);
 	int rc;
@@ -121,7 +127,18 @@ int links_fence(struct connection *connection, const json_t *message)
 		return connection_refuse(connection,
 					 fail(-EPROTO, "fence without request or offer"));
 	rc = fence(connection, offer);
+	if (rc == 0 && options->callbacks->settle)
+		rc = options->callbacks->settle(options->arg, connection->info.connection,
+						(uint64_t)request);
 	if (rc < 0)
 		return refuse(connection, request, rc);
-	return answer_with(connection, "fence", request, json_object());
+	return rc == SERVER_LATER ? 0 : answer_fence(connection, (uint64_t)request);
+}
+
+void server_answer_fence(struct server *server, uint64_t number, uint64_t request)
+{
+	struct connection *connection = connection_find(server, number);
+
+	if (connection && answer_fence(connection, request) < 0)
+		connection_close(connection);
 }

@@ -127,16 +127,26 @@ struct server_callbacks {
 	/** May @p peer do anything at all? If not, it gets few connections. NULL: everybody may. */
 	bool (*entitled)(void *arg, const struct peer_info *peer);
 	/**
-	 * When it returns, nothing that came over that link is carried out any more. A link that
-	 * there is not is over. May be NULL.
+	 * That link is to end: when settle says so, nothing that came over it is carried out any
+	 * more. A link that there is not is over. May be NULL.
 	 */
 	void (*fence)(void *arg, uint64_t connection, uint64_t link);
 	/**
-	 * The connection has ended: when it returns nothing is served to its client any more. The
-	 * sessions are closed after it; if they are many, in runs of which each is a turn of the
-	 * loop's. May be NULL.
+	 * The connection has ended: nothing more is served to its client, and what was is over when
+	 * settle says so. The sessions are closed after it; if they are many, in runs of which each
+	 * is a turn of the loop's. May be NULL.
 	 */
 	void (*gone)(void *arg, uint64_t connection);
+	/**
+	 * A client has asked for the end of a link, or of another connection, which has begun. May
+	 * be NULL: it is over by now.
+	 *
+	 * @param connection  the client's
+	 * @param request     its number for it
+	 * @return            0 it is over; SERVER_LATER: then by server_answer_fence(), unless
+	 *                    @p connection is gone; -ENOMEM with slu_last_error()
+	 */
+	int (*settle)(void *arg, uint64_t connection, uint64_t request);
 };
 
 /** 0: the value above. */
@@ -242,6 +252,9 @@ void server_revoke_soon(struct server *server, bool (*which)(void *client, void 
  */
 void server_answer_path(struct server *server, const struct path_ask *ask, int error,
 			json_t *answer);
+
+/** Control thread: what that request was to end is over. */
+void server_answer_fence(struct server *server, uint64_t connection, uint64_t request);
 
 /**
  * Read the keys and certificates again and end the connections of those who have lost theirs

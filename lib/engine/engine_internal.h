@@ -44,6 +44,7 @@ struct slu_engine {
 	struct trust shm_writers;
 	bool no_shm_writers;
 	struct clock clock;
+	LIST_HEAD(, late_fence) late_fences; /* not answered yet; the control thread's */
 	struct transport_env env;
 	char *fake;
 	struct topology *topology;
@@ -205,6 +206,10 @@ void serve_stop(struct slu_engine *engine);
 void serve_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link);
 void serve_fence(void *arg, uint64_t connection, uint64_t link);
 void serve_gone(void *arg, uint64_t connection);
+int serve_settle(void *arg, uint64_t connection, uint64_t request);
+
+/** Wait until what has begun to end is over. Not the control thread. */
+void serve_wait(struct slu_engine *engine);
 
 /** Control thread, from the server: what the welcome of @p peer says of our transports. */
 json_t *serve_describe(void *arg, const struct peer_info *peer);

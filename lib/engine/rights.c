@@ -59,6 +59,7 @@ int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *gra
 				"meant, grant every right to * on *");
 	}
 	server_revoke(engine->server, has_lost, NULL, -EKEYREVOKED);
+	serve_wait(engine); /* until no memory window of theirs is open */
 	return 0;
 }
 

@@ -525,6 +525,7 @@ const struct server_callbacks segment_callbacks = {
 	.attach = serve_attach,
 	.fence = serve_fence,
 	.gone = serve_gone,
+	.settle = serve_settle,
 	.entitled = rights_any,
 };
 
@@ -570,17 +571,23 @@ static int add_segment(void *arg)
 	return 0;
 }
 
-/* Its pollers leave it alone from now on. */
-static int stop_serving(void *arg)
+static int close_tcp(void *arg)
 {
 	struct slu_segment *segment = arg;
+
+	tcp_server_close(segment->engine->env.tcp_server, &segment->export);
+	return 0;
+}
+
+/* Its pollers leave it alone from now on. */
+static void stop_serving(struct slu_segment *segment)
+{
 	struct transport_env *env = &segment->engine->env;
 
 	if (env->tcp_server)
-		tcp_server_close(env->tcp_server, &segment->export);
+		control_call(segment->engine->control, close_tcp, segment);
 	if (env->verbs->server)
 		verbs_server_unexport(env->verbs->server, &segment->export);
-	return 0;
 }
 
 /* A stranger has it. Clients don't speak to strangers; by another way they still come to us. */
@@ -605,7 +612,7 @@ static int publish(struct slu_segment *segment)
 			     ? fail(rc, "this process exports a segment \"%s\" already",
 				    segment->name)
 			     : fail(rc, "%d segments are exported already", SLU_SEGMENTS_MAX);
-		control_call(segment->engine->control, stop_serving, segment);
+		stop_serving(segment);
 		segment_destroy(segment);
 		return rc;
 	}
@@ -723,10 +730,8 @@ static int drop_clients(void *arg)
 		client = TAILQ_FIRST(&segment->clients);
 	}
 	leave(segment);
-	if (client || segment->leave_posted || !TAILQ_EMPTY(&segment->leaving) ||
-	    !TAILQ_EMPTY(&segment->left))
-		return 1;
-	return stop_serving(segment);
+	return client || segment->leave_posted || !TAILQ_EMPTY(&segment->leaving) ||
+	       !TAILQ_EMPTY(&segment->left);
 }
 
 void slu_segment_close(struct slu_segment *segment)
@@ -745,6 +750,7 @@ void slu_segment_close(struct slu_segment *segment)
 	server_drop(engine->server, is_client_of, segment);
 	while (control_call(engine->control, drop_clients, segment) > 0)
 		;
+	stop_serving(segment);
 	segment_destroy(segment);
 }
 

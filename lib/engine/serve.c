@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Serving from our poller threads: the data connections of our clients, and their RDMA links. */
 #include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -78,8 +80,7 @@ static int start_verbs(struct slu_engine *engine)
 
 	if (host->devices->count == 0)
 		return 0;
-	rc = verbs_server_create(host, engine->incarnation, engine->poller_threads, on_poller,
-				 engine, &host->server);
+	rc = verbs_server_create(host, engine->incarnation, engine->poller_threads, &host->server);
 	if (rc < 0)
 		return rc;
 	for (uint32_t i = 0; i < engine->poller_threads; i++) {
@@ -117,6 +118,7 @@ static void stop_verbs(struct slu_engine *engine)
 
 	if (!server)
 		return;
+	verbs_server_stop(server);
 	for (uint32_t i = 0; i < engine->poller_threads; i++)
 		poller_call(engine->pollers[i], end_service, verbs_server_service(server, i));
 	engine->env.verbs->server = NULL;
@@ -162,10 +164,76 @@ void serve_fence(void *arg, uint64_t connection, uint64_t link)
 		tcp_server_fence(engine->env.tcp_server, connection, link);
 }
 
+/* A client's fence that is answered when what it ended is over. */
+struct late_fence {
+	struct verbs_ending marker; /* first */
+	struct control_task task;
+	struct slu_engine *engine;
+	uint64_t connection; /* 0: it has gone */
+	uint64_t request;
+	LIST_ENTRY(late_fence) link;
+};
+
+static void answer_fence(struct control_task *task)
+{
+	struct late_fence *fence =
+		(struct late_fence *)((char *)task - offsetof(struct late_fence, task));
+
+	LIST_REMOVE(fence, link);
+	if (fence->connection)
+		server_answer_fence(fence->engine->server, fence->connection, fence->request);
+	free(fence);
+}
+
+static void on_settled(struct verbs_task *task)
+{
+	struct late_fence *fence =
+		(struct late_fence *)((char *)task - offsetof(struct late_fence, marker.task));
+
+	control_post(fence->engine->control, &fence->task);
+}
+
+int serve_settle(void *arg, uint64_t connection, uint64_t request)
+{
+	struct slu_engine *engine = arg;
+	struct late_fence *fence;
+
+	if (!engine->env.verbs->server)
+		return 0;
+	fence = calloc(1, sizeof(*fence));
+	if (!fence)
+		return fail(-ENOMEM, "target is out of memory");
+	fence->engine = engine;
+	fence->connection = connection;
+	fence->request = request;
+	fence->task.run = answer_fence;
+	fence->marker.task.run = on_settled;
+	LIST_INSERT_HEAD(&engine->late_fences, fence, link);
+	verbs_server_after(engine->env.verbs->server, &fence->marker);
+	return SERVER_LATER;
+}
+
+void serve_wait(struct slu_engine *engine)
+{
+	if (engine->env.verbs->server)
+		verbs_server_settle(engine->env.verbs->server);
+}
+
+/* Without its connection the server itself may have gone when a fence would be answered. */
+static void forget_fences(struct slu_engine *engine, uint64_t connection)
+{
+	struct late_fence *fence;
+
+	LIST_FOREACH (fence, &engine->late_fences, link)
+		if (fence->connection == connection)
+			fence->connection = 0;
+}
+
 void serve_gone(void *arg, uint64_t connection)
 {
 	struct slu_engine *engine = arg;
 
+	forget_fences(engine, connection);
 	if (engine->env.verbs->server)
 		verbs_server_gone(engine->env.verbs->server, connection);
 	if (engine->env.tcp_server)

@@ -159,7 +159,8 @@ struct transport_control {
 
 /** A client's request that was not answered at once: whoever keeps it ends it, once. */
 struct transport_later {
-	/** Any thread, at most once: have @p fn run on the control thread. Never fails. */
+	/** Any thread, the next one when @p fn runs: have it run on the control thread. Never fails.
+	 */
 	void (*post)(struct transport_later *later, void (*fn)(void *arg), void *arg);
 	/**
 	 * Control thread: the request is over.
@@ -213,7 +214,10 @@ struct transport_memory {
 	 */
 	int (*join)(const struct transport_env *env, void *granted, const json_t *offer,
 		    json_t *answer, struct transport_later *later);
-	/** Target: requests fail with @p reason from now on. Accepts NULL. */
+	/**
+	 * Target: requests fail with @p reason from now on, or as soon as the transport says that
+	 * what begins to end here is over. Accepts NULL.
+	 */
 	void (*revoke)(const struct transport_env *env, void *granted, int reason);
 	/**
 	 * Client: map what the target published. The fds stay the caller's.

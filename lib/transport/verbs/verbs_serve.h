@@ -5,8 +5,8 @@
  * is left is to let them: registered memory, windows that open it to one client's queue pairs, the
  * queue pairs themselves; and to serve what comes as messages: notifications and calls.
  *
- * The control thread makes and ends everything; the poller that a link was given to takes what
- * comes in on it and sends the answers.
+ * The control thread begins and ends everything and waits for nobody (verbs_server.h); the poller
+ * that a link was given to takes what comes in on it and sends the answers.
  */
 #ifndef VERBS_VERBS_SERVE_H
 #define VERBS_VERBS_SERVE_H
@@ -18,6 +18,7 @@
 #include "transport/grants.h"
 #include "transport/transport.h"
 #include "transport/verbs/verbs_host.h"
+#include "transport/verbs/verbs_tasks.h"
 
 /** Links of one client: one for each of its pollers. */
 #define VERBS_LINKS_MAX SLU_POLLERS_MAX
@@ -29,12 +30,15 @@ struct verbs_server;
 
 /** @return 0; -ENOMEM; -errno of epoll_create */
 int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t pollers,
-			transport_on_poller on_poller, void *arg, struct verbs_server **server);
+			struct verbs_server **server);
 
 /**
- * No poller runs its services any more, and nothing is granted or exported. Not the control thread,
- * which is waited for. Accepts NULL.
+ * Nothing is granted or exported any more: wait until all that was is over. The pollers still run
+ * their services, the control thread its tasks. Not the control thread.
  */
+void verbs_server_stop(struct verbs_server *server);
+
+/** It has stopped, and no poller runs its services any more. Accepts NULL. */
 void verbs_server_destroy(struct verbs_server *server);
 
 /** What poller @p poller is to run. */
@@ -51,7 +55,10 @@ int verbs_service_fd(const struct transport_service *service);
  */
 int verbs_server_export(struct verbs_server *server, const struct export *export, uint64_t *ns);
 
-/** Control thread: nothing of it is granted any more; its inbox is left alone from now on. */
+/**
+ * Nothing of it is granted any more. Waits until no window on it is open; its inbox is left alone
+ * from then on. Neither the control thread nor a poller.
+ */
 void verbs_server_unexport(struct verbs_server *server, const struct export *export);
 
 /** Control thread: add @p grant. @return as grants_add() */
@@ -60,18 +67,24 @@ int verbs_server_grant(struct verbs_server *server, const struct grant *grant, j
 
 /**
  * Control thread: a client asks to reach what it was granted over one of its links (verbs_wire.h).
- * A new link is answered later: the kernel may have to ask the network for the client's address.
+ * It is answered later: a link has to be connected, memory windows to be bound.
  *
- * @return 0; TRANSPORT_LATER; -ENOENT there is no such link, and no queue pairs were offered for
- *         one; -ESTALE it means another life of this target; -EBUSY it asks for two at once;
- *         -EPROTO; -ENOSPC, -ENOMEM the device has no more
+ * @param answer  nothing is put there
+ * @return        TRANSPORT_LATER; -ENOENT there is no such link, and none is offered; -ESTALE it
+ *                means another life of this target; -EBUSY it asks for two at once; -EPROTO;
+ *                -ENOSPC, -ENOMEM
  */
 int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
 		      json_t *answer, struct transport_later *later);
 
+/*
+ * The next three begin an end and return. When it is over verbs_server_after() tells, for which
+ * verbs_server_settle() waits.
+ */
+
 /**
- * Control thread: when it returns the client cannot reach the segment any more. Where the device
- * has no windows, that ends all links of the client. Accepts a NULL @p grant.
+ * Control thread: the client cannot reach the segment any more. Where the device has no windows,
+ * that ends all links of the client. Accepts a NULL @p grant.
  */
 void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason);
 
@@ -79,9 +92,16 @@ void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int r
 void verbs_server_gone(struct verbs_server *server, uint64_t connection);
 
 /**
- * Control thread: when it returns, the queue pairs of that link are destroyed, and nothing that
- * came over them is carried out any more.
+ * Control thread: the queue pairs of that link are destroyed, and nothing that came over them is
+ * carried out any more.
  */
 void verbs_server_fence(struct verbs_server *server, uint64_t connection, uint64_t link);
+
+/** Have the marker's task run, by a thread that must not wait, when all that began before is over.
+ */
+void verbs_server_after(struct verbs_server *server, struct verbs_ending *marker);
+
+/** Wait for that. Neither the control thread nor a poller. */
+void verbs_server_settle(struct verbs_server *server);
 
 #endif

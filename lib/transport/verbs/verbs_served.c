@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "base/budget.h"
+#include "base/clock.h"
 #include "base/log.h"
+#include "base/work.h"
 #include "transport/inbox.h"
 #include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_queue.h"
@@ -21,18 +23,26 @@
 #define LINKS_PER_CQ  32u
 #define CQ_ENTRIES    (2 * LINKS_PER_CQ * VERBS_RECEIVES) /* and what dead ones left */
 #define TAKE          16
-#define DEPTH         (SERVED_SENDS + 8u) /* of a queue pair's sends: messages, and windows */
+#define DEPTH         (SERVED_SENDS + SERVED_BINDS) /* of a queue pair's sends */
 #define INLINE_WANT   128u
 #define HELD_DEAD_MAX 4096u /* notifications of links that have gone */
+#define LINKS_A_TURN  16u   /* that owe or bind */
+
+/*
+ * A window is bound by the device, in the order of its queue pair: behind messages that a client
+ * does not take in it would never be.
+ */
+#define BIND_NS (NS_PER_SECOND / 4)
+
+static_assert(DEPTH == 64, "served_link.says has a bit for each");
 
 /** Receives of some links of one device come in by one completion queue. */
 struct receive_queue {
 	struct verbs_device *device;
 	struct ibv_cq *cq;
 	struct ibv_comp_channel *channel;
-	_Atomic uint32_t links; /* control thread counts, the poller asks whether there are any */
-	bool listed;            /* the service has it */
-	LIST_ENTRY(receive_queue) link;
+	_Atomic uint32_t links; /* that count on it */
+	struct receive_queue *older;
 };
 
 /** A message that its inbox had no room for. */
@@ -51,26 +61,6 @@ struct open_lane {
 	uint32_t calls;
 };
 
-struct verbs_service {
-	struct transport_service base;
-	struct verbs_host *host;
-	const struct grants *grants;
-	uint32_t lane; /* of inboxes */
-	int epoll_fd;
-	uint32_t link_count;
-	uint32_t next_cookie;
-	uint32_t idle; /* turns */
-	bool owes;     /* some link may have taken receives and not told of them */
-	LIST_HEAD(, served_link) links;
-	struct served_link **by_cookie; /* cookie % LINKS_MAX */
-	LIST_HEAD(, receive_queue) queues;
-	uint32_t lanes_count;
-	struct open_lane lanes[SLU_SEGMENTS_MAX];
-	uint32_t held_count;
-	uint32_t held_room;
-	struct held *held;
-};
-
 /* ---- sending ---- */
 
 static char *receive_buffer(const struct served_link *link, uint32_t index)
@@ -80,19 +70,28 @@ static char *receive_buffer(const struct served_link *link, uint32_t index)
 
 static char *send_buffer(const struct served_link *link)
 {
-	return receive_buffer(link, VERBS_RECEIVES + link->sent[0] % SERVED_SENDS);
+	return receive_buffer(link, VERBS_RECEIVES + link->messages_sent % SERVED_SENDS);
 }
 
-static void fail_link(struct served_link *link)
+static void pay(struct served_link *link)
+{
+	link->taken = 0;
+	if (link->owes)
+		TAILQ_REMOVE(&link->service->owing, link, owing);
+	link->owes = false;
+}
+
+void served_link_fail(struct served_link *link)
 {
 	if (atomic_load_explicit(&link->failed, memory_order_relaxed))
 		return;
 	atomic_store(&link->failed, true);
+	pay(link);
 	for (uint32_t i = 0; i < link->count; i++)
 		verbs_queue_fail(link->queues[i]);
 }
 
-/* Bindings are signalled one by one, messages come back with those after them. */
+/* A completion also stands for those before it. */
 static void take_back(struct served_link *link, uint32_t queue)
 {
 	struct verbs_done done[TAKE];
@@ -102,31 +101,39 @@ static void take_back(struct served_link *link, uint32_t queue)
 		return;
 	n = link->queues[queue]->ops->poll(link->queues[queue], done, TAKE);
 	for (uint32_t i = 0; i < n; i++) {
+		for (; queue == 0 && link->back[0] != done[i].id + 1; link->back[0]++)
+			link->messages_back += link->says >> link->back[0] % DEPTH & 1;
 		link->back[queue] = done[i].id + 1;
 		if (done[i].status != IBV_WC_SUCCESS)
-			fail_link(link);
-		else if (link->bind[queue] == done[i].id + 1)
-			atomic_fetch_add(&link->bound, 1);
+			served_link_fail(link);
 	}
 }
 
-static bool post(struct served_link *link, uint32_t queue, struct verbs_work *work)
+/* The last is signalled. */
+static bool post(struct served_link *link, uint32_t queue, struct verbs_work *works, uint32_t n)
 {
-	work->id = link->sent[queue];
-	work->flags |= VERBS_SIGNALLED;
+	for (uint32_t i = 0; i < n; i++)
+		works[i].id = link->sent[queue] + i;
+	works[n - 1].flags |= VERBS_SIGNALLED;
 	if (atomic_load_explicit(&link->failed, memory_order_relaxed) ||
-	    link->queues[queue]->ops->post(link->queues[queue], work, 1) != 1)
+	    link->queues[queue]->ops->post(link->queues[queue], works, n) != n)
 		return false;
-	link->sent[queue]++;
+	for (uint32_t i = 0; queue == 0 && i < n; i++) {
+		uint64_t bit = UINT64_C(1) << works[i].id % DEPTH;
+
+		link->says = works[i].opcode == VERBS_SEND ? link->says | bit : link->says & ~bit;
+		link->messages_sent += works[i].opcode == VERBS_SEND;
+	}
+	link->sent[queue] += n;
 	return true;
 }
 
-/* The poller does not look after them in its sleep. */
+/* Nobody looks after them before there are many: what is idle costs nothing. */
 static uint32_t messages_out(struct served_link *link)
 {
-	if (link->sent[0] - link->back[0] >= SERVED_SENDS - VERBS_CALLS)
+	if (link->messages_sent - link->messages_back >= SERVED_SENDS - VERBS_CALLS)
 		take_back(link, 0);
-	return link->sent[0] - link->back[0];
+	return link->messages_sent - link->messages_back;
 }
 
 /* A client that takes answers in at the rate of its calls always leaves room for them. */
@@ -136,7 +143,7 @@ static void send_message(struct served_link *link, struct verbs_message *message
 	char *at = send_buffer(link);
 
 	if (messages_out(link) >= SERVED_SENDS) {
-		fail_link(link);
+		served_link_fail(link);
 		return;
 	}
 	message->taken = link->taken;
@@ -148,10 +155,10 @@ static void send_message(struct served_link *link, struct verbs_message *message
 					     .lkey = link->registration->slices[0].lkey};
 	if (work.piece[0].length <= link->queues[0]->inline_bytes)
 		work.flags = VERBS_INLINE;
-	if (post(link, 0, &work))
-		link->taken = 0;
+	if (post(link, 0, &work, 1))
+		pay(link);
 	else
-		fail_link(link);
+		served_link_fail(link);
 }
 
 /* They can wait, and add up: the rest of the buffers is for answers. */
@@ -161,16 +168,96 @@ static void send_credits(struct served_link *link)
 		send_message(link, &(struct verbs_message){.type = VERBS_CREDITS}, NULL);
 }
 
-bool served_link_bind(struct served_link *link, uint32_t queue, struct ibv_mw *mw,
-		      const struct ibv_mw_bind_info *info, uint32_t key)
-{
-	struct verbs_work work = {
-		.opcode = VERBS_BIND_WINDOW, .window = mw, .bind_info = info, .rkey = key};
+/* ---- windows ---- */
 
-	if (!post(link, queue, &work))
+static bool post_binds(struct served_link *link, uint32_t queue, struct binding *binding)
+{
+	const struct window *windows = binding->windows + queue * binding->each;
+	struct verbs_work works[SERVED_BINDS];
+	uint32_t n = 0;
+
+	for (uint32_t i = binding->posted[queue]; i < binding->each && n < SERVED_BINDS; i++)
+		works[n++] = (struct verbs_work){.opcode = VERBS_BIND_WINDOW,
+						 .window = windows[i].mw,
+						 .bind_info = &windows[i].info,
+						 .rkey = windows[i].key};
+	if (!post(link, queue, works, n))
 		return false;
-	link->bind[queue] = link->sent[queue];
+	binding->posted[queue] += n;
+	binding->latest[queue] = link->sent[queue];
 	return true;
+}
+
+/* A burst when the one before is back. @return all are bound */
+static bool bind_queue(struct served_link *link, uint32_t queue, struct binding *binding,
+		       uint64_t now_ns)
+{
+	take_back(link, queue);
+	if (binding->posted[queue] > 0 && (int32_t)(link->back[queue] - binding->latest[queue]) < 0)
+		return false;
+	if (binding->posted[queue] == binding->each)
+		return true;
+	link->bind_until_ns = now_ns + BIND_NS;
+	if (!post_binds(link, queue, binding))
+		served_link_fail(link);
+	return false;
+}
+
+static void end_binding(struct verbs_service *service, struct served_link *link, int result)
+{
+	struct binding *binding = STAILQ_FIRST(&link->bindings);
+
+	STAILQ_REMOVE_HEAD(&link->bindings, link);
+	if (STAILQ_EMPTY(&link->bindings))
+		TAILQ_REMOVE(&service->binding, link, binding);
+	binding->bound(binding, result);
+}
+
+static void end_bindings(struct verbs_service *service, struct served_link *link)
+{
+	while (!STAILQ_EMPTY(&link->bindings))
+		end_binding(service, link, -EIO);
+}
+
+static void bind_windows(struct verbs_service *service, struct served_link *link, uint64_t now_ns)
+{
+	struct binding *binding = STAILQ_FIRST(&link->bindings);
+	bool all = true;
+
+	for (uint32_t i = 0; i < link->count; i++)
+		all &= bind_queue(link, i, binding, now_ns);
+	if (!all && now_ns > link->bind_until_ns)
+		served_link_fail(link);
+	if (atomic_load_explicit(&link->failed, memory_order_relaxed))
+		end_bindings(service, link);
+	else if (all)
+		end_binding(service, link, 0);
+}
+
+/* @return were there any? */
+static bool bind_some(struct verbs_service *service)
+{
+	struct served_link *link = TAILQ_FIRST(&service->binding);
+	uint64_t now_ns = link ? clock_monotonic_ns(NULL) : 0;
+
+	if (!link)
+		return false;
+	for (uint32_t i = 0; link && i < LINKS_A_TURN; i++) {
+		work_count(WORK_ITEMS, 1);
+		TAILQ_REMOVE(&service->binding, link, binding);
+		TAILQ_INSERT_TAIL(&service->binding, link, binding);
+		bind_windows(service, link, now_ns);
+		link = TAILQ_FIRST(&service->binding);
+	}
+	return true;
+}
+
+void verbs_service_bind(struct verbs_service *service, struct served_link *link,
+			struct binding *binding)
+{
+	if (STAILQ_EMPTY(&link->bindings))
+		TAILQ_INSERT_TAIL(&service->binding, link, binding);
+	STAILQ_INSERT_TAIL(&link->bindings, binding, link);
 }
 
 /* ---- receiving ---- */
@@ -192,9 +279,14 @@ static int post_receive(struct served_link *link, uint32_t index)
 static void put_back(struct served_link *link, uint32_t index)
 {
 	if (post_receive(link, index)) {
-		fail_link(link);
+		served_link_fail(link);
 		return;
 	}
+	if (atomic_load_explicit(&link->failed, memory_order_relaxed))
+		return;
+	if (!link->owes)
+		TAILQ_INSERT_TAIL(&link->service->owing, link, owing);
+	link->owes = true;
 	if (++link->taken >= VERBS_CREDITS_EACH)
 		send_credits(link);
 }
@@ -215,8 +307,8 @@ static struct grant *find_grant(const struct verbs_service *service, const struc
 {
 	struct grant *grant;
 
-	if (grants_find(service->grants, link->owner, (uint32_t)subject, (uint32_t)(subject >> 32),
-			&grant) < 0)
+	if (grants_find(service->grants, link->connection, (uint32_t)subject,
+			(uint32_t)(subject >> 32), &grant) < 0)
 		return NULL;
 	return grant;
 }
@@ -309,7 +401,7 @@ static void hostile(struct served_link *link, const char *what)
 {
 	log_peer(SLU_LOG_WARNING, "an RDMA link is closed: its client sent %s", what);
 	link->expelled = true;
-	fail_link(link);
+	served_link_fail(link);
 }
 
 static void on_message(struct verbs_service *service, struct served_link *link,
@@ -340,7 +432,7 @@ static void on_receive(struct verbs_service *service, const struct ibv_wc *compl
 	if (!link || link->cookie != cookie || link->expelled)
 		return; /* it has been dropped */
 	if (completion->status != IBV_WC_SUCCESS)
-		fail_link(link);
+		served_link_fail(link);
 	else if (completion->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
 		on_notification(service, link, ntohl(completion->imm_data),
 				(uint32_t)completion->wr_id);
@@ -430,10 +522,16 @@ static uint32_t take_from(struct verbs_service *service, struct receive_queue *q
 	struct ibv_wc completions[TAKE];
 	int n = ibv_poll_cq(queue->cq, TAKE, completions);
 
+	work_count(WORK_ITEMS, 1);
 	for (int i = 0; i < n; i++)
 		on_receive(service, &completions[i]);
-	service->owes |= n > 0;
 	return n > 0 ? (uint32_t)n : 0;
+}
+
+static struct receive_queue *first_queue(const struct verbs_service *service)
+{
+	/* Pairs with the release in find_queue(). */
+	return atomic_load_explicit(&service->queues, memory_order_acquire);
 }
 
 static uint32_t take_receives(struct verbs_service *service)
@@ -441,7 +539,7 @@ static uint32_t take_receives(struct verbs_service *service)
 	struct receive_queue *queue;
 	uint32_t work = 0;
 
-	LIST_FOREACH (queue, &service->queues, link)
+	for (queue = first_queue(service); queue; queue = queue->older)
 		if (atomic_load_explicit(&queue->links, memory_order_relaxed))
 			work += take_from(service, queue);
 	return work;
@@ -452,22 +550,21 @@ static bool is_adopted(const struct verbs_service *service, const struct served_
 	return service->by_cookie[link->cookie % LINKS_MAX] == link;
 }
 
-void verbs_service_catch_up(struct verbs_service *service, struct served_link *link)
+/* Neighbours may go on sending. */
+static void empty(struct verbs_service *service, struct receive_queue *queue)
 {
-	uint32_t left = CQ_ENTRIES / TAKE; /* neighbours may go on sending */
+	uint32_t left = CQ_ENTRIES / TAKE;
 
-	if (is_adopted(service, link))
-		while (left-- > 0 && take_from(service, link->receives) > 0)
-			;
+	while (left-- > 0 && take_from(service, queue) > 0)
+		;
 }
 
-static void take_all_back(struct verbs_service *service)
+void verbs_service_catch_up(struct verbs_service *service)
 {
-	struct served_link *link;
+	struct receive_queue *queue;
 
-	LIST_FOREACH (link, &service->links, of_service)
-		for (uint32_t i = 0; i < link->count; i++)
-			take_back(link, i);
+	for (queue = first_queue(service); queue; queue = queue->older)
+		empty(service, queue);
 }
 
 /* In a pause a client is told the rest of what was taken, so that it knows exactly. */
@@ -475,12 +572,12 @@ static void tell_rest(struct verbs_service *service)
 {
 	struct served_link *link;
 
-	service->owes = false;
-	LIST_FOREACH (link, &service->links, of_service)
-		if (link->taken > 0 && !atomic_load_explicit(&link->failed, memory_order_relaxed)) {
-			send_credits(link);
-			service->owes |= link->taken > 0;
-		}
+	for (uint32_t i = 0; i < LINKS_A_TURN && (link = TAILQ_FIRST(&service->owing)); i++) {
+		work_count(WORK_ITEMS, 1);
+		TAILQ_REMOVE(&service->owing, link, owing);
+		TAILQ_INSERT_TAIL(&service->owing, link, owing);
+		send_credits(link);
+	}
 }
 
 static uint32_t run(struct transport_service *base)
@@ -488,21 +585,20 @@ static uint32_t run(struct transport_service *base)
 	struct verbs_service *service = (struct verbs_service *)base;
 	uint32_t work = 0;
 
+	work_begin(WORK_TURN);
+	if (verbs_tasks_pending(&service->tasks))
+		work += verbs_tasks_run(&service->tasks);
 	if (service->held_count > 0)
 		work += retry_held(service);
 	if (service->lanes_count > 0)
 		work += take_answers(service); /* also to clients that have gone */
-	if (service->link_count == 0) {
-		service->owes = false;
+	if (service->link_count == 0)
 		return work;
-	}
 	work += take_receives(service);
-	if (work == 0 && ++service->idle % TAKE != 0)
-		return 0;
-	take_all_back(service);
-	if (work == 0 && service->owes)
+	if (bind_some(service))
+		work++;
+	if (work == 0)
 		tell_rest(service);
-	service->owes |= work > 0;
 	return work;
 }
 
@@ -515,31 +611,23 @@ static void take_events(struct receive_queue *queue)
 		ibv_ack_cq_events(cq, 1);
 }
 
-/* Messages need no looking after: a client that does not take them in keeps nobody awake. */
-static bool is_binding(const struct verbs_service *service)
-{
-	const struct served_link *link;
-
-	LIST_FOREACH (link, &service->links, of_service)
-		for (uint32_t i = 0; i < link->count; i++)
-			if (link->bind[i] - link->back[i] - 1 < link->sent[i] - link->back[i])
-				return true;
-	return false;
-}
-
-/* What came before the queues were armed tells nobody: look once more. */
+/*
+ * Messages need no looking after: a client that does not take them in keeps nobody awake. What came
+ * before the queues were armed tells nobody: look once more.
+ */
 static bool pending(struct transport_service *base)
 {
 	struct verbs_service *service = (struct verbs_service *)base;
 	struct receive_queue *queue;
 	uint32_t work = 0;
 
+	if (verbs_tasks_pending(&service->tasks) || service->held_count > 0 ||
+	    !TAILQ_EMPTY(&service->owing) || !TAILQ_EMPTY(&service->binding))
+		return true;
 	for (uint32_t i = 0; i < service->lanes_count; i++)
 		if (inbox_answers_pending(service->lanes[i].lane))
 			return true;
-	if (service->held_count > 0 || service->owes || is_binding(service))
-		return true;
-	LIST_FOREACH (queue, &service->queues, link) {
+	for (queue = first_queue(service); queue; queue = queue->older) {
 		take_events(queue);
 		ibv_req_notify_cq(queue->cq, 0);
 		work += take_from(service, queue); /* what a dead link has left would wake us too */
@@ -549,23 +637,29 @@ static bool pending(struct transport_service *base)
 
 /* ---- life ---- */
 
-int verbs_service_create(struct verbs_host *host, const struct grants *grants, uint32_t pollers,
-			 uint32_t poller, struct verbs_service **out)
+int verbs_service_create(const struct grants *grants, uint32_t pollers, uint32_t poller,
+			 struct verbs_service **out)
 {
 	struct verbs_service *service = calloc(1, sizeof(*service));
+	struct epoll_event event = {.events = EPOLLIN};
+	int rc;
 
 	if (!service)
 		return fail(-ENOMEM, "out of memory");
 	service->base.run = run;
 	service->base.pending = pending;
-	service->host = host;
 	service->grants = grants;
+	service->index = poller;
 	service->lane = pollers + poller;
-	LIST_INIT(&service->links);
-	LIST_INIT(&service->queues);
+	pthread_mutex_init(&service->lock, NULL);
+	TAILQ_INIT(&service->binding);
+	TAILQ_INIT(&service->owing);
 	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	service->by_cookie = calloc(LINKS_MAX, sizeof(struct served_link *));
-	if (service->epoll_fd < 0 || !service->by_cookie) {
+	service->lanes = calloc(SLU_SEGMENTS_MAX, sizeof(struct open_lane));
+	rc = verbs_tasks_init(&service->tasks);
+	if (rc < 0 || service->epoll_fd < 0 || !service->by_cookie || !service->lanes ||
+	    epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, service->tasks.eventfd, &event) < 0) {
 		verbs_service_destroy(service);
 		return fail(-ENOMEM, "cannot make a service: %s", strerror(errno));
 	}
@@ -584,17 +678,20 @@ static void receive_queue_destroy(struct receive_queue *queue)
 
 void verbs_service_destroy(struct verbs_service *service)
 {
-	struct receive_queue *queue;
+	struct receive_queue *queue, *older;
 
 	if (!service)
 		return;
-	while ((queue = LIST_FIRST(&service->queues))) {
-		LIST_REMOVE(queue, link);
+	for (queue = first_queue(service); queue; queue = older) {
+		older = queue->older;
 		receive_queue_destroy(queue);
 	}
 	if (service->epoll_fd >= 0)
 		close(service->epoll_fd);
+	verbs_tasks_fini(&service->tasks);
+	pthread_mutex_destroy(&service->lock);
 	free(service->by_cookie);
+	free(service->lanes);
 	free(service->held);
 	free(service);
 }
@@ -631,16 +728,40 @@ static int receive_queue_create(struct verbs_service *service, struct verbs_devi
 	return 0;
 }
 
-/* The control thread looks; the list changes while it waits for the poller. */
-static struct receive_queue *find_queue(const struct verbs_service *service,
-					const struct verbs_device *device)
+/* Under the lock. The poller goes through the list meanwhile, and finds all but the newest there.
+ */
+static int find_queue(struct verbs_service *service, struct verbs_device *device,
+		      struct receive_queue **out)
 {
 	struct receive_queue *queue;
+	int rc;
 
-	LIST_FOREACH (queue, &service->queues, link)
-		if (queue->device == device && atomic_load(&queue->links) < LINKS_PER_CQ)
-			return queue;
-	return NULL;
+	for (queue = first_queue(service); queue; queue = queue->older)
+		if (queue->device == device && atomic_load(&queue->links) < LINKS_PER_CQ) {
+			*out = queue;
+			return 0;
+		}
+	rc = receive_queue_create(service, device, &queue);
+	if (rc < 0)
+		return rc;
+	queue->older = first_queue(service);
+	/* Pairs with the acquire in first_queue(). */
+	atomic_store_explicit(&service->queues, queue, memory_order_release);
+	*out = queue;
+	return 0;
+}
+
+static int join_queue(struct served_link *link)
+{
+	struct verbs_service *service = link->service;
+	int rc;
+
+	pthread_mutex_lock(&service->lock);
+	rc = find_queue(service, link->device, &link->receives);
+	if (rc == 0)
+		atomic_fetch_add(&link->receives->links, 1);
+	pthread_mutex_unlock(&service->lock);
+	return rc;
 }
 
 static int make_queue(struct verbs_device *device, struct served_link *link, uint32_t index)
@@ -670,49 +791,30 @@ static int make_messages(struct served_link *link)
 			      &link->registration);
 }
 
-int served_link_create(struct verbs_service *service, struct verbs_device *device, uint32_t queues,
-		       struct served_link **out)
+int served_link_make(struct served_link *link, uint32_t queues)
 {
-	struct served_link *link = calloc(1, sizeof(*link));
-	int rc = 0;
+	int rc = join_queue(link);
 
-	if (!link)
-		return fail(-ENOMEM, "target is out of memory");
-	link->device = device;
-	link->receives = find_queue(service, device);
-	if (!link->receives) {
-		rc = receive_queue_create(service, device, &link->receives);
-	}
-	if (rc < 0) {
-		free(link);
-		return rc;
-	}
-	atomic_fetch_add(&link->receives->links, 1);
-	rc = make_messages(link);
+	if (rc == 0)
+		rc = make_messages(link);
 	for (uint32_t i = 0; rc == 0 && i < queues; i++)
-		rc = make_queue(device, link, i);
-	if (rc < 0) {
-		served_link_destroy(link);
-		return rc;
-	}
-	*out = link;
-	return 0;
+		rc = make_queue(link->device, link, i);
+	return rc;
 }
 
-void served_link_destroy(struct served_link *link)
+void served_link_close(struct served_link *link)
 {
 	verbs_cm_destroy(link->cm);
 	for (uint32_t i = 0; i < link->count; i++) {
 		verbs_queue_fail(link->queues[i]);
 		verbs_queue_destroy(link->queues[i]);
 	}
-	if (atomic_fetch_sub(&link->receives->links, 1) == 1 && !link->receives->listed)
-		receive_queue_destroy(link->receives);
+	if (link->receives)
+		atomic_fetch_sub(&link->receives->links, 1);
 	verbs_deregister(link->registration);
 	budget_give(link->budget, SLU_LIMIT_LINKS, 1);
 	budget_put(link->budget);
 	free(link->messages);
-	free(link);
 }
 
 /* Room for all that the links can have us hold, and for some of those that have gone. */
@@ -743,11 +845,7 @@ int verbs_service_adopt(struct verbs_service *service, struct served_link *link)
 	for (uint32_t i = 0; i < VERBS_RECEIVES; i++)
 		if (post_receive(link, i))
 			return -ENOMEM;
-	if (!link->receives->listed)
-		LIST_INSERT_HEAD(&service->queues, link->receives, link);
-	link->receives->listed = true;
 	service->by_cookie[link->cookie % LINKS_MAX] = link;
-	LIST_INSERT_HEAD(&service->links, link, of_service);
 	service->link_count++;
 	return 0;
 }
@@ -771,9 +869,9 @@ void verbs_service_drop(struct verbs_service *service, struct served_link *link)
 {
 	if (!is_adopted(service, link))
 		return;
-	fail_link(link); /* nothing more is acknowledged of which nobody would know */
-	verbs_service_catch_up(service, link);
-	LIST_REMOVE(link, of_service);
+	served_link_fail(link); /* nothing more is acknowledged of which nobody would know */
+	empty(service, link->receives);
+	pay(link);
 	service->by_cookie[link->cookie % LINKS_MAX] = NULL;
 	service->link_count--;
 	if (link->held > 0)
@@ -795,7 +893,6 @@ static void let_go(struct verbs_service *service, const struct held *held)
 		refuse_call(link, message->slot, -ESHUTDOWN);
 	}
 	put_back(link, held->buffer);
-	service->owes = true;
 }
 
 void verbs_service_forget(struct verbs_service *service, const struct export *export)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * What a target's clients can reach by RDMA: exported memory, registered with each device, and
- * visits: a grant on a link, with keys for the link's queue pairs. Where the device has memory
+ * Visits: a grant on a link, with keys for the link's queue pairs. Where the device has memory
  * windows of type 2 a visit has its own, bound to those queue pairs, and its keys end with it; else
  * its keys are those of the registration.
  *
- * The control thread's, where nothing else is said.
+ * The control thread makes a visit and says when it ends, the worker deals with the device, the
+ * link's poller binds the windows (verbs_served.h).
  */
 #ifndef VERBS_VERBS_VISIT_H
 #define VERBS_VERBS_VISIT_H
@@ -17,46 +17,42 @@
 #include <jansson.h>
 
 #include "transport/grants.h"
-#include "transport/transport.h"
-#include "transport/verbs/verbs_device.h"
+#include "transport/verbs/verbs_export.h"
+#include "transport/verbs/verbs_served.h"
+#include "transport/verbs/verbs_tasks.h"
 
-struct served_link;
-struct verbs_exports;
+struct opening;
 
 /** A grant on a link. */
 struct visit {
 	struct served_link *on;
-	LIST_HEAD(, window) windows;
+	struct verbs_exports *exports;
+	struct verbs_exported *exported;
+	uint64_t base;
+	uint32_t rights;
+	const struct verbs_registration *registration; /* the worker's */
+	struct binding binding;                        /* its windows */
+	struct opening *opening;                       /* until it is open */
+	struct verbs_ending ending;                    /* of its own, when its link stays */
 	LIST_ENTRY(visit) of_grant;
 	LIST_ENTRY(visit) of_link;
 };
 
 LIST_HEAD(visit_list, visit);
 
-/** @return 0; -ENOMEM. @p devices outlives it */
-int verbs_exports_create(const struct verbs_devices *devices, transport_on_poller on_poller,
-			 void *arg, struct verbs_exports **exports);
+/** Control thread: one that is in neither list yet. @return 0; -ENOMEM */
+int visit_create(struct verbs_exports *exports, const struct grant *grant, struct served_link *link,
+		 struct visit **visit);
 
-/** Nothing is exported any more. Accepts NULL. */
-void verbs_exports_destroy(struct verbs_exports *exports);
-
-/** As verbs_server_export(). Any thread. */
-int verbs_exports_add(struct verbs_exports *exports, const struct export *export, uint64_t *ns);
-
-/** There are no visits to it. One that is not there is accepted. */
-void verbs_exports_remove(struct verbs_exports *exports, const struct export *export);
-
-/**
- * Open what was granted to the queue pairs of @p link: the visit is in the lists of both (that of
- * the grant is its more, a struct visit_list).
- *
- * @param answer  out: "base" and "keys" (verbs_wire.h)
- * @return        0; -EIO the link has failed; -ENOMEM; -errno
+/** The worker: registration and windows, which are to be bound. @return 0; -ENOMEM, -ENOSPC; -errno
  */
-int visit_open(struct verbs_exports *exports, const struct grant *grant, struct served_link *link,
-	       json_t *answer);
+int visit_prepare(struct visit *visit);
 
-/** Its keys are good for nothing any more, if it had any of its own. */
+/** Control thread: "base" and "keys" (verbs_wire.h). @return 0; -ENOMEM */
+int visit_describe(const struct visit *visit, json_t *answer);
+
+/** The worker: its keys are good for nothing any more, if it had any of its own. It is not freed.
+ */
 void visit_close(struct visit *visit);
 
 #endif

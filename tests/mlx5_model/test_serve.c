@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A target's side of verbs with many clients, or bad ones: the test is its control thread, one
+ * thread its poller. What one client costs is counted (base/work.h), not timed.
+ */
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/clock.h"
+#include "base/work.h"
+#include "fabric.h"
+#include "mlx5_model.h"
+#include "tests/fuzz/raw_link.h"
+#include "transport/verbs/verbs.h"
+#include "transport/verbs/verbs_serve.h"
+#include "transport/verbs/verbs_server.h"
+
+#define INCARNATION   7u
+#define SEGMENT_BYTES 65536u
+#define MANY          800u /* the model has 1,024 queue pairs */
+#define WAIT_NS       (60 * NS_PER_SECOND)
+
+static struct verbs_host *host;
+static struct verbs_server *server;
+static struct slu_region region;
+static struct export segment;
+static pthread_t poller;
+static atomic_bool over;
+
+/* ---- the control thread's part ---- */
+
+/** A request for a path. */
+struct asked {
+	struct transport_later later; /* first */
+	_Atomic(void *) arg;
+	void (*fn)(void *arg);
+	bool is_over;
+	int error;
+	json_t *answer;
+};
+
+static void post(struct transport_later *later, void (*fn)(void *arg), void *arg)
+{
+	struct asked *asked = (struct asked *)later;
+
+	asked->fn = fn;
+	atomic_store(&asked->arg, arg);
+}
+
+static void end(struct transport_later *later, int error, json_t *answer)
+{
+	struct asked *asked = (struct asked *)later;
+
+	asked->is_over = true;
+	asked->error = error;
+	asked->answer = answer;
+}
+
+static void run_posted(struct asked *asked)
+{
+	void *arg = atomic_exchange(&asked->arg, NULL);
+
+	if (!arg)
+		return;
+	work_begin(WORK_EVENT);
+	asked->fn(arg);
+}
+
+static void wait_for(struct asked *asked)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + WAIT_NS;
+
+	while (!asked->is_over) {
+		run_posted(asked);
+		must(clock_monotonic_ns(NULL) < until);
+		usleep(20);
+	}
+}
+
+static struct grant *grant_to(uint64_t connection)
+{
+	const struct grant grant = {.export = &segment,
+				    .connection = connection,
+				    .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
+	json_t *description = json_object();
+	struct grant *made;
+
+	must(verbs_server_grant(server, &grant, description, &made) == 0);
+	json_decref(description);
+	return made;
+}
+
+static json_t *hex(uint64_t word)
+{
+	char text[17];
+
+	snprintf(text, sizeof(text), "%016llx", (unsigned long long)word);
+	return json_string(text);
+}
+
+/* @param queues  NULL: it joins the link; consumed */
+static void ask(struct asked *asked, struct grant *grant, uint64_t link, json_t *queues)
+{
+	json_t *offer = json_pack("{s:o, s:o}", "link", hex(link), "incarnation", hex(INCARNATION));
+	int rc;
+
+	if (queues)
+		json_object_update_new(
+			offer, json_pack("{s:i, s:i, s:s, s:i, s:i, s:i, s:o}", "device", 0,
+					 "gid_index", 0, "gid", "00000000000000000000ffff7f000001",
+					 "lid", 0, "mtu", 1024, "reads", 4, "queues", queues));
+	*asked = (struct asked){.later = {.post = post, .end = end}};
+	work_begin(WORK_EVENT);
+	rc = verbs_server_join(server, grant, offer, NULL, &asked->later);
+	json_decref(offer);
+	if (rc != TRANSPORT_LATER) {
+		asked->is_over = true;
+		asked->error = rc;
+	}
+}
+
+static void expect(struct asked *asked, int error)
+{
+	wait_for(asked);
+	assert_int_equal(asked->error, error);
+	json_decref(asked->answer);
+}
+
+static json_t *nobody(void)
+{
+	return json_pack("[[i, i]]", 1, 1);
+}
+
+static uint32_t open_queue_pair(struct asked *asked)
+{
+	json_int_t number;
+
+	wait_for(asked);
+	must(asked->error == 0);
+	number = json_integer_value(
+		json_array_get(json_array_get(json_object_get(asked->answer, "queues"), 0), 0));
+	json_decref(asked->answer);
+	return (uint32_t)number;
+}
+
+static void *run_poller(void *arg)
+{
+	struct transport_service *service = verbs_server_service(server, 0);
+
+	while (!atomic_load(&over))
+		if (service->run(service) == 0)
+			usleep(10);
+	return arg;
+}
+
+static void open_server(const char *windows)
+{
+	const struct slu_rdma_options options = {
+		.gid_index = -1, .timeout = -1, .retries = -1, .traffic_class = -1};
+	uint64_t ns;
+
+	if (windows)
+		setenv("MLX5_MODEL_WINDOWS", windows, 1);
+	else
+		unsetenv("MLX5_MODEL_WINDOWS");
+	must(verbs_host_open(&options, &host) == 0);
+	must(verbs_server_create(host, INCARNATION, 1, &server) == 0);
+	region = (struct slu_region){.addr = aligned_alloc(4096, SEGMENT_BYTES),
+				     .length = SEGMENT_BYTES};
+	segment = (struct export){.region = &region,
+				  .length = SEGMENT_BYTES,
+				  .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
+	must(verbs_server_export(server, &segment, &ns) == 0);
+	atomic_store(&over, false);
+	must(pthread_create(&poller, NULL, run_poller, NULL) == 0);
+	work_forget();
+}
+
+/* Whatever is left of it would keep this from returning, or the model complain. */
+static void close_server(void)
+{
+	verbs_server_unexport(server, &segment);
+	verbs_server_stop(server);
+	atomic_store(&over, true);
+	pthread_join(poller, NULL);
+	verbs_server_destroy(server);
+	verbs_host_close(host);
+	free(region.addr);
+}
+
+static void expect_no_waits(void)
+{
+	assert_int_equal(work_greatest(WORK_EVENT, WORK_WAITS), 0);
+}
+
+static bool is_used(uint32_t queue_pair)
+{
+	bool used;
+
+	fabric_lock();
+	used = fabric_find_pair(queue_pair) != NULL;
+	fabric_unlock();
+	return used;
+}
+
+/* ---- tests ---- */
+
+static void test_stalled_binding(void **state)
+{
+	/* Goal: while one client's windows are not bound, another's open is answered; then the
+	 * first one's link ends, and nothing else of it. */
+	struct grant *first[2] = {NULL}, *other;
+	struct asked stalled, asked;
+	uint32_t queue_pair;
+
+	(void)state;
+	open_server("1");
+	first[0] = grant_to(1);
+	first[1] = grant_to(1);
+	other = grant_to(2);
+	ask(&asked, first[0], 10, nobody());
+	queue_pair = open_queue_pair(&asked);
+	mlx5_model_stall(queue_pair, true);
+	ask(&stalled, first[1], 10, NULL);
+	for (uint64_t link = 20; link < 24; link++) {
+		ask(&asked, other, link, nobody());
+		expect(&asked, 0);
+		ask(&asked, other, link, NULL);
+		expect(&asked, 0);
+	}
+	expect(&stalled, -ENOENT);
+	verbs_server_settle(server);
+	assert_false(is_used(queue_pair));
+	ask(&asked, first[1], 11, nobody());
+	expect(&asked, 0);
+	expect_no_waits();
+	verbs_server_gone(server, 1);
+	verbs_server_gone(server, 2);
+	verbs_server_revoke(server, first[0], -ESHUTDOWN);
+	verbs_server_revoke(server, first[1], -ESHUTDOWN);
+	verbs_server_revoke(server, other, -ESHUTDOWN);
+	close_server();
+}
+
+static void test_revoked_while_binding(void **state)
+{
+	/* Goal: a right that is withdrawn while its windows are being bound is over as soon as
+	 * what was begun has settled: the key is good for nothing. */
+	struct grant *grants[2];
+	struct asked stalled, asked;
+	uint32_t queue_pair;
+
+	(void)state;
+	open_server("1");
+	grants[0] = grant_to(1);
+	grants[1] = grant_to(1);
+	ask(&asked, grants[0], 10, nobody());
+	queue_pair = open_queue_pair(&asked);
+	mlx5_model_stall(queue_pair, true);
+	ask(&stalled, grants[1], 10, NULL);
+	work_begin(WORK_EVENT);
+	verbs_server_revoke(server, grants[1], -EKEYREVOKED);
+	expect(&stalled, -ECANCELED);
+	verbs_server_settle(server);
+	assert_false(is_used(queue_pair));
+	expect_no_waits();
+	verbs_server_revoke(server, grants[0], -ESHUTDOWN);
+	close_server();
+}
+
+static void test_closed_while_binding(void **state)
+{
+	/* Goal: a segment that is closed while a window on it is being bound waits until that is
+	 * given back. */
+	struct grant *grants[2];
+	struct asked asked;
+
+	(void)state;
+	open_server("1");
+	grants[0] = grant_to(1);
+	grants[1] = grant_to(1);
+	ask(&asked, grants[0], 10, nobody());
+	mlx5_model_stall(open_queue_pair(&asked), true);
+	ask(&asked, grants[1], 10, NULL);
+	verbs_server_revoke(server, grants[1], -ESHUTDOWN);
+	verbs_server_revoke(server, grants[0], -ESHUTDOWN);
+	expect(&asked, -ECANCELED);
+	close_server();
+}
+
+static struct grant *many[MANY];
+
+static void open_many(void)
+{
+	struct asked *asked = calloc(MANY, sizeof(*asked));
+
+	must(asked);
+	for (uint32_t i = 0; i < MANY; i++)
+		many[i] = grant_to(i + 1);
+	for (uint32_t i = 0; i < MANY; i++)
+		ask(&asked[i], many[i], i + 1, nobody());
+	for (uint32_t over_count = 0; over_count < MANY;) {
+		over_count = 0;
+		for (uint32_t i = 0; i < MANY; i++) {
+			run_posted(&asked[i]);
+			over_count += asked[i].is_over;
+		}
+	}
+	for (uint32_t i = 0; i < MANY; i++)
+		expect(&asked[i], 0);
+	free(asked);
+}
+
+static void be_busy(struct raw_link *link, const struct grant *grant, uint32_t rounds)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + WAIT_NS;
+
+	for (uint32_t i = 0; i < rounds; i++) {
+		struct verbs_message message = {.type = VERBS_SUBJECT, .handle = grant->handle};
+		struct verbs_work work = {
+			.opcode = VERBS_SEND, .pieces = 1, .piece = {{.length = sizeof(message)}}};
+
+		work.piece[0].addr = (uintptr_t)raw_link_buffer(link, 0);
+		memcpy(raw_link_buffer(link, 0), &message, sizeof(message));
+		must(raw_link_post(link, 0, &work));
+		while (raw_link_poll(link) > 0)
+			must(clock_monotonic_ns(NULL) < until);
+		must(!link->error);
+	}
+}
+
+static void test_idle_links(void **state)
+{
+	/* Goal: what a turn does for a busy link does not grow with those that are idle. */
+	struct raw_link *link;
+	struct grant *busy;
+	struct asked asked;
+
+	(void)state;
+	open_server(NULL);
+	open_many();
+	busy = grant_to(MANY + 1);
+	link = raw_link_create(&host->devices->devices[0], MANY + 1, 1, 0);
+	for (uint32_t i = 0; i < RAW_RECEIVES; i++)
+		raw_link_receive(link, i);
+	ask(&asked, busy, link->id, raw_link_queues(link));
+	wait_for(&asked);
+	must(asked.error == 0);
+	must(raw_link_connect(link, json_object_get(asked.answer, "queues"),
+			      &host->devices->devices[0].gids[0].gid, 4));
+	json_decref(asked.answer);
+	work_forget();
+	be_busy(link, busy, 300);
+	/* A completion queue for 32 links each, and the one that is busy. */
+	assert_in_range(work_greatest(WORK_TURN, WORK_ITEMS), 1, MANY / 32 + 2 + 16);
+	raw_link_destroy(link);
+	for (uint32_t i = 0; i <= MANY; i++) {
+		struct grant *grant = i < MANY ? many[i] : busy;
+
+		work_begin(WORK_EVENT);
+		verbs_server_gone(server, grant->connection);
+		verbs_server_revoke(server, grant, -ECONNRESET);
+	}
+	assert_in_range(work_greatest(WORK_EVENT, WORK_ITEMS), 1, 4);
+	expect_no_waits();
+	close_server();
+}
+
+static void test_revokes_many(void **state)
+{
+	/* Goal: what many clients had is over when what was begun has settled, each of them by
+	 * itself; and with windows no link has ended that is used for something else. */
+	uint32_t used = 0;
+
+	(void)state;
+	open_server("1");
+	/* Each has a completion queue for its sends: the model has 512. */
+	for (uint32_t i = 0; i < 100; i++) {
+		struct asked asked;
+
+		many[2 * i] = grant_to(i + 1);
+		many[2 * i + 1] = grant_to(i + 1);
+		ask(&asked, many[2 * i], i + 1, nobody());
+		expect(&asked, 0);
+		ask(&asked, many[2 * i + 1], i + 1, NULL);
+		expect(&asked, 0);
+	}
+	for (uint32_t i = 0; i < 100; i++) {
+		work_begin(WORK_EVENT);
+		verbs_server_revoke(server, many[2 * i], -EKEYREVOKED);
+	}
+	verbs_server_settle(server);
+	for (uint32_t i = 0; i < FABRIC_KEYS; i++)
+		used += fabric->keys[i].key && fabric->keys[i].pair;
+	assert_int_equal(used, 100);
+	assert_in_range(work_greatest(WORK_EVENT, WORK_ITEMS), 1, 4);
+	expect_no_waits();
+	for (uint32_t i = 0; i < 100; i++) {
+		verbs_server_revoke(server, many[2 * i + 1], -ESHUTDOWN);
+		verbs_server_gone(server, i + 1);
+	}
+	close_server();
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_stalled_binding),
+		cmocka_unit_test(test_revoked_while_binding),
+		cmocka_unit_test(test_closed_while_binding),
+		cmocka_unit_test(test_idle_links),
+		cmocka_unit_test(test_revokes_many),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
