@@ -17,17 +17,31 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <rte_ring_elem.h>
+
+#include "env/eal.h"
 #include "memory/region.h"
+#include "poller/poller.h"
 #include "transport/inbox.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
 
 #define PAIR_BYTES      (UINT64_C(1) << 20)
 #define PAIR_CONNECTION 7u
+#define PAIR_DEPTH      4096u
+#define PAIR_TIMEOUT_US 5000u /* of operations that are to time out, see pair_expire() */
+
+/** A poller with an inline queue, and its path. */
+struct pair_client {
+	struct poller *poller;
+	struct slu_queue *queue;
+	struct path *path;
+};
 
 struct tcp_pair {
+	struct clock clock;
+	uint64_t now_ns;
 	struct transport_env env;
-	struct path_env path_env;
 	struct transport_peer peer; /* first of what dial() needs */
 	struct tcp_server *server;
 	struct transport_service *service;
@@ -35,9 +49,8 @@ struct tcp_pair {
 	struct slu_region *local;
 	struct export export;
 	struct slu_remote *remote;
-	struct path *path;
+	struct pair_client client;
 	void *granted;
-	uint64_t turn;
 	int eventfd;
 	int raw; /* target's end of the next connection goes here instead, if not -1 */
 	bool keep_raw;
@@ -121,12 +134,18 @@ static inline void pair_confirm(struct tcp_pair *pair)
 	pair_must(atomic_load(&pair->fence.pending) == 1);
 	tcp_server_fence(pair->server, PAIR_CONNECTION, pair->raised);
 	atomic_store(&pair->fence.pending, 0);
+	transport_changed();
+}
+
+static inline struct tcp_link *pair_link(struct tcp_pair *pair)
+{
+	return ((struct tcp_path *)pair->client.path)->link;
 }
 
 /** The link is down: one attempt to mend it. */
 static inline void pair_mend(struct tcp_pair *pair)
 {
-	struct repair_item *item = &((struct tcp_path *)pair->path)->link->mending;
+	struct repair_item *item = &pair_link(pair)->mending;
 
 	repair_forget(pair->env.repair, item);
 	pair_must(tcp_link_mend(item));
@@ -147,15 +166,51 @@ static inline void *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t 
 	return granted;
 }
 
+static inline uint64_t pair_now(void *arg)
+{
+	return ((struct tcp_pair *)arg)->now_ns;
+}
+
+/** Connect poller @p index to the target. */
+static inline void pair_connect(struct tcp_pair *pair, uint32_t index, struct pair_client *client)
+{
+	const struct slu_queue_options options = {.depth = PAIR_DEPTH,
+						  .poller = SLU_POLLER_INLINE};
+
+	pair_must(poller_create(index, &pair->env, 0, &client->poller) == 0);
+	pair_must(queue_create(&options, client->poller, -1, &client->queue) == 0);
+	client->queue->clock = &pair->clock;
+	pair_must(poller_attach(client->poller, client->queue) == 0);
+	pair_must(tcp_transport.control->connect(pair->remote, &client->poller->env,
+						 &client->path) == 0);
+	pair->remote->paths[index] = client->path;
+}
+
+/** What it has not finished is given up. */
+static inline void pair_disconnect(struct tcp_pair *pair, struct pair_client *client)
+{
+	requests_cancel(client->poller, NULL, client->queue);
+	requests_tell(client->poller);
+	poller_detach(client->poller, client->queue);
+	pair->remote->paths[client->poller->index] = NULL;
+	tcp_transport.control->disconnect(client->path);
+	queue_destroy(client->queue);
+	poller_destroy(client->poller);
+}
+
 static inline void pair_open(struct tcp_pair *pair, bool raw)
 {
 	struct slu_region_options ordinary;
 
+	pair_must(eal_start() == 0);
 	slu_region_options_init(&ordinary);
 	ordinary.page = SLU_PAGE_ORDINARY;
 	memset(pair, 0, sizeof(*pair));
 	pair->raw = -1;
 	pair->keep_raw = raw;
+	pair->now_ns = NS_PER_SECOND;
+	pair->clock = (struct clock){.now = pair_now, .arg = pair};
+	pair->env.clock = &pair->clock;
 	pair->env.tcp_connections = 1;
 	pair->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pair_must(tcp_server_create(1, pair_on_poller, NULL, &pair->server) == 0);
@@ -173,29 +228,26 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair->peer.raise = pair_raise;
 	pair->peer.forgo = pair_forgo;
 	pair_must(repair_start(&pair->env.repair) == 0);
-	pair->path_env = (struct path_env){.transport = &pair->env,
-					   .turn = &pair->turn,
-					   .epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
 	pair->remote = calloc(1, sizeof(*pair->remote));
 	pair->remote->peer = &pair->peer;
 	pair->remote->fence = &pair->fence;
 	pair->remote->length = PAIR_BYTES;
 	pair->granted = pair_grant(pair, SLU_RIGHT_READ | SLU_RIGHT_WRITE, PAIR_CONNECTION,
 				   &pair->remote->view);
-	pair_must(tcp_transport.control->connect(pair->remote, &pair->path_env, &pair->path) == 0);
+	pair_connect(pair, 0, &pair->client);
 }
 
 /** A new link in place of the one there is, with new connections. */
 static inline void pair_reconnect(struct tcp_pair *pair)
 {
-	tcp_transport.control->disconnect(pair->path);
+	pair_disconnect(pair, &pair->client);
 	if (pair->raw >= 0)
 		close(pair->raw);
 	pair->raw = -1;
 	pair->service->run(pair->service); /* sees that they were closed */
 	atomic_store(&pair->remote->state, 0);
 	atomic_store(&pair->fence.pending, 0);
-	pair_must(tcp_transport.control->connect(pair->remote, &pair->path_env, &pair->path) == 0);
+	pair_connect(pair, 0, &pair->client);
 }
 
 /** For slu_log_set(): what hostile ends make us say is not wanted. */
@@ -208,7 +260,7 @@ static inline void pair_silence(void *arg, enum slu_log_level level, const char 
 
 static inline void pair_close(struct tcp_pair *pair)
 {
-	tcp_transport.control->disconnect(pair->path);
+	pair_disconnect(pair, &pair->client);
 	repair_stop(pair->env.repair);
 	tcp_transport.memory->release(pair->remote->view);
 	tcp_transport.memory->revoke(&pair->env, pair->granted, -ESHUTDOWN);
@@ -217,7 +269,6 @@ static inline void pair_close(struct tcp_pair *pair)
 	inbox_destroy(pair->export.inbox);
 	region_destroy(pair->segment);
 	region_destroy(pair->local);
-	close(pair->path_env.epoll_fd);
 	close(pair->eventfd);
 	if (pair->raw >= 0)
 		close(pair->raw);
@@ -231,11 +282,30 @@ static inline void pair_serve(struct tcp_pair *pair)
 		pair->service->run(pair->service);
 }
 
+static inline void pair_post(struct tcp_pair *pair, const struct slu_op *ops, uint32_t n)
+{
+	pair_must(poller_start(pair->client.poller, pair->client.queue, ops, n) == n);
+}
+
+static inline uint32_t pair_poll_client(struct pair_client *client, struct slu_completion *done,
+					uint32_t n)
+{
+	poller_run_once(client->poller);
+	return rte_ring_sc_dequeue_burst_elem(client->queue->completions, done, sizeof(*done), n,
+					      NULL);
+}
+
 /** The client's turn. */
 static inline uint32_t pair_poll(struct tcp_pair *pair, struct slu_completion *done, uint32_t n)
 {
-	pair->turn++;
-	return pair->path->fast->poll(pair->path, done, n);
+	return pair_poll_client(&pair->client, done, n);
+}
+
+/** What has a timeout of PAIR_TIMEOUT_US is late, and what was refused may go again. */
+static inline void pair_expire(struct tcp_pair *pair)
+{
+	pair->now_ns += (PAIR_TIMEOUT_US + 1000) * NS_PER_US;
+	pair->client.poller->clock_turns = POLLER_CLOCK_TURNS;
 }
 
 #endif

@@ -41,8 +41,8 @@ enum slu_opcode {
 /**
  * One operation. Owned by the caller; slu_submit copies what it needs.
  *
- * It ends with -ETIMEDOUT within milliseconds of its timeout, while the queue is polled. On an
- * inline queue that counts from the first polls after its submission, never from before.
+ * It ends with -ETIMEDOUT within milliseconds of its timeout, while the queue is polled; one that is
+ * late before its poller has taken it is not begun.
  *
  * SLU_CALL sends the @p length bytes at @p local_offset, 0..SLU_MESSAGE_MAX, and puts the answer at
  * @p remote_offset, which for a call counts from the start of the same region, into the @p tag

@@ -209,6 +209,7 @@ static void on_answer(void *arg, int error, const json_t *answer)
 	TAILQ_REMOVE(&fence->raised, ticket, link);
 	ticket_free(ticket);
 	atomic_fetch_sub(&fence->fence.pending, 1);
+	transport_changed();
 }
 
 static void ask(struct fence_ticket *ticket)

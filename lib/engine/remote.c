@@ -348,9 +348,11 @@ static bool has_path(const struct slu_remote *remote)
 /* Without a poller nothing is connected yet: does RDMA get through at all? */
 static int try_path(struct slu_remote *remote, uint64_t until_ns)
 {
-	static const uint64_t no_turn;
-	const struct path_env env = {
-		.transport = &remote->engine->env, .turn = &no_turn, .node = -1, .epoll_fd = -1};
+	struct schedule nobody = {0};
+	const struct path_env env = {.transport = &remote->engine->env,
+				     .schedule = &nobody,
+				     .node = -1,
+				     .epoll_fd = -1};
 	struct path *path;
 	int rc;
 

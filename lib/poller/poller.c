@@ -13,11 +13,11 @@
 
 #include "base/log.h"
 
-/* Deadlines are kept to a millisecond. */
-#define EXPIRE_EVERY_US 1000u
-
 /* Between two looks at work that nothing wakes us for. */
 #define NAP_NS (50 * NS_PER_US)
+
+/* Between two looks at deadlines, and at what others have changed. */
+#define LONG_NAP_NS (1000 * NS_PER_US)
 
 /* At close, work that is not done is given up after so long. */
 #define DRAIN_US 1000000u
@@ -39,7 +39,6 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 		poller_destroy(poller);
 		return fail(rc, "cannot make a poller: %s", strerror(-rc));
 	}
-	poller->env.turn = &poller->loops;
 	poller->index = index;
 	poller->env.transport = env;
 	poller->env.poller = index;
@@ -48,9 +47,13 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	poller->core = -1;
 	poller->node = -1;
 	poller->eventfd = -1;
-	TAILQ_INIT(&poller->pending);
-	TAILQ_INIT(&poller->waiting);
-	LIST_INIT(&poller->busy);
+	TAILQ_INIT(&poller->schedule.ready);
+	TAILQ_INIT(&poller->schedule.held);
+	TAILQ_INIT(&poller->schedule.paused);
+	LIST_INIT(&poller->schedule.active);
+	LIST_INIT(&poller->schedule.busy);
+	poller->env.schedule = &poller->schedule;
+	poller->expire_at_us = UINT64_MAX;
 	LIST_INIT(&poller->services);
 	*out = poller;
 	return 0;
@@ -92,18 +95,12 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 				const struct slu_op *ops, uint32_t n)
 {
 	struct slu_completion done[POLLER_BURST];
-	uint32_t posted = path->fast->post(path, ops, n, done);
+	uint32_t posted = path->fast->copy(path, ops, n, done, &path->stats);
 
 	copy_settle(poller->env.tracker);
 	queue_complete(queue, done, posted);
 	poller->operations += posted;
 	return posted;
-}
-
-/* What is submitted while a path is busy gathers until the next turn, and shares a doorbell. */
-static bool is_idle(const struct poller *poller, const struct path *path)
-{
-	return path->posted == 0 && TAILQ_EMPTY(&poller->pending);
 }
 
 uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
@@ -118,11 +115,7 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 		struct path *path = poller_path(poller, next);
 		uint32_t run = 0, started = 0;
 
-		if (!path->immediate) {
-			if (is_idle(poller, path))
-				run = started =
-					flights_launch(poller, queue, path, next, n - dealt);
-		} else if (next->length <= path->slice_bytes) {
+		if (path->immediate && next->length <= path->slice_bytes) {
 			if (next->length > left)
 				break; /* the other queues' turn */
 			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);
@@ -130,8 +123,15 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 				started = post_run(poller, queue, path, next, run);
 		}
 		dealt += started;
-		if (run == 0 || started < run)
-			flight_start(poller, queue, &ops[dealt++]);
+		if (run > 0 && started == run)
+			continue;
+		if (now_us == 0)
+			now_us = poller_now_us(poller);
+		request_start(poller, queue, &ops[dealt++], now_us);
+	}
+	if (queue->is_inline && poller->schedule.ready_count > 0) {
+		requests_post_idle(poller);
+		requests_tell(poller);
 	}
 	return dealt;
 }
@@ -156,25 +156,29 @@ static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
 	return dealt;
 }
 
-static uint32_t run_flights(struct poller *poller)
+static bool has_requests(const struct poller *poller)
 {
-	uint32_t work = flights_post(poller) + flights_poll(poller);
-	uint64_t now_us;
-
-	if (poller->deadlines == 0 || ++poller->clock_turns < POLLER_CLOCK_TURNS)
-		return work;
-	poller->clock_turns = 0;
-	now_us = poller_now_us(poller);
-	if (now_us >= poller->expire_at_us) {
-		flights_expire(poller, now_us);
-		poller->expire_at_us = now_us + EXPIRE_EVERY_US;
-	}
-	return work;
+	return !LIST_EMPTY(&poller->schedule.active);
 }
 
-static bool has_flights(const struct poller *poller)
+static uint32_t run_requests(struct poller *poller)
 {
-	return !TAILQ_EMPTY(&poller->pending) || !TAILQ_EMPTY(&poller->waiting);
+	uint64_t changes = transport_changes();
+	uint32_t work = 0;
+
+	if (__builtin_expect(changes != poller->changes, 0)) {
+		poller->changes = changes;
+		requests_look_at_changes(poller);
+	}
+	if (poller->schedule.ready_count > 0)
+		work += requests_post(poller);
+	work += requests_poll(poller);
+	if (++poller->clock_turns >= POLLER_CLOCK_TURNS) {
+		poller->clock_turns = 0;
+		requests_look_at_clock(poller);
+	}
+	requests_tell(poller);
+	return work;
 }
 
 uint32_t poller_run_once(struct poller *poller)
@@ -185,8 +189,8 @@ uint32_t poller_run_once(struct poller *poller)
 	for (uint32_t i = 0; i < poller->queue_count; i++)
 		if (!poller->queues[i]->is_inline)
 			work += take_submissions(poller, poller->queues[i]);
-	if (has_flights(poller))
-		work += run_flights(poller);
+	if (has_requests(poller))
+		work += run_requests(poller);
 	LIST_FOREACH (service, &poller->services, link)
 		work += service->run(service);
 	poller->loops++;
@@ -204,26 +208,29 @@ void poller_unserve(struct transport_service *service)
 	LIST_REMOVE(service, link);
 }
 
-/* How long may nobody look after the flights? */
-static uint64_t nap_ns(const struct poller *poller, uint64_t timeout_ns)
+/* How long may nobody look after the requests? */
+static uint64_t nap_ns(struct poller *poller, uint64_t timeout_ns)
 {
-	struct path *path;
-	uint64_t longest = EXPIRE_EVERY_US * NS_PER_US;
+	const struct schedule *schedule = &poller->schedule;
+	struct transport_link *link, *next;
+	uint64_t longest = LONG_NAP_NS;
 
-	if (!has_flights(poller))
+	if (!has_requests(poller))
 		return timeout_ns;
-	if (!TAILQ_EMPTY(&poller->pending))
+	if (schedule->ready_count > 0 || !TAILQ_EMPTY(&schedule->paused))
 		longest = NAP_NS;
-	LIST_FOREACH (path, &poller->busy, busy) {
-		if (!path->wakes)
+	for (link = LIST_FIRST(&schedule->busy); link; link = next) {
+		next = LIST_NEXT(link, link);
+		if (!link->wakes && longest > NAP_NS)
 			longest = NAP_NS;
-		if (path->fast->sleep && !path->fast->sleep(path))
-			return 0;
+		if (!requests_sleep(poller, link))
+			longest = 0;
 	}
+	requests_tell(poller);
 	return longest < timeout_ns ? longest : timeout_ns;
 }
 
-/* Paths ask to be told once: without this, what nobody waits for any more would wake us for ever.
+/* Links ask to be told once: without this, what nobody waits for any more would wake us for ever.
  */
 static void take_events(struct poller *poller)
 {
@@ -278,20 +285,38 @@ static void take_all_submitted(struct poller *poller)
 		poller_run_once(poller);
 }
 
-static void finish_flights(struct poller *poller, const struct slu_remote *remote,
-			   const struct slu_queue *queue)
+/* Of one queue, or of one remote. */
+struct drain {
+	const struct slu_queue *queue;
+	const struct slu_remote *remote;
+};
+
+static bool is_drained(const struct poller *poller, const struct drain *drain)
+{
+	const struct path *path = drain->remote ? drain->remote->paths[poller->index] : NULL;
+
+	if (drain->queue)
+		return drain->queue->requests_live == 0;
+	return !path || (path->requests == 0 && path->calls->requests == 0);
+}
+
+/* What is not done in time is given up; what was posted of it comes back in bounded time. */
+static void finish_requests(struct poller *poller, const struct drain *drain)
 {
 	uint64_t until = clock_monotonic_ns(NULL) + DRAIN_US * NS_PER_US;
 
-	while (flights_any(poller, remote, queue) && clock_monotonic_ns(NULL) < until)
+	while (!is_drained(poller, drain) && clock_monotonic_ns(NULL) < until)
 		poller_run_once(poller);
-	flights_cancel(poller, remote, queue);
+	requests_cancel(poller, drain->remote, drain->queue);
+	while (!is_drained(poller, drain))
+		poller_run_once(poller);
+	requests_tell(poller);
 }
 
 void poller_detach(struct poller *poller, struct slu_queue *queue)
 {
 	take_all_submitted(poller);
-	finish_flights(poller, NULL, queue);
+	finish_requests(poller, &(struct drain){.queue = queue});
 	for (uint32_t i = 0; i < poller->queue_count; i++) {
 		if (poller->queues[i] != queue)
 			continue;
@@ -303,5 +328,5 @@ void poller_detach(struct poller *poller, struct slu_queue *queue)
 void poller_drain(struct poller *poller, struct slu_remote *remote)
 {
 	take_all_submitted(poller);
-	finish_flights(poller, remote, NULL);
+	finish_requests(poller, &(struct drain){.remote = remote});
 }

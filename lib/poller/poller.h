@@ -14,31 +14,39 @@
 
 #include <sluice/engine.h>
 
-#include "poller/flight.h"
 #include "poller/queue.h"
+#include "poller/requests.h"
 #include "transport/transport.h"
 
 #define POLLER_BURST      64u
 #define POLLER_QUEUES_MAX 1024u
 
-/** Turns with flights between two looks at the clock; the end of a sleep is one. */
+/** Turns with requests between two looks at the clock; the end of a sleep is one. */
 #define POLLER_CLOCK_TURNS 8u
 
 /** Something for the poller's thread to do between two turns. */
 typedef void (*poller_fn)(struct poller *poller, void *arg);
+
+/** Completions of one queue that are handed over together. */
+struct completion_burst {
+	struct slu_queue *queue;
+	uint32_t count;
+	struct slu_completion done[POLLER_BURST];
+};
 
 struct poller {
 	/* The poller's own. */
 	uint32_t index;
 	uint32_t queue_count;
 	struct slu_queue **queues;
-	struct flight_list pending;
-	struct flight_list waiting;
-	LIST_HEAD(, path) busy; /* asynchronous paths with something posted */
+	struct schedule schedule;
 	LIST_HEAD(, transport_service) services;
-	uint64_t expire_at_us; /* next look for deadlines */
-	uint32_t clock_turns;  /* since the last look at the clock */
-	uint32_t deadlines;    /* flights that have one */
+	uint64_t expire_at_us;  /* the next deadline, or before it */
+	uint64_t expired_at_us; /* when deadlines were last looked at */
+	uint64_t retry_at_us;   /* what is paused goes again */
+	uint64_t changes;       /* transport_changes() that were looked at */
+	uint32_t clock_turns;   /* since the last look at the clock */
+	uint32_t deadlines;     /* requests that have one */
 	struct path_env env;
 	const struct clock *clock;
 	uint64_t loops;
@@ -46,6 +54,7 @@ struct poller {
 	uint64_t sleeps;
 	uint64_t operations;
 	uint64_t bytes;
+	struct completion_burst burst;
 
 	/* Read by submitting threads on every submit, written when it goes to sleep. */
 	_Alignas(64) _Atomic bool sleeping;
@@ -91,7 +100,7 @@ uint32_t poller_run_once(struct poller *poller);
 
 /**
  * Start up to @p n checked operations of @p queue: short ones on an immediate path are finished
- * here, the others become flights.
+ * here, the others become requests.
  *
  * @return those dealt with: all, of an inline queue; of another, the first ones that together copy
  *         no more than TRANSPORT_SLICE_MAX_BYTES, so that no queue keeps the poller for longer
@@ -109,7 +118,7 @@ void poller_unserve(struct transport_service *service);
 
 /**
  * The poller's thread, or the owner of an inline queue: sleep until a descriptor in epoll_fd or
- * @p eventfd (-1: none) is ready, or for as long as the flights allow.
+ * @p eventfd (-1: none) is ready, or for as long as the requests allow.
  *
  * @return was something ready?
  */

@@ -13,7 +13,6 @@
 #include "base/barrier.h"
 #include "base/log.h"
 #include "memory/heap.h"
-#include "poller/flight.h"
 
 static struct rte_ring *ring_create(uint32_t element_bytes, uint32_t depth, int node)
 {
@@ -31,13 +30,14 @@ static struct rte_ring *ring_create(uint32_t element_bytes, uint32_t depth, int 
 	return ring;
 }
 
-static int flights_create(struct slu_queue *queue)
+static int requests_create(struct slu_queue *queue, int node)
 {
-	queue->flights = aligned_alloc(64, queue->depth * sizeof(struct flight));
-	if (!queue->flights)
-		return fail(-ENOMEM, "out of memory");
+	queue->requests = heap_alloc(queue->depth * sizeof(struct request), node);
+	if (!queue->requests)
+		return -ENOMEM; /* heap_alloc() has said why */
 	for (uint32_t i = queue->depth; i-- > 0;)
-		flight_put(queue, &queue->flights[i]);
+		request_put(queue, &queue->requests[i]);
+	queue->requests_live = 0;
 	return 0;
 }
 
@@ -67,7 +67,7 @@ int queue_create(const struct slu_queue_options *options, struct poller *poller,
 	queue->eventfd = -1;
 	rc = rings_create(queue, node);
 	if (rc == 0)
-		rc = flights_create(queue);
+		rc = requests_create(queue, node);
 	if (rc == 0 && !queue->is_inline) {
 		queue->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (queue->eventfd < 0)
@@ -89,7 +89,7 @@ void queue_destroy(struct slu_queue *queue)
 		close(queue->eventfd);
 	rte_free(queue->submissions);
 	rte_free(queue->completions);
-	free(queue->flights);
+	rte_free(queue->requests);
 	free(queue);
 }
 

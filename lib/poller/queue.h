@@ -4,7 +4,7 @@
  * A queue as its owner and its poller see it.
  *
  * Who writes what: nobody the first line, once it is open; the owner the second, the poller the
- * flights; the two rings have one producer and one consumer each; wanted is the one word that both
+ * requests; the two rings have one producer and one consumer each; wanted is the one word that both
  * write.
  */
 #ifndef POLLER_QUEUE_H
@@ -24,8 +24,9 @@
 
 #include "base/clock.h"
 
+#include "transport/request.h"
+
 struct poller;
-struct flight;
 
 struct slu_queue {
 	struct poller *poller;
@@ -45,18 +46,19 @@ struct slu_queue {
 	/* Completions that the sleeping owner waits for; 0: it is awake. */
 	_Alignas(64) _Atomic uint32_t wanted;
 
-	/* The poller's: an operation that cannot finish at once is kept in a flight. */
-	_Alignas(64) struct flight *free_flights;
-	struct flight *flights; /* depth of them */
-	uint64_t taken;         /* operations out of the submission ring so far */
-	uint64_t take_until;    /* what taken must reach before a drain is done */
+	/* The poller's: an operation that cannot finish at once is kept in a request. */
+	_Alignas(64) struct request *free_requests;
+	struct request *requests; /* depth of them */
+	uint32_t requests_live;   /* not free */
+	uint64_t taken;           /* operations out of the submission ring so far */
+	uint64_t take_until;      /* what taken must reach before a drain is done */
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_queue) link;
 };
 
 static_assert(SLU_TIMEOUT_MAX_US < UINT32_MAX / 2 - CLOCK_AHEAD_MAX_US, "see clock_passed_us()");
 static_assert(offsetof(struct slu_queue, outstanding) == 64, "read by both | owner's");
-static_assert(offsetof(struct slu_queue, free_flights) == 192, "shared word | poller's");
+static_assert(offsetof(struct slu_queue, free_requests) == 192, "shared word | poller's");
 
 /** @return 0; -ENOMEM, -EMFILE. @p node: where its poller runs, or -1 */
 int queue_create(const struct slu_queue_options *options, struct poller *poller, int node,
@@ -81,6 +83,23 @@ static inline bool op_is_late(const struct slu_queue *queue, const struct slu_op
 	uint32_t timeout = queue_timeout_us(queue, op);
 
 	return timeout != 0 && clock_passed_us(op->engine, timeout, (uint32_t)now_us);
+}
+
+static inline struct request *request_get(struct slu_queue *queue)
+{
+	struct request *request = queue->free_requests;
+
+	queue->free_requests = request->link.tqe_next;
+	queue->requests_live++;
+	return request;
+}
+
+static inline void request_put(struct slu_queue *queue, struct request *request)
+{
+	request->path = NULL;
+	request->link.tqe_next = queue->free_requests;
+	queue->free_requests = request;
+	queue->requests_live--;
 }
 
 /** Owner: completions that are ready. */

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A slot has up to two holders: an operation (posted), and the segment's owner (sender.open), who
- * keeps it beyond the operation's end if that was given up. Answers go into the caller's memory
- * only here, in calls_poll(), while the operation is posted: so to cancel is to forget.
+ * A slot has up to two holders: a request (posted), and the segment's owner (sender.open), who
+ * keeps it beyond the request's end if that was given up. Answers go into the caller's memory only
+ * here, in calls_poll(), while the request is posted: so to cancel is to forget.
  */
 #include "transport/calls.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
-static int remote_state(const struct calls_path *calls)
+static struct calls_path *of_link(struct transport_link *link)
 {
-	return atomic_load_explicit(&calls->path.remote->state, memory_order_relaxed);
+	return (struct calls_path *)((char *)link - offsetof(struct calls_path, link));
 }
 
 /* Late answers of calls that were given up: their slots are free again. */
@@ -24,46 +25,40 @@ static void reclaim(struct calls_path *calls)
 		mailbox_answered(&calls->sender, (uint32_t)__builtin_ctz(left), &late);
 }
 
-/* @return its slot; -1: none is free */
-static int start(struct calls_path *calls, const struct slu_op *op)
+/* @return false: no slot is free */
+static bool send(struct calls_path *calls, struct request *request)
 {
-	const char *data = op->region->addr + op->local_offset;
-	int slot;
+	const struct slu_op *op = &request->op;
+	const struct op_part whole = {0, op->length, SLU_CALL};
+	int slot = mailbox_send(&calls->sender, calls->posted, op->region->addr + op->local_offset,
+				(uint32_t)op->length);
 
-	if (remote_state(calls) == 0)
-		return mailbox_send(&calls->sender, calls->posted, data, (uint32_t)op->length);
-	slot = __builtin_ctzll(~(uint64_t)calls->posted); /* nothing goes into its memory */
-	if (slot >= (int)MAILBOX_SLOTS)
-		return -1;
-	calls->dead |= 1u << slot;
-	return slot;
+	if (slot < 0)
+		return false;
+	calls->posted |= 1u << slot;
+	calls->requests[slot] = request;
+	request_posted(request, &whole);
+	return true;
 }
 
-static uint32_t calls_post(struct path *path, const struct slu_op *ops, uint32_t n,
-			   struct slu_completion *done)
+static enum post_result calls_post(struct path *path)
 {
 	struct calls_path *calls = (struct calls_path *)path;
-	uint32_t i;
+	struct request *request;
+	uint32_t sent = 0;
 
-	(void)done;
 	reclaim(calls);
-	for (i = 0; i < n; i++) {
-		int slot = start(calls, &ops[i]);
-
-		if (slot < 0)
-			break;
-		calls->posted |= 1u << slot;
-		calls->ops[slot] = ops[i];
-	}
-	if (i > 0 && calls->dead == 0)
+	while ((request = path_next(path, LANE_SMALL)) && send(calls, request))
+		sent++;
+	if (sent > 0)
 		client_stored(calls->waker);
-	return i;
+	return request ? POST_FULL : POST_MORE;
 }
 
-static int take_answer(struct calls_path *calls, uint32_t slot, const struct mailbox_answer *answer,
-		       uint16_t *length)
+static int take_answer(struct calls_path *calls, uint32_t slot, const struct mailbox_answer *answer)
 {
-	const struct slu_op *op = &calls->ops[slot];
+	struct request *request = calls->requests[slot];
+	const struct slu_op *op = &request->op;
 
 	if (answer->status < 0)
 		return answer->status;
@@ -72,86 +67,76 @@ static int take_answer(struct calls_path *calls, uint32_t slot, const struct mai
 	if (answer->length > 0)
 		memcpy(op->region->addr + op->remote_offset, mailbox_data(&calls->sender, slot),
 		       answer->length);
-	*length = (uint16_t)answer->length;
+	request->answer_length = (uint16_t)answer->length;
 	return 0;
 }
 
-/* @return has it ended? */
-static bool look(struct calls_path *calls, uint32_t slot, struct slu_completion *done)
+static void give_back(struct calls_path *calls, uint32_t slot, int status)
 {
-	const uint32_t bit = 1u << slot;
-	struct mailbox_answer answer;
-	int state;
-
-	*done = (struct slu_completion){.user_data = calls->ops[slot].user_data,
-					.transport = calls->path.transport,
-					.scope = SLU_SCOPE_OPERATION};
-	if (calls->canceled & bit) {
-		done->status = -ECANCELED;
-	} else if (!(calls->dead & bit) && mailbox_answered(&calls->sender, slot, &answer)) {
-		done->status = take_answer(calls, slot, &answer, &done->length);
-	} else {
-		state = remote_state(calls);
-		if (state == 0)
-			return false;
-		done->status = state;
-		done->scope = SLU_SCOPE_SESSION;
-	}
-	if (done->status == 0)
-		done->scope = SLU_SCOPE_NONE;
-	calls->posted &= ~bit;
-	calls->canceled &= ~bit;
-	calls->dead &= ~bit;
-	calls->main->stats.failed += done->status != 0;
-	return true;
+	calls->posted &= ~(1u << slot);
+	request_back(calls->requests[slot], status, false);
 }
 
-static uint32_t calls_poll(struct path *path, struct slu_completion *done, uint32_t n)
+static uint32_t calls_poll(struct transport_link *link)
 {
-	struct calls_path *calls = (struct calls_path *)path;
+	struct calls_path *calls = of_link(link);
+	struct mailbox_answer answer;
 	uint32_t finished = 0;
 
-	for (uint32_t left = calls->posted; left != 0 && finished < n; left &= left - 1)
-		finished += look(calls, (uint32_t)__builtin_ctz(left), &done[finished]);
+	for (uint32_t left = calls->posted; left != 0; left &= left - 1) {
+		uint32_t slot = (uint32_t)__builtin_ctz(left);
+
+		if (!mailbox_answered(&calls->sender, slot, &answer))
+			continue;
+		give_back(calls, slot, take_answer(calls, slot, &answer));
+		finished++;
+	}
 	return finished;
 }
 
-static void calls_flush(struct path *path)
-{
-	struct calls_path *calls = (struct calls_path *)path;
-
-	calls->canceled = calls->posted;
-}
-
-static void calls_cancel(struct path *path, uint64_t user_data)
+static void calls_cancel(struct path *path, struct request *request)
 {
 	struct calls_path *calls = (struct calls_path *)path;
 
 	for (uint32_t left = calls->posted; left != 0; left &= left - 1) {
 		uint32_t slot = (uint32_t)__builtin_ctz(left);
 
-		if (calls->ops[slot].user_data == user_data)
-			calls->canceled |= 1u << slot;
+		if (calls->requests[slot] == request) {
+			give_back(calls, slot, -ECANCELED);
+			return;
+		}
 	}
 }
 
+static void calls_dead(struct path *path, int state)
+{
+	struct calls_path *calls = (struct calls_path *)path;
+
+	calls_poll(&calls->link);
+	for (uint32_t left = calls->posted; left != 0; left &= left - 1)
+		give_back(calls, (uint32_t)__builtin_ctz(left), state);
+}
+
+static const struct link_ops link_ops = {.poll = calls_poll};
+
 static const struct transport_fast calls_fast = {
 	.post = calls_post,
-	.poll = calls_poll,
-	.flush = calls_flush,
 	.cancel = calls_cancel,
+	.dead = calls_dead,
 };
 
 void calls_init(struct calls_path *calls, struct path *main, const struct client_waker *waker,
-		uint32_t poller)
+		const struct path_env *env)
 {
 	*calls = (struct calls_path){.path = {.fast = &calls_fast,
 					      .slice_bytes = SLU_MESSAGE_MAX,
 					      .transport = main->transport,
-					      .remote = main->remote},
-				     .main = main,
+					      .remote = main->remote,
+					      .link = &calls->link},
 				     .waker = waker};
-	mailbox_attach(&calls->sender, &waker->area->calls, poller);
+	path_init(&calls->path);
+	link_init(&calls->link, &link_ops, env->schedule);
+	mailbox_attach(&calls->sender, &waker->area->calls, env->poller);
 	main->calls = &calls->path;
 }
 

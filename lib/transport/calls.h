@@ -12,18 +12,16 @@
 
 struct calls_path {
 	struct path path;
-	struct path *main; /* where failures are counted */
+	struct transport_link link;
 	struct mailbox_sender sender;
 	const struct client_waker *waker;
-	uint32_t posted;   /* slots with an operation, a bit each; all others below are of these */
-	uint32_t dead;     /* never sent: the remote was gone already */
-	uint32_t canceled; /* given up, to be reported */
-	struct slu_op ops[MAILBOX_SLOTS];
+	uint32_t posted;                         /* slots with a request, a bit each */
+	struct request *requests[MAILBOX_SLOTS]; /* by slot; of those that are posted */
 };
 
 /** Make it the calls of @p main, whose owner keeps the memory. Control path. */
 void calls_init(struct calls_path *calls, struct path *main, const struct client_waker *waker,
-		uint32_t poller);
+		const struct path_env *env);
 
 /** Nothing is posted any more. Control path. */
 void calls_fini(struct calls_path *calls);

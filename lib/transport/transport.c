@@ -48,10 +48,24 @@ uint32_t transport_permitted(uint32_t rights)
 	return opcodes;
 }
 
+/* Of all engines: whoever looks for nothing has lost a look. */
+static _Atomic uint64_t changes;
+
+void transport_changed(void)
+{
+	atomic_fetch_add(&changes, 1);
+}
+
+uint64_t transport_changes(void)
+{
+	return atomic_load_explicit(&changes, memory_order_acquire);
+}
+
 void remote_fail(struct slu_remote *remote, int error)
 {
 	int connected = 0;
 
 	atomic_compare_exchange_strong(&remote->state, &connected, error);
 	atomic_store_explicit(&remote->permitted, 0, memory_order_release);
+	transport_changed();
 }

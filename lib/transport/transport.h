@@ -6,11 +6,11 @@
  *   control  capabilities, connect, disconnect: may block, may allocate
  *   memory   what the target tells a client about a segment (publish), and what the client makes of
  *            it (import)
- *   fast     post a burst, poll completions, flush: the polling core only
+ *   fast     copy, or post and cancel: the polling core only
  *
- * A path is what connect makes for one (poller, remote): limits and the fast table, read by the hot
- * path and never changed by it. Order of calls: import, then connect once per poller; post, poll
- * and flush by that poller; disconnect per path, then release.
+ * A path is what connect makes for one (poller, remote), and a link is what carries some of them;
+ * see request.h. Order of calls: import, then connect once per poller; copy, post and cancel by
+ * that poller, and its link's poll; disconnect per path, then release.
  */
 #ifndef TRANSPORT_TRANSPORT_H
 #define TRANSPORT_TRANSPORT_H
@@ -29,6 +29,7 @@
 #include "base/random.h"
 #include "memory/copy.h"
 #include "memory/region.h"
+#include "transport/request.h"
 
 #define TRANSPORT_FDS_MAX 4 /* passed with one published segment */
 
@@ -62,7 +63,7 @@ struct transport_env {
 struct path_env {
 	const struct transport_env *transport;
 	struct copy_tracker *tracker;
-	const uint64_t *turn; /* counts the poller's turns */
+	struct schedule *schedule;
 	uint32_t poller;      /* index */
 	int node;             /* of its core; -1 unknown */
 	int epoll_fd;         /* descriptors whose readiness ends the poller's sleep */
@@ -128,7 +129,7 @@ struct transport_peer {
 
 struct transport_capabilities {
 	uint64_t slice_bytes; /* longer operations are cut; at most TRANSPORT_SLICE_MAX_BYTES */
-	bool immediate;       /* post finishes what it accepts; poll has nothing to say */
+	bool immediate;       /* copies at once; nothing is posted */
 	uint64_t latency_ns;  /* of a small operation, an order of magnitude */
 	uint64_t bytes_per_second; /* of one poller, likewise */
 };
@@ -238,38 +239,30 @@ struct transport_memory {
 
 struct transport_fast {
 	/**
-	 * Start up to @p n operations, none longer than slice_bytes, all on the path's remote.
+	 * An immediate path: carry out up to @p n operations, none longer than slice_bytes and no
+	 * calls, all on the path's remote, and write a completion for each to @p done. Streamed
+	 * stores may be left unfenced, the poller settles them before it tells anyone.
 	 *
-	 * An immediate transport writes one completion for each that it accepts to @p done;
-	 * streamed stores it may leave unfenced, the poller settles them before it tells anyone.
-	 *
-	 * @return accepted, in order; fewer than n is back-pressure: poll, then again
+	 * @param stats  where they are counted
+	 * @return       done, in order; fewer than n is back-pressure: again later
 	 */
-	uint32_t (*post)(struct path *path, const struct slu_op *ops, uint32_t n,
-			 struct slu_completion *done);
+	uint32_t (*copy)(struct path *path, const struct slu_op *ops, uint32_t n,
+			 struct slu_completion *done, struct path_stats *stats);
 	/**
-	 * Take up to @p n completions. NULL on an immediate transport.
-	 *
-	 * The status -EAGAIN says that the operation did not take place and can be posted again:
-	 * the target had no room for it.
+	 * An asynchronous path: start parts of its queued requests, REQUEST_BURST of them at most.
+	 * The remote is alive and not fenced.
 	 */
-	uint32_t (*poll)(struct path *path, struct slu_completion *done, uint32_t n);
+	enum post_result (*post)(struct path *path);
 	/**
-	 * End everything that was posted: after this no memory of it is touched any more, and poll
-	 * reports what had not finished with -ECANCELED. NULL on an immediate transport.
+	 * All that is out of @p request, which has failed, is to come back by request_back(): now or
+	 * by poll, in bounded time. Its neighbours may have to be posted again; calls cannot be.
 	 */
-	void (*flush)(struct path *path);
+	void (*cancel)(struct path *path, struct request *request);
 	/**
-	 * End what was posted with @p user_data, as flush does, and leave the others alone. NULL:
-	 * flush is used, and its neighbours are posted again; all but calls, which the owner must
-	 * not see twice: they fail. So a path that carries calls should have it.
+	 * The remote is dead, by @p state, with requests of the path out: those that nobody will
+	 * answer are to come back. May be NULL: the link's poll looks.
 	 */
-	void (*cancel)(struct path *path, uint64_t user_data);
-	/**
-	 * The poller is about to sleep: let epoll_fd tell, once (EPOLLONESHOT), of what the path
-	 * waits for. May be NULL. @return false: something has come already
-	 */
-	bool (*sleep)(struct path *path);
+	void (*dead)(struct path *path, int state);
 };
 
 struct transport {
@@ -277,33 +270,6 @@ struct transport {
 	const struct transport_control *control;
 	const struct transport_memory *memory;
 	const struct transport_fast *fast;
-};
-
-/** Counters of one path; written by its poller, read by anyone. */
-struct path_stats {
-	uint64_t reads;
-	uint64_t writes;
-	uint64_t failed;
-	uint64_t bytes_read;
-	uint64_t bytes_written;
-	uint64_t doorbells; /* bursts handed to a device */
-	uint64_t signalled; /* completions that it wrote */
-};
-
-/** One (poller, remote); the transport's own fields follow in a larger struct. */
-struct path {
-	const struct transport_fast *fast;
-	uint64_t slice_bytes;
-	bool immediate;
-	bool wakes;           /* what comes ends the poller's sleep by epoll_fd: no need to look */
-	uint8_t transport;    /* enum slu_transport */
-	uint32_t posted;      /* not yet reported by poll */
-	uint32_t connections; /* that it shares with other paths; tcp */
-	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
-	struct slu_remote *remote;
-	struct path_stats stats;
-	LIST_ENTRY(path) busy;       /* paths with something posted, of one poller */
-	_Atomic uint64_t connect_ns; /* what making its link took; verbs */
 };
 
 /**

@@ -8,11 +8,16 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <rte_ring_elem.h>
+
+#include "env/eal.h"
+#include "poller/poller.h"
 #include "tests/fuzz/fuzz.h"
 #include "transport/calls.h"
 #include "transport/client_area.h"
 
-#define CLIENT 7u
+#define CLIENT   7u
+#define OPEN_MAX (2 * MAILBOX_SLOTS) /* more than go out at once */
 
 #define must(condition)                                                                            \
 	do {                                                                                       \
@@ -37,15 +42,19 @@ struct both {
 	struct client_inbox *inbox;
 	struct client_waker waker;
 	struct slu_remote remote;
+	struct poller *poller;
+	struct slu_queue *queue;
 	struct path main;
 	struct calls_path calls;
 	struct notify_sender notify;
-	struct call *open[MAILBOX_SLOTS]; /* of calls.path, by user_data */
+	struct call *open[OPEN_MAX]; /* by user_data */
 	bool answers;                     /* the owner has one to give */
 	struct mailbox_request request;
 };
 
 static int wake_of_owner;
+static const struct clock monotonic = {.now = clock_monotonic_ns};
+static const struct transport_env env = {.clock = &monotonic};
 
 static uint32_t next(struct input *input)
 {
@@ -172,33 +181,31 @@ static void post(struct both *both, struct input *input)
 	uint32_t id = 0;
 	struct slu_op op;
 
-	while (id < MAILBOX_SLOTS && both->open[id])
+	while (id < OPEN_MAX && both->open[id])
 		id++;
+	if (id == OPEN_MAX)
+		return;
 	call = calloc(1, sizeof(*call));
 	must(call);
 	*call = (struct call){.region = {.addr = malloc(length + room)}, .room = room};
 	must(call->region.addr || length + room == 0);
 	memset(call->region.addr, 1, length + room);
 	op = (struct slu_op){.user_data = id,
+			     .remote = &both->remote,
 			     .region = &call->region,
 			     .length = length,
 			     .remote_offset = length,
 			     .tag = room,
 			     .opcode = SLU_CALL};
-	if (both->calls.path.fast->post(&both->calls.path, &op, 1, NULL) == 1) {
-		must(id < MAILBOX_SLOTS);
-		both->open[id] = call;
-		return;
-	}
-	free(call->region.addr);
-	free(call);
+	both->open[id] = call;
+	must(poller_start(both->poller, both->queue, &op, 1) == 1);
 }
 
 static void end_call(struct both *both, const struct slu_completion *done)
 {
 	struct call *call;
 
-	must(done->user_data < MAILBOX_SLOTS);
+	must(done->user_data < OPEN_MAX);
 	call = both->open[done->user_data];
 	must(call);
 	must(done->status <= 0 && done->status != -EAGAIN);
@@ -209,30 +216,27 @@ static void end_call(struct both *both, const struct slu_completion *done)
 	free(call);
 }
 
-static void poll_calls(struct both *both, uint32_t n)
+static void poll_calls(struct both *both)
 {
-	struct slu_completion done[MAILBOX_SLOTS];
+	struct slu_completion done[OPEN_MAX];
+	uint32_t n;
 
-	n = both->calls.path.fast->poll(&both->calls.path, done, n);
+	poller_run_once(both->poller);
+	n = rte_ring_sc_dequeue_burst_elem(both->queue->completions, done, sizeof(done[0]),
+					   OPEN_MAX, NULL);
 	for (uint32_t i = 0; i < n; i++)
 		end_call(both, &done[i]);
 }
 
-static void cancel(struct both *both, uint32_t id)
-{
-	if (both->open[id])
-		both->open[id]->canceled = true;
-	both->calls.path.fast->cancel(&both->calls.path, id);
-}
-
 static void end_all(struct both *both)
 {
-	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
+	for (uint32_t i = 0; i < OPEN_MAX; i++)
 		if (both->open[i])
 			both->open[i]->canceled = true;
-	both->calls.path.fast->flush(&both->calls.path);
-	poll_calls(both, MAILBOX_SLOTS);
-	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
+	requests_cancel(both->poller, NULL, both->queue);
+	requests_tell(both->poller);
+	poll_calls(both);
+	for (uint32_t i = 0; i < OPEN_MAX; i++)
 		must(!both->open[i]);
 }
 
@@ -243,18 +247,33 @@ static void notify(struct both *both, struct input *input)
 	client_stored(&both->waker);
 }
 
-static void attach(struct both *both, uint32_t poller)
+static void attach(struct both *both, uint32_t index)
 {
-	calls_init(&both->calls, &both->main, &both->waker, poller);
-	notify_attach(&both->notify, &both->area->notifications, poller);
+	const struct slu_queue_options options = {.depth = OPEN_MAX, .poller = SLU_POLLER_INLINE};
+
+	must(poller_create(index, &env, 0, &both->poller) == 0);
+	must(queue_create(&options, both->poller, -1, &both->queue) == 0);
+	must(poller_attach(both->poller, both->queue) == 0);
+	calls_init(&both->calls, &both->main, &both->waker, &both->poller->env);
+	notify_attach(&both->notify, &both->area->notifications, index);
+	both->remote.paths[index] = &both->main;
+}
+
+static void detach(struct both *both)
+{
+	end_all(both);
+	poller_detach(both->poller, both->queue);
+	both->remote.paths[both->poller->index] = NULL;
+	calls_fini(&both->calls);
+	notify_detach(&both->notify);
+	queue_destroy(both->queue);
+	poller_destroy(both->poller);
 }
 
 /* Another poller of that index takes over what this one left. */
 static void replace(struct both *both, struct input *input)
 {
-	end_all(both);
-	calls_fini(&both->calls);
-	notify_detach(&both->notify);
+	detach(both);
 	attach(both, next(input) % (uint32_t)SLU_POLLERS_MAX);
 }
 
@@ -278,10 +297,10 @@ static void step(struct both *both, struct input *input)
 		post(both, input);
 		break;
 	case 6:
-		poll_calls(both, 1 + next(input) % MAILBOX_SLOTS);
+		poll_calls(both);
 		break;
 	case 7:
-		cancel(both, next(input) % MAILBOX_SLOTS);
+		end_all(both);
 		break;
 	case 8:
 		notify(both, input);
@@ -291,6 +310,7 @@ static void step(struct both *both, struct input *input)
 		break;
 	case 10:
 		atomic_store(&both->remote.state, next(input) % 2 ? -ECONNRESET : 0);
+		transport_changed();
 	}
 }
 
@@ -300,6 +320,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argv;
 	wake_of_owner = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	must(wake_of_owner >= 0);
+	must(eal_start() == 0);
 	return 0;
 }
 
@@ -314,12 +335,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	both.waker =
 		(struct client_waker){.area = both.area, .wake_fd = wake_of_owner, .fence = true};
 	both.main.remote = &both.remote;
+	path_init(&both.main);
 	attach(&both, next(&input) % (uint32_t)SLU_POLLERS_MAX);
 	while (input.left > 0)
 		step(&both, &input);
-	end_all(&both);
-	calls_fini(&both.calls);
-	notify_detach(&both.notify);
+	detach(&both);
 	client_inbox_destroy(both.inbox);
 	return 0;
 }

@@ -16,7 +16,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	return 0;
 }
 
-static void make_ops(struct tcp_pair *pair, struct slu_op *ops)
+/* @p late: which may time out, a bit each */
+static void make_ops(struct tcp_pair *pair, struct slu_op *ops, uint8_t late)
 {
 	for (uint32_t i = 0; i < OPS; i++) {
 		ops[i] = (struct slu_op){.user_data = i,
@@ -25,6 +26,7 @@ static void make_ops(struct tcp_pair *pair, struct slu_op *ops)
 					 .local_offset = i * 4096u,
 					 .length = i * 100u,
 					 .opcode = (uint8_t)(i % 4),
+					 .timeout_us = late & 1u << i ? PAIR_TIMEOUT_US : 0,
 					 .tag = 64};
 		if (ops[i].opcode == SLU_CALL)
 			ops[i].remote_offset = 65536 + i * 64u;
@@ -49,18 +51,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t cut = size > 0 ? 1 + data[0] * 8u : 1;
 
 	pair_open(&pair, true);
-	make_ops(&pair, ops);
-	pair_must(pair.path->fast->post(pair.path, ops, OPS, NULL) == OPS);
+	make_ops(&pair, ops, size > 0 ? data[0] : 0);
+	pair_post(&pair, ops, OPS);
 	for (size_t at = 1; at < size; at += cut) {
 		size_t n = size - at < cut ? size - at : cut;
 
 		if (send(pair.raw, data + at, n, MSG_NOSIGNAL) < 0)
 			break;
 		if (at > size / 2)
-			pair.path->fast->cancel(pair.path, data[at] % OPS);
+			pair_expire(&pair);
 		count(done, pair_poll(&pair, done, OPS), ended);
 	}
-	pair.path->fast->flush(pair.path);
+	requests_cancel(pair.client.poller, NULL, pair.client.queue);
+	requests_tell(pair.client.poller);
 	count(done, pair_poll(&pair, done, OPS), ended);
 	for (uint32_t i = 0; i < OPS; i++)
 		if (ended[i] != 1)

@@ -157,6 +157,7 @@ static void make_ops(struct tcp_pair *pair, struct slu_op *ops)
 					 .local_offset = i * 4096u,
 					 .length = below(4) ? 1 : below(4096),
 					 .opcode = (uint8_t)below(4),
+					 .timeout_us = below(4) ? 0 : PAIR_TIMEOUT_US,
 					 .tag = 64};
 		if (ops[i].opcode == SLU_CALL)
 			ops[i].remote_offset = 500000 + i * 64u;
@@ -184,18 +185,19 @@ static uint64_t storm_one_client(struct tcp_pair *pair)
 
 	pair_reconnect(pair);
 	make_ops(pair, ops);
-	pair_must(pair->path->fast->post(pair->path, ops, OPS, NULL) == OPS);
-	while (sent < 200 && !((struct tcp_path *)pair->path)->link->error) {
+	pair_post(pair, ops, OPS);
+	while (sent < 200 && !pair_link(pair)->error) {
 		size_t length = make_response(frame, sent);
 
 		if (send(pair->raw, frame, length, MSG_NOSIGNAL) < 0)
 			break;
 		sent++;
 		if (below(50) == 0)
-			pair->path->fast->cancel(pair->path, below(OPS));
+			pair_expire(pair);
 		count_ended(pair, ended);
 	}
-	pair->path->fast->flush(pair->path);
+	requests_cancel(pair->client.poller, NULL, pair->client.queue);
+	requests_tell(pair->client.poller);
 	count_ended(pair, ended);
 	for (uint32_t i = 0; i < OPS; i++)
 		pair_must(ended[i] == 1);
@@ -211,7 +213,7 @@ static void check_service(struct tcp_pair *pair)
 	uint32_t n = 0;
 
 	memset(pair->local->addr, 0x3c, 4096);
-	pair_must(pair->path->fast->post(pair->path, &write, 1, NULL) == 1);
+	pair_post(pair, &write, 1);
 	for (int i = 0; i < 1000 && n == 0; i++) {
 		pair_serve(pair);
 		n = pair_poll(pair, &done, 1);

@@ -14,15 +14,22 @@
 #define POSTED_MAX 512u
 #define DEPTH      64u
 
-/* A transport that does what the test says: takes up to room operations, finishes on demand. */
+/* A transport that does what the test says: takes up to room parts, finishes on demand. */
 static struct {
 	struct path path;
+	struct transport_link link;
 	uint32_t room;
+	enum post_result without_room;
+	uint32_t posts; /* how often the path was let */
 	uint32_t count;
-	struct slu_op ops[POSTED_MAX]; /* posted and not reported */
-	struct slu_completion ready[POSTED_MAX];
+	struct slu_op ops[POSTED_MAX]; /* posted and not finished, as they went out */
+	struct request *requests[POSTED_MAX];
+	struct {
+		struct request *request;
+		int status;
+	} ready[POSTED_MAX];
 	uint32_t ready_count;
-	uint32_t flushes;
+	uint32_t cancels;
 } script;
 
 static struct poller *poller;
@@ -40,55 +47,96 @@ static uint64_t virtual_now(void *arg)
 static const struct clock virtual_clock = {.now = virtual_now};
 static const struct transport_env env = {.clock = &virtual_clock};
 
-static uint32_t script_post(struct path *path, const struct slu_op *ops, uint32_t n,
-			    struct slu_completion *done)
+static void keep(const struct slu_op *op, struct request *request)
+{
+	assert_true(script.count < POSTED_MAX);
+	script.ops[script.count] = *op;
+	script.requests[script.count++] = request;
+}
+
+static uint32_t script_copy(struct path *path, const struct slu_op *ops, uint32_t n,
+			    struct slu_completion *done, struct path_stats *stats)
 {
 	(void)path;
+	(void)stats;
 	if (n > script.room)
 		n = script.room;
-	assert_true(script.count + n <= POSTED_MAX);
 	for (uint32_t i = 0; i < n; i++) {
-		script.ops[script.count] = ops[i];
-		if (done) /* immediate: reported here, kept for the test to look at */
-			done[i] = (struct slu_completion){.user_data = ops[i].user_data};
-		script.count++;
+		done[i] = (struct slu_completion){.user_data = ops[i].user_data};
+		keep(&ops[i], NULL);
 	}
 	return n;
 }
 
-static uint32_t script_poll(struct path *path, struct slu_completion *done, uint32_t n)
+static void post_next(struct request *request)
 {
-	uint32_t given = script.ready_count < n ? script.ready_count : n;
+	struct op_part part = request_part(request);
+	struct slu_op op = request->op;
 
-	(void)path;
-	memcpy(done, script.ready, given * sizeof(*done));
-	script.ready_count -= given;
-	memmove(script.ready, script.ready + given, script.ready_count * sizeof(*done));
+	op.remote_offset += part.offset;
+	op.local_offset += part.offset;
+	op.length = part.length;
+	op.opcode = part.opcode;
+	keep(&op, request);
+	request_posted(request, &part);
+}
+
+static enum post_result script_post(struct path *path)
+{
+	uint32_t room = script.room;
+	struct request *request;
+
+	script.posts++;
+	for (unsigned lane = 0; lane < LANES; lane++)
+		for (; (request = path_next(path, lane)) && room > 0; room--)
+			post_next(request);
+	return room == 0 ? script.without_room : POST_MORE;
+}
+
+static uint32_t script_poll(struct transport_link *link)
+{
+	uint32_t given = script.ready_count;
+
+	(void)link;
+	script.ready_count = 0;
+	for (uint32_t i = 0; i < given; i++)
+		request_back(script.ready[i].request, script.ready[i].status, false);
 	return given;
 }
 
-/* Report the posted operation at @p index. */
-static void finish(uint32_t index, int status)
+/* What was posted as number @p index ends. */
+static struct request *take_out(uint32_t index)
 {
+	struct request *request = script.requests[index];
+
 	assert_true(index < script.count);
-	script.ready[script.ready_count++] = (struct slu_completion){
-		.user_data = script.ops[index].user_data,
-		.status = status,
-		.scope = status < 0 ? SLU_SCOPE_PATH : SLU_SCOPE_NONE,
-	};
-	script.ops[index] = script.ops[--script.count];
+	script.count--;
+	script.ops[index] = script.ops[script.count];
+	script.requests[index] = script.requests[script.count];
+	return request;
 }
 
-static void script_flush(struct path *path)
+/* It is given back by the next poll. */
+static void finish(uint32_t index, int status)
+{
+	script.ready[script.ready_count].request = take_out(index);
+	script.ready[script.ready_count++].status = status;
+}
+
+/* As a transport that has to end its link for it: all that is out is lost. */
+static void script_cancel(struct path *path, struct request *request)
 {
 	(void)path;
-	script.flushes++;
+	(void)request;
+	script.cancels++;
+	script_poll(&script.link);
 	while (script.count > 0)
-		finish(0, -ECANCELED);
+		request_back(take_out(0), -ECANCELED, false);
 }
 
 static const struct transport_fast script_fast = {
-	.post = script_post, .poll = script_poll, .flush = script_flush};
+	.copy = script_copy, .post = script_post, .cancel = script_cancel};
+static const struct link_ops script_link = {.poll = script_poll};
 
 static int set_up(bool immediate)
 {
@@ -103,11 +151,15 @@ static int set_up(bool immediate)
 				    .slice_bytes = SLICE,
 				    .immediate = immediate,
 				    .remote = &remote,
-				    .transport = SLU_TRANSPORT_FAKE};
+				    .transport = SLU_TRANSPORT_FAKE,
+				    .link = immediate ? NULL : &script.link,
+				    .calls = &script.path};
+	path_init(&script.path);
 	remote.paths[0] = &script.path;
 	if (poller_create(0, &env, 0, &poller) < 0 ||
 	    queue_create(&options, poller, -1, &queue) < 0)
 		return -1;
+	link_init(&script.link, &script_link, poller->env.schedule);
 	queue->clock = &virtual_clock;
 	return poller_attach(poller, queue);
 }
@@ -351,7 +403,6 @@ static void test_failed_slice(void **state)
 	(void)state;
 	script.room = 2;
 	start(&op);
-	run(1);
 	assert_int_equal(script.count, 2);
 	script.room = 0;
 	finish(0, -EIO);
@@ -362,7 +413,7 @@ static void test_failed_slice(void **state)
 	run(5);
 	assert_int_equal(reap(&done, 1), 1);
 	assert_int_equal(done.status, -EIO);
-	assert_int_equal(done.scope, SLU_SCOPE_PATH);
+	assert_int_equal(done.scope, SLU_SCOPE_OPERATION);
 	assert_int_equal(script.count, 0);
 	assert_nothing_done();
 }
@@ -408,7 +459,7 @@ static void test_idle_path_without_room(void **state)
 	assert_all_done(2, 0);
 }
 
-/* Goal: what is not posted by its deadline times out without a flush. */
+/* Goal: what is not posted by its deadline times out, and nothing is taken back. */
 static void test_deadline_of_unposted(void **state)
 {
 	struct slu_op op = op_of(SLU_WRITE, 4, 8);
@@ -418,15 +469,149 @@ static void test_deadline_of_unposted(void **state)
 	script.room = 0;
 	start(&op);
 	run(1);
-	pass_us(1000); /* it is looked at for the first time: the deadline counts from here */
-	run(1);
 	pass_us(4000);
 	run(2);
 	assert_nothing_done();
 	pass_us(2000);
 	run(2);
 	assert_done(4, -ETIMEDOUT);
-	assert_int_equal(script.flushes, 0);
+	assert_int_equal(script.cancels, 0);
+}
+
+/* Goal: what is late when the poller takes it is not carried out, on either kind of path. */
+static void test_late_from_the_start(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 4, 8);
+
+	(void)state;
+	op.timeout_us = 5000;
+	op.engine = (uint32_t)(now_ns / NS_PER_US);
+	pass_us(6000);
+	queue->is_inline = false; /* as if it had come through a ring */
+	start(&op);
+	queue->is_inline = true;
+	run(1);
+	assert_done(4, -ETIMEDOUT);
+	assert_int_equal(script.count, 0);
+}
+
+/* Goal: a path that its link has no room for is not asked again before that has done something. */
+static void test_stalled_path_is_left_alone(void **state)
+{
+	struct slu_op ops[] = {op_of(SLU_WRITE, 1, 8), op_of(SLU_READ, 2, 8)};
+
+	(void)state;
+	script.room = 1;
+	script.without_room = POST_FULL;
+	poller_start(poller, queue, ops, 2);
+	run(100);
+	assert_int_equal(script.posts, 1);
+	finish(0, 0);
+	run(1);
+	assert_int_equal(script.posts, 2);
+	assert_done(1, 0);
+	finish(0, 0);
+	run(1);
+	assert_done(2, 0);
+}
+
+/* Goal: a path that is held is not asked again before something has changed. */
+static void test_held_path_is_left_alone(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 1, 8);
+
+	(void)state;
+	run(1);
+	script.room = 0;
+	script.without_room = POST_HELD;
+	start(&op);
+	run(100);
+	assert_int_equal(script.posts, 1);
+	script.room = 1;
+	transport_changed();
+	run(1);
+	assert_int_equal(script.posts, 2);
+	finish(0, 0);
+	run(1);
+	assert_done(1, 0);
+}
+
+/* Goal: while something that was given up may land nothing is posted, and nobody asks for it. */
+static void test_fenced_remote_is_held(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 1, 8);
+	struct fence fence = {.pending = 1};
+
+	(void)state;
+	remote.fence = &fence;
+	start(&op);
+	run(10);
+	assert_int_equal(script.posts + script.count, 0);
+	fence.pending = 0;
+	transport_changed();
+	run(1);
+	assert_int_equal(script.count, 1);
+	finish(0, 0);
+	run(1);
+	assert_done(1, 0);
+}
+
+/* Goal: what the far end had no room for goes again, after a pause and not before. */
+static void test_refused_is_paused(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE_NOTIFY, 1, 8);
+
+	(void)state;
+	start(&op);
+	finish(0, -EAGAIN);
+	run(20);
+	assert_int_equal(script.count, 0);
+	pass_us(99);
+	run(20);
+	assert_int_equal(script.count, 0);
+	pass_us(1);
+	run(2);
+	assert_int_equal(script.count, 1);
+	finish(0, 0);
+	run(1);
+	assert_done(1, 0);
+}
+
+/* Goal: with its remote dead nothing more is posted, and what waited says why. */
+static void test_dead_remote(void **state)
+{
+	struct slu_op ops[] = {op_of(SLU_WRITE, 1, 8), op_of(SLU_READ, 2, 100 * SLICE)};
+	struct slu_completion done[2];
+
+	(void)state;
+	script.room = 0;
+	poller_start(poller, queue, ops, 2);
+	remote_fail(&remote, -ESHUTDOWN);
+	script.room = POSTED_MAX;
+	run(2);
+	assert_int_equal(script.count, 0);
+	assert_int_equal(reap(done, 2), 2);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(done[i].status, -ESHUTDOWN);
+		assert_int_equal(done[i].scope, SLU_SCOPE_SESSION);
+	}
+	assert_int_equal(script.path.stats.failed, 2);
+}
+
+/* Goal: an operation is counted once, in how many parts it was posted. */
+static void test_parts_are_not_counted(void **state)
+{
+	struct slu_op op = op_of(SLU_READ, 1, 3 * SLICE);
+
+	(void)state;
+	start(&op);
+	run(3);
+	for (unsigned i = 0; i < 3 && !script.path.immediate; i++)
+		finish(0, 0);
+	run(1);
+	assert_done(1, 0);
+	assert_int_equal(script.path.stats.reads, 1);
+	assert_int_equal(script.path.stats.bytes_read, 3 * SLICE);
 }
 
 /* Goal: by a clock that is behind the one of the submission a deadline far off has not passed. */
@@ -450,7 +635,7 @@ static void test_clock_behind(void **state)
 	assert_done(4, -ETIMEDOUT);
 }
 
-/* Goal: what is posted is flushed before it times out, and its neighbours are sent once more. */
+/* Goal: what is posted is taken back before it times out, its neighbours are sent once more. */
 static void test_deadline_of_posted(void **state)
 {
 	struct slu_op late = op_of(SLU_WRITE, 1, 8), neighbour = op_of(SLU_WRITE, 2, 8);
@@ -464,7 +649,7 @@ static void test_deadline_of_posted(void **state)
 	assert_int_equal(script.count, 2);
 	pass_us(6000);
 	run(2);
-	assert_int_equal(script.flushes, 1);
+	assert_int_equal(script.cancels, 1);
 	assert_done(1, -ETIMEDOUT);
 	assert_nothing_done();
 	run(2);
@@ -475,8 +660,7 @@ static void test_deadline_of_posted(void **state)
 	assert_done(2, 0);
 }
 
-/* Goal: a notification that may have arrived is never sent twice: canceled with its path, it fails.
- */
+/* Goal: a notification that may have arrived is never sent twice: lost with its link, it fails. */
 static void test_notification_is_not_repeated(void **state)
 {
 	struct slu_op late = op_of(SLU_WRITE, 1, 8), notifies = op_of(SLU_WRITE_NOTIFY, 2, 8);
@@ -490,7 +674,7 @@ static void test_notification_is_not_repeated(void **state)
 	pass_us(6000);
 	run(4);
 	assert_done(1, -ETIMEDOUT);
-	assert_done(2, -ECANCELED);
+	assert_done(2, -ECONNRESET);
 	assert_int_equal(script.count, 0);
 }
 
@@ -581,6 +765,16 @@ int main(void)
 		asynchronous(test_idle_path_is_posted_to),
 		asynchronous(test_idle_path_without_room),
 		asynchronous(test_deadline_of_unposted),
+		immediate(test_late_from_the_start),
+		asynchronous(test_late_from_the_start),
+		asynchronous(test_stalled_path_is_left_alone),
+		asynchronous(test_held_path_is_left_alone),
+		asynchronous(test_fenced_remote_is_held),
+		asynchronous(test_refused_is_paused),
+		immediate(test_dead_remote),
+		asynchronous(test_dead_remote),
+		immediate(test_parts_are_not_counted),
+		asynchronous(test_parts_are_not_counted),
 		asynchronous(test_clock_behind),
 		asynchronous(test_deadline_of_posted),
 		asynchronous(test_notification_is_not_repeated),

@@ -20,11 +20,6 @@ static struct slu_op op(struct tcp_pair *pair, uint8_t opcode, uint64_t remote, 
 			       .opcode = opcode};
 }
 
-static uint32_t post(struct tcp_pair *pair, const struct slu_op *ops, uint32_t n)
-{
-	return pair->path->fast->post(pair->path, ops, n, NULL);
-}
-
 /* Turns of both until the completion of one operation is there. */
 static struct slu_completion finish_one(struct tcp_pair *pair)
 {
@@ -43,7 +38,7 @@ static int run_one(struct tcp_pair *pair, struct slu_op one)
 {
 	struct slu_completion done;
 
-	assert_int_equal(post(pair, &one, 1), 1);
+	pair_post(pair, &one, 1);
 	done = finish_one(pair);
 	assert_int_equal(done.user_data, one.user_data);
 	return done.status;
@@ -76,36 +71,36 @@ static void test_sizes(void **state)
 		assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 100, 600000, size)), 0);
 		assert_memory_equal(pair.local->addr + 600000, pair.local->addr, size);
 	}
-	assert_int_equal(pair.path->stats.failed, 0);
+	assert_int_equal(pair.client.path->stats.failed, 0);
 	pair_close(&pair);
 }
 
-/* Goal: more than the window, the staging and the pieces hold is taken in parts, all of it once. */
+/* Goal: more than the window, the staging and the pieces hold goes in parts, all of it once. */
 static void test_back_pressure(void **state)
 {
 	const uint32_t total = 3000;
 	struct tcp_pair pair;
-	uint32_t posted = 0, finished = 0, full = 0;
+	uint32_t finished = 0;
 	struct slu_completion done[64];
 
 	(void)state;
 	pair_open(&pair, false);
 	fill(pair.local->addr, PAIR_BYTES / 2, 3);
-	while (finished < total) {
-		uint64_t size = posted % 3 == 0 ? 8 : posted % 3 == 1 ? 1500 : 20000;
-		struct slu_op one = op(&pair, posted % 2 ? SLU_READ : SLU_WRITE, 4096, 8192, size);
+	for (uint32_t i = 0; i < total; i++) {
+		uint64_t size = i % 3 == 0 ? 8 : i % 3 == 1 ? 1500 : 20000;
+		struct slu_op one = op(&pair, i % 2 ? SLU_READ : SLU_WRITE, 4096, 8192, size);
 
-		if (posted < total && post(&pair, &one, 1) == 1) {
-			posted++;
-			continue;
-		}
-		full += posted < total;
+		pair_post(&pair, &one, 1);
+	}
+	for (uint32_t i = 0; i < total; i++)
+		assert_int_equal(pair_poll(&pair, done, 64), 0);
+	assert_int_equal(pair.client.path->wait, PATH_STALLED);
+	while (finished < total) {
 		pair_serve(&pair);
 		for (uint32_t n = pair_poll(&pair, done, 64); n > 0; n--, finished++)
 			assert_int_equal(done[n - 1].status, 0);
 	}
-	assert_true(full > 0);
-	assert_int_equal(pair.path->stats.reads + pair.path->stats.writes, total);
+	assert_int_equal(pair.client.path->stats.reads + pair.client.path->stats.writes, total);
 	pair_close(&pair);
 }
 
@@ -115,14 +110,14 @@ static void test_reads_late(void **state)
 	struct slu_completion done[64];
 	struct slu_op ops[200];
 	struct tcp_pair pair;
-	uint32_t posted, finished = 0;
+	uint32_t finished = 0;
 
 	(void)state;
 	pair_open(&pair, false);
 	for (int i = 0; i < 200; i++)
 		ops[i] = op(&pair, SLU_READ, 0, 0, 20000);
-	for (posted = 0; posted < 200;)
-		posted += post(&pair, ops + posted, 200 - posted);
+	pair_post(&pair, ops, 200);
+	finished = pair_poll(&pair, done, 64);
 	for (int i = 0; i < 10000; i++) /* far beyond the turns that count as silent */
 		pair.service->run(pair.service);
 	for (int i = 0; i < 100000 && finished < 200; i++) {
@@ -142,7 +137,7 @@ static void test_target_checks(void **state)
 
 	(void)state;
 	pair_open(&pair, false);
-	tcp = (struct tcp_path *)pair.path;
+	tcp = (struct tcp_path *)pair.client.path;
 	assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, PAIR_BYTES - 7, 0, 8)), -ERANGE);
 	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, UINT64_MAX - 3, 0, 8)), -ERANGE);
 	assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, PAIR_BYTES - 8, 0, 8)), 0);
@@ -179,7 +174,7 @@ static void test_revoke_in_mid_transfer(void **state)
 	pair_open(&pair, false);
 	fill(pair.local->addr, TCP_SLICE_BYTES, 1);
 	one = op(&pair, SLU_WRITE, 0, 0, TCP_SLICE_BYTES);
-	assert_int_equal(post(&pair, &one, 1), 1);
+	pair_post(&pair, &one, 1);
 	pair.service->run(pair.service); /* what the socket held: not all of it */
 	assert_int_equal(pair.segment->addr[TCP_SLICE_BYTES - 1], 0);
 	tcp_server_revoke(pair.server, pair.granted, -EKEYREVOKED);
@@ -221,21 +216,21 @@ static void test_flush_write(void **state)
 	fill(pair.local->addr, TCP_SLICE_BYTES, 9);
 	for (int i = 0; i < 3; i++)
 		ops[i] = op(&pair, SLU_WRITE, 0, 0, TCP_SLICE_BYTES);
-	assert_int_equal(post(&pair, ops, 3), 3);
-	pair.path->fast->flush(pair.path);
+	pair_post(&pair, ops, 3);
+	requests_cancel(pair.client.poller, NULL, pair.client.queue);
+	requests_tell(pair.client.poller);
 	assert_int_equal(pair_poll(&pair, done, 4), 3);
 	for (int i = 0; i < 3; i++) {
 		assert_int_equal(done[i].status, -ECANCELED);
 		assert_true(done[i].scope & SLU_MAY_LAND);
 	}
 	memset(pair.local->addr, 0xee, TCP_SLICE_BYTES); /* ours again */
-	assert_int_equal(post(&pair, ops, 1), 0);
-	pair_mend(&pair);
-	assert_int_equal(post(&pair, ops, 1), 0); /* there are connections, but the fence stands */
+	pair_mend(&pair); /* there are connections, but the fence stands */
+	pair_post(&pair, ops, 1);
 	landed = settled_byte(&pair);
 	assert_true(landed == 0 || landed == 9);
 	pair_confirm(&pair);
-	assert_int_equal(run_one(&pair, ops[0]), 0);
+	assert_int_equal(finish_one(&pair).status, 0);
 	assert_memory_equal(pair.segment->addr, pair.local->addr, TCP_SLICE_BYTES);
 	pair_close(&pair);
 }
@@ -254,9 +249,11 @@ static void test_fence(void **state)
 	pair_open(&pair, false);
 	memset(pair.local->addr, 0x11, TCP_SLICE_BYTES);
 	one = op(&pair, SLU_WRITE, 0, 0, 4096); /* the socket has all of it */
-	assert_int_equal(post(&pair, &one, 1), 1);
-	pair.path->fast->cancel(pair.path, one.user_data);
+	one.timeout_us = PAIR_TIMEOUT_US;
+	pair_post(&pair, &one, 1);
+	pair_expire(&pair);
 	assert_int_equal(pair_poll(&pair, done, 2), 1);
+	assert_int_equal(done[0].status, -ETIMEDOUT);
 	assert_true(done[0].scope & SLU_MAY_LAND);
 	pair_mend(&pair);
 	pair_confirm(&pair);
@@ -268,8 +265,8 @@ static void test_fence(void **state)
 }
 
 /*
- * Goal: what shared its link with a write that was given up may be repeated if it can be
- * (-ECANCELED to the poller), and is not where the owner could see it twice.
+ * Goal: what shared its link with a write that was given up is repeated if it can be, and is not
+ * where the owner could see it twice.
  */
 static void test_neighbours(void **state)
 {
@@ -280,23 +277,25 @@ static void test_neighbours(void **state)
 	(void)state;
 	pair_open(&pair, false);
 	ops[0] = op(&pair, SLU_WRITE, 0, 0, TCP_SLICE_BYTES);
+	ops[0].timeout_us = PAIR_TIMEOUT_US;
 	ops[1] = op(&pair, SLU_READ, 0, 0, 8);
 	ops[2] = op(&pair, SLU_WRITE_NOTIFY, 0, 0, 8);
 	ops[3] = op(&pair, SLU_CALL, 0, 0, 8);
-	assert_int_equal(post(&pair, ops, 4), 4);
-	pair.path->fast->cancel(pair.path, ops[0].user_data);
-	assert_int_equal(pair_poll(&pair, done, 4), 4);
-	for (int i = 0; i < 4; i++) {
-		bool repeats = done[i].user_data == ops[0].user_data ||
-			       done[i].user_data == ops[1].user_data;
-
-		assert_int_equal(done[i].status, repeats ? -ECANCELED : -ECONNRESET);
-		assert_int_equal(!!(done[i].scope & SLU_MAY_LAND),
-				 done[i].user_data != ops[1].user_data);
+	pair_post(&pair, ops, 4);
+	pair_expire(&pair);
+	assert_int_equal(pair_poll(&pair, done, 4), 3);
+	for (int i = 0; i < 3; i++) {
+		assert_int_not_equal(done[i].user_data, ops[1].user_data);
+		assert_int_equal(done[i].status, done[i].user_data == ops[0].user_data
+							 ? -ETIMEDOUT
+							 : -ECONNRESET);
+		assert_true(done[i].scope & SLU_MAY_LAND);
 	}
 	pair_mend(&pair);
 	pair_confirm(&pair);
-	assert_int_equal(run_one(&pair, ops[1]), 0);
+	done[0] = finish_one(&pair);
+	assert_int_equal(done[0].user_data, ops[1].user_data);
+	assert_int_equal(done[0].status, 0);
 	pair_close(&pair);
 }
 
@@ -309,27 +308,30 @@ static void test_revoke_unread(void **state)
 	struct slu_completion done[64];
 	struct tcp_pair pair;
 	struct tcp_path *tcp;
-	uint32_t posted = 0;
 	void *view, *other;
 
 	(void)state;
 	pair_open(&pair, false);
 	other = pair_grant(&pair, SLU_RIGHT_READ, PAIR_CONNECTION, &view);
-	for (bool more = true; more && posted < 64; posted += more) {
+	for (uint32_t i = 0; i < 64; i++) {
 		struct slu_op one = op(&pair, SLU_READ, 0, 0, TCP_SLICE_BYTES);
 
-		more = post(&pair, &one, 1) == 1;
+		pair_post(&pair, &one, 1);
 	}
 	pair_serve(&pair);
 	tcp_server_revoke(pair.server, pair.granted, -EKEYREVOKED);
 	pair.granted = other;
-	for (uint32_t i = 0, n = 0; n < posted; i++) {
+	for (uint32_t i = 0; pair_link(&pair)->state == TCP_LINK_UP; i++) {
 		assert_true(i < 1000);
-		n += pair_poll(&pair, done, 64);
+		pair_poll(&pair, done, 64);
 	}
+	requests_cancel(pair.client.poller, NULL, pair.client.queue);
+	requests_tell(pair.client.poller);
+	while (pair_poll(&pair, done, 64) > 0)
+		;
 	assert_int_equal(atomic_load(&pair.fence.pending), 0); /* nothing was written */
 	pair_mend(&pair);
-	tcp = (struct tcp_path *)pair.path;
+	tcp = (struct tcp_path *)pair.client.path;
 	tcp->handle = ((struct tcp_view *)view)->handle;
 	tcp->generation = ((struct tcp_view *)view)->generation;
 	assert_int_equal(run_one(&pair, op(&pair, SLU_READ, 0, 0, 8)), 0);
@@ -348,13 +350,14 @@ static void test_flush_read(void **state)
 	pair_open(&pair, false);
 	memset(pair.segment->addr, 0x77, PAIR_BYTES);
 	ops[0] = op(&pair, SLU_READ, 0, 0, TCP_SLICE_BYTES);
+	ops[0].timeout_us = PAIR_TIMEOUT_US;
 	ops[1] = op(&pair, SLU_READ, 0, TCP_SLICE_BYTES, TCP_SLICE_BYTES);
-	assert_int_equal(post(&pair, ops, 2), 2);
+	pair_post(&pair, ops, 2);
 	pair.service->run(pair.service);
 	assert_int_equal(pair_poll(&pair, done, 4), 0); /* part of the first body is in place */
-	pair.path->fast->cancel(pair.path, ops[0].user_data);
+	pair_expire(&pair);
 	assert_int_equal(pair_poll(&pair, done, 4), 1);
-	assert_int_equal(done[0].status, -ECANCELED);
+	assert_int_equal(done[0].status, -ETIMEDOUT);
 	assert_int_equal(done[0].user_data, ops[0].user_data);
 	memset(pair.local->addr, 0x11, TCP_SLICE_BYTES);
 	done[0] = finish_one(&pair);
@@ -371,6 +374,7 @@ static void test_flush_read(void **state)
 static void test_notify(void **state)
 {
 	struct slu_notification notes[SLU_NOTIFICATIONS_MAX + 1];
+	struct slu_completion done;
 	struct tcp_pair pair;
 	struct slu_op one;
 
@@ -384,7 +388,12 @@ static void test_notify(void **state)
 	}
 	pair.local->addr[0] = 99;
 	one = op(&pair, SLU_WRITE_NOTIFY, 500, 0, 1);
-	assert_int_equal(run_one(&pair, one), -EAGAIN);
+	pair_post(&pair, &one, 1);
+	for (uint32_t i = 0; i < 10; i++) {
+		pair_serve(&pair);
+		pair_expire(&pair);
+		assert_int_equal(pair_poll(&pair, &done, 1), 0);
+	}
 	assert_int_equal(pair.segment->addr[500], 0);
 	assert_int_equal(inbox_poll(pair.export.inbox, 0, notes, SLU_NOTIFICATIONS_MAX + 1),
 			 SLU_NOTIFICATIONS_MAX);
@@ -393,61 +402,62 @@ static void test_notify(void **state)
 		assert_int_equal(notes[i].client, 5);
 		assert_int_equal(pair.segment->addr[i], (char)i);
 	}
-	assert_int_equal(run_one(&pair, one), 0);
+	pair_expire(&pair);
+	assert_int_equal(finish_one(&pair).status, 0);
+	assert_int_equal(pair.segment->addr[500], 99);
 	pair_close(&pair);
 }
 
-static void post_notify(struct tcp_pair *pair, struct path *path)
+static void start_notify(struct tcp_pair *pair, struct pair_client *client)
 {
 	struct slu_op one = op(pair, SLU_WRITE_NOTIFY, 0, 0, 8);
 
-	assert_int_equal(path->fast->post(path, &one, 1, NULL), 1);
+	assert_int_equal(poller_start(client->poller, client->queue, &one, 1), 1);
 }
 
-/* Both sides' turns until it has ended. @return was there room for it? */
-static bool notified(struct tcp_pair *pair, struct path *path)
+/* Its turn, with the clock far enough for what was refused. @return has it got through? */
+static bool notified(struct tcp_pair *pair, struct pair_client *client)
 {
-	struct slu_completion done = {.status = 1};
+	struct slu_completion done;
 
-	for (int i = 0; i < 1000 && path->fast->poll(path, &done, 1) == 0; i++) {
-		pair->service->run(pair->service);
-		pair->turn++;
-	}
-	assert_in_set(-done.status, ((unsigned long[]){0, EAGAIN}), 2);
-	return done.status == 0;
+	client->poller->clock_turns = POLLER_CLOCK_TURNS;
+	if (pair_poll_client(client, &done, 1) == 0)
+		return false;
+	assert_int_equal(done.status, 0);
+	start_notify(pair, client);
+	return true;
 }
 
 /* Goal: of two clients that both wait for room for notifications, each gets some of it. */
 static void test_room_is_shared(void **state)
 {
 	struct slu_notification note;
-	struct path_env other_env;
-	struct path *other;
+	struct pair_client other;
 	struct tcp_pair pair;
-	uint32_t first_got = 0, other_got = 0;
+	struct random dice = {.state = 1};
+	uint32_t got = 0, first_got = 0, other_got = 0;
 
 	(void)state;
 	pair_open(&pair, false);
-	other_env = pair.path_env;
-	other_env.poller = 1;
-	assert_int_equal(tcp_transport.control->connect(pair.remote, &other_env, &other), 0);
-	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX; i++) {
-		post_notify(&pair, pair.path);
-		assert_true(notified(&pair, pair.path));
+	pair_connect(&pair, 1, &other);
+	start_notify(&pair, &pair.client);
+	while (got < SLU_NOTIFICATIONS_MAX) {
+		pair_serve(&pair);
+		got += notified(&pair, &pair.client);
 	}
-	for (uint32_t i = 0; i < 64; i++) {
-		assert_int_equal(inbox_poll(pair.export.inbox, 0, &note, 1), 1);
-		post_notify(&pair, pair.path);
-		post_notify(&pair, other);
-		for (uint32_t turn = 0; turn <= i % 3; turn++)
+	start_notify(&pair, &other);
+	for (uint32_t turn = 0; first_got + other_got < 64; turn++) {
+		assert_true(turn < 10000);
+		if (inbox_poll(pair.export.inbox, 0, &note, 1) == 0)
+			assert_true(first_got + other_got > 0);
+		for (uint64_t i = random_below(&dice, 3); i > 0; i--)
 			pair.service->run(pair.service);
-		pair.turn++;
-		first_got += notified(&pair, pair.path);
-		other_got += notified(&pair, other);
+		pair.now_ns += 150 * NS_PER_US;
+		first_got += notified(&pair, &pair.client);
+		other_got += notified(&pair, &other);
 	}
-	assert_int_equal(first_got + other_got, 64);
 	assert_in_range(first_got, 8, 56);
-	tcp_transport.control->disconnect(other);
+	pair_disconnect(&pair, &other);
 	pair_close(&pair);
 }
 
@@ -483,7 +493,7 @@ static void test_calls(void **state)
 	ops[0] = call(&pair, 0, SLU_MESSAGE_MAX, 10000, SLU_MESSAGE_MAX);
 	ops[1] = call(&pair, 0, 0, 20000, 10);
 	ops[2] = call(&pair, 0, 64, 30000, 64);
-	assert_int_equal(post(&pair, ops, 3), 3);
+	pair_post(&pair, ops, 3);
 	for (int i = 0; i < 3; i++) {
 		requests[i] = receive(&pair);
 		assert_int_equal(requests[i].client, 5);
@@ -519,20 +529,22 @@ static void test_late_answer(void **state)
 	(void)state;
 	pair_open(&pair, false);
 	one = call(&pair, 0, 8, 10000, 64);
-	assert_int_equal(post(&pair, &one, 1), 1);
+	one.timeout_us = PAIR_TIMEOUT_US;
+	pair_post(&pair, &one, 1);
 	first = receive(&pair);
-	pair.path->fast->cancel(pair.path, one.user_data);
+	pair_poll(&pair, &done, 1); /* that it was handed over */
+	pair_expire(&pair);
 	assert_int_equal(pair_poll(&pair, &done, 1), 1);
-	assert_int_equal(done.status, -ECANCELED);
+	assert_int_equal(done.status, -ETIMEDOUT);
 	for (uint32_t i = 0; i < TCP_CALLS - 1; i++) { /* the same slot comes round again */
 		one = call(&pair, 0, 8, 20000, 64);
-		assert_int_equal(post(&pair, &one, 1), 1);
+		pair_post(&pair, &one, 1);
 		second = receive(&pair);
 		inbox_reply(pair.export.inbox, 0, second.slot, 0, "x", 1);
 		assert_int_equal(finish_one(&pair).status, 0);
 	}
 	one = call(&pair, 0, 8, 20000, 64);
-	assert_int_equal(post(&pair, &one, 1), 1);
+	pair_post(&pair, &one, 1);
 	second = receive(&pair);
 	inbox_reply(pair.export.inbox, 0, first.slot, 0, "late", 4);
 	pair_serve(&pair);
@@ -569,12 +581,12 @@ static void test_hostile_target(void **state)
 
 		pair_open(&pair, true);
 		one = op(&pair, SLU_READ, 0, 0, 8);
-		assert_int_equal(post(&pair, &one, 1), 1);
+		pair_post(&pair, &one, 1);
 		assert_int_equal(write(pair.raw, &lies[i], sizeof(lies[i])), sizeof(lies[i]));
 		assert_int_equal(pair_poll(&pair, done, 2), 1);
 		assert_int_equal(done[0].status, -ECONNRESET);
-		assert_int_equal(post(&pair, &one, 1), 1);
-		assert_int_equal(pair_poll(&pair, done, 2), 1);
+		pair_post(&pair, &one, 1);
+		done[0] = finish_one(&pair);
 		assert_int_equal(done[0].status, -ECONNRESET);
 		assert_int_equal(atomic_load(&pair.remote->state), -ECONNRESET);
 		pair_close(&pair);
@@ -614,7 +626,7 @@ static void test_hostile_client(void **state)
 	pair_close(&pair);
 }
 
-/* Goal: a read whose body has come in part fails once when the connection dies. */
+/* Goal: a read whose body has come in part when the connection dies is repeated, and ends once. */
 static void test_death_in_mid_body(void **state)
 {
 	struct wire_response head = {.type = WIRE_DATA, .length = 1000};
@@ -625,15 +637,18 @@ static void test_death_in_mid_body(void **state)
 	(void)state;
 	pair_open(&pair, true);
 	one = op(&pair, SLU_READ, 0, 0, 1000);
-	assert_int_equal(post(&pair, &one, 1), 1);
+	pair_post(&pair, &one, 1);
 	assert_int_equal(write(pair.raw, &head, sizeof(head)), sizeof(head));
 	assert_int_equal(write(pair.raw, &one, sizeof(one)), sizeof(one));
 	assert_int_equal(pair_poll(&pair, done, 2), 0);
 	close(pair.raw);
 	pair.raw = -1;
-	assert_int_equal(pair_poll(&pair, done, 2), 1);
+	assert_int_equal(pair_poll(&pair, done, 2), 0);
+	pair.keep_raw = false;
+	pair_mend(&pair);
+	done[0] = finish_one(&pair); /* repeated over another one */
 	assert_int_equal(done[0].user_data, one.user_data);
-	assert_int_equal(done[0].status, -ECANCELED); /* to be repeated */
+	assert_int_equal(done[0].status, 0);
 	assert_int_equal(pair_poll(&pair, done, 2), 0);
 	pair_close(&pair);
 }
@@ -692,11 +707,11 @@ static void test_gone(void **state)
 	one = op(&pair, SLU_READ, 0, 0, 8);
 	assert_int_equal(run_one(&pair, one), 0);
 	tcp_server_gone(pair.server, PAIR_CONNECTION);
-	assert_int_equal(post(&pair, &one, 1), 1);
-	assert_int_equal(finish_one(&pair).status, -ECANCELED);
+	pair_post(&pair, &one, 1);
+	while (pair_link(&pair)->state == TCP_LINK_UP)
+		assert_int_equal(pair_poll(&pair, &done, 1), 0);
 	atomic_store(&pair.peer.lost, true);
 	pair_mend(&pair);
-	assert_int_equal(post(&pair, &one, 1), 1);
 	done = finish_one(&pair);
 	assert_int_equal(done.status, -ECONNRESET);
 	assert_int_equal(done.scope, SLU_SCOPE_SESSION);
@@ -706,6 +721,7 @@ static void test_gone(void **state)
 /* Goal: links that are lost before they carry anything are not made for ever. */
 static void test_useless_links(void **state)
 {
+	struct slu_completion done;
 	struct tcp_pair pair;
 	struct slu_op one;
 
@@ -713,15 +729,14 @@ static void test_useless_links(void **state)
 	slu_log_set(SLU_LOG_ERROR, pair_silence, NULL);
 	pair_open(&pair, false);
 	one = op(&pair, SLU_READ, 0, 0, 8);
+	pair_post(&pair, &one, 1);
 	for (uint32_t i = 0; i < TCP_LOSSES_MAX; i++) {
 		tcp_server_gone(pair.server, PAIR_CONNECTION);
-		assert_int_equal(post(&pair, &one, 1), 1);
-		/* The last time the repair thread may have given up before it is polled. */
-		assert_in_set(-finish_one(&pair).status, ((unsigned long[]){ECANCELED, ECONNRESET}),
-			      1 + (i > 1));
+		while (pair_link(&pair)->state == TCP_LINK_UP)
+			pair_poll(&pair, &done, 1);
 		pair_mend(&pair);
+		poller_run_once(pair.client.poller); /* it is posted again */
 	}
-	assert_int_equal(post(&pair, &one, 1), 1);
 	assert_int_equal(finish_one(&pair).status, -ECONNRESET);
 	assert_int_equal(atomic_load(&pair.remote->state), -ECONNRESET);
 	pair_close(&pair);

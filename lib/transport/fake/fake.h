@@ -8,7 +8,7 @@
  *   delay_us=LOW-HIGH   each operation takes so long (default 0-0); different delays reorder
  *   loss=CHANCE         an operation never finishes by itself (default 0)
  *   die_after=COUNT     the target dies after so many operations (default: never)
- *   capacity=COUNT      operations in flight per path, 1..1024 (default 256)
+ *   capacity=COUNT      operations under way per path, 1..1024 (default 256)
  *
  * Calls are neither delayed nor lost: an owner that answers late or never does the same.
  */
@@ -37,13 +37,15 @@ struct fake_view {
 	bool writes;               /* the right to */
 };
 
-struct fake_flight {
-	struct slu_op op;
+struct fake_part {
+	struct request *request;
+	struct op_part part;
 	uint64_t due_ns;
 };
 
 struct fake_path {
 	struct path path;
+	struct transport_link link;
 	char *base;
 	struct notify_sender notify; /* lane NULL without the right to write */
 	const struct client_waker *waker;
@@ -52,12 +54,12 @@ struct fake_path {
 	struct random random;
 	struct fake_behaviour behaviour;
 	uint64_t posted_total;
-	bool flushed; /* what is left is reported as canceled */
 	uint32_t count;
-	struct fake_flight flights[]; /* behaviour.capacity, the first count in use */
+	struct fake_part parts[]; /* behaviour.capacity, the first count in use */
 };
 
 extern const struct transport_fast fake_fast;
+extern const struct link_ops fake_link_ops;
 
 /** @return 0; -EINVAL, slu_last_error() quotes what is wrong */
 int fake_parse(const char *text, struct fake_behaviour *behaviour);

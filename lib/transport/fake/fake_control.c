@@ -67,18 +67,21 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 
 	if (rc < 0)
 		return rc;
-	fake = calloc(1, sizeof(*fake) + behaviour.capacity * sizeof(fake->flights[0]));
+	fake = calloc(1, sizeof(*fake) + behaviour.capacity * sizeof(fake->parts[0]));
 	if (!fake)
 		return fail(-ENOMEM, "out of memory");
 	fake->path.fast = &fake_fast;
 	fake->path.slice_bytes = FAKE_SLICE_BYTES;
 	fake->path.transport = SLU_TRANSPORT_FAKE;
 	fake->path.remote = remote;
+	fake->path.link = &fake->link;
+	path_init(&fake->path);
+	link_init(&fake->link, &fake_link_ops, env->schedule);
 	fake->base = view->base;
 	fake->waker = &view->waker;
 	if (view->writes)
 		notify_attach(&fake->notify, &view->waker.area->notifications, env->poller);
-	calls_init(&fake->calls, &fake->path, &view->waker, env->poller);
+	calls_init(&fake->calls, &fake->path, &view->waker, env);
 	fake->clock = env->transport->clock;
 	fake->random.state = env->transport->seed + env->poller;
 	fake->behaviour = behaviour;

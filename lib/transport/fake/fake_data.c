@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Operations wait until they are due, then take place at once; so different delays reorder them. */
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "transport/fake/fake.h"
@@ -16,100 +17,104 @@ static uint64_t due(struct fake_path *fake)
 	return clock_now_ns(fake->clock) + delay;
 }
 
-static uint32_t fake_post(struct path *path, const struct slu_op *ops, uint32_t n,
-			  struct slu_completion *done)
+static void post_lane(struct fake_path *fake, enum request_lane lane)
 {
-	struct fake_path *fake = (struct fake_path *)path;
-	uint32_t i;
+	struct request *request;
 
-	(void)done;
-	for (i = 0; i < n && fake->count < fake->behaviour.capacity; i++) {
-		struct fake_flight *flight = &fake->flights[fake->count++];
+	while ((request = path_next(&fake->path, lane)) && fake->count < fake->behaviour.capacity) {
+		struct fake_part *part = &fake->parts[fake->count++];
 
 		if (fake->posted_total++ == fake->behaviour.die_after)
-			remote_fail(path->remote, -ECONNRESET);
-		flight->op = ops[i];
-		flight->due_ns = due(fake);
+			remote_fail(fake->path.remote, -ECONNRESET);
+		*part = (struct fake_part){request, request_part(request), due(fake)};
+		request_posted(request, &part->part);
 	}
-	return i;
+}
+
+static enum post_result fake_post(struct path *path)
+{
+	struct fake_path *fake = (struct fake_path *)path;
+
+	post_lane(fake, LANE_SMALL);
+	post_lane(fake, LANE_BULK);
+	return POST_FULL;
 }
 
 /* @return 0, or -EAGAIN: no room for the notification yet */
-static int perform(struct fake_path *fake, const struct slu_op *op)
+static int perform(struct fake_path *fake, const struct slu_op *op, const struct op_part *part)
 {
-	char *local = op->region->addr + op->local_offset;
-	char *remote = fake->base + op->remote_offset;
+	char *local = op->region->addr + op->local_offset + part->offset;
+	char *remote = fake->base + op->remote_offset + part->offset;
+	bool notifies = part->opcode == SLU_WRITE_NOTIFY;
 
-	if (op->opcode == SLU_READ) {
-		memcpy(local, remote, op->length);
-		fake->path.stats.reads++;
-		fake->path.stats.bytes_read += op->length;
+	if (part->opcode == SLU_READ) {
+		memcpy(local, remote, part->length);
 		return 0;
 	}
-	if (op->opcode == SLU_WRITE_NOTIFY && !notify_room(&fake->notify))
+	if (notifies && !notify_room(&fake->notify))
 		return -EAGAIN;
-	memcpy(remote, local, op->length);
-	fake->path.stats.writes++;
-	fake->path.stats.bytes_written += op->length;
-	if (op->opcode == SLU_WRITE_NOTIFY) {
+	memcpy(remote, local, part->length);
+	if (notifies) {
 		notify_send(&fake->notify, op->tag);
 		client_stored(fake->waker);
 	}
 	return 0;
 }
 
-static int outcome(struct fake_path *fake, const struct fake_flight *flight, uint64_t now)
+/* @return -EAGAIN: it goes on */
+static int outcome(struct fake_path *fake, const struct fake_part *part, uint64_t now)
 {
 	int state = atomic_load_explicit(&fake->path.remote->state, memory_order_relaxed);
 
 	if (state != 0)
 		return state;
-	if (flight->due_ns <= now)
-		return perform(fake, &flight->op);
-	return fake->flushed ? -ECANCELED : -EAGAIN;
+	return part->due_ns <= now ? perform(fake, &part->request->op, &part->part) : -EAGAIN;
 }
 
-static uint32_t fake_poll(struct path *path, struct slu_completion *done, uint32_t n)
+static void give_back(struct fake_path *fake, uint32_t index, int status)
 {
-	struct fake_path *fake = (struct fake_path *)path;
+	struct request *request = fake->parts[index].request;
+
+	fake->parts[index] = fake->parts[--fake->count];
+	request_back(request, status, false);
+}
+
+static uint32_t fake_poll(struct transport_link *link)
+{
+	struct fake_path *fake =
+		(struct fake_path *)((char *)link - offsetof(struct fake_path, link));
 	uint64_t now = clock_now_ns(fake->clock);
 	uint32_t finished = 0;
 
-	for (uint32_t i = 0; i < fake->count && finished < n;) {
-		struct fake_flight *flight = &fake->flights[i];
-		int status = outcome(fake, flight, now);
+	for (uint32_t i = 0; i < fake->count;) {
+		int status = outcome(fake, &fake->parts[i], now);
 
-		if (status == -EAGAIN && !fake->flushed) {
+		if (status == -EAGAIN) {
 			i++;
 			continue;
 		}
-		if (status == -EAGAIN)
-			status = -ECANCELED;
-		done[finished++] = (struct slu_completion){.user_data = flight->op.user_data,
-							   .status = status,
-							   .scope = status == 0 ? SLU_SCOPE_NONE
-										: SLU_SCOPE_PATH,
-							   .transport = SLU_TRANSPORT_FAKE};
-		path->stats.failed += status != 0;
-		*flight = fake->flights[--fake->count];
+		give_back(fake, i, status);
+		finished++;
 	}
-	if (fake->count == 0)
-		fake->flushed = false;
 	return finished;
 }
 
-/* Nothing runs behind our back here: to end all is to perform none of it any more. */
-static void fake_flush(struct path *path)
+/* Nothing runs behind our back here: to end it is to perform none of it any more. */
+static void fake_cancel(struct path *path, struct request *request)
 {
 	struct fake_path *fake = (struct fake_path *)path;
+	uint32_t out = request->out;
 
-	fake->flushed = fake->count > 0;
-	for (uint32_t i = 0; i < fake->count; i++)
-		fake->flights[i].due_ns = UINT64_MAX;
+	for (uint32_t i = 0; out > 0;) {
+		if (fake->parts[i].request != request) {
+			i++;
+			continue;
+		}
+		out--;
+		give_back(fake, i, -ECANCELED);
+	}
 }
 
-const struct transport_fast fake_fast = {
-	.post = fake_post,
-	.poll = fake_poll,
-	.flush = fake_flush,
-};
+const struct transport_fast fake_fast = {.post = fake_post, .cancel = fake_cancel};
+
+const struct link_ops fake_link_ops = {.poll = fake_poll};

@@ -45,7 +45,8 @@ static int shm_connect(struct slu_remote *remote, const struct path_env *env, st
 				 .waker = &view->waker};
 	if (view->writes)
 		notify_attach(&shm->notify, &view->waker.area->notifications, env->poller);
-	calls_init(&shm->calls, &shm->path, &view->waker, env->poller);
+	path_init(&shm->path);
+	calls_init(&shm->calls, &shm->path, &view->waker, env);
 	*path = &shm->path;
 	return 0;
 }

@@ -28,15 +28,15 @@ static inline void complete(struct slu_completion *done, uint64_t user_data)
 }
 
 /* The target has gone; its memory is still mapped, but nobody's. */
-static uint32_t refuse(struct path *path, const struct slu_op *ops, uint32_t n,
-		       struct slu_completion *done, int state)
+static uint32_t refuse(const struct slu_op *ops, uint32_t n, struct slu_completion *done, int state,
+		       struct path_stats *stats)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		complete(&done[i], ops[i].user_data);
 		done[i].status = state;
 		done[i].scope = SLU_SCOPE_SESSION;
 	}
-	path->stats.failed += n;
+	stats->failed += n;
 	return n;
 }
 
@@ -46,24 +46,25 @@ static uint32_t refuse(struct path *path, const struct slu_op *ops, uint32_t n,
  */
 static __attribute__((noinline)) uint32_t look_for_losses(struct shm_path *shm,
 							  const struct slu_op *ops, uint32_t n,
-							  struct slu_completion *done)
+							  struct slu_completion *done,
+							  struct path_stats *stats)
 {
 	if (guard_is_dead(shm->guard)) {
 		remote_fail(shm->path.remote, -EFAULT);
-		return refuse(&shm->path, ops, n, done, -EFAULT);
+		return refuse(ops, n, done, -EFAULT, stats);
 	}
 	for (uint32_t i = 0; i < n; i++) {
 		if (!region_is_dead(ops[i].region))
 			continue;
 		done[i].status = -EFAULT;
 		done[i].scope = SLU_SCOPE_OPERATION;
-		shm->path.stats.failed++;
+		stats->failed++;
 	}
 	return n;
 }
 
-static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n,
-			 struct slu_completion *done)
+static uint32_t shm_copy(struct path *path, const struct slu_op *ops, uint32_t n,
+			 struct slu_completion *done, struct path_stats *stats)
 {
 	struct shm_path *shm = (struct shm_path *)path;
 	uint64_t reads = 0, bytes_read = 0, bytes = 0;
@@ -72,7 +73,7 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 	int state = atomic_load_explicit(&path->remote->state, memory_order_relaxed);
 
 	if (__builtin_expect(state != 0, 0))
-		return refuse(path, ops, n, done, state);
+		return refuse(ops, n, done, state, stats);
 	if (__builtin_expect(remote_is_fenced(path->remote), 0))
 		return 0;
 	for (i = 0; i < n; i++) {
@@ -101,13 +102,13 @@ static uint32_t shm_post(struct path *path, const struct slu_op *ops, uint32_t n
 	}
 	if (notified)
 		client_stored(shm->waker);
-	path->stats.reads += reads;
-	path->stats.writes += i - reads;
-	path->stats.bytes_read += bytes_read;
-	path->stats.bytes_written += bytes - bytes_read;
+	stats->reads += reads;
+	stats->writes += i - reads;
+	stats->bytes_read += bytes_read;
+	stats->bytes_written += bytes - bytes_read;
 	if (__builtin_expect(guard_deaths() != 0, 0))
-		return look_for_losses(shm, ops, i, done);
+		return look_for_losses(shm, ops, i, done, stats);
 	return i;
 }
 
-const struct transport_fast shm_fast = {.post = shm_post};
+const struct transport_fast shm_fast = {.copy = shm_copy};

@@ -21,30 +21,23 @@
 #include "transport/transport.h"
 
 #define TCP_SLICE_BYTES (UINT64_C(256) << 10)
-#define TCP_SMALL_BYTES 16384u /* longer operations go by the bulk connections */
-#define TCP_WINDOW      512u   /* requests of one connection that were not responded to */
-#define TCP_CALLS       64u    /* calls of one link that were not answered */
-#define TCP_LOSSES_MAX  3u     /* links in a row on which nothing was answered: it is of no use */
+#define TCP_WINDOW      512u /* requests of one connection that were not responded to */
+#define TCP_CALLS       64u  /* calls of one link that were not answered */
+#define TCP_LOSSES_MAX  3u   /* links in a row on which nothing was answered: it is of no use */
 
-struct tcp_path;
+/** What was sent on a connection and is to be responded to. */
+struct tcp_sent {
+	struct request *request; /* NULL: nobody waits for it any more; a call is in calls */
+	uint64_t offset;         /* of the part in its operation */
+	uint32_t length;
+	uint32_t slot; /* WIRE_CALL */
+	uint8_t type;  /* enum wire_request_type */
+};
 
-/** A request on its way, or a call that waits for its answer. */
-struct tcp_request {
-	uint64_t user_data;
-	struct tcp_path *path;
-	struct tcp_end *end;
-	char *local;     /* source or destination; NULL: nobody wants it any more */
-	uint32_t length; /* bytes of the operation; of a call the room for its answer */
-	int32_t status;
-	uint32_t slot; /* of a call, and of the request that announces it */
-	uint16_t answer_length;
-	uint8_t opcode;
-	bool may_land;  /* it failed, and what was sent of it may still arrive */
-	bool announces; /* a call, which is in slots; nobody waits for this one */
-	bool settled;   /* its completion is in path->ready, or was handed out */
-	bool handed;    /* the poller has it */
-	bool answered;  /* the target has spoken: nothing more will come */
-	STAILQ_ENTRY(tcp_request) link;
+/** A call that waits for its answer. */
+struct tcp_call {
+	struct request *request; /* NULL: the slot is free */
+	uint32_t slot;           /* tells it from earlier users of the same place */
 };
 
 /** Our end of one data connection. */
@@ -53,14 +46,17 @@ struct tcp_end {
 	struct tcp_link *owner;
 	uint32_t head;     /* sequence of the next request */
 	uint32_t expected; /* of the next response */
-	uint32_t tail;     /* oldest that is still in use */
 	uint32_t calls;    /* open ones */
 	uint32_t next_slot;
-	struct tcp_request *receiving; /* whose body arrives */
-	bool registered;               /* with the poller's epoll_fd */
-	struct channel fresh;          /* while the link is mended */
-	struct tcp_request window[TCP_WINDOW];
-	struct tcp_request slots[TCP_CALLS]; /* slot % TCP_CALLS */
+	bool receiving;          /* the body of what is expected arrives */
+	bool answering;          /* the body of an answer arrives, */
+	struct request *answers; /* to this call, in that slot; NULL: nobody waits for it */
+	uint32_t answer_slot;
+	int32_t answer_status;
+	bool registered;      /* with the poller's epoll_fd */
+	struct channel fresh; /* while the link is mended */
+	struct tcp_sent window[TCP_WINDOW];
+	struct tcp_call slots[TCP_CALLS]; /* slot % TCP_CALLS */
 };
 
 enum tcp_link_state {
@@ -70,14 +66,13 @@ enum tcp_link_state {
 };
 
 struct tcp_link {
+	struct transport_link link; /* first */
 	uint32_t users;
 	uint32_t count; /* of ends */
 	uint32_t next;  /* bulk end */
 	/* The poller takes it down and up again, the repair thread mends it. */
 	_Atomic uint32_t state;
 	_Atomic int error;   /* 0, or why it is dead for good; who opens a path looks as well */
-	uint64_t turn;       /* of the poller, when it was last driven */
-	const uint64_t *now; /* the poller's turn */
 	int epoll_fd;
 	bool succeeded;  /* something was answered since it is up */
 	uint32_t losses; /* in a row, without that */
@@ -89,12 +84,9 @@ struct tcp_link {
 	struct tcp_end *ends[1 + SLU_TCP_CONNECTIONS_MAX];
 };
 
-STAILQ_HEAD(tcp_ready, tcp_request);
-
 struct tcp_path {
 	struct path path;
 	struct tcp_link *link;
-	struct tcp_ready ready; /* settled, not handed out */
 	uint32_t poller;
 	uint32_t handle;
 	uint32_t generation;
@@ -107,6 +99,7 @@ struct tcp_view {
 };
 
 extern const struct transport_fast tcp_fast;
+extern const struct link_ops tcp_link_ops;
 
 /** tcp_control.c: give it connections. @return as transport_peer.dial */
 int tcp_link_dial(struct tcp_link *link, uint64_t until_ns);

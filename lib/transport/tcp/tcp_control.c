@@ -71,6 +71,7 @@ int tcp_link_dial(struct tcp_link *link, uint64_t until_ns)
 	link->ticket = ticket;
 	/* Pairs with the acquire in is_up(): what is fresh is complete. */
 	atomic_store_explicit(&link->state, TCP_LINK_MENDED, memory_order_release);
+	transport_changed();
 	return 0;
 }
 
@@ -95,8 +96,8 @@ static int link_create(struct slu_remote *remote, const struct path_env *env, st
 
 	if (!link)
 		return fail(-ENOMEM, "out of memory");
-	link->now = env->turn;
-	link->turn = UINT64_MAX;
+	link_init(&link->link, &tcp_link_ops, env->schedule);
+	link->link.wakes = true;
 	link->epoll_fd = env->epoll_fd;
 	link->peer = remote->peer;
 	link->repair = env->transport->repair;
@@ -156,15 +157,15 @@ static int tcp_connect(struct slu_remote *remote, const struct path_env *env, st
 	}
 	tcp->path = (struct path){.fast = &tcp_fast,
 				  .slice_bytes = TCP_SLICE_BYTES,
-				  .wakes = true,
 				  .transport = SLU_TRANSPORT_TCP,
 				  .connections = tcp->link->count,
-				  .remote = remote};
+				  .remote = remote,
+				  .link = &tcp->link->link};
+	path_init(&tcp->path);
 	tcp->path.calls = &tcp->path;
 	tcp->handle = view->handle;
 	tcp->generation = view->generation;
 	tcp->poller = env->poller;
-	STAILQ_INIT(&tcp->ready);
 	*path = &tcp->path;
 	return 0;
 }

@@ -10,128 +10,89 @@
 /* Read no more than this of one connection per turn. */
 #define TURN_BYTES (UINT64_C(1) << 20)
 
-/* ---- the life of a request ---- */
-
-static void release(struct tcp_request *request)
+static struct tcp_sent *sent_as(struct tcp_end *end, uint32_t sequence)
 {
-	struct tcp_end *end = request->end;
-
-	if (!request->announces && request->opcode == SLU_CALL) {
-		request->path = NULL;
-		end->calls--;
-		return;
-	}
-	while (end->tail != end->head) {
-		const struct tcp_request *oldest = &end->window[end->tail % TCP_WINDOW];
-
-		if (!oldest->handed || !oldest->answered)
-			break;
-		end->tail++;
-	}
+	return &end->window[sequence % TCP_WINDOW];
 }
 
-static void settle(struct tcp_request *request, int status)
+/* ---- calls ---- */
+
+/* NULL: nobody waits for that answer, or not any more. */
+static struct tcp_call *open_call(struct tcp_end *end, uint32_t slot)
 {
-	if (request->settled)
-		return;
-	request->settled = true;
-	request->status = status;
-	STAILQ_INSERT_TAIL(&request->path->ready, request, link);
+	struct tcp_call *call = &end->slots[slot % TCP_CALLS];
+
+	return call->request && call->slot == slot ? call : NULL;
 }
 
-/* The target has had its last word on it. */
-static void answered(struct tcp_request *request, int status)
+static void end_call(struct tcp_end *end, struct tcp_call *call, int status, bool may_land)
 {
-	request->answered = true;
-	settle(request, status);
-	if (request->handed)
-		release(request);
+	struct request *request = call->request;
+
+	call->request = NULL;
+	end->calls--;
+	request_back(request, status, may_land);
 }
 
-static struct tcp_request *open_slot(struct tcp_end *end, uint32_t slot)
+/* NULL: as many as may be are open. */
+static struct tcp_call *take_slot(struct tcp_end *end)
 {
-	struct tcp_request *request = &end->slots[slot % TCP_CALLS];
+	struct tcp_call *call;
 
-	return request->path && request->slot == slot && !request->answered ? request : NULL;
-}
-
-/* The announcement of a call: what follows is the answer, or the call has failed. */
-static void call_announced(struct tcp_request *announcement, int status)
-{
-	struct tcp_request *call = open_slot(announcement->end, announcement->slot);
-
-	announcement->answered = true;
-	release(announcement);
-	if (status < 0 && call)
-		answered(call, status);
+	if (end->calls == TCP_CALLS)
+		return NULL;
+	while (end->slots[end->next_slot % TCP_CALLS].request)
+		end->next_slot++;
+	call = &end->slots[end->next_slot % TCP_CALLS];
+	call->slot = end->next_slot++;
+	end->calls++;
+	return call;
 }
 
 /* ---- the end of a link ---- */
 
-static bool concerns(const struct tcp_request *request, const struct tcp_path *tcp,
-		     const uint64_t *user_data)
+static void lose(struct tcp_sent *sent, int error)
 {
-	return request->path == tcp && (!user_data || request->user_data == *user_data);
-}
+	struct request *request = sent->request;
 
-/*
- * The target has not answered, and will not: it is not known whether it was carried out. What the
- * owner of a segment could see twice is not repeated; the rest goes again, if the link is mended.
- */
-static void lose(struct tcp_request *request, int error)
-{
-	if (error == -ECANCELED &&
-	    (request->opcode == SLU_WRITE_NOTIFY || request->opcode == SLU_CALL))
-		error = -ECONNRESET;
-	request->may_land = request->opcode != SLU_READ;
-	answered(request, error);
+	sent->request = NULL;
+	if (request)
+		request_back(request, error, sent->type != WIRE_READ);
 }
 
 static void end_end(struct tcp_end *end, int error)
 {
-	for (uint32_t i = end->expected; i != end->head; i++) {
-		struct tcp_request *request = &end->window[i % TCP_WINDOW];
-
-		if (request->announces)
-			call_announced(request, 0); /* its slot is next */
-		else
-			lose(request, error);
-	}
-	end->expected = end->head;
-	if (end->receiving && end->receiving->opcode != SLU_CALL)
-		lose(end->receiving, error);
-	for (uint32_t i = 0; i < TCP_CALLS; i++)
-		if (end->slots[i].path && !end->slots[i].answered)
-			lose(&end->slots[i], error);
-	end->receiving = NULL;
+	end->receiving = end->answering = false;
 	channel_close(&end->channel);
+	while (end->expected != end->head)
+		lose(sent_as(end, end->expected++), error);
+	for (uint32_t i = 0; i < TCP_CALLS; i++)
+		if (end->slots[i].request)
+			end_call(end, &end->slots[i], error, true);
 }
 
-/* Anything but READs that the target has not answered: does it concern @p tcp, or that operation
- * of it? NULL: any. */
-static bool has_written(const struct tcp_end *end, const struct tcp_path *tcp,
-			const uint64_t *user_data)
+/* Is it anything but a READ, and of @p request? NULL: of any. */
+static bool has_written(const struct tcp_end *end, const struct request *request)
 {
 	for (uint32_t i = end->expected; i != end->head; i++) {
-		const struct tcp_request *request = &end->window[i % TCP_WINDOW];
+		const struct tcp_sent *sent = &end->window[i % TCP_WINDOW];
+		const struct request *of = sent->type == WIRE_CALL
+						   ? end->slots[sent->slot % TCP_CALLS].request
+						   : sent->request;
 
-		if (request->announces)
-			request = &end->slots[request->slot % TCP_CALLS];
-		else if (request->opcode == SLU_READ)
-			continue;
-		if (!tcp || concerns(request, tcp, user_data))
+		if (sent->type != WIRE_READ && (!request || of == request))
 			return true;
 	}
 	return false;
 }
 
-/* Before anything of it is reported the fence stands: what comes after is held back by it. */
+/* Before anything of it is given back the fence stands: what comes after is held by it. */
 static void end_all(struct tcp_link *link, int error)
 {
 	bool written = false;
 
 	for (uint32_t i = 0; i < link->count; i++)
-		written |= has_written(link->ends[i], NULL, NULL);
+		written |= has_written(link->ends[i], NULL);
 	if (written) {
 		link->peer->raise(link->ticket);
 		link->ticket = NULL;
@@ -143,10 +104,12 @@ static void end_all(struct tcp_link *link, int error)
 /* For good. */
 static void fail_link(struct tcp_link *link, int error)
 {
+	bool was_up = atomic_load_explicit(&link->state, memory_order_relaxed) == TCP_LINK_UP;
+
 	if (link->error)
 		return;
 	link->error = error;
-	if (atomic_load_explicit(&link->state, memory_order_relaxed) == TCP_LINK_UP)
+	if (was_up)
 		end_all(link, error);
 }
 
@@ -158,28 +121,20 @@ static void take_down(struct tcp_link *link, bool lost)
 	if (link->succeeded)
 		link->losses = 0;
 	link->losses += lost;
-	end_all(link, -ECANCELED);
 	atomic_store_explicit(&link->state, TCP_LINK_DOWN, memory_order_relaxed);
+	end_all(link, -ECANCELED);
 	repair_ask(link->repair, &link->mending);
-}
-
-static bool is_empty(const struct tcp_link *link)
-{
-	for (uint32_t i = 0; i < link->count; i++)
-		if (link->ends[i]->tail != link->ends[i]->head || link->ends[i]->calls > 0)
-			return false;
-	return true;
 }
 
 static void take_fresh(struct tcp_end *end)
 {
 	end->channel = end->fresh;
 	end->fresh = (struct channel){.stream = {.fd = -1}};
-	end->head = end->expected = end->tail = 0;
+	end->head = end->expected = 0;
 	end->registered = false;
 }
 
-/* @return can it be posted on? What was on it before has to be handed out first. */
+/* @return can it be posted on? */
 static bool is_up(struct tcp_link *link)
 {
 	/* Pairs with the release in tcp_link_dial(). */
@@ -187,7 +142,7 @@ static bool is_up(struct tcp_link *link)
 
 	if (__builtin_expect(state == TCP_LINK_UP, 1))
 		return true;
-	if (state == TCP_LINK_DOWN || !is_empty(link))
+	if (state == TCP_LINK_DOWN)
 		return false;
 	for (uint32_t i = 0; i < link->count; i++)
 		take_fresh(link->ends[i]);
@@ -198,15 +153,6 @@ static bool is_up(struct tcp_link *link)
 
 /* ---- posting ---- */
 
-static struct tcp_end *choose_end(struct tcp_link *link, const struct slu_op *op)
-{
-	if (op->length <= TCP_SMALL_BYTES)
-		return link->ends[0];
-	if (++link->next >= link->count)
-		link->next = 1;
-	return link->ends[link->next];
-}
-
 static const uint8_t wire_types[] = {
 	[SLU_READ] = WIRE_READ,
 	[SLU_WRITE] = WIRE_WRITE,
@@ -214,112 +160,87 @@ static const uint8_t wire_types[] = {
 	[SLU_CALL] = WIRE_CALL,
 };
 
-/* A free slot for a call, or NULL. Its number tells it from earlier users of the same place. */
-static struct tcp_request *take_slot(struct tcp_end *end)
-{
-	if (end->calls == TCP_CALLS)
-		return NULL;
-	while (end->slots[end->next_slot % TCP_CALLS].path)
-		end->next_slot++;
-	end->calls++;
-	end->slots[end->next_slot % TCP_CALLS].slot = end->next_slot;
-	return &end->slots[end->next_slot++ % TCP_CALLS];
-}
-
-static struct tcp_request *make_request(struct tcp_path *tcp, struct tcp_end *end,
-					const struct slu_op *op)
-{
-	struct tcp_request *request = &end->window[end->head % TCP_WINDOW];
-	struct tcp_request made = {.user_data = op->user_data,
-				   .path = tcp,
-				   .end = end,
-				   .local = op->region->addr + op->local_offset,
-				   .length = (uint32_t)op->length,
-				   .opcode = op->opcode};
-
-	if (op->opcode == SLU_CALL) {
-		struct tcp_request *call = take_slot(end);
-		uint32_t slot;
-
-		if (!call)
-			return NULL;
-		slot = call->slot;
-		*call = made;
-		call->slot = slot;
-		call->local = op->region->addr + op->remote_offset;
-		call->length = op->tag;
-		made = (struct tcp_request){.end = end,
-					    .announces = true,
-					    .slot = slot,
-					    .settled = true,
-					    .handed = true};
-	}
-	*request = made;
-	return request;
-}
-
 /* The bytes of a call are always taken along: it may be given up before they are sent. */
-static uint32_t stage_limit(const struct slu_op *op)
+static uint32_t stage_limit(const struct op_part *part)
 {
-	return op->opcode == SLU_CALL ? SLU_MESSAGE_MAX : CHANNEL_STAGE_BYTES;
+	return part->opcode == SLU_CALL ? SLU_MESSAGE_MAX : CHANNEL_STAGE_BYTES;
 }
 
-static void send_request(struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op,
-			 const struct tcp_request *request)
+static void send_part(const struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op,
+		      const struct op_part *part, uint32_t tag)
 {
-	bool has_body = op->opcode != SLU_READ && op->length > 0;
-	bool staged = has_body && op->length <= stage_limit(op);
-	const char *body = op->region->addr + op->local_offset;
+	bool has_body = part->opcode != SLU_READ && part->length > 0;
+	bool staged = has_body && part->length <= stage_limit(part);
+	const char *body = op->region->addr + op->local_offset + part->offset;
 	char *at = channel_stage(&end->channel, (uint32_t)sizeof(struct wire_request) +
-							(staged ? (uint32_t)op->length : 0));
-	struct wire_request head = {.type = wire_types[op->opcode],
-				    .length = (uint32_t)op->length,
-				    .handle = tcp->handle,
-				    .generation = tcp->generation,
-				    .offset = op->opcode == SLU_CALL ? 0 : op->remote_offset,
-				    .tag = op->opcode == SLU_CALL ? request->slot : op->tag,
-				    .sequence = end->head};
+							(staged ? (uint32_t)part->length : 0));
+	struct wire_request head = {
+		.type = wire_types[part->opcode],
+		.length = (uint32_t)part->length,
+		.handle = tcp->handle,
+		.generation = tcp->generation,
+		.offset = part->opcode == SLU_CALL ? 0 : op->remote_offset + part->offset,
+		.tag = tag,
+		.sequence = end->head};
 
 	memcpy(at, &head, sizeof(head));
 	if (staged)
-		memcpy(at + sizeof(head), body, op->length);
+		memcpy(at + sizeof(head), body, part->length);
 	else if (has_body)
-		channel_refer(&end->channel, body, (uint32_t)op->length, NULL);
+		channel_refer(&end->channel, body, (uint32_t)part->length, NULL);
 }
 
-static bool post_one(struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op, int error)
+/* @return false: no room for it now */
+static bool post_part(const struct tcp_path *tcp, struct tcp_end *end, struct request *request)
 {
-	struct tcp_request *request;
+	struct op_part part = request_part(request);
+	struct tcp_sent *sent = sent_as(end, end->head);
+	uint32_t tag = request->op.tag;
 
-	if (end->head - end->tail == TCP_WINDOW)
+	if (end->head - end->expected == TCP_WINDOW ||
+	    !channel_room(&end->channel,
+			  (uint32_t)sizeof(struct wire_request) + stage_limit(&part), 2))
 		return false;
-	if (!error && !channel_room(&end->channel,
-				    (uint32_t)sizeof(struct wire_request) + stage_limit(op), 2))
-		return false;
-	request = make_request(tcp, end, op);
-	if (!request)
-		return false;
-	if (!error)
-		send_request(tcp, end, op, request);
+	*sent = (struct tcp_sent){.request = request,
+				  .offset = part.offset,
+				  .length = (uint32_t)part.length,
+				  .type = wire_types[part.opcode]};
+	if (part.opcode == SLU_CALL) {
+		struct tcp_call *call = take_slot(end);
+
+		if (!call)
+			return false;
+		call->request = request;
+		sent->request = NULL;
+		sent->slot = tag = call->slot;
+	}
+	send_part(tcp, end, &request->op, &part, tag);
 	end->head++;
-	if (!error)
-		return true;
-	end->expected = end->head;
-	/* It may have been on its way before, and lost with its link. */
-	request->may_land = op->opcode != SLU_READ && remote_is_fenced(tcp->path.remote);
-	if (op->opcode == SLU_CALL)
-		call_announced(request, error);
-	else
-		answered(request, error);
+	request_posted(request, &part);
 	return true;
 }
 
-/* A dead link takes its remotes with it; what is posted then fails at once. */
-static int why_dead(struct tcp_path *tcp)
+static struct tcp_end *next_bulk(struct tcp_link *link)
 {
-	if (tcp->link->error)
-		remote_fail(tcp->path.remote, tcp->link->error);
-	return atomic_load_explicit(&tcp->path.remote->state, memory_order_relaxed);
+	if (++link->next >= link->count)
+		link->next = 1;
+	return link->ends[link->next];
+}
+
+/* @return false: there is more, and no room for it */
+static bool post_lane(struct tcp_path *tcp, enum request_lane lane)
+{
+	struct tcp_link *link = tcp->link;
+	struct request *request;
+
+	for (uint32_t i = 0; i < REQUEST_BURST; i++) {
+		request = path_next(&tcp->path, lane);
+		if (!request)
+			break;
+		if (!post_part(tcp, lane == LANE_SMALL ? link->ends[0] : next_bulk(link), request))
+			return false;
+	}
+	return true;
 }
 
 static void send_all(struct tcp_link *link)
@@ -336,24 +257,20 @@ static void send_all(struct tcp_link *link)
 	}
 }
 
-static uint32_t tcp_post(struct path *path, const struct slu_op *ops, uint32_t n,
-			 struct slu_completion *done)
+/* A dead link takes its remotes with it. */
+static enum post_result tcp_post(struct path *path)
 {
 	struct tcp_path *tcp = (struct tcp_path *)path;
-	int error = why_dead(tcp);
-	bool held = !is_up(tcp->link) || remote_is_fenced(path->remote);
-	uint32_t i = 0;
+	bool room;
 
-	(void)done;
-	if (held && !error)
-		return 0;
-	if (!held && !tcp->link->error)
-		error = 0; /* the link lives: let the target say what it refuses */
-	while (i < n && post_one(tcp, choose_end(tcp->link, &ops[i]), &ops[i], error))
-		i++;
-	if (!error)
-		send_all(tcp->link);
-	return i;
+	if (tcp->link->error)
+		remote_fail(path->remote, tcp->link->error);
+	if (tcp->link->error || !is_up(tcp->link))
+		return POST_HELD;
+	room = post_lane(tcp, LANE_SMALL);
+	room &= post_lane(tcp, LANE_BULK);
+	send_all(tcp->link);
+	return room ? POST_MORE : POST_FULL;
 }
 
 /* ---- responses ---- */
@@ -363,48 +280,68 @@ static int strange(const char *what)
 	return fail(-EPROTO, "the target broke the data protocol: %s", what);
 }
 
+/* The target has had its last word on it. */
+static void answered(struct tcp_end *end, int status)
+{
+	struct tcp_sent *sent = sent_as(end, end->expected++);
+	struct request *request = sent->request;
+
+	end->owner->succeeded = true;
+	if (sent->type == WIRE_CALL) { /* what follows is the answer, or it has failed */
+		struct tcp_call *call = open_call(end, sent->slot);
+
+		if (status < 0 && call)
+			end_call(end, call, status, false);
+	} else if (request) {
+		sent->request = NULL;
+		request_back(request, status, false);
+	}
+}
+
 static int on_done(struct tcp_end *end, const struct wire_response *response)
 {
 	uint32_t count = response->status ? 1 : response->length;
 
 	if (count > end->head - end->expected || response->sequence != end->expected + count - 1)
 		return strange("it acknowledged what was not asked");
-	for (uint32_t i = 0; i < count; i++) {
-		struct tcp_request *request = &end->window[end->expected % TCP_WINDOW];
+	while (count-- > 0) {
+		const struct tcp_sent *sent = sent_as(end, end->expected);
 
-		if (request->opcode == SLU_READ && !request->announces && response->status == 0 &&
-		    request->length > 0)
+		if (sent->type == WIRE_READ && response->status == 0 && sent->length > 0)
 			return strange("a read without its data");
-		end->expected++;
-		end->owner->succeeded = true;
-		if (request->announces)
-			call_announced(request, response->status);
-		else
-			answered(request, response->status);
+		answered(end, response->status);
 	}
 	return 0;
 }
 
 static void body_arrived(struct tcp_end *end)
 {
-	struct tcp_request *request = end->receiving;
+	if (end->receiving) {
+		end->receiving = false;
+		answered(end, 0);
+		return;
+	}
+	end->answering = false;
+	if (end->answers)
+		end_call(end, open_call(end, end->answer_slot), end->answer_status, false);
+}
 
-	end->receiving = NULL;
-	if (request)
-		answered(request, request->opcode == SLU_CALL ? request->status : 0);
+static char *destination(const struct tcp_sent *sent)
+{
+	const struct slu_op *op = &sent->request->op;
+
+	return op->region->addr + op->local_offset + sent->offset;
 }
 
 static int on_data(struct tcp_end *end, const struct wire_response *response)
 {
-	struct tcp_request *request = &end->window[end->expected % TCP_WINDOW];
+	const struct tcp_sent *sent = sent_as(end, end->expected);
 
 	if (end->expected == end->head || response->sequence != end->expected ||
-	    request->opcode != SLU_READ || response->length != request->length || response->status)
+	    sent->type != WIRE_READ || response->length != sent->length || response->status)
 		return strange("data that was not asked for");
-	end->expected++;
-	end->owner->succeeded = true;
-	end->receiving = request;
-	if (channel_body(&end->channel, request->local, response->length))
+	end->receiving = true;
+	if (channel_body(&end->channel, sent->request ? destination(sent) : NULL, response->length))
 		body_arrived(end);
 	return 0;
 }
@@ -412,17 +349,20 @@ static int on_data(struct tcp_end *end, const struct wire_response *response)
 /* An answer that comes too late, or is too long for its room, is read and thrown away. */
 static int on_answer(struct tcp_end *end, const struct wire_response *response)
 {
-	struct tcp_request *call = open_slot(end, response->sequence);
-	bool fits = call && response->length <= call->length;
+	struct tcp_call *call = open_call(end, response->sequence);
+	struct request *request = call ? call->request : NULL;
+	bool fits = request && response->length <= request->op.tag;
+	char *into = fits ? request->op.region->addr + request->op.remote_offset : NULL;
 
 	if (response->length > SLU_MESSAGE_MAX)
 		return strange("an answer that cannot be");
-	end->receiving = call;
-	if (call) {
-		call->status = fits ? response->status : -EMSGSIZE;
-		call->answer_length = fits ? (uint16_t)response->length : 0;
-	}
-	if (channel_body(&end->channel, fits ? call->local : NULL, response->length))
+	end->answering = true;
+	end->answers = request;
+	end->answer_slot = response->sequence;
+	end->answer_status = fits ? response->status : -EMSGSIZE;
+	if (request)
+		request->answer_length = fits ? (uint16_t)response->length : 0;
+	if (channel_body(&end->channel, into, response->length))
 		body_arrived(end);
 	return 0;
 }
@@ -449,14 +389,12 @@ static int next_response(struct tcp_end *end)
 	const struct wire_response *at;
 	struct wire_response response;
 
-	if (end->receiving) {
-		if (end->channel.body_left > 0)
-			return 0;
+	if (end->channel.body_left > 0)
+		return 0;
+	if (end->receiving || end->answering) {
 		body_arrived(end);
 		return 1;
 	}
-	if (end->channel.body_left > 0)
-		return 0;
 	at = channel_peek(&end->channel, sizeof(response));
 	if (!at)
 		return 0;
@@ -465,198 +403,127 @@ static int next_response(struct tcp_end *end)
 	return on_response(end, &response) < 0 ? -EPROTO : 1;
 }
 
-static int drive_end(struct tcp_end *end)
+/* @return bytes; negative: the connection is over */
+static int64_t drive_end(struct tcp_end *end)
 {
-	uint64_t bytes = 0;
+	int64_t bytes = 0;
 	int rc;
 
 	do {
 		ssize_t got = channel_receive(&end->channel);
 
-		if (got <= 0)
-			return (int)got;
-		bytes += (uint64_t)got;
-		while ((rc = next_response(end)) > 0)
-			;
+		if (got < 0)
+			return got;
+		bytes += got;
+		do {
+			rc = next_response(end);
+		} while (rc > 0);
 		if (rc < 0)
 			return rc;
-	} while (!end->channel.drained && bytes < TURN_BYTES);
-	return 0;
+	} while (!end->channel.drained && bytes < (int64_t)TURN_BYTES);
+	return bytes;
 }
 
-static bool in_use(const struct tcp_end *end)
+static bool awaits(const struct tcp_end *end)
 {
-	return end->tail != end->head || end->calls > 0;
+	return end->channel.stream.fd >= 0 && (end->expected != end->head || end->calls > 0);
 }
 
-static void drive(struct tcp_link *link)
+static uint32_t tcp_poll(struct transport_link *of)
 {
-	int rc = 0;
+	struct tcp_link *link = (struct tcp_link *)of;
+	int64_t bytes = 0, rc = 0;
 
-	link->turn = *link->now;
 	if (link->error || !is_up(link))
-		return;
+		return 1; /* for those that are stalled on it */
 	send_all(link);
-	for (uint32_t i = 0; rc >= 0 && i < link->count; i++)
-		rc = link->ends[i]->channel.stream.fd >= 0 && in_use(link->ends[i])
-			     ? drive_end(link->ends[i])
-			     : 0;
+	for (uint32_t i = 0; rc >= 0 && i < link->count; i++) {
+		rc = awaits(link->ends[i]) ? drive_end(link->ends[i]) : 0;
+		bytes += rc;
+	}
 	if (rc == -EPROTO) {
 		log_peer(SLU_LOG_ERROR, "a data connection ends: %s", slu_last_error());
 		fail_link(link, -ECONNRESET); /* another one would not do better */
 	} else if (rc < 0) {
 		take_down(link, true);
 	}
+	return rc < 0 || bytes > 0;
 }
 
 /* ---- giving up ---- */
 
 /* A READ: what arrives for it goes nowhere. */
-static void give_up(struct tcp_request *request)
+static void give_up_reads(struct tcp_end *end, const struct request *request)
 {
-	if (request->settled)
-		return;
-	if (request->end->receiving == request)
-		request->end->channel.body = NULL;
-	request->local = NULL;
-	settle(request, -ECANCELED);
+	for (uint32_t i = end->expected; i != end->head; i++) {
+		struct tcp_sent *sent = sent_as(end, i);
+
+		if (sent->request != request)
+			continue;
+		if (end->receiving && i == end->expected)
+			end->channel.body = NULL;
+		lose(sent, -ECANCELED);
+	}
 }
 
 /* A call that the owner has: its slot is closed, a late answer finds nobody. */
-static void give_up_call(struct tcp_request *call, int status)
+static void give_up_call(struct tcp_end *end, struct tcp_call *call, int status)
 {
-	if (call->settled)
-		return;
-	if (call->end->receiving == call) {
-		call->end->receiving = NULL;
-		call->end->channel.body = NULL;
+	if (end->answering && end->answers == call->request) {
+		end->answers = NULL;
+		end->channel.body = NULL;
 	}
-	call->answered = true;
-	call->may_land = true;
-	settle(call, status);
+	end_call(end, call, status, true);
 }
 
-static void give_up_calls(struct tcp_link *link, const struct tcp_path *tcp,
-			  const uint64_t *user_data, int status)
+/* Those of @p path, or the one. */
+static void give_up_calls(struct tcp_link *link, const struct path *path,
+			  const struct request *request, int status)
 {
 	for (uint32_t i = 0; i < link->count; i++)
-		for (uint32_t k = 0; k < TCP_CALLS; k++)
-			if (concerns(&link->ends[i]->slots[k], tcp, user_data))
-				give_up_call(&link->ends[i]->slots[k], status);
+		for (uint32_t k = 0; k < TCP_CALLS; k++) {
+			struct tcp_call *call = &link->ends[i]->slots[k];
+
+			if (call->request &&
+			    (request ? call->request == request : call->request->path == path))
+				give_up_call(link->ends[i], call, status);
+		}
 }
 
-/* All that @p tcp has on this link, or the one operation with that user_data. */
-static void give_up_on(struct tcp_path *tcp, const uint64_t *user_data)
+static void tcp_cancel(struct path *path, struct request *request)
 {
-	struct tcp_link *link = tcp->link;
-	bool written = false;
+	struct tcp_link *link = ((struct tcp_path *)path)->link;
 
-	if (link->error || atomic_load_explicit(&link->state, memory_order_relaxed) != TCP_LINK_UP)
-		return; /* it was ended with its link */
-	drive(link);    /* what the target has answered need not be given up */
 	for (uint32_t i = 0; i < link->count; i++)
-		written |= has_written(link->ends[i], tcp, user_data);
-	if (written) {
-		take_down(link, false);
+		if (has_written(link->ends[i], request)) {
+			take_down(link, false);
+			return;
+		}
+	if (request->op.opcode == SLU_CALL) {
+		give_up_calls(link, NULL, request, -ECANCELED);
 		return;
 	}
-	for (uint32_t i = 0; i < link->count; i++) {
-		struct tcp_end *end = link->ends[i];
-
-		for (uint32_t k = end->tail; k != end->head; k++)
-			if (concerns(&end->window[k % TCP_WINDOW], tcp, user_data))
-				give_up(&end->window[k % TCP_WINDOW]);
-	}
-	give_up_calls(link, tcp, user_data, -ECANCELED);
-}
-
-/* ---- completions ---- */
-
-static void count(struct path_stats *stats, const struct tcp_request *request)
-{
-	stats->failed += request->status != 0;
-	if (request->status != 0 || request->opcode == SLU_CALL)
-		return;
-	if (request->opcode == SLU_READ) {
-		stats->reads++;
-		stats->bytes_read += request->length;
-	} else {
-		stats->writes++;
-		stats->bytes_written += request->length;
-	}
-}
-
-static enum slu_scope scope_of(int status, int state)
-{
-	if (status == 0)
-		return SLU_SCOPE_NONE;
-	if (status == -ECONNRESET || status == -ECANCELED)
-		return state ? SLU_SCOPE_SESSION : SLU_SCOPE_PATH;
-	return status == state ? SLU_SCOPE_SESSION : SLU_SCOPE_OPERATION;
-}
-
-static void hand_out(struct tcp_path *tcp, struct tcp_request *request, int state,
-		     struct slu_completion *done)
-{
-	/* That the link has died is how we see it; the state knows why. */
-	if (state && (request->status == -ECONNRESET || request->status == -ECANCELED))
-		request->status = state;
-	*done = (struct slu_completion){.user_data = request->user_data,
-					.status = request->status,
-					.scope = (uint8_t)(scope_of(request->status, state) |
-							   (request->may_land ? SLU_MAY_LAND : 0)),
-					.transport = SLU_TRANSPORT_TCP,
-					.length = request->answer_length};
-	count(&tcp->path.stats, request);
-	request->handed = true;
-	if (request->answered)
-		release(request);
+	for (uint32_t i = 0; i < link->count; i++)
+		give_up_reads(link->ends[i], request);
 }
 
 /*
  * With the connection that ended, all of the target's are over. One that closes a segment, or takes
  * a right back, refuses what is under way, but for calls that the owner has.
  */
-static void leave_dead(struct tcp_path *tcp, int state)
-{
-	if (state == -ECONNRESET)
-		fail_link(tcp->link, state);
-	else if (!tcp->link->error)
-		give_up_calls(tcp->link, tcp, NULL, state);
-}
-
-static uint32_t tcp_poll(struct path *path, struct slu_completion *done, uint32_t n)
-{
-	struct tcp_path *tcp = (struct tcp_path *)path;
-	struct tcp_request *request;
-	uint32_t taken = 0;
-	int state;
-
-	if (tcp->link->turn != *tcp->link->now)
-		drive(tcp->link);
-	state = why_dead(tcp);
-	if (__builtin_expect(state != 0, 0))
-		leave_dead(tcp, state);
-	while (taken < n && (request = STAILQ_FIRST(&tcp->ready))) {
-		STAILQ_REMOVE_HEAD(&tcp->ready, link);
-		hand_out(tcp, request, state, &done[taken++]);
-	}
-	return taken;
-}
-
-static void tcp_flush(struct path *path)
-{
-	give_up_on((struct tcp_path *)path, NULL);
-}
-
-static void tcp_cancel(struct path *path, uint64_t user_data)
-{
-	give_up_on((struct tcp_path *)path, &user_data);
-}
-
-static bool tcp_sleep(struct path *path)
+static void tcp_dead(struct path *path, int state)
 {
 	struct tcp_link *link = ((struct tcp_path *)path)->link;
+
+	if (state == -ECONNRESET)
+		fail_link(link, state);
+	else if (!link->error)
+		give_up_calls(link, path, NULL, state);
+}
+
+static bool tcp_sleep(struct transport_link *of)
+{
+	struct tcp_link *link = (struct tcp_link *)of;
 
 	if (link->error || !is_up(link))
 		return true;
@@ -675,8 +542,8 @@ static bool tcp_sleep(struct path *path)
 
 const struct transport_fast tcp_fast = {
 	.post = tcp_post,
-	.poll = tcp_poll,
-	.flush = tcp_flush,
 	.cancel = tcp_cancel,
-	.sleep = tcp_sleep,
+	.dead = tcp_dead,
 };
+
+const struct link_ops tcp_link_ops = {.poll = tcp_poll, .sleep = tcp_sleep};

@@ -10,22 +10,27 @@
 
 #define ATTEMPT_NS (3 * NS_PER_SECOND)
 
+/* Who has something to post on it is told so, and fails. */
+static bool give_up(struct tcp_link *link)
+{
+	link->error = -ECONNRESET;
+	transport_changed();
+	return true;
+}
+
 bool tcp_link_mend(struct repair_item *item)
 {
 	struct tcp_link *link =
 		(struct tcp_link *)((char *)item - offsetof(struct tcp_link, mending));
 
-	if (atomic_load(&link->peer->lost)) {
-		link->error = -ECONNRESET;
-		return true;
-	}
+	if (atomic_load(&link->peer->lost))
+		return give_up(link);
 	if (link->losses >= TCP_LOSSES_MAX) {
 		log_peer(SLU_LOG_ERROR,
 			 "data connections to target %s are lost before they carry anything, %u "
 			 "times in a row: look at the target's log",
 			 link->target, link->losses);
-		link->error = -ECONNRESET;
-		return true;
+		return give_up(link);
 	}
 	if (tcp_link_dial(link, clock_monotonic_ns(NULL) + ATTEMPT_NS) == 0)
 		return true;

@@ -23,36 +23,29 @@
 #include "transport/verbs/verbs_wire.h"
 
 #define VERBS_DEPTH       512u   /* work requests of one queue pair; a power of two */
-#define VERBS_SMALL_BYTES 16384u /* longer operations go by the bulk queue pairs */
 #define VERBS_GID_HEX     33u
 #define VERBS_PAIR_TEXT   288u
 #define VERBS_INLINE_WANT 220u
 #define VERBS_SIGNAL_EACH 32u /* short work requests stand behind one completion */
-#define VERBS_REFUSALS    64u /* operations on a dead remote that wait to be told so */
 #define VERBS_LOSSES_MAX                                                                           \
 	3u /* links in a row without one success: then RDMA does not get through                   \
 	    */
 
 struct verbs_cm;
-struct verbs_path;
 
-/** A work request on its way, or a call that waits for its answer. */
-struct verbs_request {
-	uint64_t user_data;
-	struct verbs_path *path; /* NULL: of a slot, free; of a work request, nobody waits for it */
-	char *local;             /* of a call: where its answer goes */
-	uint32_t length;         /* bytes of the operation; of a call the room for its answer */
-	int32_t status;
-	uint32_t slot; /* of a call, and of the work request that carries it */
-	uint16_t answer_length;
-	uint8_t opcode;
-	bool may_land; /* it failed, and what was sent of it may still arrive */
-	bool carries;  /* a call, which is in slots */
-	bool settled;  /* its completion is in path->ready, or was handed out */
-	bool handed;   /* the poller has it */
-	bool answered; /* the device, and of a call the target, is done with it */
-	bool sent;     /* of a call: its message has left its buffer */
-	STAILQ_ENTRY(verbs_request) link;
+/** What is to come back of a work request. */
+struct verbs_sent {
+	struct request *request; /* whose part ends with it; NULL: nobody's */
+	uint32_t slot;           /* of the call that it carries */
+	bool carries;
+	bool reads; /* it can't land at the target */
+};
+
+/** A call that waits for its answer. */
+struct verbs_call {
+	struct request *request; /* NULL: it has ended */
+	uint32_t slot;           /* tells it from earlier users of the same place */
+	bool with_device;        /* its message has not left its buffer */
 };
 
 /** Our end of one queue pair. Work requests are numbered from 0, as verbs_work.id. */
@@ -60,9 +53,8 @@ struct verbs_end {
 	struct verbs_queue *queue;
 	uint32_t head;        /* next to post */
 	uint32_t expected;    /* oldest that has not come back */
-	uint32_t tail;        /* oldest that is still in use */
 	uint32_t unsignalled; /* posted since the last that was signalled */
-	struct verbs_request window[VERBS_DEPTH];
+	struct verbs_sent window[VERBS_DEPTH];
 };
 
 /** One of our ports and one of the target's, that go together. */
@@ -78,6 +70,7 @@ struct verbs_pair {
 
 struct verbs_link {
 	/* The poller's. */
+	struct transport_link link; /* first */
 	uint32_t count;    /* of ends; the first is for what is small, notifications and calls */
 	uint32_t next;     /* bulk end */
 	_Atomic int error; /* 0, or why it is dead; who joins looks as well */
@@ -86,9 +79,7 @@ struct verbs_link {
 	bool succeeded; /* something went through since it was made */
 	bool drained;   /* dead, and nothing of it is with the device any more */
 	bool refused;   /* a queue pair did not take what there was room for */
-	uint64_t turn;  /* of the poller, when it was last driven */
-	uint64_t slept; /* likewise, when it was last armed */
-	const uint64_t *now;
+	uint64_t dead_ns; /* since when */
 	uint32_t device;  /* index of our port */
 	uint32_t credits; /* receives of the target that we may still take */
 	uint32_t taken;   /* as it last told */
@@ -99,7 +90,7 @@ struct verbs_link {
 	uint32_t next_slot;
 	char *messages; /* VERBS_CALLS to send, then VERBS_CLIENT_RECEIVES */
 	struct verbs_registration *registration; /* of them */
-	struct verbs_request slots[VERBS_CALLS]; /* slot % VERBS_CALLS */
+	struct verbs_call slots[VERBS_CALLS]; /* slot % VERBS_CALLS */
 	struct verbs_end *ends[VERBS_QUEUES_MAX];
 
 	/* Under the peer's joining. */
@@ -119,8 +110,6 @@ struct verbs_link {
 	bool registered; /* with epoll_fd */
 };
 
-STAILQ_HEAD(verbs_ready, verbs_request);
-
 enum verbs_path_state {
 	VERBS_PATH_UP,
 	VERBS_PATH_DOWN,   /* its link is dead; the repair thread has it */
@@ -130,15 +119,12 @@ enum verbs_path_state {
 struct verbs_path {
 	struct path path;
 	struct verbs_link *link;
-	struct verbs_ready ready; /* settled, not handed out */
 	uint64_t base;            /* of the segment, at the target */
 	uint32_t slices;
 	uint32_t *keys; /* by end, then by slice */
 	uint32_t handle;
 	uint32_t generation;
 	uint32_t poller;
-	uint32_t refused; /* of refusals that are in ready */
-	struct verbs_request refusals[VERBS_REFUSALS];
 	struct verbs_host *host;
 	uint32_t losses; /* links that failed one after the other without a success */
 
@@ -159,11 +145,12 @@ struct verbs_view {
 };
 
 extern const struct transport_fast verbs_fast;
+extern const struct link_ops verbs_link_ops;
 
 /** Post the receives that a new link needs. @return 0; -errno */
 int verbs_link_receive_all(struct verbs_link *link);
 
-/** End it: when this returns, everything that was posted has come back, and is settled. */
+/** End it: when this returns, everything that was posted has come back. Not on a poller. */
 void verbs_link_drain(struct verbs_link *link);
 
 /** Does every queue pair reach its peer? Not the poller's yet. @return 0; -ETIMEDOUT, -ECONNRESET

@@ -117,8 +117,8 @@ static int link_create(struct verbs_host *host, struct verbs_path *path,
 	link->pair = *pair;
 	link->port = &host->devices->devices[pair->device];
 	link->device = pair->device;
-	link->now = env->turn;
-	link->turn = link->slept = UINT64_MAX;
+	link_init(&link->link, &verbs_link_ops, env->schedule);
+	link->link.wakes = true;
 	link->epoll_fd = env->epoll_fd;
 	link->id = secret_number();
 	link->peer = path->path.remote->peer;
@@ -436,7 +436,6 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 		return NULL;
 	verbs->path = (struct path){.fast = &verbs_fast,
 				    .slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
-				    .wakes = true,
 				    .transport = SLU_TRANSPORT_VERBS,
 				    .remote = remote};
 	verbs->path.calls = &verbs->path;
@@ -447,7 +446,7 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 	verbs->handle = view->handle;
 	verbs->generation = view->generation;
 	verbs->slices = (uint32_t)((remote->length + VERBS_SLICE_BYTES - 1) >> VERBS_SLICE_SHIFT);
-	STAILQ_INIT(&verbs->ready);
+	path_init(&verbs->path);
 	return verbs;
 }
 
@@ -469,6 +468,7 @@ static int verbs_connect(struct slu_remote *remote, const struct path_env *env, 
 		free(verbs);
 		return rc;
 	}
+	verbs->path.link = &verbs->link->link;
 	verbs->path.connections = verbs->link->count;
 	verbs_path_describe(host, verbs, verbs->link);
 	*path = &verbs->path;

@@ -11,11 +11,11 @@
 #include "transport/verbs/verbs.h"
 
 #define BURST        64u
-#define BATCH        (BURST * 2 + 2) /* an operation can be cut at a slice of the segment's memory */
+#define BATCH        (BURST * 2 + 2) /* a part can be cut at a slice of the segment's memory */
 #define RECEIVE_TAKE 16
 
-/* The most that one operation can need: a subject, and two parts of a transfer. */
-#define OPERATION_WORKS 3u
+/* The most that one part can need: a subject, and two pieces of a transfer. */
+#define PART_WORKS 3u
 
 /* A device that does not let go of a dead queue pair within this has it taken away. */
 #define DRAIN_NS (2 * NS_PER_SECOND)
@@ -34,96 +34,83 @@ struct batch {
 	struct verbs_message subject; /* stays until the batch is posted */
 };
 
-/* ---- requests ---- */
+/* ---- what comes back ---- */
 
-/* Nobody waits for it. */
-static const struct verbs_request nobody = {.settled = true, .handed = true};
+static struct verbs_sent *sent_as(struct verbs_end *end, uint32_t id)
+{
+	return &end->window[id % VERBS_DEPTH];
+}
 
 static uint32_t room(const struct verbs_end *end)
 {
-	return end->queue->depth - (end->head - end->tail);
+	return end->queue->depth - (end->head - end->expected);
 }
 
-static void free_slot(struct verbs_link *link, struct verbs_request *call)
+/* Its message has left its buffer, or its answer has come: the last of the two frees the slot. */
+static void free_slot(struct verbs_link *link, const struct verbs_call *call)
 {
-	if (!call->handed || !call->answered || !call->sent)
-		return;
-	call->path = NULL;
-	link->calls--;
+	if (!call->request && !call->with_device)
+		link->calls--;
 }
 
-/* Requests at the tail that nobody needs any more make room. */
-static void release(struct verbs_end *end)
+static void end_call(struct verbs_link *link, struct verbs_call *call, int status, bool may_land)
 {
-	while (end->tail != end->expected) {
-		const struct verbs_request *oldest = &end->window[end->tail % VERBS_DEPTH];
+	struct request *request = call->request;
 
-		if (!oldest->handed || !oldest->answered)
-			break;
-		end->tail++;
-	}
-}
-
-static void settle(struct verbs_request *request, int status)
-{
-	if (request->settled)
-		return;
-	request->settled = true;
-	request->status = status;
-	STAILQ_INSERT_TAIL(&request->path->ready, request, link);
-}
-
-/* What may have reached the segment's owner cannot be posted again. */
-static int status_of(const struct verbs_request *request, int status)
-{
-	bool seen = request->opcode == SLU_CALL || request->opcode == SLU_WRITE_NOTIFY;
-
-	return status == -ECANCELED && seen ? -ECONNRESET : status;
-}
-
-static void end_call(struct verbs_link *link, struct verbs_request *call, int status)
-{
-	call->answered = true;
-	call->may_land |= status == -ECANCELED;
-	settle(call, status_of(call, status));
+	call->request = NULL;
 	free_slot(link, call);
+	request_back(request, status, may_land);
 }
 
-static struct verbs_request *open_slot(struct verbs_link *link, uint32_t slot)
+/* NULL: nobody waits for that answer, or not any more. */
+static struct verbs_call *open_call(struct verbs_link *link, uint32_t slot)
 {
-	struct verbs_request *call = &link->slots[slot % VERBS_CALLS];
+	struct verbs_call *call = &link->slots[slot % VERBS_CALLS];
 
-	return call->path && call->slot == slot && !call->answered ? call : NULL;
+	return call->request && call->slot == slot ? call : NULL;
 }
 
 /* A target that refuses has spoken; else it is not known how far it came, or will come. */
-static bool may_land(const struct verbs_request *request, int status)
+static bool may_land(int status)
 {
-	return status < 0 && status != -EACCES && status != -EREMOTEIO &&
-	       request->opcode != SLU_READ;
+	return status < 0 && status != -EACCES && status != -EREMOTEIO;
+}
+
+/* A key that is not good any more is how we see that the remote is dead; its state knows why. */
+static int status_of(const struct request *request, int status)
+{
+	return status < 0 && atomic_load_explicit(&request->path->remote->state,
+						  memory_order_relaxed) != 0
+		       ? -ECANCELED
+		       : status;
 }
 
 /* The device is done with a work request. */
-static void came_back(struct verbs_link *link, struct verbs_request *request, int status)
+static void came_back(struct verbs_link *link, struct verbs_sent *sent, int status)
 {
-	request->answered = true;
-	request->may_land = may_land(request, status);
-	if (request->carries) {
-		struct verbs_request *call = &link->slots[request->slot % VERBS_CALLS];
+	struct request *request = sent->request;
 
-		call->sent = true;
-		if (status < 0 && !call->answered) {
-			call->may_land = may_land(call, status);
-			end_call(link, call, status);
-		} else {
+	sent->request = NULL;
+	if (sent->carries) {
+		struct verbs_call *call = &link->slots[sent->slot % VERBS_CALLS];
+
+		sent->carries = false;
+		call->with_device = false;
+		if (status < 0 && call->request)
+			end_call(link, call, status_of(call->request, status), may_land(status));
+		else
 			free_slot(link, call);
-		}
-	} else if (request->path) {
-		settle(request, status_of(request, status));
+	} else if (request) {
+		request_back(request, status_of(request, status), !sent->reads && may_land(status));
 	}
 }
 
 /* ---- the end of a link ---- */
+
+static bool is_written(const struct verbs_sent *sent)
+{
+	return sent->carries || (sent->request && !sent->reads);
+}
 
 /* Anything but READs that has not come back. */
 static bool has_written(const struct verbs_link *link)
@@ -131,42 +118,37 @@ static bool has_written(const struct verbs_link *link)
 	for (uint32_t i = 0; i < link->count; i++) {
 		const struct verbs_end *end = link->ends[i];
 
-		for (uint32_t id = end->expected; id != end->head; id++) {
-			const struct verbs_request *request = &end->window[id % VERBS_DEPTH];
-
-			if (request->carries || request->opcode != SLU_READ)
+		for (uint32_t id = end->expected; id != end->head; id++)
+			if (is_written(&end->window[id % VERBS_DEPTH]))
 				return true;
-		}
 	}
 	return false;
 }
 
 /*
- * Everything posted comes back by poll, with an error. Before it is reported the fence stands.
+ * Everything posted comes back by poll, with an error. Before anyone is told the fence stands.
  *
- * @param last  the work request at fault, or NULL
+ * @param written  a write was lost with it, beside those that have not come back
  */
-static void fail_link(struct verbs_link *link, int error, const struct verbs_request *last)
+static void fail_link(struct verbs_link *link, int error, bool written)
 {
 	if (link->error)
 		return;
-	if (link->ticket && ((last && (last->may_land || last->carries)) || has_written(link))) {
+	if (link->ticket && (written || has_written(link))) {
 		link->peer->raise(link->ticket);
 		link->ticket = NULL;
 	}
 	link->error = error;
+	link->dead_ns = clock_monotonic_ns(NULL);
 	for (uint32_t i = 0; i < link->count; i++)
 		verbs_queue_fail(link->ends[i]->queue);
 }
 
 static void end_calls(struct verbs_link *link)
 {
-	for (uint32_t i = 0; i < VERBS_CALLS; i++) {
-		struct verbs_request *call = &link->slots[i];
-
-		if (call->path && !call->answered)
-			end_call(link, call, -ECANCELED);
-	}
+	for (uint32_t i = 0; i < VERBS_CALLS; i++)
+		if (link->slots[i].request)
+			end_call(link, &link->slots[i], -ECANCELED, true);
 }
 
 static int map_status(enum ibv_wc_status status)
@@ -199,35 +181,35 @@ static int map_status(enum ibv_wc_status status)
 
 static void on_done(struct verbs_link *link, struct verbs_end *end, const struct verbs_done *done)
 {
-	struct verbs_request *last = &end->window[done->id % VERBS_DEPTH];
 	int status = map_status((enum ibv_wc_status)done->status);
+	bool written;
 
 	/* Those before it have succeeded: a queue pair works in order. */
 	link->succeeded |= end->expected != done->id || status == 0;
 	while (end->expected != done->id)
-		came_back(link, &end->window[end->expected++ % VERBS_DEPTH], 0);
-	end->expected++;
-	if (last->path)
-		last->path->path.stats.signalled++;
-	came_back(link, last, status);
+		came_back(link, sent_as(end, end->expected++), 0);
+	written = is_written(sent_as(end, done->id));
+	if (sent_as(end, done->id)->request)
+		sent_as(end, done->id)->request->path->stats.signalled++;
+	came_back(link, sent_as(end, end->expected++), status);
 	if (status < 0 && !link->error) {
 		link->why = (enum ibv_wc_status)done->status;
 		link->vendor_error = done->vendor_error;
-		fail_link(link, -ECONNRESET, last);
+		fail_link(link, -ECONNRESET, written && may_land(status));
 	}
 }
 
-static void drive_end(struct verbs_link *link, struct verbs_end *end)
+static uint32_t drive_end(struct verbs_link *link, struct verbs_end *end)
 {
 	struct verbs_done done[BURST];
 	uint32_t n;
 
 	if (end->expected == end->head)
-		return;
+		return 0;
 	n = end->queue->ops->poll(end->queue, done, BURST);
 	for (uint32_t i = 0; i < n; i++)
 		on_done(link, end, &done[i]);
-	release(end);
+	return n;
 }
 
 static bool all_back(const struct verbs_link *link)
@@ -247,34 +229,29 @@ static void take_away(struct verbs_link *link)
 		ibv_destroy_qp(end->queue->qp);
 		end->queue->qp = NULL;
 		while (end->expected != end->head)
-			came_back(link, &end->window[end->expected++ % VERBS_DEPTH], -ECANCELED);
-		release(end);
+			came_back(link, sent_as(end, end->expected++), -ECANCELED);
 	}
 }
 
-/* A dead link is drained before anything that was posted on it is reported. */
-static void finish_dead(struct verbs_link *link)
+/* A dead link is drained, in bounded time, before it is replaced. @return is it now? */
+static bool finish_dead(struct verbs_link *link)
 {
-	if (!link->drained && link->refused)
+	if (!all_back(link) &&
+	    (link->refused || clock_monotonic_ns(NULL) - link->dead_ns > DRAIN_NS))
 		take_away(link);
-	if (link->drained || !all_back(link))
-		return;
+	if (!all_back(link))
+		return false;
 	end_calls(link);
 	link->drained = true;
+	return true;
 }
 
 void verbs_link_drain(struct verbs_link *link)
 {
-	uint64_t until = clock_monotonic_ns(NULL) + DRAIN_NS;
-
-	fail_link(link, -ECANCELED, NULL);
-	while (!link->drained) {
+	fail_link(link, -ECANCELED, false);
+	while (!link->drained && !finish_dead(link))
 		for (uint32_t i = 0; i < link->count; i++)
 			drive_end(link, link->ends[i]);
-		if (!all_back(link) && clock_monotonic_ns(NULL) > until)
-			take_away(link);
-		finish_dead(link);
-	}
 }
 
 /* ---- what the target sends ---- */
@@ -306,22 +283,23 @@ int verbs_link_receive_all(struct verbs_link *link)
 static void strange(struct verbs_link *link, const char *what)
 {
 	log_peer(SLU_LOG_ERROR, "an RDMA link ends: the target sent %s", what);
-	fail_link(link, -EPROTO, NULL);
+	fail_link(link, -EPROTO, false);
 }
 
 /* An answer that comes too late, or is too long for its room, is thrown away. */
 static void on_answer(struct verbs_link *link, const struct verbs_message *message)
 {
-	struct verbs_request *call = open_slot(link, message->slot);
-	bool fits = call && message->length <= call->length;
+	struct verbs_call *call = open_call(link, message->slot);
+	const struct slu_op *op = call ? &call->request->op : NULL;
+	bool fits = call && message->length <= op->tag;
 
 	if (!call)
 		return;
 	if (fits) {
-		memcpy(call->local, message + 1, message->length);
-		call->answer_length = (uint16_t)message->length;
+		memcpy(op->region->addr + op->remote_offset, message + 1, message->length);
+		call->request->answer_length = (uint16_t)message->length;
 	}
-	end_call(link, call, fits ? message->status : -EMSGSIZE);
+	end_call(link, call, fits ? message->status : -EMSGSIZE, false);
 }
 
 static void on_message(struct verbs_link *link, const struct ibv_wc *completion)
@@ -346,21 +324,22 @@ static void on_message(struct verbs_link *link, const struct ibv_wc *completion)
 		on_answer(link, at);
 }
 
-static void drive_receives(struct verbs_link *link)
+static uint32_t drive_receives(struct verbs_link *link)
 {
 	struct ibv_wc completions[RECEIVE_TAKE];
 	int n;
 
 	if (link->calls == 0 && link->credits == link->peer_receives)
-		return;
+		return 0;
 	n = ibv_poll_cq(link->receive_cq, RECEIVE_TAKE, completions);
 	for (int i = 0; i < n && !link->error; i++) {
 		if (completions[i].status != IBV_WC_SUCCESS)
 			continue; /* the queue pair dies: its sends say why */
 		on_message(link, &completions[i]);
 		if (!link->error && post_receive(link, completions[i].wr_id))
-			fail_link(link, -EIO, NULL);
+			fail_link(link, -EIO, false);
 	}
+	return n > 0 ? (uint32_t)n : 0;
 }
 
 /* A write of nothing needs no key, and is acknowledged like any other. */
@@ -368,7 +347,7 @@ static void post_probe(struct verbs_end *end)
 {
 	struct verbs_work work = {.opcode = VERBS_WRITE, .flags = VERBS_SIGNALLED, .id = end->head};
 
-	end->window[end->head % VERBS_DEPTH] = nobody;
+	*sent_as(end, end->head) = (struct verbs_sent){0};
 	if (end->queue->ops->post(end->queue, &work, 1) == 1)
 		end->head++;
 }
@@ -388,19 +367,27 @@ static void probe_silent(struct verbs_link *link)
 	post_probe(end);
 }
 
-static void drive(struct verbs_link *link)
+/* @return how much was done */
+static uint32_t drive(struct verbs_link *link)
 {
-	link->turn = *link->now;
+	uint32_t done = 0;
+
 	if (link->drained)
-		return;
+		return 1; /* for those that are stalled on it */
 	for (uint32_t i = 0; i < link->count; i++)
-		drive_end(link, link->ends[i]);
+		done += drive_end(link, link->ends[i]);
 	if (!link->error)
-		drive_receives(link);
+		done += drive_receives(link);
 	if (!link->error)
 		probe_silent(link);
 	else
-		finish_dead(link);
+		done += finish_dead(link);
+	return done;
+}
+
+static uint32_t verbs_poll(struct transport_link *link)
+{
+	return drive((struct verbs_link *)link);
 }
 
 /* ---- posting ---- */
@@ -417,16 +404,16 @@ static void post_batch(struct verbs_path *verbs, struct batch *batch)
 	if (queue->ops->post(queue, batch->works, batch->count) < batch->count) {
 		verbs->link->why = IBV_WC_GENERAL_ERR;
 		verbs->link->refused = true; /* what was not taken does not come back */
-		fail_link(verbs->link, -EIO, NULL);
+		fail_link(verbs->link, -EIO, false);
 	}
 	verbs->path.stats.doorbells++;
 	batch->count = 0;
 }
 
 /* What the completion of the batch's next work request will end: to be filled in first. */
-static struct verbs_request *next_request(const struct batch *batch)
+static struct verbs_sent *next_sent(const struct batch *batch)
 {
-	return &batch->end->window[batch->end->head % VERBS_DEPTH];
+	return sent_as(batch->end, batch->end->head);
 }
 
 /* The next work request of the batch. */
@@ -498,38 +485,40 @@ static const uint8_t opcodes[] = {
 	[SLU_WRITE_NOTIFY] = VERBS_WRITE_IMMEDIATE,
 };
 
-static void add_transfer(struct verbs_path *verbs, struct batch *batch, const struct slu_op *op)
+static void add_transfer(struct verbs_path *verbs, struct batch *batch, struct request *request,
+			 const struct op_part *part)
 {
-	uint64_t to_slice = VERBS_SLICE_BYTES - (op->remote_offset & (VERBS_SLICE_BYTES - 1));
-	uint64_t first = op->length <= to_slice ? 0 : to_slice; /* in a work request of its own */
+	const struct slu_op *op = &request->op;
+	uint64_t begin = op->remote_offset + part->offset;
+	uint64_t to_slice = VERBS_SLICE_BYTES - (begin & (VERBS_SLICE_BYTES - 1));
+	uint64_t first = part->length <= to_slice ? 0 : to_slice; /* a work request of its own */
 	struct verbs_work *work;
 
 	if (first > 0) {
-		*next_request(batch) = nobody;
+		*next_sent(batch) = (struct verbs_sent){0};
 		work = add_work(batch, op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
-		set_memory(verbs, batch, op, 0, first, work);
+		set_memory(verbs, batch, op, part->offset, first, work);
 	}
-	*next_request(batch) = (struct verbs_request){.user_data = op->user_data,
-						      .path = verbs,
-						      .length = (uint32_t)op->length,
-						      .opcode = op->opcode};
-	work = add_work(batch, opcodes[op->opcode]);
+	*next_sent(batch) =
+		(struct verbs_sent){.request = request, .reads = op->opcode == SLU_READ};
+	work = add_work(batch, opcodes[part->opcode]);
 	work->immediate = op->tag;
-	set_memory(verbs, batch, op, first, op->length - first, work);
-	if (op->length > VERBS_SMALL_BYTES) {
+	set_memory(verbs, batch, op, part->offset + first, part->length - first, work);
+	if (part->length > REQUEST_SMALL_BYTES) {
 		work->flags |= VERBS_SIGNALLED;
 		batch->end->unsignalled = 0;
 	}
+	request_posted(request, part);
 }
 
 /* ---- notifications and calls ---- */
 
-static void add_message(struct batch *batch, const struct verbs_request *request, const void *at,
+static void add_message(struct batch *batch, struct verbs_sent sent, const void *at,
 			uint32_t length, uint32_t lkey)
 {
 	struct verbs_work *work;
 
-	*next_request(batch) = *request;
+	*next_sent(batch) = sent;
 	work = add_work(batch, VERBS_SEND);
 	work->pieces = 1;
 	work->piece[0] =
@@ -539,7 +528,8 @@ static void add_message(struct batch *batch, const struct verbs_request *request
 }
 
 /* Notifications name their segment once, as long as they are all for the same. */
-static bool add_notification(struct verbs_path *verbs, struct batch *batch, const struct slu_op *op)
+static bool add_notification(struct verbs_path *verbs, struct batch *batch, struct request *request,
+			     const struct op_part *part)
 {
 	struct verbs_link *link = verbs->link;
 	uint64_t subject = (uint64_t)verbs->generation << 32 | verbs->handle;
@@ -552,41 +542,42 @@ static bool add_notification(struct verbs_path *verbs, struct batch *batch, cons
 		batch->subject = (struct verbs_message){.type = VERBS_SUBJECT,
 							.handle = verbs->handle,
 							.generation = verbs->generation};
-		add_message(batch, &nobody, &batch->subject, sizeof(batch->subject), 0);
+		add_message(batch, (struct verbs_sent){0}, &batch->subject, sizeof(batch->subject),
+			    0);
 		link->subject = subject;
 	}
 	link->credits -= 1u + other;
-	add_transfer(verbs, batch, op);
+	add_transfer(verbs, batch, request, part);
 	return true;
 }
 
 /* Its number tells it from earlier users of the same place. */
-static struct verbs_request *take_slot(struct verbs_link *link)
+static struct verbs_call *take_slot(struct verbs_link *link)
 {
+	struct verbs_call *call;
+
 	if (link->calls == VERBS_CALLS)
 		return NULL;
-	while (link->slots[link->next_slot % VERBS_CALLS].path)
-		link->next_slot++;
+	do
+		call = &link->slots[link->next_slot++ % VERBS_CALLS];
+	while (call->request || call->with_device);
+	call->slot = link->next_slot - 1;
 	link->calls++;
-	link->slots[link->next_slot % VERBS_CALLS].slot = link->next_slot;
-	return &link->slots[link->next_slot++ % VERBS_CALLS];
+	return call;
 }
 
-static bool add_call(struct verbs_path *verbs, struct batch *batch, const struct slu_op *op)
+static bool add_call(struct verbs_path *verbs, struct batch *batch, struct request *request)
 {
+	const struct slu_op *op = &request->op;
+	const struct op_part whole = {0, op->length, SLU_CALL};
 	struct verbs_link *link = verbs->link;
-	struct verbs_request *call = link->credits > 0 ? take_slot(link) : NULL;
-	struct verbs_request carrier = {.carries = true, .settled = true, .handed = true};
+	struct verbs_call *call = link->credits > 0 ? take_slot(link) : NULL;
 	struct verbs_message *message;
 
 	if (!call)
 		return false;
-	*call = (struct verbs_request){.user_data = op->user_data,
-				       .path = verbs,
-				       .local = op->region->addr + op->remote_offset,
-				       .length = op->tag,
-				       .slot = call->slot,
-				       .opcode = SLU_CALL};
+	call->request = request;
+	call->with_device = true;
 	message = (void *)(link->messages + call->slot % VERBS_CALLS * VERBS_MESSAGE_BYTES);
 	*message = (struct verbs_message){.type = VERBS_CALL,
 					  .length = (uint32_t)op->length,
@@ -594,29 +585,30 @@ static bool add_call(struct verbs_path *verbs, struct batch *batch, const struct
 					  .generation = verbs->generation,
 					  .slot = call->slot};
 	memcpy(message + 1, op->region->addr + op->local_offset, op->length);
-	carrier.slot = call->slot;
 	link->credits--;
-	add_message(batch, &carrier, message, (uint32_t)(sizeof(*message) + op->length),
-		    link->registration->slices[0].lkey);
+	add_message(batch, (struct verbs_sent){.slot = call->slot, .carries = true}, message,
+		    (uint32_t)(sizeof(*message) + op->length), link->registration->slices[0].lkey);
+	request_posted(request, &whole);
 	return true;
 }
 
 /* @return false: no room for it now */
-static bool add_operation(struct verbs_path *verbs, struct batch *small, struct batch *bulk,
-			  const struct slu_op *op)
+static bool add_part(struct verbs_path *verbs, struct batch *small, struct batch *bulk,
+		     struct request *request)
 {
-	bool is_bulk = op->length > VERBS_SMALL_BYTES && op->opcode != SLU_WRITE_NOTIFY;
+	struct op_part part = request_part(request);
+	bool is_bulk = request->lane == LANE_BULK && part.opcode != SLU_WRITE_NOTIFY;
 	struct batch *batch = is_bulk ? bulk : small;
 
-	if (room(batch->end) < OPERATION_WORKS)
+	if (room(batch->end) < PART_WORKS)
 		return false;
-	switch (op->opcode) {
+	switch (part.opcode) {
 	case SLU_CALL:
-		return add_call(verbs, batch, op);
+		return add_call(verbs, batch, request);
 	case SLU_WRITE_NOTIFY:
-		return add_notification(verbs, batch, op);
+		return add_notification(verbs, batch, request, &part);
 	default:
-		add_transfer(verbs, batch, op);
+		add_transfer(verbs, batch, request, &part);
 		return true;
 	}
 }
@@ -628,54 +620,40 @@ static uint32_t next_bulk(struct verbs_link *link)
 	return link->next;
 }
 
-static uint32_t post_alive(struct verbs_path *verbs, const struct slu_op *ops, uint32_t n)
+static enum post_result post_alive(struct verbs_path *verbs)
 {
 	struct verbs_link *link = verbs->link;
 	struct batch small, bulk;
-	uint32_t i = 0;
+	struct request *request;
+	bool room = true;
 
-	if (link->credits <= 1 && link->turn != *link->now)
-		drive(link); /* nothing of ours may be out for which it would be polled */
 	small.end = link->ends[0];
 	small.index = 0;
 	bulk.index = next_bulk(link);
 	bulk.end = link->ends[bulk.index];
 	small.count = bulk.count = 0;
-	while (i < n && i < BURST && !link->error && add_operation(verbs, &small, &bulk, &ops[i]))
-		i++;
+	for (uint32_t left = REQUEST_BURST, lane = LANE_SMALL; left > 0 && !link->error;) {
+		request = path_next(&verbs->path, lane);
+		if (request && add_part(verbs, &small, &bulk, request)) {
+			left--;
+			continue;
+		}
+		room &= !request;
+		if (++lane == LANES)
+			break;
+	}
 	post_batch(verbs, &small);
 	post_batch(verbs, &bulk);
-	return i;
+	return room && !link->error ? POST_MORE : POST_FULL;
 }
 
-/* ---- a dead remote, a dead link ---- */
-
-/* Operations on a remote that is dead end here: there is nobody to post them to. */
-static uint32_t refuse(struct verbs_path *verbs, const struct slu_op *ops, uint32_t n, int status)
-{
-	uint32_t i = 0;
-
-	if (verbs->refused > 0)
-		return 0;
-	for (; i < n && i < VERBS_REFUSALS; i++) {
-		/* It may have been on its way before, and lost with its link. */
-		verbs->refusals[i] =
-			(struct verbs_request){.user_data = ops[i].user_data,
-					       .path = verbs,
-					       .opcode = ops[i].opcode,
-					       .may_land = ops[i].opcode != SLU_READ &&
-							   remote_is_fenced(verbs->path.remote),
-					       .answered = true};
-		settle(&verbs->refusals[i], status);
-	}
-	verbs->refused = i;
-	return i;
-}
+/* ---- a dead link ---- */
 
 static void take_fresh(struct verbs_path *verbs)
 {
 	free(verbs->keys);
 	verbs->link = verbs->fresh;
+	verbs->path.link = &verbs->link->link;
 	verbs->base = verbs->fresh_base;
 	verbs->keys = verbs->fresh_keys;
 	verbs->fresh = NULL;
@@ -691,195 +669,95 @@ static bool was_lost(const struct verbs_link *link)
 	       (link->error != -ECONNRESET || map_status(link->why) == -ECANCELED);
 }
 
-/* Its link is dead: when nothing of ours is on it any more, another is asked for. */
+/* Its link is dead, and nothing is on it any more: another is asked for. */
 static void go_down(struct verbs_path *verbs)
 {
-	drive(verbs->link);
-	if (!verbs->link->drained || verbs->path.posted > 0)
-		return;
 	if (verbs->link->succeeded)
 		verbs->losses = 0;
 	verbs->losses += was_lost(verbs->link);
 	atomic_store_explicit(&verbs->state, VERBS_PATH_DOWN, memory_order_relaxed);
-	repair_ask(verbs->env.transport->repair, &verbs->repair);
+	repair_ask(verbs->env.transport->repair, &verbs->repair); /* the link may be gone now */
 }
 
-/* @return can it be posted on? */
-static bool is_up(struct verbs_path *verbs)
+static enum post_result verbs_post(struct path *path)
 {
+	struct verbs_path *verbs = (struct verbs_path *)path;
 	/* Pairs with the release in the repair thread: the fresh link is complete. */
 	uint32_t state = atomic_load_explicit(&verbs->state, memory_order_acquire);
 
-	if (state == VERBS_PATH_MENDED)
+	if (__builtin_expect(state == VERBS_PATH_DOWN, 0))
+		return POST_HELD;
+	if (__builtin_expect(state == VERBS_PATH_MENDED, 0))
 		take_fresh(verbs);
-	else if (state == VERBS_PATH_DOWN)
-		return false;
-	if (!verbs->link->error)
-		return true;
-	go_down(verbs); /* from then on the link may be gone */
-	return false;
+	if (__builtin_expect(verbs->link->error == 0, 1))
+		return post_alive(verbs);
+	if (!verbs->link->drained)
+		return POST_FULL;
+	go_down(verbs);
+	return POST_HELD;
 }
 
-static uint32_t verbs_post(struct path *path, const struct slu_op *ops, uint32_t n,
-			   struct slu_completion *done)
-{
-	struct verbs_path *verbs = (struct verbs_path *)path;
-	int dead = atomic_load_explicit(&path->remote->state, memory_order_relaxed);
-
-	(void)done;
-	if (__builtin_expect(dead != 0, 0))
-		return refuse(verbs, ops, n, dead);
-	if (__builtin_expect(!is_up(verbs) || remote_is_fenced(path->remote), 0))
-		return 0;
-	return post_alive(verbs, ops, n);
-}
-
-/* ---- completions ---- */
-
-static void give_up(struct verbs_path *verbs, const uint64_t *user_data);
-static void give_up_calls(struct verbs_link *link, const struct verbs_path *verbs,
-			  const uint64_t *user_data);
-
-/* Of a target that has gone nothing will be heard; one that closes a segment lets others go on. */
-static void leave_dead(struct verbs_path *verbs, int state)
-{
-	if (state == -ECONNRESET)
-		give_up(verbs, NULL);
-	else
-		give_up_calls(verbs->link, verbs, NULL);
-}
-
-static void count(struct path_stats *stats, const struct verbs_request *request)
-{
-	stats->failed += request->status != 0;
-	if (request->status != 0 || request->opcode == SLU_CALL)
-		return;
-	if (request->opcode == SLU_READ) {
-		stats->reads++;
-		stats->bytes_read += request->length;
-	} else {
-		stats->writes++;
-		stats->bytes_written += request->length;
-	}
-}
-
-static enum slu_scope scope_of(int status, int state)
-{
-	if (status == 0)
-		return SLU_SCOPE_NONE;
-	if (status == -ECONNRESET || status == -ECANCELED)
-		return state ? SLU_SCOPE_SESSION : SLU_SCOPE_PATH;
-	return status == state ? SLU_SCOPE_SESSION : SLU_SCOPE_OPERATION;
-}
-
-static void hand_out(struct verbs_path *verbs, struct verbs_request *request, int state,
-		     struct slu_completion *done)
-{
-	/* That the link has died, or a key is not good any more, is how we see it; the state knows
-	 * why. */
-	if (state && request->status < 0)
-		request->status = state;
-	*done = (struct slu_completion){.user_data = request->user_data,
-					.status = request->status,
-					.scope = (uint8_t)(scope_of(request->status, state) |
-							   (request->may_land ? SLU_MAY_LAND : 0)),
-					.transport = SLU_TRANSPORT_VERBS,
-					.length = request->answer_length};
-	count(&verbs->path.stats, request);
-	request->handed = true;
-	if (request >= verbs->refusals && request < verbs->refusals + VERBS_REFUSALS)
-		verbs->refused--;
-	else if (request->opcode == SLU_CALL)
-		free_slot(verbs->link, request);
-}
+/* ---- giving up ---- */
 
 static bool is_down(const struct verbs_path *verbs)
 {
 	return atomic_load_explicit(&verbs->state, memory_order_relaxed) != VERBS_PATH_UP;
 }
 
-static uint32_t verbs_poll(struct path *path, struct slu_completion *done, uint32_t n)
+/* Of @p path, or the one. */
+static bool concerns(const struct request *of, const struct path *path,
+		     const struct request *request)
 {
-	struct verbs_path *verbs = (struct verbs_path *)path;
-	struct verbs_request *request;
-	uint32_t taken = 0;
-	int state;
-
-	if (!is_down(verbs) && verbs->link->turn != *verbs->env.turn)
-		drive(verbs->link);
-	state = atomic_load_explicit(&path->remote->state, memory_order_relaxed);
-	if (__builtin_expect(state != 0, 0) && !is_down(verbs))
-		leave_dead(verbs, state);
-	while (taken < n && (request = STAILQ_FIRST(&verbs->ready))) {
-		STAILQ_REMOVE_HEAD(&verbs->ready, link);
-		hand_out(verbs, request, state, &done[taken++]);
-	}
-	if (taken > 0 && !is_down(verbs))
-		for (uint32_t i = 0; i < verbs->link->count; i++)
-			release(verbs->link->ends[i]);
-	return taken;
+	return of && (request ? of == request : of->path == path);
 }
 
-/* ---- giving up ---- */
-
-static bool has_posted(const struct verbs_link *link, const struct verbs_path *verbs,
-		       const uint64_t *user_data)
+static bool has_posted(const struct verbs_link *link, const struct path *path,
+		       const struct request *request)
 {
 	for (uint32_t i = 0; i < link->count; i++) {
 		const struct verbs_end *end = link->ends[i];
 
 		for (uint32_t id = end->expected; id != end->head; id++) {
-			const struct verbs_request *request = &end->window[id % VERBS_DEPTH];
+			const struct verbs_sent *sent = &end->window[id % VERBS_DEPTH];
 
-			if (request->carries)
-				request = &link->slots[request->slot % VERBS_CALLS];
-			if (request->path == verbs &&
-			    (!user_data || request->user_data == *user_data))
+			if (concerns(sent->carries ? link->slots[sent->slot % VERBS_CALLS].request
+						   : sent->request,
+				     path, request))
 				return true;
 		}
 	}
 	return false;
 }
 
-/* Their slots are closed: a late answer finds nobody. */
-static void give_up_calls(struct verbs_link *link, const struct verbs_path *verbs,
-			  const uint64_t *user_data)
-{
-	for (uint32_t i = 0; i < VERBS_CALLS; i++) {
-		struct verbs_request *call = &link->slots[i];
-
-		if (call->path == verbs && !call->answered &&
-		    (!user_data || call->user_data == *user_data))
-			end_call(link, call, -ECANCELED);
-	}
-}
-
 /*
  * What the device has can be taken back from it only together with all else on its queue pairs:
- * they end, and the neighbours are posted again on others.
+ * they end, and the neighbours are posted again on others. Calls that the owner has are let go of:
+ * a late answer finds nobody.
  */
-static void give_up(struct verbs_path *verbs, const uint64_t *user_data)
+static void give_up(struct verbs_path *verbs, const struct request *request, bool also_posted)
 {
 	struct verbs_link *link = verbs->link;
 
 	if (is_down(verbs) || link->drained)
 		return;
-	drive(link);
-	if (has_posted(link, verbs, user_data)) {
-		link->why = link->error ? link->why : IBV_WC_RESP_TIMEOUT_ERR;
-		verbs_link_drain(link);
+	if (also_posted && !link->error && has_posted(link, &verbs->path, request)) {
+		link->why = IBV_WC_RESP_TIMEOUT_ERR;
+		fail_link(link, -ECANCELED, false);
 	}
-	give_up_calls(link, verbs, user_data);
+	for (uint32_t i = 0; i < VERBS_CALLS; i++)
+		if (concerns(link->slots[i].request, &verbs->path, request))
+			end_call(link, &link->slots[i], -ECANCELED, true);
 }
 
-static void verbs_flush(struct path *path)
+static void verbs_cancel(struct path *path, struct request *request)
 {
-	give_up((struct verbs_path *)path, NULL);
+	give_up((struct verbs_path *)path, request, true);
 }
 
-static void verbs_cancel(struct path *path, uint64_t user_data)
+/* Of a target that has gone nothing will be heard; one that closes a segment lets others go on. */
+static void verbs_dead(struct path *path, int state)
 {
-	give_up((struct verbs_path *)path, &user_data);
+	give_up((struct verbs_path *)path, NULL, state == -ECONNRESET);
 }
 
 /* ---- before the first operation ---- */
@@ -892,7 +770,6 @@ int verbs_link_probe(struct verbs_link *link, uint64_t until_ns)
 		drive(link);
 		sched_yield();
 	}
-	link->turn = UINT64_MAX;
 	link->succeeded = false;
 	if (all_back(link) && !link->error)
 		return 0;
@@ -920,30 +797,25 @@ static void arm(struct verbs_link *link)
 	ibv_req_notify_cq(link->receive_cq, 0);
 }
 
-static bool verbs_sleep(struct path *path)
+static bool verbs_sleep(struct transport_link *of)
 {
-	struct verbs_path *verbs = (struct verbs_path *)path;
+	struct verbs_link *link = (struct verbs_link *)of;
 	struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
-	struct verbs_link *link = verbs->link;
 
-	if (is_down(verbs) || link->error)
+	if (link->error)
 		return false;
-	if (link->slept != *link->now) { /* another path may have seen to it */
-		link->slept = *link->now;
-		take_events(link);
-		arm(link);
-		epoll_ctl(link->epoll_fd, link->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-			  link->channel->fd, &event);
-		link->registered = true;
-		drive(link); /* what came before it was armed tells nobody */
-	}
-	return STAILQ_EMPTY(&verbs->ready) && !link->error;
+	take_events(link);
+	arm(link);
+	epoll_ctl(link->epoll_fd, link->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+		  link->channel->fd, &event);
+	link->registered = true;
+	return drive(link) == 0; /* what came before it was armed tells nobody */
 }
 
 const struct transport_fast verbs_fast = {
 	.post = verbs_post,
-	.poll = verbs_poll,
-	.flush = verbs_flush,
 	.cancel = verbs_cancel,
-	.sleep = verbs_sleep,
+	.dead = verbs_dead,
 };
+
+const struct link_ops verbs_link_ops = {.poll = verbs_poll, .sleep = verbs_sleep};

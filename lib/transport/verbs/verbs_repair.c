@@ -58,6 +58,7 @@ static bool try_to_mend(struct verbs_path *path)
 	verbs_path_describe(path->host, path, path->fresh);
 	/* Pairs with the acquire in is_up(). */
 	atomic_store_explicit(&path->state, VERBS_PATH_MENDED, memory_order_release);
+	transport_changed();
 	return true;
 }
 

@@ -1,0 +1,600 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/request.h"
+
+#include <errno.h>
+
+#include "poller/poller.h"
+
+/* What the far end had no room for is posted again after so long. */
+#define REFUSED_PAUSE_US 100u
+
+/* Deadlines are kept to a millisecond. */
+#define EXPIRE_EVERY_US 1000u
+
+/* ---- paths: where they wait ---- */
+
+void path_init(struct path *path)
+{
+	for (unsigned i = 0; i < LANES; i++)
+		TAILQ_INIT(&path->queues[i]);
+}
+
+void link_init(struct transport_link *link, const struct link_ops *ops, struct schedule *schedule)
+{
+	link->ops = ops;
+	link->schedule = schedule;
+	TAILQ_INIT(&link->stalled);
+}
+
+static bool has_queued(const struct path *path)
+{
+	return path_next(path, LANE_SMALL) || path_next(path, LANE_BULK);
+}
+
+/* A link is polled as long as it can give something back, or room. */
+static void tend_link(struct transport_link *link)
+{
+	bool busy = link->out > 0 || !TAILQ_EMPTY(&link->stalled);
+
+	if (busy == link->busy)
+		return;
+	link->busy = busy;
+	if (busy)
+		LIST_INSERT_HEAD(&link->schedule->busy, link, link);
+	else
+		LIST_REMOVE(link, link);
+}
+
+static void leave(struct schedule *schedule, struct path *path)
+{
+	switch (path->wait) {
+	case PATH_READY:
+		TAILQ_REMOVE(&schedule->ready, path, turn);
+		schedule->ready_count--;
+		break;
+	case PATH_STALLED:
+		TAILQ_REMOVE(&path->link->stalled, path, turn);
+		tend_link(path->link);
+		break;
+	case PATH_HELD:
+		TAILQ_REMOVE(&schedule->held, path, turn);
+		break;
+	default:
+		break;
+	}
+	path->wait = PATH_IDLE;
+}
+
+static void wait_on(struct schedule *schedule, struct path *path, enum path_wait wait)
+{
+	leave(schedule, path);
+	path->wait = (uint8_t)wait;
+	switch (wait) {
+	case PATH_READY:
+		TAILQ_INSERT_TAIL(&schedule->ready, path, turn);
+		schedule->ready_count++;
+		break;
+	case PATH_STALLED:
+		TAILQ_INSERT_TAIL(&path->link->stalled, path, turn);
+		tend_link(path->link);
+		break;
+	case PATH_HELD:
+		TAILQ_INSERT_TAIL(&schedule->held, path, turn);
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- requests: in and out of the queue of their path ---- */
+
+static struct schedule *schedule_of(const struct request *request)
+{
+	return &request->queue->poller->schedule;
+}
+
+/* Bulk that finds no room says nothing of what is small. */
+static bool may_go(const struct path *path, enum request_lane lane)
+{
+	return path->wait == PATH_IDLE || (path->wait == PATH_STALLED && lane == LANE_SMALL);
+}
+
+static void enqueue(struct request *request, bool first)
+{
+	struct path *path = request->path;
+	struct request_queue *queue = &path->queues[request->lane];
+
+	request->place = REQUEST_QUEUED;
+	if (first)
+		TAILQ_INSERT_HEAD(queue, request, link);
+	else
+		TAILQ_INSERT_TAIL(queue, request, link);
+	if (may_go(path, request->lane))
+		wait_on(schedule_of(request), path, PATH_READY);
+}
+
+static void dequeue(struct request *request)
+{
+	struct path *path = request->path;
+
+	if (request->place == REQUEST_OUT)
+		return;
+	if (request->place == REQUEST_PAUSED)
+		TAILQ_REMOVE(&schedule_of(request)->paused, request, link);
+	else
+		TAILQ_REMOVE(&path->queues[request->lane], request, link);
+	request->place = REQUEST_OUT;
+	if (path->wait != PATH_IDLE && !has_queued(path))
+		leave(schedule_of(request), path);
+}
+
+static bool all_posted(const struct request *request)
+{
+	return request->begun && request->next == request->op.length;
+}
+
+/* The part that notifies goes when all others are back. */
+static bool must_wait(const struct request *request)
+{
+	return request->op.opcode == SLU_WRITE_NOTIFY && request->out > 0 &&
+	       request->op.length - request->next <= request->path->slice_bytes;
+}
+
+void request_posted(struct request *request, const struct op_part *part)
+{
+	struct transport_link *link = request->path->link;
+
+	request->begun = true;
+	request->may_land = false; /* it was posted again: what was lost can't land any more */
+	request->told |= part->opcode >= SLU_WRITE_NOTIFY;
+	request->next += part->length;
+	request->out++;
+	if (all_posted(request) || must_wait(request))
+		dequeue(request);
+	schedule_of(request)->posted++;
+	if (link && link->out++ == 0)
+		tend_link(link);
+}
+
+/* ---- the end of a request ---- */
+
+static void count(struct path_stats *stats, const struct slu_op *op, int status)
+{
+	if (status < 0) {
+		stats->failed++;
+	} else if (op->opcode == SLU_READ) {
+		stats->reads++;
+		stats->bytes_read += op->length;
+	} else if (op->opcode != SLU_CALL) {
+		stats->writes++;
+		stats->bytes_written += op->length;
+	}
+}
+
+void requests_tell(struct poller *poller)
+{
+	struct completion_burst *burst = &poller->burst;
+
+	if (burst->count == 0)
+		return;
+	copy_settle(poller->env.tracker);
+	queue_complete(burst->queue, burst->done, burst->count);
+	poller->operations += burst->count;
+	burst->count = 0;
+}
+
+static void complete(struct poller *poller, const struct request *request)
+{
+	struct completion_burst *burst = &poller->burst;
+	uint8_t may_land = request->status < 0 && request->may_land ? SLU_MAY_LAND : 0;
+
+	if (burst->count == POLLER_BURST || burst->queue != request->queue)
+		requests_tell(poller);
+	burst->queue = request->queue;
+	burst->done[burst->count++] =
+		(struct slu_completion){.user_data = request->op.user_data,
+					.status = request->status,
+					.scope = request->scope | may_land,
+					.transport = request->path->transport,
+					.length = request->answer_length};
+}
+
+static void finish(struct request *request)
+{
+	struct slu_queue *queue = request->queue;
+	struct poller *poller = queue->poller;
+	struct path *path = request->path;
+
+	count(&request->op.remote->paths[poller->index]->stats, &request->op, request->status);
+	complete(poller, request);
+	if (--path->requests == 0)
+		LIST_REMOVE(path, active);
+	poller->deadlines -= queue_timeout_us(queue, &request->op) != 0;
+	request_put(queue, request);
+}
+
+static int remote_state(const struct path *path)
+{
+	return atomic_load_explicit(&path->remote->state, memory_order_relaxed);
+}
+
+static enum slu_scope scope_of(int status, int state)
+{
+	if (state && (status == state || status == -ECANCELED))
+		return SLU_SCOPE_SESSION;
+	return status == -ECONNRESET || status == -ECANCELED ? SLU_SCOPE_PATH : SLU_SCOPE_OPERATION;
+}
+
+static void note_failure(struct request *request, int status, enum slu_scope scope)
+{
+	if (request->status < 0)
+		return;
+	request->status = status;
+	request->scope = (uint8_t)scope;
+}
+
+static void pause_request(struct poller *poller, struct request *request)
+{
+	if (TAILQ_EMPTY(&poller->schedule.paused))
+		poller->retry_at_us = poller_now_us(poller) + REFUSED_PAUSE_US;
+	request->place = REQUEST_PAUSED;
+	TAILQ_INSERT_TAIL(&poller->schedule.paused, request, link);
+}
+
+static void begin_again(struct request *request)
+{
+	bool refused = request->refused;
+
+	request->begun = request->told = request->lost = request->refused = false;
+	request->next = 0;
+	if (refused)
+		pause_request(request->queue->poller, request);
+	else
+		enqueue(request, true);
+}
+
+/* Does it end, wait, or go on? */
+static void settle(struct request *request)
+{
+	if (request->out > 0)
+		return;
+	if (request->status < 0)
+		finish(request);
+	else if (request->lost || request->refused)
+		begin_again(request);
+	else if (all_posted(request))
+		finish(request);
+	else if (request->place == REQUEST_OUT)
+		enqueue(request, true); /* it waited for this */
+}
+
+static void part_failed(struct request *request, int status)
+{
+	int state = remote_state(request->path);
+
+	dequeue(request);
+	if (state && (status == -ECONNRESET || status == -ECANCELED))
+		status = state; /* that the link has died is how we see it */
+	else if (status == -ECANCELED && request->told)
+		status = -ECONNRESET; /* the owner would see it twice */
+	if (status == -ECANCELED)
+		request->lost = true;
+	else if (status == -EAGAIN)
+		request->refused = true;
+	else
+		note_failure(request, status, scope_of(status, state));
+}
+
+void request_back(struct request *request, int status, bool may_land)
+{
+	struct transport_link *link = request->path->link;
+
+	request->out--;
+	request->may_land |= may_land;
+	if (link && --link->out == 0)
+		tend_link(link);
+	if (__builtin_expect(status < 0, 0))
+		part_failed(request, status);
+	settle(request);
+}
+
+/* ---- beginning ---- */
+
+static enum request_lane lane_of(const struct slu_op *op)
+{
+	return op->length <= REQUEST_SMALL_BYTES ? LANE_SMALL : LANE_BULK;
+}
+
+/* By a clock that is behind the one of the submission nothing is late. */
+static uint64_t due_us(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
+{
+	uint32_t passed = (uint32_t)now_us - op->engine;
+
+	if (passed > UINT32_MAX - CLOCK_AHEAD_MAX_US)
+		passed = 0;
+	return now_us - passed + queue_timeout_us(queue, op);
+}
+
+void request_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
+		   uint64_t now_us)
+{
+	struct path *path = poller_path(poller, op);
+	struct request *request = request_get(queue);
+
+	*request = (struct request){.op = *op,
+				    .queue = queue,
+				    .path = path,
+				    .lane = (uint8_t)lane_of(op)};
+	if (path->requests++ == 0)
+		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
+	if (queue_timeout_us(queue, op) != 0) {
+		uint64_t due;
+
+		if (queue->is_inline)
+			request->op.engine = (uint32_t)now_us;
+		due = due_us(queue, &request->op, now_us);
+		poller->deadlines++;
+		if (due < poller->expire_at_us)
+			poller->expire_at_us = due;
+		if (due <= now_us) {
+			note_failure(request, -ETIMEDOUT, SLU_SCOPE_OPERATION);
+			finish(request);
+			requests_tell(poller);
+			return;
+		}
+	}
+	enqueue(request, false);
+}
+
+/* ---- failing from above ---- */
+
+/* The last part may come back at once, and with it the request is over. */
+static void request_fail(struct request *request, int status, enum slu_scope scope)
+{
+	if (request->status < 0)
+		return;
+	note_failure(request, status, scope);
+	dequeue(request);
+	if (request->out > 0)
+		request->path->fast->cancel(request->path, request);
+	else
+		finish(request);
+}
+
+static void fail_queued(struct path *path, int state)
+{
+	struct request *request;
+
+	for (unsigned lane = 0; lane < LANES; lane++)
+		while ((request = path_next(path, lane)))
+			request_fail(request, state, SLU_SCOPE_SESSION);
+}
+
+/* ---- posting ---- */
+
+/* One part, so that short operations never wait for more than one. */
+static enum post_result copy_part(struct path *path)
+{
+	struct request *request = path_next(path, LANE_SMALL);
+	struct path_stats of_parts = {0}; /* the request is counted as a whole */
+	struct slu_completion done;
+	struct slu_op op;
+	struct op_part part;
+
+	if (!request)
+		request = path_next(path, LANE_BULK);
+	part = request_part(request);
+	op = request->op;
+	op.remote_offset += part.offset;
+	op.local_offset += part.offset;
+	op.length = part.length;
+	op.opcode = part.opcode;
+	if (path->fast->copy(path, &op, 1, &done, &of_parts) == 1) {
+		request_posted(request, &part);
+		request_back(request, done.status, false);
+	}
+	return POST_MORE;
+}
+
+static enum path_wait wait_after(enum post_result result)
+{
+	return result == POST_FULL ? PATH_STALLED : result == POST_HELD ? PATH_HELD : PATH_READY;
+}
+
+static void post_path(struct poller *poller, struct path *path)
+{
+	enum post_result result = POST_MORE;
+	int state = remote_state(path);
+
+	leave(&poller->schedule, path);
+	if (__builtin_expect(state != 0, 0))
+		fail_queued(path, state);
+	else if (__builtin_expect(remote_is_fenced(path->remote), 0))
+		result = POST_HELD;
+	else
+		result = path->immediate ? copy_part(path) : path->fast->post(path);
+	if (has_queued(path))
+		wait_on(&poller->schedule, path, wait_after(result));
+}
+
+/* Each path that is ready has a turn; but for copies, of which the poller makes one part. */
+static uint32_t post_ready(struct poller *poller, bool only_idle)
+{
+	struct schedule *schedule = &poller->schedule;
+	uint64_t before = schedule->posted;
+	bool copied = only_idle;
+	struct path *path;
+
+	for (uint32_t left = schedule->ready_count; left > 0; left--) {
+		path = TAILQ_FIRST(&schedule->ready);
+		if (!path)
+			break;
+		if (path->immediate ? copied : only_idle && path->link->out > 0)
+			wait_on(schedule, path, PATH_READY);
+		else
+			post_path(poller, path);
+		copied |= path->immediate;
+	}
+	return (uint32_t)(schedule->posted - before);
+}
+
+uint32_t requests_post(struct poller *poller)
+{
+	return post_ready(poller, false);
+}
+
+void requests_post_idle(struct poller *poller)
+{
+	post_ready(poller, true);
+}
+
+/* ---- polling ---- */
+
+/* It has room: for those that were stalled first. */
+static void resume_stalled(struct poller *poller, struct transport_link *link)
+{
+	struct path *path;
+
+	while ((path = TAILQ_FIRST(&link->stalled))) {
+		post_path(poller, path);
+		if (path->wait == PATH_STALLED)
+			break;
+	}
+}
+
+uint32_t requests_poll(struct poller *poller)
+{
+	struct transport_link *link = LIST_FIRST(&poller->schedule.busy);
+	uint32_t work = 0;
+
+	while (link) {
+		struct transport_link *next = LIST_NEXT(link, link);
+		uint32_t done = link->ops->poll(link);
+
+		if (done > 0)
+			resume_stalled(poller, link);
+		work += done;
+		link = next;
+	}
+	return work;
+}
+
+bool requests_sleep(struct poller *poller, struct transport_link *link)
+{
+	if (!link->ops->sleep || link->ops->sleep(link))
+		return true;
+	resume_stalled(poller, link);
+	return false;
+}
+
+/* ---- deadlines ---- */
+
+static bool is_live(const struct request *request)
+{
+	return request->path && request->status == 0;
+}
+
+/* @return when the next one of the queue is due */
+static uint64_t expire_queue(struct slu_queue *queue, uint64_t now_us)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (uint32_t i = 0; i < queue->depth && queue->requests_live > 0; i++) {
+		struct request *request = &queue->requests[i];
+		uint64_t due;
+
+		if (!is_live(request) || queue_timeout_us(queue, &request->op) == 0)
+			continue;
+		due = due_us(queue, &request->op, now_us);
+		if (due <= now_us)
+			request_fail(request, -ETIMEDOUT, SLU_SCOPE_OPERATION);
+		else if (due < next)
+			next = due;
+	}
+	return next;
+}
+
+static void expire(struct poller *poller, uint64_t now_us)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (uint32_t i = 0; i < poller->queue_count; i++) {
+		uint64_t due = expire_queue(poller->queues[i], now_us);
+
+		if (due < next)
+			next = due;
+	}
+	poller->expire_at_us = next;
+	poller->expired_at_us = now_us;
+}
+
+static void resume_paused(struct poller *poller)
+{
+	struct request *request;
+
+	while ((request = TAILQ_FIRST(&poller->schedule.paused))) {
+		dequeue(request);
+		enqueue(request, true);
+	}
+}
+
+void requests_look_at_clock(struct poller *poller)
+{
+	bool paused = !TAILQ_EMPTY(&poller->schedule.paused);
+	uint64_t now_us;
+
+	if (poller->deadlines == 0 && !paused)
+		return;
+	now_us = poller_now_us(poller);
+	if (paused && now_us >= poller->retry_at_us)
+		resume_paused(poller);
+	if (poller->deadlines > 0 && now_us >= poller->expire_at_us &&
+	    now_us - poller->expired_at_us >= EXPIRE_EVERY_US)
+		expire(poller, now_us);
+}
+
+/* ---- what others have changed ---- */
+
+/* @return may others have left the list? */
+static bool look_at(struct poller *poller, struct path *path)
+{
+	int state = remote_state(path);
+
+	path->looked = poller->changes;
+	if (path->wait == PATH_HELD)
+		wait_on(&poller->schedule, path, PATH_READY);
+	if (state == 0)
+		return false;
+	if (path->fast->dead && path->requests > 0)
+		path->fast->dead(path, state);
+	fail_queued(path, state);
+	return true;
+}
+
+void requests_look_at_changes(struct poller *poller)
+{
+	struct path *path = LIST_FIRST(&poller->schedule.active);
+
+	while (path)
+		path = path->looked != poller->changes && look_at(poller, path)
+			       ? LIST_FIRST(&poller->schedule.active)
+			       : LIST_NEXT(path, active);
+}
+
+/* ---- giving up ---- */
+
+void requests_cancel(struct poller *poller, const struct slu_remote *remote,
+		     const struct slu_queue *queue)
+{
+	for (uint32_t i = 0; i < poller->queue_count; i++) {
+		struct slu_queue *of = poller->queues[i];
+
+		for (uint32_t k = 0; k < of->depth && of->requests_live > 0; k++) {
+			struct request *request = &of->requests[k];
+
+			if (is_live(request) &&
+			    (remote ? request->op.remote == remote : of == queue))
+				request_fail(request, -ECANCELED, SLU_SCOPE_OPERATION);
+		}
+	}
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file The poller's side of requests (transport/request.h): begin, post, poll, end. */
+#ifndef POLLER_REQUESTS_H
+#define POLLER_REQUESTS_H
+
+#include "poller/queue.h"
+#include "transport/request.h"
+
+struct poller;
+
+/**
+ * Make a request of @p op and let it wait for its turn; it ends at once if it is late. The queue's
+ * depth bounds its requests. What came through no ring counts from @p now_us.
+ */
+void request_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
+		   uint64_t now_us);
+
+/** Each path that is ready has a turn. @return parts posted */
+uint32_t requests_post(struct poller *poller);
+
+/** The same, for those whose link is idle: others gather more for their next burst. */
+void requests_post_idle(struct poller *poller);
+
+/** Poll the links that are busy. @return how much was done */
+uint32_t requests_poll(struct poller *poller);
+
+/** The poller is about to sleep. @return false: something of the link has come already */
+bool requests_sleep(struct poller *poller, struct transport_link *link);
+
+/** End what is past its deadline, and post again what was refused a while ago. */
+void requests_look_at_clock(struct poller *poller);
+
+/** transport_changed() was called: look at what is held, and at remotes that are dead. */
+void requests_look_at_changes(struct poller *poller);
+
+/** End every request of @p remote (or, NULL, of @p queue) with -ECANCELED. */
+void requests_cancel(struct poller *poller, const struct slu_remote *remote,
+		     const struct slu_queue *queue);
+
+/** Hand over the completions of those that have ended: after any of the above. */
+void requests_tell(struct poller *poller);
+
+#endif

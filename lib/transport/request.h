@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Requests, and the queue that a path has of them.
+ *
+ * A request is an operation that a poller cannot finish at once: its path is asynchronous, or full,
+ * or the operation is long. It is one object from there to its completion. While it has bytes to
+ * post it is in a queue of its path, from where the transport's post takes it; once all of it is
+ * with the transport it is on no list, and what the transport keeps of it is a pointer. The
+ * transport gives back each part that it took, once, by request_back(), and with the last one the
+ * request is over.
+ *
+ * A path that has something to post is ready, and takes turns with the others of its poller. One
+ * that can't go on waits where it costs nobody anything: on its link, until that has room, or held,
+ * until transport_changed() is called.
+ *
+ * All of it is the poller's, and runs on its thread.
+ */
+#ifndef TRANSPORT_REQUEST_H
+#define TRANSPORT_REQUEST_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <sluice/queue.h>
+
+struct path;
+struct slu_remote;
+struct transport_fast;
+
+/** Longer operations are bulk: on connections and queue pairs of their own, behind the short. */
+#define REQUEST_SMALL_BYTES 16384u
+
+/** A path posts so many parts, then it is another's turn. */
+#define REQUEST_BURST 64u
+
+enum request_lane {
+	LANE_SMALL, /* and notifications and calls */
+	LANE_BULK,
+	LANES,
+};
+
+enum request_place {
+	REQUEST_OUT,    /* on no list: all that may be posted now is */
+	REQUEST_QUEUED, /* in its path's queue */
+	REQUEST_PAUSED, /* among the poller's refused ones */
+};
+
+/** Two cache lines: the operation, and how far it has come. */
+struct request {
+	_Alignas(64) struct slu_op op; /* op.engine: when it was submitted, in us */
+	struct slu_queue *queue;
+	struct path *path;         /* NULL: free */
+	TAILQ_ENTRY(request) link; /* of its path's queue; free: tqe_next is the next free one */
+	uint64_t next;             /* bytes of the operation that were posted */
+	uint32_t out;              /* parts that the transport has not given back */
+	int32_t status;            /* first failure of a part */
+	uint16_t answer_length;    /* SLU_CALL */
+	uint8_t scope;             /* enum slu_scope of status */
+	uint8_t lane;              /* enum request_lane */
+	uint8_t place;             /* enum request_place */
+	bool begun : 1;            /* some of it was posted: tells an empty operation from a new one */
+	bool told : 1;             /* what the segment's owner sees of it was posted */
+	bool lost : 1;             /* a part was: when all are back, all of it is posted again */
+	bool refused : 1;          /* likewise, and after a pause: the far end had no room */
+	bool may_land : 1;         /* of what was posted something may still reach the target */
+};
+
+static_assert(sizeof(struct request) == 128, "two cache lines");
+
+TAILQ_HEAD(request_queue, request);
+TAILQ_HEAD(path_queue, path);
+LIST_HEAD(path_list, path);
+LIST_HEAD(busy_links, transport_link);
+
+/** Which paths and links of a poller have something to do. What is idle is on none of these. */
+struct schedule {
+	struct path_queue ready;     /* something to post */
+	struct path_queue held;      /* the same, but not before transport_changed() */
+	struct path_list active;     /* with requests */
+	struct busy_links busy;       /* to be polled */
+	struct request_queue paused; /* the far end had no room for them */
+	uint32_t ready_count;
+	uint64_t posted; /* parts, ever */
+};
+
+/** Counters of one path; written by its poller, read by anyone. */
+struct path_stats {
+	uint64_t reads;
+	uint64_t writes;
+	uint64_t failed;
+	uint64_t bytes_read;
+	uint64_t bytes_written;
+	uint64_t doorbells; /* bursts handed to a device */
+	uint64_t signalled; /* completions that it wrote */
+};
+
+/** What carries the requests of paths of one poller: first in the transport's own struct. */
+struct transport_link {
+	const struct link_ops *ops;
+	struct schedule *schedule; /* the poller's */
+	uint32_t out;              /* parts of requests that were not given back */
+	bool wakes;                /* what comes ends the poller's sleep: no need to look */
+	struct path_queue stalled; /* paths that it had no room for, next one first */
+	bool busy;
+	LIST_ENTRY(transport_link) link;
+};
+
+struct link_ops {
+	/** Take what has come, and give it back. @return how much was done; 0: nothing */
+	uint32_t (*poll)(struct transport_link *link);
+	/**
+	 * The poller is about to sleep: let its epoll_fd tell, once (EPOLLONESHOT), of what comes.
+	 * May be NULL. @return false: something has come already
+	 */
+	bool (*sleep)(struct transport_link *link);
+};
+
+/** Where a path waits. */
+enum path_wait {
+	PATH_IDLE,
+	PATH_READY,
+	PATH_STALLED, /* on its link */
+	PATH_HELD,
+};
+
+/** One (poller, remote); the transport's own fields follow in a larger struct. */
+struct path {
+	const struct transport_fast *fast;
+	uint64_t slice_bytes; /* a longer operation is posted in parts */
+	bool immediate;
+	uint8_t transport;    /* enum slu_transport */
+	uint8_t wait;         /* enum path_wait */
+	uint32_t requests;    /* that have not ended */
+	uint32_t connections; /* that it shares with other paths; tcp */
+	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
+	struct slu_remote *remote;
+	struct transport_link *link; /* NULL on an immediate path */
+	struct request_queue queues[LANES];
+	struct path_stats stats;
+	TAILQ_ENTRY(path) turn;  /* where it waits */
+	LIST_ENTRY(path) active; /* while it has requests */
+	uint64_t looked;         /* transport_changes() when it was last looked at */
+	_Atomic uint64_t connect_ns; /* what making its link took; verbs */
+};
+
+/** What came of letting a path post. */
+enum post_result {
+	POST_MORE, /* nothing is left, or it is others' turn, or nothing will tell that there is room */
+	POST_FULL, /* its link has no room: the next poll that does something may make some */
+	POST_HELD, /* not before transport_changed() */
+};
+
+/** The fields that are the poller's. */
+void path_init(struct path *path);
+
+/** Of a link. @p schedule  of the poller that drives it */
+void link_init(struct transport_link *link, const struct link_ops *ops, struct schedule *schedule);
+
+/** The next one that has something to post. NULL: none */
+static inline struct request *path_next(const struct path *path, enum request_lane lane)
+{
+	return TAILQ_FIRST(&path->queues[lane]);
+}
+
+/** A piece of a request's operation. */
+struct op_part {
+	uint64_t offset;
+	uint64_t length;
+	uint8_t opcode; /* SLU_WRITE for all but the last of a SLU_WRITE_NOTIFY */
+};
+
+/**
+ * The next part of a queued request: at most slice_bytes of it. A notification must not overtake
+ * its data: a request whose last part is to wait for the others is not in the queue meanwhile.
+ */
+static inline struct op_part request_part(const struct request *request)
+{
+	uint64_t left = request->op.length - request->next;
+	struct op_part part = {request->next, left, request->op.opcode};
+
+	if (left > request->path->slice_bytes) {
+		part.length = request->path->slice_bytes;
+		if (part.opcode == SLU_WRITE_NOTIFY)
+			part.opcode = SLU_WRITE;
+	}
+	return part;
+}
+
+/** That part was posted: the transport owes a request_back(). */
+void request_posted(struct request *request, const struct op_part *part);
+
+/**
+ * A part is over: nothing of it touches the caller's memory any more, nor, but for @p may_land, the
+ * segment.
+ *
+ * @param status    0; -EAGAIN the far end had no room, and it can be posted again; -ECANCELED it
+ *                  was lost with its link, or taken back: what may be posted again is, all else
+ *                  ends with -ECONNRESET; or another negative errno. Once the remote is dead, its
+ *                  state is why.
+ * @param may_land  what was sent of it may still reach the target
+ */
+void request_back(struct request *request, int status, bool may_land);
+
+/** Paths that are held, and remotes that are dead, are looked at again. Any thread. */
+void transport_changed(void);
+
+/** How often was that called? */
+uint64_t transport_changes(void);
+
+#endif
