@@ -144,8 +144,8 @@ SLU_API void slu_queue_close(struct slu_queue *queue);
  * Thread: the queue's owner only.
  *
  * @param n  0 or more
- * @return   accepted, 0..n, in order; fewer than n: the queue is full (reap and retry), or the next
- *           operation is malformed (submit it again to learn why)
+ * @return   accepted, 0..n, in order; fewer than n: as many are outstanding as the queue is deep
+ *           (reap and retry), or the next operation is malformed (submit it again to learn why)
  * @return   -EINVAL ops[0] is malformed, -ERANGE reaches outside its region or segment, -EACCES
  *           lacks the right; -ESHUTDOWN, -ECONNRESET its remote is closing or dead. None was taken.
  */

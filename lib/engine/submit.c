@@ -93,10 +93,7 @@ static inline void prefetch_elements(const struct rte_ring *ring, const struct s
 		__asm__ volatile("prefetchw %0" : : "m"(elements[(index + i) & ring->mask]));
 }
 
-/*
- * The ring can be full while there is room by count: the poller gives elements back after it has
- * completed them. @return accepted, or why the first operation is not
- */
+/* There is room in the ring. @return accepted, or why the first operation is not */
 static int enqueue(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
 	uint32_t stamp_us = (uint32_t)(clock_now_ns(queue->clock) / NS_PER_US);

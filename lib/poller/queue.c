@@ -7,12 +7,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <rte_common.h>
 #include <rte_malloc.h>
 #include <rte_ring_elem.h>
 
 #include "base/barrier.h"
 #include "base/log.h"
 #include "memory/heap.h"
+#include "poller/poller.h"
 
 static struct rte_ring *ring_create(uint32_t element_bytes, uint32_t depth, int node)
 {
@@ -44,8 +46,14 @@ static int requests_create(struct slu_queue *queue, int node)
 static int rings_create(struct slu_queue *queue, int node)
 {
 	queue->completions = ring_create(sizeof(struct slu_completion), queue->depth, node);
+	/*
+	 * A burst's elements are given back after its completions: the owner may reap those and
+	 * fill its queue again meanwhile.
+	 */
 	if (!queue->is_inline)
-		queue->submissions = ring_create(sizeof(struct slu_op), queue->depth, node);
+		queue->submissions =
+			ring_create(sizeof(struct slu_op),
+				    queue->depth + RTE_MIN(queue->depth, POLLER_BURST), node);
 	if (!queue->completions || (!queue->is_inline && !queue->submissions))
 		return -ENOMEM; /* heap_alloc() has said why */
 	return 0;

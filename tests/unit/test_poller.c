@@ -30,6 +30,7 @@ static struct {
 	} ready[POSTED_MAX];
 	uint32_t ready_count;
 	uint32_t cancels;
+	void (*in_copy)(void);
 } script;
 
 static struct poller *poller;
@@ -59,6 +60,8 @@ static uint32_t script_copy(struct path *path, const struct slu_op *ops, uint32_
 {
 	(void)path;
 	(void)stats;
+	if (script.in_copy)
+		script.in_copy();
 	if (n > script.room)
 		n = script.room;
 	for (uint32_t i = 0; i < n; i++) {
@@ -260,6 +263,57 @@ static void test_short_finish_at_once(void **state)
 	for (uint64_t i = 0; i < 40; i++)
 		assert_done(i, 0);
 	assert_nothing_done();
+}
+
+static struct slu_queue *ringed;
+static uint32_t taken_again;
+
+/* The first half is done: whoever has reaped it may submit as much again. */
+static void reap_and_submit(void)
+{
+	struct slu_op ops[DEPTH / 2];
+	struct slu_completion done[DEPTH];
+	uint32_t reaped = rte_ring_sc_dequeue_burst_elem(ringed->completions, done, sizeof(done[0]),
+							 DEPTH, NULL);
+
+	for (uint64_t i = 0; i < DEPTH / 2; i++)
+		ops[i] = op_of(SLU_WRITE, i, 8);
+	taken_again += rte_ring_sp_enqueue_burst_elem(ringed->submissions, ops, sizeof(ops[0]),
+						      reaped, NULL);
+}
+
+/*
+ * Goal: an operation's place in the queue is free as soon as its completion is there to be reaped,
+ * although the poller is still at the burst that it came with.
+ */
+static void test_completed_leave_room(void **state)
+{
+	struct slu_queue_options options = {.size = sizeof(options), .depth = DEPTH};
+	struct slu_remote other = remote;
+	struct slu_op ops[DEPTH];
+
+	(void)state;
+	assert_int_equal(queue_create(&options, poller, -1, &ringed), 0);
+	ringed->clock = &virtual_clock;
+	assert_int_equal(poller_attach(poller, ringed), 0);
+	for (uint64_t i = 0; i < DEPTH; i++) {
+		ops[i] = op_of(SLU_WRITE, i, 8);
+		if (i >= DEPTH / 2)
+			ops[i].remote = &other;
+	}
+	assert_int_equal(rte_ring_sp_enqueue_burst_elem(ringed->submissions, ops, sizeof(ops[0]),
+							DEPTH, NULL),
+			 DEPTH);
+	taken_again = 0;
+	script.in_copy = reap_and_submit;
+	run(1);
+	script.in_copy = NULL;
+	assert_int_equal(taken_again, DEPTH / 2);
+	assert_int_equal(queue_ready(ringed), DEPTH / 2);
+	run(1);
+	assert_int_equal(queue_ready(ringed), DEPTH);
+	poller_detach(poller, ringed);
+	queue_destroy(ringed);
 }
 
 /* Goal: a long operation is cut into slices that cover it once, and completes once at its end. */
@@ -753,6 +807,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		immediate(test_short_finish_at_once),
+		immediate(test_completed_leave_room),
 		immediate(test_long_is_sliced),
 		immediate(test_short_overtakes_long),
 		immediate(test_long_ones_in_order),
