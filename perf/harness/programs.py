@@ -66,6 +66,13 @@ class Bench:
         if not all(os.access(os.path.join(build, app), os.X_OK) for app in APPS):
             self._call(["ninja", "-C", build, *APPS])
 
+    def build_program(self, program, option):
+        """Build one that needs an option of meson; build() has set the folder up."""
+        build = os.path.dirname(self.folder)
+        if not self.has(program):
+            self._call(["meson", "configure", build, option])
+        self._call(["ninja", "-C", build, f"perf/{program}"])
+
     @staticmethod
     def _call(command):
         done = subprocess.run(command, capture_output=True, text=True, check=False)

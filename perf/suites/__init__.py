@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The suites by name. A suite has HUGEPAGES and rows(bench), which yields report.Row."""
-from . import limits, shm, tcp, verbs
+from . import instructions, limits, shm, tcp, verbs
 
-SUITES = {"limits": limits, "shm": shm, "tcp": tcp, "verbs": verbs}
+SUITES = {"instructions": instructions, "limits": limits, "shm": shm, "tcp": tcp, "verbs": verbs}
