@@ -52,6 +52,7 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	TAILQ_INIT(&poller->schedule.paused);
 	LIST_INIT(&poller->schedule.active);
 	LIST_INIT(&poller->schedule.busy);
+	LIST_INIT(&poller->schedule.fresh);
 	poller->env.schedule = &poller->schedule;
 	poller->expire_at_us = UINT64_MAX;
 	LIST_INIT(&poller->services);
@@ -129,8 +130,8 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 			now_us = poller_now_us(poller);
 		request_start(poller, queue, &ops[dealt++], now_us);
 	}
-	if (queue->is_inline && poller->schedule.ready_count > 0) {
-		requests_post_idle(poller);
+	if (queue->is_inline && !LIST_EMPTY(&poller->schedule.fresh)) {
+		requests_flush_idle(poller);
 		requests_tell(poller);
 	}
 	return dealt;
@@ -172,7 +173,9 @@ static uint32_t run_requests(struct poller *poller)
 	}
 	if (poller->schedule.ready_count > 0)
 		work += requests_post(poller);
+	requests_flush(poller);
 	work += requests_poll(poller);
+	requests_flush(poller);
 	if (++poller->clock_turns >= POLLER_CLOCK_TURNS) {
 		poller->clock_turns = 0;
 		requests_look_at_clock(poller);

@@ -32,7 +32,7 @@ static bool has_queued(const struct path *path)
 }
 
 /* A link is polled as long as it can give something back, or room. */
-static void tend_link(struct transport_link *link)
+static inline void tend_link(struct transport_link *link)
 {
 	bool busy = link->out > 0 || !TAILQ_EMPTY(&link->stalled);
 
@@ -43,6 +43,30 @@ static void tend_link(struct transport_link *link)
 		LIST_INSERT_HEAD(&link->schedule->busy, link, link);
 	else
 		LIST_REMOVE(link, link);
+}
+
+static inline void link_took_part(struct transport_link *link)
+{
+	if (link->fresh++ == 0)
+		LIST_INSERT_HEAD(&link->schedule->fresh, link, fresh_link);
+	if (link->out++ == 0)
+		tend_link(link);
+}
+
+static inline void be_flushed(struct transport_link *link)
+{
+	link->fresh = 0;
+	LIST_REMOVE(link, fresh_link);
+}
+
+/* With nothing out it is on no list: it may be freed by others. */
+static inline void link_gave_part(struct transport_link *link)
+{
+	if (--link->out > 0)
+		return;
+	if (link->fresh > 0)
+		be_flushed(link);
+	tend_link(link);
 }
 
 static void leave(struct schedule *schedule, struct path *path)
@@ -113,12 +137,11 @@ static void enqueue(struct request *request, bool first)
 		wait_on(schedule_of(request), path, PATH_READY);
 }
 
-static void dequeue(struct request *request)
+/* It is in a list. */
+static void take_off(struct request *request)
 {
 	struct path *path = request->path;
 
-	if (request->place == REQUEST_OUT)
-		return;
 	if (request->place == REQUEST_PAUSED)
 		TAILQ_REMOVE(&schedule_of(request)->paused, request, link);
 	else
@@ -128,7 +151,13 @@ static void dequeue(struct request *request)
 		leave(schedule_of(request), path);
 }
 
-static bool all_posted(const struct request *request)
+static inline void dequeue(struct request *request)
+{
+	if (request->place != REQUEST_OUT)
+		take_off(request);
+}
+
+static inline bool all_posted(const struct request *request)
 {
 	return request->begun && request->next == request->op.length;
 }
@@ -138,22 +167,6 @@ static bool must_wait(const struct request *request)
 {
 	return request->op.opcode == SLU_WRITE_NOTIFY && request->out > 0 &&
 	       request->op.length - request->next <= request->path->slice_bytes;
-}
-
-void request_posted(struct request *request, const struct op_part *part)
-{
-	struct transport_link *link = request->path->link;
-
-	request->begun = true;
-	request->may_land = false; /* it was posted again: what was lost can't land any more */
-	request->told |= part->opcode >= SLU_WRITE_NOTIFY;
-	request->next += part->length;
-	request->out++;
-	if (all_posted(request) || must_wait(request))
-		dequeue(request);
-	schedule_of(request)->posted++;
-	if (link && link->out++ == 0)
-		tend_link(link);
 }
 
 /* ---- the end of a request ---- */
@@ -287,63 +300,13 @@ static void part_failed(struct request *request, int status)
 
 void request_back(struct request *request, int status, bool may_land)
 {
-	struct transport_link *link = request->path->link;
-
 	request->out--;
 	request->may_land |= may_land;
-	if (link && --link->out == 0)
-		tend_link(link);
+	if (request->path->link)
+		link_gave_part(request->path->link);
 	if (__builtin_expect(status < 0, 0))
 		part_failed(request, status);
 	settle(request);
-}
-
-/* ---- beginning ---- */
-
-static enum request_lane lane_of(const struct slu_op *op)
-{
-	return op->length <= REQUEST_SMALL_BYTES ? LANE_SMALL : LANE_BULK;
-}
-
-/* By a clock that is behind the one of the submission nothing is late. */
-static uint64_t due_us(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
-{
-	uint32_t passed = (uint32_t)now_us - op->engine;
-
-	if (passed > UINT32_MAX - CLOCK_AHEAD_MAX_US)
-		passed = 0;
-	return now_us - passed + queue_timeout_us(queue, op);
-}
-
-void request_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
-		   uint64_t now_us)
-{
-	struct path *path = poller_path(poller, op);
-	struct request *request = request_get(queue);
-
-	*request = (struct request){.op = *op,
-				    .queue = queue,
-				    .path = path,
-				    .lane = (uint8_t)lane_of(op)};
-	if (path->requests++ == 0)
-		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
-	if (queue_timeout_us(queue, op) != 0) {
-		uint64_t due;
-
-		if (queue->is_inline)
-			request->op.engine = (uint32_t)now_us;
-		due = due_us(queue, &request->op, now_us);
-		poller->deadlines++;
-		if (due < poller->expire_at_us)
-			poller->expire_at_us = due;
-		if (due <= now_us) {
-			note_failure(request, -ETIMEDOUT, SLU_SCOPE_OPERATION);
-			finish(request);
-			requests_tell(poller);
-			return;
-		}
-	}
-	enqueue(request, false);
 }
 
 /* ---- failing from above ---- */
@@ -372,8 +335,58 @@ static void fail_queued(struct path *path, int state)
 
 /* ---- posting ---- */
 
+static inline enum post_result post_part(struct path *path, struct request *request)
+{
+	struct op_part part = request_part(request);
+	enum post_result result = path->fast->post(path, request, &part);
+
+	if (__builtin_expect(result != POST_DONE, 0))
+		return result;
+	request->begun = true;
+	request->may_land = false; /* it was posted again: what was lost can't land any more */
+	request->told |= part.opcode >= SLU_WRITE_NOTIFY;
+	request->next += part.length;
+	request->out++;
+	link_took_part(path->link);
+	return POST_DONE;
+}
+
+static inline bool is_waited_for(const struct request *request)
+{
+	return all_posted(request) || must_wait(request);
+}
+
+/* @return where the path waits if more is queued */
+static enum path_wait post_lane(struct poller *poller, struct path *path, enum request_lane lane)
+{
+	struct request *request;
+
+	for (uint32_t left = REQUEST_BURST; left > 0; left--) {
+		enum post_result result;
+
+		request = path_next(path, lane);
+		if (!request)
+			break;
+		result = post_part(path, request);
+		if (result != POST_DONE)
+			return result == POST_HELD ? PATH_HELD : PATH_STALLED;
+		poller->schedule.posted++;
+		if (is_waited_for(request))
+			dequeue(request);
+	}
+	return PATH_READY;
+}
+
+static enum path_wait post_lanes(struct poller *poller, struct path *path)
+{
+	enum path_wait small = post_lane(poller, path, LANE_SMALL);
+	enum path_wait bulk = small == PATH_HELD ? PATH_HELD : post_lane(poller, path, LANE_BULK);
+
+	return bulk == PATH_READY ? small : bulk;
+}
+
 /* One part, so that short operations never wait for more than one. */
-static enum post_result copy_part(struct path *path)
+static enum path_wait copy_part(struct poller *poller, struct path *path)
 {
 	struct request *request = path_next(path, LANE_SMALL);
 	struct path_stats of_parts = {0}; /* the request is counted as a whole */
@@ -389,47 +402,47 @@ static enum post_result copy_part(struct path *path)
 	op.local_offset += part.offset;
 	op.length = part.length;
 	op.opcode = part.opcode;
-	if (path->fast->copy(path, &op, 1, &done, &of_parts) == 1) {
-		request_posted(request, &part);
-		request_back(request, done.status, false);
-	}
-	return POST_MORE;
-}
-
-static enum path_wait wait_after(enum post_result result)
-{
-	return result == POST_FULL ? PATH_STALLED : result == POST_HELD ? PATH_HELD : PATH_READY;
+	if (path->fast->copy(path, &op, 1, &done, &of_parts) == 0)
+		return PATH_READY;
+	poller->schedule.posted++;
+	request->begun = true;
+	request->next += part.length;
+	request->out++;
+	if (is_waited_for(request))
+		dequeue(request);
+	request_back(request, done.status, false);
+	return PATH_READY;
 }
 
 static void post_path(struct poller *poller, struct path *path)
 {
-	enum post_result result = POST_MORE;
+	enum path_wait wait = PATH_READY;
 	int state = remote_state(path);
 
 	leave(&poller->schedule, path);
 	if (__builtin_expect(state != 0, 0))
 		fail_queued(path, state);
 	else if (__builtin_expect(remote_is_fenced(path->remote), 0))
-		result = POST_HELD;
+		wait = PATH_HELD;
 	else
-		result = path->immediate ? copy_part(path) : path->fast->post(path);
+		wait = path->immediate ? copy_part(poller, path) : post_lanes(poller, path);
 	if (has_queued(path))
-		wait_on(&poller->schedule, path, wait_after(result));
+		wait_on(&poller->schedule, path, wait);
 }
 
 /* Each path that is ready has a turn; but for copies, of which the poller makes one part. */
-static uint32_t post_ready(struct poller *poller, bool only_idle)
+uint32_t requests_post(struct poller *poller)
 {
 	struct schedule *schedule = &poller->schedule;
 	uint64_t before = schedule->posted;
-	bool copied = only_idle;
+	bool copied = false;
 	struct path *path;
 
 	for (uint32_t left = schedule->ready_count; left > 0; left--) {
 		path = TAILQ_FIRST(&schedule->ready);
 		if (!path)
 			break;
-		if (path->immediate ? copied : only_idle && path->link->out > 0)
+		if (path->immediate && copied)
 			wait_on(schedule, path, PATH_READY);
 		else
 			post_path(poller, path);
@@ -438,14 +451,111 @@ static uint32_t post_ready(struct poller *poller, bool only_idle)
 	return (uint32_t)(schedule->posted - before);
 }
 
-uint32_t requests_post(struct poller *poller)
+static void flush_link(struct transport_link *link)
 {
-	return post_ready(poller, false);
+	be_flushed(link);
+	if (link->ops->flush)
+		link->ops->flush(link);
 }
 
-void requests_post_idle(struct poller *poller)
+void requests_flush(struct poller *poller)
 {
-	post_ready(poller, true);
+	struct transport_link *link;
+
+	while ((link = LIST_FIRST(&poller->schedule.fresh)))
+		flush_link(link);
+}
+
+void requests_flush_idle(struct poller *poller)
+{
+	struct transport_link *link = LIST_FIRST(&poller->schedule.fresh), *next;
+
+	for (; link; link = next) {
+		next = LIST_NEXT(link, fresh_link);
+		if (link->out == link->fresh)
+			flush_link(link);
+	}
+}
+
+/* ---- beginning ---- */
+
+static inline enum request_lane lane_of(const struct slu_op *op)
+{
+	return op->length <= REQUEST_SMALL_BYTES ? LANE_SMALL : LANE_BULK;
+}
+
+/* By a clock that is behind the one of the submission nothing is late. */
+static uint64_t due_us(const struct slu_queue *queue, const struct slu_op *op, uint64_t now_us)
+{
+	uint32_t passed = (uint32_t)now_us - op->engine;
+
+	if (passed > UINT32_MAX - CLOCK_AHEAD_MAX_US)
+		passed = 0;
+	return now_us - passed + queue_timeout_us(queue, op);
+}
+
+/* @return false: it is late, and has ended */
+static bool set_deadline(struct poller *poller, struct request *request, uint64_t now_us)
+{
+	struct slu_queue *queue = request->queue;
+	uint64_t due;
+
+	if (queue->is_inline)
+		request->op.engine = (uint32_t)now_us;
+	due = due_us(queue, &request->op, now_us);
+	poller->deadlines++;
+	if (due < poller->expire_at_us)
+		poller->expire_at_us = due;
+	if (due > now_us)
+		return true;
+	note_failure(request, -ETIMEDOUT, SLU_SCOPE_OPERATION);
+	finish(request);
+	requests_tell(poller);
+	return false;
+}
+
+/* Nothing waits on the path. What is left of the request does from now on. */
+static void post_first(struct poller *poller, struct path *path, struct request *request)
+{
+	enum post_result result;
+
+	for (uint32_t left = REQUEST_BURST; left > 0; left--) {
+		result = post_part(path, request);
+		if (__builtin_expect(result != POST_DONE, 0))
+			break;
+		if (is_waited_for(request))
+			return;
+	}
+	enqueue(request, false);
+	if (result != POST_DONE)
+		wait_on(&poller->schedule, path,
+			result == POST_HELD ? PATH_HELD : PATH_STALLED);
+}
+
+static inline bool may_post(const struct path *path)
+{
+	return path->wait == PATH_IDLE && !path->immediate && remote_state(path) == 0 &&
+	       !remote_is_fenced(path->remote);
+}
+
+void request_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
+		   uint64_t now_us)
+{
+	struct path *path = poller_path(poller, op);
+	struct request *request = request_get(queue);
+
+	*request = (struct request){.op = *op,
+				    .queue = queue,
+				    .path = path,
+				    .lane = (uint8_t)lane_of(op)};
+	if (path->requests++ == 0)
+		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
+	if (queue_timeout_us(queue, op) != 0 && !set_deadline(poller, request, now_us))
+		return;
+	if (may_post(path))
+		post_first(poller, path, request);
+	else
+		enqueue(request, false);
 }
 
 /* ---- polling ---- */

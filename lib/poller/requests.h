@@ -9,8 +9,8 @@
 struct poller;
 
 /**
- * Make a request of @p op and let it wait for its turn; it ends at once if it is late. The queue's
- * depth bounds its requests. What came through no ring counts from @p now_us.
+ * Make a request of @p op and post it, or let it wait for its turn; it ends at once if it is late.
+ * The queue's depth bounds its requests. What came through no ring counts from @p now_us.
  */
 void request_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
 		   uint64_t now_us);
@@ -18,10 +18,13 @@ void request_start(struct poller *poller, struct slu_queue *queue, const struct 
 /** Each path that is ready has a turn. @return parts posted */
 uint32_t requests_post(struct poller *poller);
 
-/** The same, for those whose link is idle: others gather more for their next burst. */
-void requests_post_idle(struct poller *poller);
+/** Flush all that was posted. */
+void requests_flush(struct poller *poller);
 
-/** Poll the links that are busy. @return how much was done */
+/** Flush links on which nothing else is under way: others gather more until they are polled. */
+void requests_flush_idle(struct poller *poller);
+
+/** Poll the links that are busy, and post what finds room then. @return how much was done */
 uint32_t requests_poll(struct poller *poller);
 
 /** The poller is about to sleep. @return false: something of the link has come already */

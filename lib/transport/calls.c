@@ -25,34 +25,26 @@ static void reclaim(struct calls_path *calls)
 		mailbox_answered(&calls->sender, (uint32_t)__builtin_ctz(left), &late);
 }
 
-/* @return false: no slot is free */
-static bool send(struct calls_path *calls, struct request *request)
-{
-	const struct slu_op *op = &request->op;
-	const struct op_part whole = {0, op->length, SLU_CALL};
-	int slot = mailbox_send(&calls->sender, calls->posted, op->region->addr + op->local_offset,
-				(uint32_t)op->length);
-
-	if (slot < 0)
-		return false;
-	calls->posted |= 1u << slot;
-	calls->requests[slot] = request;
-	request_posted(request, &whole);
-	return true;
-}
-
-static enum post_result calls_post(struct path *path)
+static enum post_result calls_post(struct path *path, struct request *request,
+				   const struct op_part *part)
 {
 	struct calls_path *calls = (struct calls_path *)path;
-	struct request *request;
-	uint32_t sent = 0;
+	const struct slu_op *op = &request->op;
+	int slot;
 
 	reclaim(calls);
-	while ((request = path_next(path, LANE_SMALL)) && send(calls, request))
-		sent++;
-	if (sent > 0)
-		client_stored(calls->waker);
-	return request ? POST_FULL : POST_MORE;
+	slot = mailbox_send(&calls->sender, calls->posted, op->region->addr + op->local_offset,
+			    (uint32_t)part->length);
+	if (slot < 0)
+		return POST_FULL;
+	calls->posted |= 1u << slot;
+	calls->requests[slot] = request;
+	return POST_DONE;
+}
+
+static void calls_flush(struct transport_link *link)
+{
+	client_stored(of_link(link)->waker);
 }
 
 static int take_answer(struct calls_path *calls, uint32_t slot, const struct mailbox_answer *answer)
@@ -117,7 +109,7 @@ static void calls_dead(struct path *path, int state)
 		give_back(calls, (uint32_t)__builtin_ctz(left), state);
 }
 
-static const struct link_ops link_ops = {.poll = calls_poll};
+static const struct link_ops link_ops = {.flush = calls_flush, .poll = calls_poll};
 
 static const struct transport_fast calls_fast = {
 	.post = calls_post,

@@ -4,15 +4,16 @@
  * Requests, and the queue that a path has of them.
  *
  * A request is an operation that a poller cannot finish at once: its path is asynchronous, or full,
- * or the operation is long. It is one object from there to its completion. While it has bytes to
- * post it is in a queue of its path, from where the transport's post takes it; once all of it is
- * with the transport it is on no list, and what the transport keeps of it is a pointer. The
- * transport gives back each part that it took, once, by request_back(), and with the last one the
- * request is over.
+ * or the operation is long. It is one object from there to its completion. Its parts are posted,
+ * which gives them to the transport, at once if nothing else waits on its path: then it is on no
+ * list, and what the transport keeps of it is a pointer. The transport gives back each part that it
+ * took, once, by request_back(), and with the last one the request is over.
  *
- * A path that has something to post is ready, and takes turns with the others of its poller. One
- * that can't go on waits where it costs nobody anything: on its link, until that has room, or held,
- * until transport_changed() is called.
+ * What can't be posted at once waits in a queue of its path. A path that has something to post is
+ * ready, and takes turns with the others of its poller. One that can't go on waits where it costs
+ * nobody anything: on its link, until that has room, or held, until transport_changed() is called.
+ *
+ * What was posted is gathered by the link, and leaves when it is flushed, once in a turn.
  *
  * All of it is the poller's, and runs on its thread.
  */
@@ -73,14 +74,15 @@ static_assert(sizeof(struct request) == 128, "two cache lines");
 TAILQ_HEAD(request_queue, request);
 TAILQ_HEAD(path_queue, path);
 LIST_HEAD(path_list, path);
-LIST_HEAD(busy_links, transport_link);
+LIST_HEAD(link_list, transport_link);
 
 /** Which paths and links of a poller have something to do. What is idle is on none of these. */
 struct schedule {
 	struct path_queue ready;     /* something to post */
 	struct path_queue held;      /* the same, but not before transport_changed() */
 	struct path_list active;     /* with requests */
-	struct busy_links busy;       /* to be polled */
+	struct link_list busy;        /* to be polled */
+	struct link_list fresh;       /* to be flushed */
 	struct request_queue paused; /* the far end had no room for them */
 	uint32_t ready_count;
 	uint64_t posted; /* parts, ever */
@@ -102,13 +104,17 @@ struct transport_link {
 	const struct link_ops *ops;
 	struct schedule *schedule; /* the poller's */
 	uint32_t out;              /* parts of requests that were not given back */
+	uint32_t fresh;            /* parts that were posted since it was flushed */
 	bool wakes;                /* what comes ends the poller's sleep: no need to look */
-	struct path_queue stalled; /* paths that it had no room for, next one first */
 	bool busy;
+	struct path_queue stalled; /* paths that it had no room for, next one first */
 	LIST_ENTRY(transport_link) link;
+	LIST_ENTRY(transport_link) fresh_link;
 };
 
 struct link_ops {
+	/** Send what was posted. May be NULL: it has gone. */
+	void (*flush)(struct transport_link *link);
 	/** Take what has come, and give it back. @return how much was done; 0: nothing */
 	uint32_t (*poll)(struct transport_link *link);
 	/**
@@ -146,10 +152,10 @@ struct path {
 	_Atomic uint64_t connect_ns; /* what making its link took; verbs */
 };
 
-/** What came of letting a path post. */
+/** What came of posting a part. */
 enum post_result {
-	POST_MORE, /* nothing is left, or it is others' turn, or nothing will tell that there is room */
-	POST_FULL, /* its link has no room: the next poll that does something may make some */
+	POST_DONE, /* it is the transport's, which owes a request_back() */
+	POST_FULL, /* the link has no room: the next poll that does something may make some */
 	POST_HELD, /* not before transport_changed() */
 };
 
@@ -188,9 +194,6 @@ static inline struct op_part request_part(const struct request *request)
 	}
 	return part;
 }
-
-/** That part was posted: the transport owes a request_back(). */
-void request_posted(struct request *request, const struct op_part *part);
 
 /**
  * A part is over: nothing of it touches the caller's memory any more, nor, but for @p may_land, the

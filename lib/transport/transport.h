@@ -249,10 +249,11 @@ struct transport_fast {
 	uint32_t (*copy)(struct path *path, const struct slu_op *ops, uint32_t n,
 			 struct slu_completion *done, struct path_stats *stats);
 	/**
-	 * An asynchronous path: start parts of its queued requests, REQUEST_BURST of them at most.
-	 * The remote is alive and not fenced.
+	 * An asynchronous path: start a part of one of its requests. The link is flushed before it
+	 * is polled. The remote is alive and not fenced. Nothing is given back meanwhile.
 	 */
-	enum post_result (*post)(struct path *path);
+	enum post_result (*post)(struct path *path, struct request *request,
+				 const struct op_part *part);
 	/**
 	 * All that is out of @p request, which has failed, is to come back by request_back(): now or
 	 * by poll, in bounded time. Its neighbours may have to be posted again; calls cannot be.

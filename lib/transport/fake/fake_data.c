@@ -17,27 +17,17 @@ static uint64_t due(struct fake_path *fake)
 	return clock_now_ns(fake->clock) + delay;
 }
 
-static void post_lane(struct fake_path *fake, enum request_lane lane)
-{
-	struct request *request;
-
-	while ((request = path_next(&fake->path, lane)) && fake->count < fake->behaviour.capacity) {
-		struct fake_part *part = &fake->parts[fake->count++];
-
-		if (fake->posted_total++ == fake->behaviour.die_after)
-			remote_fail(fake->path.remote, -ECONNRESET);
-		*part = (struct fake_part){request, request_part(request), due(fake)};
-		request_posted(request, &part->part);
-	}
-}
-
-static enum post_result fake_post(struct path *path)
+static enum post_result fake_post(struct path *path, struct request *request,
+				  const struct op_part *part)
 {
 	struct fake_path *fake = (struct fake_path *)path;
 
-	post_lane(fake, LANE_SMALL);
-	post_lane(fake, LANE_BULK);
-	return POST_FULL;
+	if (fake->count >= fake->behaviour.capacity)
+		return POST_FULL;
+	if (fake->posted_total++ == fake->behaviour.die_after)
+		remote_fail(fake->path.remote, -ECONNRESET);
+	fake->parts[fake->count++] = (struct fake_part){request, *part, due(fake)};
+	return POST_DONE;
 }
 
 /* @return 0, or -EAGAIN: no room for the notification yet */

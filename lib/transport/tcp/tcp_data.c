@@ -190,36 +190,7 @@ static void send_part(const struct tcp_path *tcp, struct tcp_end *end, const str
 		channel_refer(&end->channel, body, (uint32_t)part->length, NULL);
 }
 
-/* @return false: no room for it now */
-static bool post_part(const struct tcp_path *tcp, struct tcp_end *end, struct request *request)
-{
-	struct op_part part = request_part(request);
-	struct tcp_sent *sent = sent_as(end, end->head);
-	uint32_t tag = request->op.tag;
-
-	if (end->head - end->expected == TCP_WINDOW ||
-	    !channel_room(&end->channel,
-			  (uint32_t)sizeof(struct wire_request) + stage_limit(&part), 2))
-		return false;
-	*sent = (struct tcp_sent){.request = request,
-				  .offset = part.offset,
-				  .length = (uint32_t)part.length,
-				  .type = wire_types[part.opcode]};
-	if (part.opcode == SLU_CALL) {
-		struct tcp_call *call = take_slot(end);
-
-		if (!call)
-			return false;
-		call->request = request;
-		sent->request = NULL;
-		sent->slot = tag = call->slot;
-	}
-	send_part(tcp, end, &request->op, &part, tag);
-	end->head++;
-	request_posted(request, &part);
-	return true;
-}
-
+/* Of what is bulk: each part the next one. */
 static struct tcp_end *next_bulk(struct tcp_link *link)
 {
 	if (++link->next >= link->count)
@@ -227,24 +198,53 @@ static struct tcp_end *next_bulk(struct tcp_link *link)
 	return link->ends[link->next];
 }
 
-/* @return false: there is more, and no room for it */
-static bool post_lane(struct tcp_path *tcp, enum request_lane lane)
+static enum post_result post_alive(const struct tcp_path *tcp, struct request *request,
+				   const struct op_part *part)
 {
 	struct tcp_link *link = tcp->link;
-	struct request *request;
+	struct tcp_end *end = request->lane == LANE_SMALL ? link->ends[0] : next_bulk(link);
+	struct tcp_sent *sent = sent_as(end, end->head);
+	uint32_t tag = request->op.tag;
 
-	for (uint32_t i = 0; i < REQUEST_BURST; i++) {
-		request = path_next(&tcp->path, lane);
-		if (!request)
-			break;
-		if (!post_part(tcp, lane == LANE_SMALL ? link->ends[0] : next_bulk(link), request))
-			return false;
+	if (end->head - end->expected == TCP_WINDOW ||
+	    !channel_room(&end->channel, (uint32_t)sizeof(struct wire_request) + stage_limit(part),
+			  2))
+		return POST_FULL;
+	*sent = (struct tcp_sent){.request = request,
+				  .offset = part->offset,
+				  .length = (uint32_t)part->length,
+				  .type = wire_types[part->opcode]};
+	if (part->opcode == SLU_CALL) {
+		struct tcp_call *call = take_slot(end);
+
+		if (!call)
+			return POST_FULL;
+		call->request = request;
+		sent->request = NULL;
+		sent->slot = tag = call->slot;
 	}
-	return true;
+	send_part(tcp, end, &request->op, part, tag);
+	end->head++;
+	return POST_DONE;
 }
 
-static void send_all(struct tcp_link *link)
+/* A dead link takes its remotes with it. */
+static enum post_result tcp_post(struct path *path, struct request *request,
+				 const struct op_part *part)
 {
+	struct tcp_path *tcp = (struct tcp_path *)path;
+
+	if (__builtin_expect(!tcp->link->error && is_up(tcp->link), 1))
+		return post_alive(tcp, request, part);
+	if (tcp->link->error)
+		remote_fail(path->remote, tcp->link->error);
+	return POST_HELD;
+}
+
+static void tcp_flush(struct transport_link *of)
+{
+	struct tcp_link *link = (struct tcp_link *)of;
+
 	for (uint32_t i = 0; i < link->count; i++) {
 		int rc = 0;
 
@@ -255,22 +255,6 @@ static void send_all(struct tcp_link *link)
 			return;
 		}
 	}
-}
-
-/* A dead link takes its remotes with it. */
-static enum post_result tcp_post(struct path *path)
-{
-	struct tcp_path *tcp = (struct tcp_path *)path;
-	bool room;
-
-	if (tcp->link->error)
-		remote_fail(path->remote, tcp->link->error);
-	if (tcp->link->error || !is_up(tcp->link))
-		return POST_HELD;
-	room = post_lane(tcp, LANE_SMALL);
-	room &= post_lane(tcp, LANE_BULK);
-	send_all(tcp->link);
-	return room ? POST_MORE : POST_FULL;
 }
 
 /* ---- responses ---- */
@@ -436,7 +420,7 @@ static uint32_t tcp_poll(struct transport_link *of)
 
 	if (link->error || !is_up(link))
 		return 1; /* for those that are stalled on it */
-	send_all(link);
+	tcp_flush(of); /* what the socket had no room for */
 	for (uint32_t i = 0; rc >= 0 && i < link->count; i++) {
 		rc = awaits(link->ends[i]) ? drive_end(link->ends[i]) : 0;
 		bytes += rc;
@@ -546,4 +530,4 @@ const struct transport_fast tcp_fast = {
 	.dead = tcp_dead,
 };
 
-const struct link_ops tcp_link_ops = {.poll = tcp_poll, .sleep = tcp_sleep};
+const struct link_ops tcp_link_ops = {.flush = tcp_flush, .poll = tcp_poll, .sleep = tcp_sleep};

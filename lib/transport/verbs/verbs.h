@@ -26,6 +26,7 @@
 #define VERBS_GID_HEX     33u
 #define VERBS_PAIR_TEXT   288u
 #define VERBS_INLINE_WANT 220u
+#define VERBS_GATHER      64u  /* work requests for one doorbell */
 #define VERBS_SIGNAL_EACH 32u /* short work requests stand behind one completion */
 #define VERBS_LOSSES_MAX                                                                           \
 	3u /* links in a row without one success: then RDMA does not get through                   \
@@ -53,8 +54,10 @@ struct verbs_end {
 	struct verbs_queue *queue;
 	uint32_t head;        /* next to post */
 	uint32_t expected;    /* oldest that has not come back */
-	uint32_t unsignalled; /* posted since the last that was signalled */
+	uint32_t unsignalled; /* since the last that was signalled */
+	uint32_t gathered;    /* of works, which the queue pair does not have yet */
 	struct verbs_sent window[VERBS_DEPTH];
+	struct verbs_work works[VERBS_GATHER];
 };
 
 /** One of our ports and one of the target's, that go together. */
@@ -72,7 +75,7 @@ struct verbs_link {
 	/* The poller's. */
 	struct transport_link link; /* first */
 	uint32_t count;    /* of ends; the first is for what is small, notifications and calls */
-	uint32_t next;     /* bulk end */
+	uint32_t next;     /* bulk end, until the next flush */
 	_Atomic int error; /* 0, or why it is dead; who joins looks as well */
 	enum ibv_wc_status why; /* that it died; the first completion that said so */
 	uint32_t vendor_error;
@@ -84,6 +87,7 @@ struct verbs_link {
 	uint32_t credits; /* receives of the target that we may still take */
 	uint32_t taken;   /* as it last told */
 	uint64_t subject; /* of the latest SUBJECT: generation and handle; 0: none */
+	struct verbs_message message; /* that one, until it is posted */
 	uint32_t calls;   /* open ones */
 	uint32_t silent;  /* turns with nothing but waiting */
 	uint64_t probe_at_ns;

@@ -11,7 +11,6 @@
 #include "transport/verbs/verbs.h"
 
 #define BURST        64u
-#define BATCH        (BURST * 2 + 2) /* a part can be cut at a slice of the segment's memory */
 #define RECEIVE_TAKE 16
 
 /* The most that one part can need: a subject, and two pieces of a transfer. */
@@ -25,15 +24,6 @@
 #define PROBE_NS    NS_PER_SECOND
 #define PROBE_TURNS 1024u
 
-/* Work requests for one queue pair, to be posted together. */
-struct batch {
-	struct verbs_end *end;
-	uint32_t index; /* of the end */
-	uint32_t count;
-	struct verbs_work works[BATCH];
-	struct verbs_message subject; /* stays until the batch is posted */
-};
-
 /* ---- what comes back ---- */
 
 static struct verbs_sent *sent_as(struct verbs_end *end, uint32_t id)
@@ -44,6 +34,12 @@ static struct verbs_sent *sent_as(struct verbs_end *end, uint32_t id)
 static uint32_t room(const struct verbs_end *end)
 {
 	return end->queue->depth - (end->head - end->expected);
+}
+
+/* NULL: nobody waits for it. */
+static struct request *request_of(const struct verbs_link *link, const struct verbs_sent *sent)
+{
+	return sent->carries ? link->slots[sent->slot % VERBS_CALLS].request : sent->request;
 }
 
 /* Its message has left its buffer, or its answer has come: the last of the two frees the slot. */
@@ -392,37 +388,57 @@ static uint32_t verbs_poll(struct transport_link *link)
 
 /* ---- posting ---- */
 
-static void post_batch(struct verbs_path *verbs, struct batch *batch)
+/* Counted for the path of the last. */
+static void count_doorbell(const struct verbs_link *link, const struct verbs_sent *sent)
 {
-	struct verbs_queue *queue = batch->end->queue;
+	const struct request *request = request_of(link, sent);
 
-	if (batch->count == 0)
+	if (request)
+		request->path->stats.doorbells++;
+}
+
+/* What was gathered goes with one doorbell, and its last one says when all of it is done. */
+static void ring(struct verbs_link *link, struct verbs_end *end)
+{
+	struct verbs_queue *queue = end->queue;
+	uint32_t count = end->gathered;
+
+	if (count == 0)
 		return;
-	batch->works[batch->count - 1].flags |= VERBS_SIGNALLED;
-	batch->end->unsignalled = 0;
+	count_doorbell(link, sent_as(end, end->head - 1));
+	end->works[count - 1].flags |= VERBS_SIGNALLED;
+	end->unsignalled = end->gathered = 0;
 	/* There is room: the window is no larger than the queue. */
-	if (queue->ops->post(queue, batch->works, batch->count) < batch->count) {
-		verbs->link->why = IBV_WC_GENERAL_ERR;
-		verbs->link->refused = true; /* what was not taken does not come back */
-		fail_link(verbs->link, -EIO, false);
+	if (queue->ops->post(queue, end->works, count) < count) {
+		link->why = IBV_WC_GENERAL_ERR;
+		link->refused = true; /* what was not taken does not come back */
+		fail_link(link, -EIO, false);
 	}
-	verbs->path.stats.doorbells++;
-	batch->count = 0;
 }
 
-/* What the completion of the batch's next work request will end: to be filled in first. */
-static struct verbs_sent *next_sent(const struct batch *batch)
+static void verbs_flush(struct transport_link *of)
 {
-	return sent_as(batch->end, batch->end->head);
+	struct verbs_link *link = (struct verbs_link *)of;
+
+	for (uint32_t i = 0; i < link->count; i++)
+		ring(link, link->ends[i]);
+	if (++link->next >= link->count)
+		link->next = link->count > 1 ? 1 : 0;
 }
 
-/* The next work request of the batch. */
-static struct verbs_work *add_work(struct batch *batch, uint8_t opcode)
+/* What the completion of the next work request will end: to be filled in first. */
+static struct verbs_sent *next_sent(struct verbs_end *end)
 {
-	struct verbs_end *end = batch->end;
-	struct verbs_work *work = &batch->works[batch->count++];
+	return sent_as(end, end->head);
+}
 
-	*work = (struct verbs_work){.opcode = opcode, .id = end->head++};
+static struct verbs_work *add_work(struct verbs_end *end, uint8_t opcode)
+{
+	struct verbs_work *work = &end->works[end->gathered++];
+
+	work->opcode = opcode;
+	work->flags = 0;
+	work->id = end->head++;
 	if (++end->unsignalled == VERBS_SIGNAL_EACH) {
 		work->flags = VERBS_SIGNALLED;
 		end->unsignalled = 0;
@@ -452,28 +468,28 @@ static void set_local(const struct verbs_path *verbs, const struct slu_op *op, u
 	work->pieces = 2;
 }
 
-static void set_remote(const struct verbs_path *verbs, uint32_t end, uint64_t offset,
+/* Of the queue pair with that index. */
+static void set_remote(const struct verbs_path *verbs, uint32_t index, uint64_t offset,
 		       struct verbs_work *work)
 {
 	work->remote = verbs->base + offset;
-	work->rkey = verbs->keys[end * verbs->slices + (offset >> VERBS_SLICE_SHIFT)];
+	work->rkey = verbs->keys[index * verbs->slices + (offset >> VERBS_SLICE_SHIFT)];
 }
 
-static void set_memory(const struct verbs_path *verbs, const struct batch *batch,
-		       const struct slu_op *op, uint64_t skipped, uint64_t length,
-		       struct verbs_work *work)
+static void set_memory(const struct verbs_path *verbs, uint32_t index, const struct slu_op *op,
+		       uint64_t skipped, uint64_t length, struct verbs_work *work)
 {
-	if (length == 0) {
-		set_remote(verbs, batch->index, 0, work);
+	if (__builtin_expect(length == 0, 0)) {
+		set_remote(verbs, index, 0, work);
+		work->pieces = 0;
 		return;
 	}
-	set_remote(verbs, batch->index, op->remote_offset + skipped, work);
-	if (op->opcode != SLU_READ && length <= batch->end->queue->inline_bytes) {
+	set_remote(verbs, index, op->remote_offset + skipped, work);
+	if (op->opcode != SLU_READ && length <= verbs->link->ends[index]->queue->inline_bytes) {
 		work->flags |= VERBS_INLINE;
 		work->pieces = 1;
-		work->piece[0] = (struct verbs_piece){.addr = (uintptr_t)op->region->addr +
-							      op->local_offset + skipped,
-						      .length = (uint32_t)length};
+		work->piece[0].addr = (uintptr_t)op->region->addr + op->local_offset + skipped;
+		work->piece[0].length = (uint32_t)length;
 	} else {
 		set_local(verbs, op, skipped, length, work);
 	}
@@ -485,70 +501,71 @@ static const uint8_t opcodes[] = {
 	[SLU_WRITE_NOTIFY] = VERBS_WRITE_IMMEDIATE,
 };
 
-static void add_transfer(struct verbs_path *verbs, struct batch *batch, struct request *request,
-			 const struct op_part *part)
+static enum post_result post_transfer(struct verbs_path *verbs, uint32_t index,
+				      struct request *request, const struct op_part *part)
 {
+	struct verbs_end *end = verbs->link->ends[index];
 	const struct slu_op *op = &request->op;
 	uint64_t begin = op->remote_offset + part->offset;
 	uint64_t to_slice = VERBS_SLICE_BYTES - (begin & (VERBS_SLICE_BYTES - 1));
 	uint64_t first = part->length <= to_slice ? 0 : to_slice; /* a work request of its own */
 	struct verbs_work *work;
 
-	if (first > 0) {
-		*next_sent(batch) = (struct verbs_sent){0};
-		work = add_work(batch, op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
-		set_memory(verbs, batch, op, part->offset, first, work);
+	if (__builtin_expect(first > 0, 0)) {
+		*next_sent(end) = (struct verbs_sent){0};
+		work = add_work(end, op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
+		set_memory(verbs, index, op, part->offset, first, work);
 	}
-	*next_sent(batch) =
-		(struct verbs_sent){.request = request, .reads = op->opcode == SLU_READ};
-	work = add_work(batch, opcodes[part->opcode]);
+	*next_sent(end) = (struct verbs_sent){.request = request, .reads = op->opcode == SLU_READ};
+	work = add_work(end, opcodes[part->opcode]);
 	work->immediate = op->tag;
-	set_memory(verbs, batch, op, part->offset + first, part->length - first, work);
+	set_memory(verbs, index, op, part->offset + first, part->length - first, work);
 	if (part->length > REQUEST_SMALL_BYTES) {
 		work->flags |= VERBS_SIGNALLED;
-		batch->end->unsignalled = 0;
+		end->unsignalled = 0;
 	}
-	request_posted(request, part);
+	return POST_DONE;
 }
 
 /* ---- notifications and calls ---- */
 
-static void add_message(struct batch *batch, struct verbs_sent sent, const void *at,
+static void add_message(struct verbs_end *end, struct verbs_sent sent, const void *at,
 			uint32_t length, uint32_t lkey)
 {
 	struct verbs_work *work;
 
-	*next_sent(batch) = sent;
-	work = add_work(batch, VERBS_SEND);
+	*next_sent(end) = sent;
+	work = add_work(end, VERBS_SEND);
 	work->pieces = 1;
 	work->piece[0] =
 		(struct verbs_piece){.addr = (uintptr_t)at, .length = length, .lkey = lkey};
-	if (length <= batch->end->queue->inline_bytes)
+	if (length <= end->queue->inline_bytes)
 		work->flags |= VERBS_INLINE;
 }
 
 /* Notifications name their segment once, as long as they are all for the same. */
-static bool add_notification(struct verbs_path *verbs, struct batch *batch, struct request *request,
-			     const struct op_part *part)
+static enum post_result post_notification(struct verbs_path *verbs, struct request *request,
+					  const struct op_part *part)
 {
 	struct verbs_link *link = verbs->link;
 	uint64_t subject = (uint64_t)verbs->generation << 32 | verbs->handle;
 	bool other = link->subject != subject;
 
 	if (link->credits < 1u + other)
-		return false;
+		return POST_FULL;
 	if (other) {
-		post_batch(verbs, batch); /* one subject at a time */
-		batch->subject = (struct verbs_message){.type = VERBS_SUBJECT,
-							.handle = verbs->handle,
-							.generation = verbs->generation};
-		add_message(batch, (struct verbs_sent){0}, &batch->subject, sizeof(batch->subject),
-			    0);
+		ring(link, link->ends[0]); /* one subject at a time */
+		if (link->error)
+			return POST_FULL;
+		link->message = (struct verbs_message){.type = VERBS_SUBJECT,
+						       .handle = verbs->handle,
+						       .generation = verbs->generation};
+		add_message(link->ends[0], (struct verbs_sent){0}, &link->message,
+			    sizeof(link->message), 0);
 		link->subject = subject;
 	}
 	link->credits -= 1u + other;
-	add_transfer(verbs, batch, request, part);
-	return true;
+	return post_transfer(verbs, 0, request, part);
 }
 
 /* Its number tells it from earlier users of the same place. */
@@ -566,16 +583,15 @@ static struct verbs_call *take_slot(struct verbs_link *link)
 	return call;
 }
 
-static bool add_call(struct verbs_path *verbs, struct batch *batch, struct request *request)
+static enum post_result post_call(struct verbs_path *verbs, struct request *request)
 {
 	const struct slu_op *op = &request->op;
-	const struct op_part whole = {0, op->length, SLU_CALL};
 	struct verbs_link *link = verbs->link;
 	struct verbs_call *call = link->credits > 0 ? take_slot(link) : NULL;
 	struct verbs_message *message;
 
 	if (!call)
-		return false;
+		return POST_FULL;
 	call->request = request;
 	call->with_device = true;
 	message = (void *)(link->messages + call->slot % VERBS_CALLS * VERBS_MESSAGE_BYTES);
@@ -586,65 +602,34 @@ static bool add_call(struct verbs_path *verbs, struct batch *batch, struct reque
 					  .slot = call->slot};
 	memcpy(message + 1, op->region->addr + op->local_offset, op->length);
 	link->credits--;
-	add_message(batch, (struct verbs_sent){.slot = call->slot, .carries = true}, message,
-		    (uint32_t)(sizeof(*message) + op->length), link->registration->slices[0].lkey);
-	request_posted(request, &whole);
-	return true;
+	add_message(link->ends[0], (struct verbs_sent){.slot = call->slot, .carries = true},
+		    message, (uint32_t)(sizeof(*message) + op->length),
+		    link->registration->slices[0].lkey);
+	return POST_DONE;
 }
 
-/* @return false: no room for it now */
-static bool add_part(struct verbs_path *verbs, struct batch *small, struct batch *bulk,
-		     struct request *request)
+static enum post_result post_alive(struct verbs_path *verbs, struct request *request,
+				   const struct op_part *part)
 {
-	struct op_part part = request_part(request);
-	bool is_bulk = request->lane == LANE_BULK && part.opcode != SLU_WRITE_NOTIFY;
-	struct batch *batch = is_bulk ? bulk : small;
+	bool is_bulk = request->lane == LANE_BULK && part->opcode != SLU_WRITE_NOTIFY;
+	uint32_t index = is_bulk ? verbs->link->next : 0;
+	struct verbs_end *end = verbs->link->ends[index];
 
-	if (room(batch->end) < PART_WORKS)
-		return false;
-	switch (part.opcode) {
+	if (__builtin_expect(end->gathered + PART_WORKS > VERBS_GATHER, 0)) {
+		ring(verbs->link, end);
+		if (verbs->link->error)
+			return POST_FULL;
+	}
+	if (room(end) < PART_WORKS)
+		return POST_FULL;
+	switch (part->opcode) {
 	case SLU_CALL:
-		return add_call(verbs, batch, request);
+		return post_call(verbs, request);
 	case SLU_WRITE_NOTIFY:
-		return add_notification(verbs, batch, request, &part);
+		return post_notification(verbs, request, part);
 	default:
-		add_transfer(verbs, batch, request, &part);
-		return true;
+		return post_transfer(verbs, index, request, part);
 	}
-}
-
-static uint32_t next_bulk(struct verbs_link *link)
-{
-	if (++link->next >= link->count)
-		link->next = link->count > 1 ? 1 : 0;
-	return link->next;
-}
-
-static enum post_result post_alive(struct verbs_path *verbs)
-{
-	struct verbs_link *link = verbs->link;
-	struct batch small, bulk;
-	struct request *request;
-	bool room = true;
-
-	small.end = link->ends[0];
-	small.index = 0;
-	bulk.index = next_bulk(link);
-	bulk.end = link->ends[bulk.index];
-	small.count = bulk.count = 0;
-	for (uint32_t left = REQUEST_BURST, lane = LANE_SMALL; left > 0 && !link->error;) {
-		request = path_next(&verbs->path, lane);
-		if (request && add_part(verbs, &small, &bulk, request)) {
-			left--;
-			continue;
-		}
-		room &= !request;
-		if (++lane == LANES)
-			break;
-	}
-	post_batch(verbs, &small);
-	post_batch(verbs, &bulk);
-	return room && !link->error ? POST_MORE : POST_FULL;
 }
 
 /* ---- a dead link ---- */
@@ -679,7 +664,8 @@ static void go_down(struct verbs_path *verbs)
 	repair_ask(verbs->env.transport->repair, &verbs->repair); /* the link may be gone now */
 }
 
-static enum post_result verbs_post(struct path *path)
+static enum post_result verbs_post(struct path *path, struct request *request,
+				   const struct op_part *part)
 {
 	struct verbs_path *verbs = (struct verbs_path *)path;
 	/* Pairs with the release in the repair thread: the fresh link is complete. */
@@ -690,7 +676,7 @@ static enum post_result verbs_post(struct path *path)
 	if (__builtin_expect(state == VERBS_PATH_MENDED, 0))
 		take_fresh(verbs);
 	if (__builtin_expect(verbs->link->error == 0, 1))
-		return post_alive(verbs);
+		return post_alive(verbs, request, part);
 	if (!verbs->link->drained)
 		return POST_FULL;
 	go_down(verbs);
@@ -720,9 +706,7 @@ static bool has_posted(const struct verbs_link *link, const struct path *path,
 		for (uint32_t id = end->expected; id != end->head; id++) {
 			const struct verbs_sent *sent = &end->window[id % VERBS_DEPTH];
 
-			if (concerns(sent->carries ? link->slots[sent->slot % VERBS_CALLS].request
-						   : sent->request,
-				     path, request))
+			if (concerns(request_of(link, sent), path, request))
 				return true;
 		}
 	}
@@ -818,4 +802,5 @@ const struct transport_fast verbs_fast = {
 	.dead = verbs_dead,
 };
 
-const struct link_ops verbs_link_ops = {.poll = verbs_poll, .sleep = verbs_sleep};
+const struct link_ops verbs_link_ops = {
+	.flush = verbs_flush, .poll = verbs_poll, .sleep = verbs_sleep};
