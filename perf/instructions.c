@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One operation at a time, for counting instructions: valgrind collects those of instructions_submit
- * and instructions_reap, which are the client's whole way of an operation. What it waits for comes
- * in between, so that the first look finds it, and no turn of a poller is counted that has nothing
- * to do. RDMA runs over the model of an mlx5 device, of which no code is on this way.
+ * Operations by batches of one size, for counting instructions: valgrind collects those of
+ * instructions_submit and instructions_reap, which are the client's whole way of an operation. What
+ * they wait for comes in between, so that the first look finds it, and no turn of a poller is
+ * counted that has nothing to do. RDMA runs over the model of an mlx5 device, of which no code is
+ * on this way.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,20 +13,22 @@
 
 #include "tests/conformance/rig.h"
 
-#define WAIT_US 3000u
+#define WAIT_US   3000u
+#define BATCH_MAX 64u
 
-int instructions_submit(struct slu_queue *queue, const struct slu_op *op);
-int instructions_reap(struct slu_queue *queue, struct slu_completion *done);
+int instructions_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n);
+int instructions_reap(struct slu_queue *queue, struct slu_completion *done, uint32_t n);
 
-__attribute__((noinline)) int instructions_submit(struct slu_queue *queue, const struct slu_op *op)
+__attribute__((noinline)) int instructions_submit(struct slu_queue *queue, const struct slu_op *ops,
+						  uint32_t n)
 {
-	return slu_submit(queue, op, 1);
+	return slu_submit(queue, ops, n);
 }
 
 __attribute__((noinline)) int instructions_reap(struct slu_queue *queue,
-						struct slu_completion *done)
+						struct slu_completion *done, uint32_t n)
 {
-	return slu_reap(queue, done, 1);
+	return slu_reap(queue, done, n);
 }
 
 static const struct {
@@ -37,35 +40,41 @@ static const struct {
 	{"verbs", SLU_TRANSPORT_VERBS},
 };
 
+static void stop(const char *why)
+{
+	fprintf(stderr, "instructions: %s\n", why);
+	exit(1);
+}
+
 static enum slu_transport transport_of(const char *name)
 {
 	for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++)
 		if (!strcmp(transports[i].name, name))
 			return transports[i].transport;
-	fprintf(stderr, "instructions: no transport %s\n", name);
-	exit(2);
+	stop("no such transport");
+	return SLU_TRANSPORT_AUTO;
 }
 
 /* @return looks that came too early */
-static unsigned run(const struct rig *rig, const struct slu_op *op, unsigned count)
+static unsigned run(const struct rig *rig, const struct slu_op *ops, uint32_t n, unsigned count)
 {
-	struct slu_completion done;
+	struct slu_completion done[BATCH_MAX];
 	unsigned early = 0;
 
 	for (unsigned i = 0; i < count; i++) {
-		if (instructions_submit(rig->queue, op) != 1) {
-			fprintf(stderr, "instructions: not accepted\n");
-			exit(1);
-		}
-		usleep(WAIT_US);
-		while (instructions_reap(rig->queue, &done) == 0) {
-			early++;
+		uint32_t reaped = 0;
+
+		if (instructions_submit(rig->queue, ops, n) != (int)n)
+			stop("not accepted");
+		while (reaped < n) {
 			usleep(WAIT_US);
+			reaped +=
+				(uint32_t)instructions_reap(rig->queue, done + reaped, n - reaped);
+			early += reaped < n;
 		}
-		if (done.status < 0) {
-			fprintf(stderr, "instructions: %s\n", slu_strerror(done.status));
-			exit(1);
-		}
+		for (uint32_t k = 0; k < n; k++)
+			if (done[k].status < 0)
+				stop(slu_strerror(done[k].status));
 	}
 	return early;
 }
@@ -73,20 +82,25 @@ static unsigned run(const struct rig *rig, const struct slu_op *op, unsigned cou
 int main(int argc, char **argv)
 {
 	struct rig_options options = {.title = "instructions"};
-	struct slu_op op = {0};
+	struct slu_op ops[BATCH_MAX] = {0};
 	static struct rig rig;
+	uint32_t n;
 
-	if (argc != 5) {
-		fprintf(stderr, "Usage: instructions TRANSPORT read|write LENGTH COUNT\n");
-		return 2;
-	}
+	if (argc != 6)
+		stop("usage: instructions TRANSPORT read|write LENGTH BATCH COUNT");
 	options.transport = transport_of(argv[1]);
+	n = (uint32_t)strtoul(argv[4], NULL, 0);
+	if (n == 0 || n > BATCH_MAX)
+		stop("a batch has 1 to 64 operations");
 	rig_open(&rig, &options);
-	op.remote = rig.remote;
-	op.region = rig.region;
-	op.opcode = strcmp(argv[2], "read") ? SLU_WRITE : SLU_READ;
-	op.length = strtoull(argv[3], NULL, 0);
-	printf("%u\n", run(&rig, &op, (unsigned)strtoul(argv[4], NULL, 0)));
+	for (uint32_t i = 0; i < n; i++) {
+		ops[i].remote = rig.remote;
+		ops[i].region = rig.region;
+		ops[i].opcode = strcmp(argv[2], "read") ? SLU_WRITE : SLU_READ;
+		ops[i].length = strtoull(argv[3], NULL, 0);
+		ops[i].remote_offset = ops[i].local_offset = i * ops[i].length;
+	}
+	printf("%u\n", run(&rig, ops, n, (unsigned)strtoul(argv[5], NULL, 0)));
 	rig_close(&rig);
 	return 0;
 }

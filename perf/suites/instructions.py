@@ -10,17 +10,22 @@ HUGEPAGES = 0
 
 PROGRAM = "instructions"
 COUNTED = ("instructions_submit", "instructions_reap")
-OPERATIONS = (50, 150)  # of two runs, whose difference is what operations take
+BATCHES = (50, 150)  # of two runs, whose difference is what operations take
 TRIES = 3
 
-# Transport, kind, bytes, and how many it may take: RDMA by what was decided for it; TCP two thirds
-# of what it took before operations became one request from the ring to their completion.
+# Transport, kind, bytes, how many at a time, and how many instructions each may take: RDMA by what
+# was decided for it; TCP two thirds of what it took before an operation became one request from the
+# ring to its completion.
 ROWS = (
-    ("shm", "write", 8, None),
-    ("tcp", "write", 8, 987),
-    ("tcp", "read", 8, 1001),
-    ("verbs", "read", 64, 650),
-    ("verbs", "write", 64, 650),
+    ("shm", "write", 8, 1, None),
+    ("shm", "write", 8, 16, None),
+    ("tcp", "write", 8, 1, 987),
+    ("tcp", "write", 8, 16, None),
+    ("tcp", "read", 8, 1, 1001),
+    ("verbs", "read", 64, 1, 650),
+    ("verbs", "read", 64, 16, 650),
+    ("verbs", "write", 64, 1, 650),
+    ("verbs", "write", 64, 16, 650),
 )
 
 
@@ -28,11 +33,12 @@ class Early(Exception):
     """What was waited for had not come when it was looked for."""
 
 
-def collected(bench, transport, kind, size, count):
-    """Run that many operations under valgrind; give back the instructions of all."""
+def collected(bench, transport, kind, size, batch, count):
+    """Run that many batches under valgrind; give back the instructions of all."""
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
                *(f"--toggle-collect={name}" for name in COUNTED),
-               os.path.join(bench.folder, PROGRAM), transport, kind, str(size), str(count)]
+               os.path.join(bench.folder, PROGRAM), transport, kind, str(size), str(batch),
+               str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=False,
                           timeout=programs.PROGRAM_TIMEOUT_S)
     counts = re.findall(r"Collected : (\d+)", done.stderr)
@@ -43,11 +49,12 @@ def collected(bench, transport, kind, size, count):
     return max(map(int, counts))  # the target is another process, and counts nothing
 
 
-def instructions(bench, transport, kind, size):
+def instructions(bench, transport, kind, size, batch):
     for _ in range(TRIES):
         try:
-            few, many = (collected(bench, transport, kind, size, count) for count in OPERATIONS)
-            return (many - few) / (OPERATIONS[1] - OPERATIONS[0])
+            few, many = (collected(bench, transport, kind, size, batch, count)
+                         for count in BATCHES)
+            return (many - few) / (BATCHES[1] - BATCHES[0]) / batch
         except Early:
             pass
     raise programs.Failure(f"{transport}: operations took longer than they are waited for")
@@ -55,11 +62,11 @@ def instructions(bench, transport, kind, size):
 
 def rows(bench):
     bench.build_program(PROGRAM, "-Dtests=true")
-    for transport, kind, size, most in ROWS:
-        name = f"{kind} {size} bytes over {transport}, one at a time"
+    for transport, kind, size, batch, most in ROWS:
+        name = f"{kind} {size} bytes over {transport}, {batch} at a time"
         if bench.only and bench.only not in name:
             continue
-        count = instructions(bench, transport, kind, size)
+        count = instructions(bench, transport, kind, size, batch)
         yield report.Row(name=name, unit="instr", sluice=count, reference=most,
                          reference_name="at most" if most else "",
                          ratio=most / count if most else None, floor=1.0 if most else None,
