@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #if defined(__x86_64__)
+#include <emmintrin.h>
 /* Stores to ordinary memory are not reordered, for a device neither. */
 #define mlx5_io_stores() __asm__ volatile("" ::: "memory")
 /* Nor are loads. */
@@ -59,11 +60,19 @@ static inline void mlx5_io_write64(void *to, uint64_t value)
 /** A basic block into a BlueFlame register, in ascending order: no memcpy, which may not be. */
 static inline void mlx5_io_write_block(void *to, const void *from)
 {
+#if defined(__x86_64__)
+	__m128i *out = to;
+	const __m128i *in = from;
+
+	for (unsigned i = 0; i < 4; i++)
+		_mm_stream_si128(&out[i], _mm_load_si128(&in[i]));
+#else
 	volatile uint64_t *out = to;
 	const uint64_t *in = from;
 
 	for (unsigned i = 0; i < 8; i++)
 		out[i] = in[i];
+#endif
 }
 
 #endif

@@ -117,21 +117,6 @@ static uint32_t inline_length(const struct verbs_work *work)
 	return length;
 }
 
-/* Of the data; a length of 0 would mean 2 GiB, so what is empty gets none. */
-static uint32_t data_segments(const struct verbs_work *work)
-{
-	uint32_t count = 0;
-
-	if (work->flags & VERBS_INLINE) {
-		uint32_t length = inline_length(work);
-
-		return length ? (4 + length + SEGMENT - 1) / SEGMENT : 0;
-	}
-	for (uint32_t i = 0; i < work->pieces; i++)
-		count += work->piece[i].length > 0;
-	return count;
-}
-
 /* @return where the next byte goes */
 static uint8_t *copy_into_ring(struct mlx5_queue *mlx5, uint8_t *to, const void *from,
 			       uint32_t length)
@@ -148,72 +133,68 @@ static uint8_t *copy_into_ring(struct mlx5_queue *mlx5, uint8_t *to, const void 
 	return to + length;
 }
 
-static void write_inline(struct mlx5_queue *mlx5, uint8_t *at, const struct verbs_work *work)
+/* @return segments */
+static uint32_t write_inline(struct mlx5_queue *mlx5, uint8_t *at, const struct verbs_work *work,
+			     uint32_t length)
 {
-	uint32_t length = inline_length(work);
+	uint32_t bytes = (uint32_t)sizeof(struct mlx5_wqe_inl_data_seg) + length;
 
-	assert(work->opcode != VERBS_READ && length <= mlx5->queue.inline_bytes);
 	if (length == 0)
-		return;
+		return 0;
 	((struct mlx5_wqe_inl_data_seg *)at)->byte_count = htobe32(length | MLX5_INLINE_SEG);
 	at += sizeof(struct mlx5_wqe_inl_data_seg);
 	for (uint32_t i = 0; i < work->pieces; i++)
 		if (work->piece[i].length > 0)
 			at = copy_into_ring(mlx5, at, (void *)(uintptr_t)work->piece[i].addr,
 					    work->piece[i].length);
+	return (bytes + SEGMENT - 1) / SEGMENT;
 }
 
-static void write_pieces(uint8_t *at, const struct verbs_work *work)
+/* A length of 0 would mean 2 GiB, so what is empty gets no segment. @return segments */
+static inline uint32_t write_pieces(uint8_t *at, const struct verbs_work *work)
 {
+	uint32_t count = 0;
+
 	for (uint32_t i = 0; i < work->pieces; i++) {
 		const struct verbs_piece *piece = &work->piece[i];
 
 		assert(piece->length < MLX5_INLINE_SEG);
-		if (piece->length == 0)
-			continue;
-		mlx5dv_set_data_seg((struct mlx5_wqe_data_seg *)at, piece->length, piece->lkey,
-				    piece->addr);
-		at += SEGMENT;
+		if (piece->length > 0)
+			mlx5dv_set_data_seg((struct mlx5_wqe_data_seg *)(at + SEGMENT * count++),
+					    piece->length, piece->lkey, piece->addr);
 	}
-}
-
-static void write_wqe(struct mlx5_queue *mlx5, uint8_t *at, const struct verbs_work *work,
-		      uint32_t segments)
-{
-	struct mlx5_wqe_ctrl_seg *control = (struct mlx5_wqe_ctrl_seg *)at;
-
-	*control = (struct mlx5_wqe_ctrl_seg){0};
-	mlx5dv_set_ctrl_seg(
-		control, (uint16_t)mlx5->head, opcodes[work->opcode], 0, mlx5->queue.qp->qp_num,
-		work->flags & VERBS_SIGNALLED ? MLX5_WQE_CTRL_CQ_UPDATE : 0, (uint8_t)segments, 0,
-		has_immediate(work) ? htobe32(work->immediate) : 0);
-	at += SEGMENT;
-	if (has_remote(work)) {
-		*(struct mlx5_wqe_raddr_seg *)at = (struct mlx5_wqe_raddr_seg){
-			.raddr = htobe64(work->remote), .rkey = htobe32(work->rkey)};
-		at += SEGMENT;
-	}
-	if (work->flags & VERBS_INLINE)
-		write_inline(mlx5, at, work);
-	else
-		write_pieces(at, work);
+	return count;
 }
 
 /* @return the WQE; NULL: no room */
-static uint8_t *append(struct mlx5_queue *mlx5, const struct verbs_work *work)
+static inline uint8_t *append(struct mlx5_queue *mlx5, const struct verbs_work *work)
 {
-	uint32_t segments = 1 + has_remote(work) + data_segments(work);
-	uint32_t end = mlx5->head + (segments * SEGMENT + BLOCK - 1) / BLOCK;
+	bool inlined = work->flags & VERBS_INLINE;
+	uint32_t length = inlined ? inline_length(work) : 0;
+	uint32_t segments = 1 + has_remote(work);
+	uint32_t most = (segments + 1) * SEGMENT + length; /* of an inline one */
+	uint32_t blocks = inlined ? (most + BLOCK - 1) / BLOCK : 1;
 	uint32_t index = mlx5->head & (mlx5->blocks - 1);
-	uint8_t *at = mlx5->ring + index * BLOCK;
+	uint8_t *at = mlx5->ring + index * BLOCK, *data = at + segments * SEGMENT;
+	struct mlx5_wqe_ctrl_seg *control = (struct mlx5_wqe_ctrl_seg *)at;
 
 	assert(work->opcode < sizeof(opcodes) && work->pieces <= VERBS_PIECES_MAX);
-	if (mlx5->posted - mlx5->returned == mlx5->queue.depth || end - mlx5->tail > mlx5->blocks)
+	assert(!inlined || (work->opcode != VERBS_READ && length <= mlx5->queue.inline_bytes));
+	if (mlx5->posted - mlx5->returned == mlx5->queue.depth ||
+	    mlx5->head + blocks - mlx5->tail > mlx5->blocks)
 		return NULL;
-	write_wqe(mlx5, at, work, segments);
-	mlx5->slots[index] = (struct slot){.id = work->id, .number = mlx5->posted, .end = end};
-	mlx5->posted++;
-	mlx5->head = end;
+	if (has_remote(work))
+		*(struct mlx5_wqe_raddr_seg *)(at + SEGMENT) = (struct mlx5_wqe_raddr_seg){
+			.raddr = htobe64(work->remote), .rkey = htobe32(work->rkey)};
+	segments += inlined ? write_inline(mlx5, data, work, length) : write_pieces(data, work);
+	*control = (struct mlx5_wqe_ctrl_seg){
+		.opmod_idx_opcode = htobe32((mlx5->head & 0xffff) << 8 | opcodes[work->opcode]),
+		.qpn_ds = htobe32(mlx5->queue.qp->qp_num << 8 | segments),
+		.fm_ce_se = work->flags & VERBS_SIGNALLED ? MLX5_WQE_CTRL_CQ_UPDATE : 0,
+		.imm = has_immediate(work) ? htobe32(work->immediate) : 0};
+	mlx5->head += (segments * SEGMENT + BLOCK - 1) / BLOCK;
+	mlx5->slots[index] =
+		(struct slot){.id = work->id, .number = mlx5->posted++, .end = mlx5->head};
 	return at;
 }
 
@@ -228,12 +209,13 @@ static void write_bell(struct mlx5_queue *mlx5, const uint8_t *wqe, uint32_t fir
 {
 	uint8_t *bell = mlx5->bell + mlx5->bell_half;
 
-	for (uint32_t block = first_block; block != mlx5->head; block++) {
-		mlx5_io_write_block(bell, wqe);
+	mlx5_io_write_block(bell, wqe);
+	while (++first_block != mlx5->head) {
 		bell += BLOCK;
 		wqe += BLOCK;
 		if (wqe == mlx5->ring_end)
 			wqe = mlx5->ring;
+		mlx5_io_write_block(bell, wqe);
 	}
 }
 
@@ -362,7 +344,7 @@ static uint32_t poll_entries(struct verbs_queue *queue, struct verbs_done *done,
 	uint32_t before = mlx5->consumed, got = 0;
 	const struct mlx5_cqe64 *entry;
 
-	while (got < n && (entry = next_entry(mlx5))) {
+	while (got < n && mlx5->returned != mlx5->posted && (entry = next_entry(mlx5))) {
 		got += take_entry(mlx5, entry, &done[got]);
 		mlx5->consumed++;
 	}
