@@ -97,6 +97,7 @@ static void end_all(struct tcp_link *link, int error)
 		link->peer->raise(link->ticket);
 		link->ticket = NULL;
 	}
+	link->awaited = link->unsent = 0;
 	for (uint32_t i = 0; i < link->count; i++)
 		end_end(link->ends[i], error);
 }
@@ -191,18 +192,19 @@ static void send_part(const struct tcp_path *tcp, struct tcp_end *end, const str
 }
 
 /* Of what is bulk: each part the next one. */
-static struct tcp_end *next_bulk(struct tcp_link *link)
+static uint32_t next_bulk(struct tcp_link *link)
 {
 	if (++link->next >= link->count)
 		link->next = 1;
-	return link->ends[link->next];
+	return link->next;
 }
 
 static enum post_result post_alive(const struct tcp_path *tcp, struct request *request,
 				   const struct op_part *part)
 {
 	struct tcp_link *link = tcp->link;
-	struct tcp_end *end = request->lane == LANE_SMALL ? link->ends[0] : next_bulk(link);
+	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(link);
+	struct tcp_end *end = link->ends[index];
 	struct tcp_sent *sent = sent_as(end, end->head);
 	uint32_t tag = request->op.tag;
 
@@ -225,6 +227,8 @@ static enum post_result post_alive(const struct tcp_path *tcp, struct request *r
 	}
 	send_part(tcp, end, &request->op, part, tag);
 	end->head++;
+	link->awaited |= 1u << index;
+	link->unsent |= 1u << index;
 	return POST_DONE;
 }
 
@@ -245,15 +249,15 @@ static void tcp_flush(struct transport_link *of)
 {
 	struct tcp_link *link = (struct tcp_link *)of;
 
-	for (uint32_t i = 0; i < link->count; i++) {
-		int rc = 0;
+	for (uint32_t left = link->unsent; left != 0; left &= left - 1) {
+		struct channel *channel = &link->ends[__builtin_ctz(left)]->channel;
 
-		if (channel_unsent(&link->ends[i]->channel))
-			rc = channel_send(&link->ends[i]->channel);
-		if (rc < 0) {
+		if (__builtin_expect(channel_send(channel) < 0, 0)) {
 			take_down(link, true);
 			return;
 		}
+		if (!channel_unsent(channel))
+			link->unsent &= ~(left & -left);
 	}
 }
 
@@ -410,7 +414,7 @@ static int64_t drive_end(struct tcp_end *end)
 
 static bool awaits(const struct tcp_end *end)
 {
-	return end->channel.stream.fd >= 0 && (end->expected != end->head || end->calls > 0);
+	return end->expected != end->head || end->calls > 0;
 }
 
 static uint32_t tcp_poll(struct transport_link *of)
@@ -418,17 +422,21 @@ static uint32_t tcp_poll(struct transport_link *of)
 	struct tcp_link *link = (struct tcp_link *)of;
 	int64_t bytes = 0, rc = 0;
 
-	if (link->error || !is_up(link))
+	if (__builtin_expect(link->error || !is_up(link), 0))
 		return 1; /* for those that are stalled on it */
-	tcp_flush(of); /* what the socket had no room for */
-	for (uint32_t i = 0; rc >= 0 && i < link->count; i++) {
-		rc = awaits(link->ends[i]) ? drive_end(link->ends[i]) : 0;
+	tcp_flush(of);    /* what the socket had no room for */
+	for (uint32_t left = link->awaited; left != 0 && rc >= 0; left &= left - 1) {
+		struct tcp_end *end = link->ends[__builtin_ctz(left)];
+
+		rc = drive_end(end);
 		bytes += rc;
+		if (!awaits(end))
+			link->awaited &= ~(left & -left);
 	}
-	if (rc == -EPROTO) {
+	if (__builtin_expect(rc == -EPROTO, 0)) {
 		log_peer(SLU_LOG_ERROR, "a data connection ends: %s", slu_last_error());
 		fail_link(link, -ECONNRESET); /* another one would not do better */
-	} else if (rc < 0) {
+	} else if (__builtin_expect(rc < 0, 0)) {
 		take_down(link, true);
 	}
 	return rc < 0 || bytes > 0;

@@ -26,7 +26,7 @@
 #define VERBS_GID_HEX     33u
 #define VERBS_PAIR_TEXT   288u
 #define VERBS_INLINE_WANT 220u
-#define VERBS_GATHER      64u  /* work requests for one doorbell */
+#define VERBS_GATHER      64u /* work requests for one doorbell */
 #define VERBS_SIGNAL_EACH 32u /* short work requests stand behind one completion */
 #define VERBS_LOSSES_MAX                                                                           \
 	3u /* links in a row without one success: then RDMA does not get through                   \
@@ -75,6 +75,8 @@ struct verbs_link {
 	/* The poller's. */
 	struct transport_link link; /* first */
 	uint32_t count;    /* of ends; the first is for what is small, notifications and calls */
+	uint32_t out;      /* ends of which something has not come back, a bit each */
+	uint32_t gathers;  /* ends that are to be rung, a bit each */
 	uint32_t next;     /* bulk end, until the next flush */
 	_Atomic int error; /* 0, or why it is dead; who joins looks as well */
 	enum ibv_wc_status why; /* that it died; the first completion that said so */

@@ -69,36 +69,51 @@ static struct verbs_call *open_call(struct verbs_link *link, uint32_t slot)
 /* A target that refuses has spoken; else it is not known how far it came, or will come. */
 static bool may_land(int status)
 {
-	return status < 0 && status != -EACCES && status != -EREMOTEIO;
+	return status != -EACCES && status != -EREMOTEIO;
 }
 
 /* A key that is not good any more is how we see that the remote is dead; its state knows why. */
 static int status_of(const struct request *request, int status)
 {
-	return status < 0 && atomic_load_explicit(&request->path->remote->state,
-						  memory_order_relaxed) != 0
+	return atomic_load_explicit(&request->path->remote->state, memory_order_relaxed) != 0
 		       ? -ECANCELED
 		       : status;
 }
 
 /* The device is done with a work request. */
-static void came_back(struct verbs_link *link, struct verbs_sent *sent, int status)
+static inline void went_well(struct verbs_link *link, struct verbs_sent *sent)
 {
 	struct request *request = sent->request;
 
 	sent->request = NULL;
-	if (sent->carries) {
+	if (__builtin_expect(request != NULL, 1)) {
+		request_back(request, 0, false);
+	} else if (sent->carries) {
 		struct verbs_call *call = &link->slots[sent->slot % VERBS_CALLS];
 
 		sent->carries = false;
 		call->with_device = false;
-		if (status < 0 && call->request)
-			end_call(link, call, status_of(call->request, status), may_land(status));
+		free_slot(link, call);
+	}
+}
+
+static void went_wrong(struct verbs_link *link, struct verbs_sent *sent, int status)
+{
+	struct request *request = request_of(link, sent);
+
+	if (sent->carries) {
+		struct verbs_call *call = &link->slots[sent->slot % VERBS_CALLS];
+
+		call->with_device = false;
+		if (request)
+			end_call(link, call, status_of(request, status), may_land(status));
 		else
 			free_slot(link, call);
 	} else if (request) {
 		request_back(request, status_of(request, status), !sent->reads && may_land(status));
 	}
+	sent->request = NULL;
+	sent->carries = false;
 }
 
 /* ---- the end of a link ---- */
@@ -175,45 +190,57 @@ static int map_status(enum ibv_wc_status status)
 
 /* ---- completions of the device ---- */
 
-static void on_done(struct verbs_link *link, struct verbs_end *end, const struct verbs_done *done)
+static void on_failure(struct verbs_link *link, struct verbs_end *end,
+		       const struct verbs_done *done)
 {
 	int status = map_status((enum ibv_wc_status)done->status);
-	bool written;
+	bool written = is_written(sent_as(end, done->id));
 
-	/* Those before it have succeeded: a queue pair works in order. */
-	link->succeeded |= end->expected != done->id || status == 0;
-	while (end->expected != done->id)
-		came_back(link, sent_as(end, end->expected++), 0);
-	written = is_written(sent_as(end, done->id));
-	if (sent_as(end, done->id)->request)
-		sent_as(end, done->id)->request->path->stats.signalled++;
-	came_back(link, sent_as(end, end->expected++), status);
-	if (status < 0 && !link->error) {
-		link->why = (enum ibv_wc_status)done->status;
-		link->vendor_error = done->vendor_error;
-		fail_link(link, -ECONNRESET, written && may_land(status));
-	}
+	went_wrong(link, sent_as(end, end->expected++), status);
+	if (link->error)
+		return;
+	link->why = (enum ibv_wc_status)done->status;
+	link->vendor_error = done->vendor_error;
+	fail_link(link, -ECONNRESET, written && may_land(status));
 }
 
-static uint32_t drive_end(struct verbs_link *link, struct verbs_end *end)
+/* Those before it have succeeded: a queue pair works in order. */
+static inline void on_done(struct verbs_link *link, struct verbs_end *end,
+			   const struct verbs_done *done)
 {
-	struct verbs_done done[BURST];
-	uint32_t n;
+	struct request *request = sent_as(end, done->id)->request;
+	uint32_t succeeded = done->id + (done->status == IBV_WC_SUCCESS);
 
-	if (end->expected == end->head)
-		return 0;
-	n = end->queue->ops->poll(end->queue, done, BURST);
+	if (request)
+		request->path->stats.signalled++;
+	if (end->expected != succeeded)
+		link->succeeded = true;
+	while (end->expected != succeeded)
+		went_well(link, sent_as(end, end->expected++));
+	if (__builtin_expect(done->status != IBV_WC_SUCCESS, 0))
+		on_failure(link, end, done);
+}
+
+static uint32_t drive_end(struct verbs_link *link, uint32_t index)
+{
+	struct verbs_end *end = link->ends[index];
+	struct verbs_done done[BURST];
+	uint32_t n = end->queue->ops->poll(end->queue, done, BURST);
+
 	for (uint32_t i = 0; i < n; i++)
 		on_done(link, end, &done[i]);
+	if (end->expected == end->head)
+		link->out &= ~(1u << index);
 	return n;
 }
 
-static bool all_back(const struct verbs_link *link)
+static uint32_t drive_ends(struct verbs_link *link)
 {
-	for (uint32_t i = 0; i < link->count; i++)
-		if (link->ends[i]->expected != link->ends[i]->head)
-			return false;
-	return true;
+	uint32_t done = 0;
+
+	for (uint32_t left = link->out; left != 0; left &= left - 1)
+		done += drive_end(link, (uint32_t)__builtin_ctz(left));
+	return done;
 }
 
 /* The device does not answer: without its queue pairs it cannot touch our memory any more. */
@@ -224,18 +251,20 @@ static void take_away(struct verbs_link *link)
 
 		ibv_destroy_qp(end->queue->qp);
 		end->queue->qp = NULL;
+		end->gathered = 0;
 		while (end->expected != end->head)
-			came_back(link, sent_as(end, end->expected++), -ECANCELED);
+			went_wrong(link, sent_as(end, end->expected++), -ECANCELED);
 	}
+	link->out = link->gathers = 0;
 }
 
 /* A dead link is drained, in bounded time, before it is replaced. @return is it now? */
 static bool finish_dead(struct verbs_link *link)
 {
-	if (!all_back(link) &&
+	if (link->out != 0 &&
 	    (link->refused || clock_monotonic_ns(NULL) - link->dead_ns > DRAIN_NS))
 		take_away(link);
-	if (!all_back(link))
+	if (link->out != 0)
 		return false;
 	end_calls(link);
 	link->drained = true;
@@ -246,8 +275,7 @@ void verbs_link_drain(struct verbs_link *link)
 {
 	fail_link(link, -ECANCELED, false);
 	while (!link->drained && !finish_dead(link))
-		for (uint32_t i = 0; i < link->count; i++)
-			drive_end(link, link->ends[i]);
+		drive_ends(link);
 }
 
 /* ---- what the target sends ---- */
@@ -323,11 +351,7 @@ static void on_message(struct verbs_link *link, const struct ibv_wc *completion)
 static uint32_t drive_receives(struct verbs_link *link)
 {
 	struct ibv_wc completions[RECEIVE_TAKE];
-	int n;
-
-	if (link->calls == 0 && link->credits == link->peer_receives)
-		return 0;
-	n = ibv_poll_cq(link->receive_cq, RECEIVE_TAKE, completions);
+	int n = ibv_poll_cq(link->receive_cq, RECEIVE_TAKE, completions);
 	for (int i = 0; i < n && !link->error; i++) {
 		if (completions[i].status != IBV_WC_SUCCESS)
 			continue; /* the queue pair dies: its sends say why */
@@ -339,44 +363,52 @@ static uint32_t drive_receives(struct verbs_link *link)
 }
 
 /* A write of nothing needs no key, and is acknowledged like any other. */
-static void post_probe(struct verbs_end *end)
+static void post_probe(struct verbs_link *link, uint32_t index)
 {
+	struct verbs_end *end = link->ends[index];
 	struct verbs_work work = {.opcode = VERBS_WRITE, .flags = VERBS_SIGNALLED, .id = end->head};
 
 	*sent_as(end, end->head) = (struct verbs_sent){0};
-	if (end->queue->ops->post(end->queue, &work, 1) == 1)
-		end->head++;
+	if (end->queue->ops->post(end->queue, &work, 1) < 1)
+		return;
+	end->head++;
+	link->out |= 1u << index;
 }
 
 /* While we only wait for an answer or for credits nothing says that the other end has failed. */
 static void probe_silent(struct verbs_link *link)
 {
-	struct verbs_end *end = link->ends[0];
 	uint64_t now;
 
 	if ((link->calls == 0 && link->credits > 1) || ++link->silent % PROBE_TURNS != 0)
 		return;
 	now = clock_monotonic_ns(NULL);
-	if (now < link->probe_at_ns || end->expected != end->head || room(end) == 0)
+	if (now < link->probe_at_ns || link->out & 1)
 		return;
 	link->probe_at_ns = now + PROBE_NS;
-	post_probe(end);
+	post_probe(link, 0);
+}
+
+static uint32_t wait_for_messages(struct verbs_link *link)
+{
+	uint32_t done = link->error ? 0 : drive_receives(link);
+
+	if (!link->error)
+		probe_silent(link);
+	return done;
 }
 
 /* @return how much was done */
 static uint32_t drive(struct verbs_link *link)
 {
-	uint32_t done = 0;
+	uint32_t done;
 
 	if (link->drained)
 		return 1; /* for those that are stalled on it */
-	for (uint32_t i = 0; i < link->count; i++)
-		done += drive_end(link, link->ends[i]);
-	if (!link->error)
-		done += drive_receives(link);
-	if (!link->error)
-		probe_silent(link);
-	else
+	done = drive_ends(link);
+	if (link->calls > 0 || link->credits < link->peer_receives)
+		done += wait_for_messages(link);
+	if (__builtin_expect(link->error != 0, 0))
 		done += finish_dead(link);
 	return done;
 }
@@ -420,8 +452,8 @@ static void verbs_flush(struct transport_link *of)
 {
 	struct verbs_link *link = (struct verbs_link *)of;
 
-	for (uint32_t i = 0; i < link->count; i++)
-		ring(link, link->ends[i]);
+	for (; link->gathers != 0; link->gathers &= link->gathers - 1)
+		ring(link, link->ends[__builtin_ctz(link->gathers)]);
 	if (++link->next >= link->count)
 		link->next = link->count > 1 ? 1 : 0;
 }
@@ -432,10 +464,15 @@ static struct verbs_sent *next_sent(struct verbs_end *end)
 	return sent_as(end, end->head);
 }
 
-static struct verbs_work *add_work(struct verbs_end *end, uint8_t opcode)
+static inline struct verbs_work *add_work(struct verbs_link *link, uint32_t index, uint8_t opcode)
 {
-	struct verbs_work *work = &end->works[end->gathered++];
+	struct verbs_end *end = link->ends[index];
+	struct verbs_work *work = &end->works[end->gathered];
 
+	if (end->gathered++ == 0) {
+		link->out |= 1u << index;
+		link->gathers |= 1u << index;
+	}
 	work->opcode = opcode;
 	work->flags = 0;
 	work->id = end->head++;
@@ -446,25 +483,33 @@ static struct verbs_work *add_work(struct verbs_end *end, uint8_t opcode)
 	return work;
 }
 
-static void set_local(const struct verbs_path *verbs, const struct slu_op *op, uint64_t skipped,
-		      uint64_t length, struct verbs_work *work)
+/* Bytes that do not lie in the slice of the first; in whole slices of memory, at most in the next.
+ */
+static inline uint64_t beyond_slice(uint64_t begin, uint64_t length)
+{
+	uint64_t end = (begin & (VERBS_SLICE_BYTES - 1)) + length;
+
+	return __builtin_expect(end > VERBS_SLICE_BYTES, 0) ? end - VERBS_SLICE_BYTES : 0;
+}
+
+static inline void set_local(const struct verbs_path *verbs, const struct slu_op *op,
+			     uint64_t skipped, uint64_t length, struct verbs_work *work)
 {
 	const struct verbs_registration *registration = op->region->registered[verbs->link->device];
 	uint64_t begin = op->local_offset + skipped;
-	uint64_t to_slice = VERBS_SLICE_BYTES - (begin & (VERBS_SLICE_BYTES - 1));
-	uint64_t first = length < to_slice ? length : to_slice;
+	uint64_t beyond = beyond_slice(begin, length);
+	uint64_t slice = begin >> VERBS_SLICE_SHIFT;
 
-	work->piece[0] =
-		(struct verbs_piece){.addr = (uintptr_t)op->region->addr + begin,
-				     .length = (uint32_t)first,
-				     .lkey = registration->slices[begin >> VERBS_SLICE_SHIFT].lkey};
 	work->pieces = 1;
-	if (first == length)
+	work->piece[0] = (struct verbs_piece){.addr = (uintptr_t)op->region->addr + begin,
+					      .length = (uint32_t)(length - beyond),
+					      .lkey = registration->slices[slice].lkey};
+	if (__builtin_expect(beyond == 0, 1))
 		return;
-	work->piece[1] = (struct verbs_piece){
-		.addr = (uintptr_t)op->region->addr + begin + first,
-		.length = (uint32_t)(length - first),
-		.lkey = registration->slices[(begin >> VERBS_SLICE_SHIFT) + 1].lkey};
+	work->piece[1] =
+		(struct verbs_piece){.addr = (uintptr_t)op->region->addr + begin + length - beyond,
+				     .length = (uint32_t)beyond,
+				     .lkey = registration->slices[slice + 1].lkey};
 	work->pieces = 2;
 }
 
@@ -476,8 +521,9 @@ static void set_remote(const struct verbs_path *verbs, uint32_t index, uint64_t 
 	work->rkey = verbs->keys[index * verbs->slices + (offset >> VERBS_SLICE_SHIFT)];
 }
 
-static void set_memory(const struct verbs_path *verbs, uint32_t index, const struct slu_op *op,
-		       uint64_t skipped, uint64_t length, struct verbs_work *work)
+static inline void set_memory(const struct verbs_path *verbs, uint32_t index,
+			      const struct slu_op *op, uint64_t skipped, uint64_t length,
+			      struct verbs_work *work)
 {
 	if (__builtin_expect(length == 0, 0)) {
 		set_remote(verbs, index, 0, work);
@@ -506,18 +552,19 @@ static enum post_result post_transfer(struct verbs_path *verbs, uint32_t index,
 {
 	struct verbs_end *end = verbs->link->ends[index];
 	const struct slu_op *op = &request->op;
-	uint64_t begin = op->remote_offset + part->offset;
-	uint64_t to_slice = VERBS_SLICE_BYTES - (begin & (VERBS_SLICE_BYTES - 1));
-	uint64_t first = part->length <= to_slice ? 0 : to_slice; /* a work request of its own */
+	uint64_t beyond = beyond_slice(op->remote_offset + part->offset, part->length);
+	uint64_t first = 0;
 	struct verbs_work *work;
 
-	if (__builtin_expect(first > 0, 0)) {
+	if (__builtin_expect(beyond > 0, 0)) { /* a work request of its own */
+		first = part->length - beyond;
 		*next_sent(end) = (struct verbs_sent){0};
-		work = add_work(end, op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
+		work = add_work(verbs->link, index,
+				op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
 		set_memory(verbs, index, op, part->offset, first, work);
 	}
 	*next_sent(end) = (struct verbs_sent){.request = request, .reads = op->opcode == SLU_READ};
-	work = add_work(end, opcodes[part->opcode]);
+	work = add_work(verbs->link, index, opcodes[part->opcode]);
 	work->immediate = op->tag;
 	set_memory(verbs, index, op, part->offset + first, part->length - first, work);
 	if (part->length > REQUEST_SMALL_BYTES) {
@@ -529,13 +576,14 @@ static enum post_result post_transfer(struct verbs_path *verbs, uint32_t index,
 
 /* ---- notifications and calls ---- */
 
-static void add_message(struct verbs_end *end, struct verbs_sent sent, const void *at,
+static void add_message(struct verbs_link *link, struct verbs_sent sent, const void *at,
 			uint32_t length, uint32_t lkey)
 {
+	struct verbs_end *end = link->ends[0];
 	struct verbs_work *work;
 
 	*next_sent(end) = sent;
-	work = add_work(end, VERBS_SEND);
+	work = add_work(link, 0, VERBS_SEND);
 	work->pieces = 1;
 	work->piece[0] =
 		(struct verbs_piece){.addr = (uintptr_t)at, .length = length, .lkey = lkey};
@@ -560,8 +608,7 @@ static enum post_result post_notification(struct verbs_path *verbs, struct reque
 		link->message = (struct verbs_message){.type = VERBS_SUBJECT,
 						       .handle = verbs->handle,
 						       .generation = verbs->generation};
-		add_message(link->ends[0], (struct verbs_sent){0}, &link->message,
-			    sizeof(link->message), 0);
+		add_message(link, (struct verbs_sent){0}, &link->message, sizeof(link->message), 0);
 		link->subject = subject;
 	}
 	link->credits -= 1u + other;
@@ -602,9 +649,8 @@ static enum post_result post_call(struct verbs_path *verbs, struct request *requ
 					  .slot = call->slot};
 	memcpy(message + 1, op->region->addr + op->local_offset, op->length);
 	link->credits--;
-	add_message(link->ends[0], (struct verbs_sent){.slot = call->slot, .carries = true},
-		    message, (uint32_t)(sizeof(*message) + op->length),
-		    link->registration->slices[0].lkey);
+	add_message(link, (struct verbs_sent){.slot = call->slot, .carries = true}, message,
+		    (uint32_t)(sizeof(*message) + op->length), link->registration->slices[0].lkey);
 	return POST_DONE;
 }
 
@@ -664,6 +710,17 @@ static void go_down(struct verbs_path *verbs)
 	repair_ask(verbs->env.transport->repair, &verbs->repair); /* the link may be gone now */
 }
 
+static enum post_result post_unless_dead(struct verbs_path *verbs, struct request *request,
+					 const struct op_part *part)
+{
+	if (!verbs->link->error)
+		return post_alive(verbs, request, part);
+	if (!verbs->link->drained)
+		return POST_FULL;
+	go_down(verbs);
+	return POST_HELD;
+}
+
 static enum post_result verbs_post(struct path *path, struct request *request,
 				   const struct op_part *part)
 {
@@ -671,16 +728,12 @@ static enum post_result verbs_post(struct path *path, struct request *request,
 	/* Pairs with the release in the repair thread: the fresh link is complete. */
 	uint32_t state = atomic_load_explicit(&verbs->state, memory_order_acquire);
 
-	if (__builtin_expect(state == VERBS_PATH_DOWN, 0))
+	if (__builtin_expect(state == VERBS_PATH_UP, 1))
+		return post_unless_dead(verbs, request, part);
+	if (state == VERBS_PATH_DOWN)
 		return POST_HELD;
-	if (__builtin_expect(state == VERBS_PATH_MENDED, 0))
-		take_fresh(verbs);
-	if (__builtin_expect(verbs->link->error == 0, 1))
-		return post_alive(verbs, request, part);
-	if (!verbs->link->drained)
-		return POST_FULL;
-	go_down(verbs);
-	return POST_HELD;
+	take_fresh(verbs);
+	return post_unless_dead(verbs, request, part);
 }
 
 /* ---- giving up ---- */
@@ -749,13 +802,13 @@ static void verbs_dead(struct path *path, int state)
 int verbs_link_probe(struct verbs_link *link, uint64_t until_ns)
 {
 	for (uint32_t i = 0; i < link->count; i++)
-		post_probe(link->ends[i]);
-	while (!all_back(link) && !link->error && clock_monotonic_ns(NULL) < until_ns) {
+		post_probe(link, i);
+	while (link->out != 0 && !link->error && clock_monotonic_ns(NULL) < until_ns) {
 		drive(link);
 		sched_yield();
 	}
 	link->succeeded = false;
-	if (all_back(link) && !link->error)
+	if (link->out == 0 && !link->error)
 		return 0;
 	return fail(-ECONNRESET, "RDMA does not get through: %s",
 		    link->error ? ibv_wc_status_str(link->why)
@@ -775,9 +828,11 @@ static void take_events(struct verbs_link *link)
 
 static void arm(struct verbs_link *link)
 {
-	for (uint32_t i = 0; i < link->count; i++)
-		if (link->ends[i]->expected != link->ends[i]->head)
-			link->ends[i]->queue->ops->arm(link->ends[i]->queue);
+	for (uint32_t left = link->out; left != 0; left &= left - 1) {
+		struct verbs_queue *queue = link->ends[__builtin_ctz(left)]->queue;
+
+		queue->ops->arm(queue);
+	}
 	ibv_req_notify_cq(link->receive_cq, 0);
 }
 
