@@ -291,8 +291,7 @@ static inline uint32_t pair_poll_client(struct pair_client *client, struct slu_c
 					uint32_t n)
 {
 	poller_run_once(client->poller);
-	return rte_ring_sc_dequeue_burst_elem(client->queue->completions, done, sizeof(*done), n,
-					      NULL);
+	return queue_take_done(client->queue, done, n);
 }
 
 /** The client's turn. */

@@ -179,13 +179,18 @@ static uint32_t take_completions(struct rte_ring *ring, struct slu_completion *o
 	return taken;
 }
 
+static uint32_t reap_inline(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
+{
+	if (queue->outstanding > queue->last - queue->first)
+		poller_run_inline(queue->poller);
+	return queue_take_done(queue, out, n);
+}
+
 int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
 {
-	uint32_t taken;
+	uint32_t taken = queue->is_inline ? reap_inline(queue, out, n)
+					  : take_completions(queue->completions, out, n);
 
-	if (queue->is_inline && queue->outstanding > queue_ready(queue))
-		poller_run_once(queue->poller);
-	taken = take_completions(queue->completions, out, n);
 	queue->outstanding -= taken;
 	return (int)taken;
 }

@@ -128,7 +128,7 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 			continue;
 		if (now_us == 0)
 			now_us = poller_now_us(poller);
-		request_start(poller, queue, &ops[dealt++], now_us);
+		request_start(poller, queue, path, &ops[dealt++], now_us);
 	}
 	if (queue->is_inline && !LIST_EMPTY(&poller->schedule.fresh)) {
 		requests_flush_idle(poller);
@@ -157,33 +157,6 @@ static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
 	return dealt;
 }
 
-static bool has_requests(const struct poller *poller)
-{
-	return !LIST_EMPTY(&poller->schedule.active);
-}
-
-static uint32_t run_requests(struct poller *poller)
-{
-	uint64_t changes = transport_changes();
-	uint32_t work = 0;
-
-	if (__builtin_expect(changes != poller->changes, 0)) {
-		poller->changes = changes;
-		requests_look_at_changes(poller);
-	}
-	if (poller->schedule.ready_count > 0)
-		work += requests_post(poller);
-	requests_flush(poller);
-	work += requests_poll(poller);
-	requests_flush(poller);
-	if (++poller->clock_turns >= POLLER_CLOCK_TURNS) {
-		poller->clock_turns = 0;
-		requests_look_at_clock(poller);
-	}
-	requests_tell(poller);
-	return work;
-}
-
 uint32_t poller_run_once(struct poller *poller)
 {
 	struct transport_service *service;
@@ -192,8 +165,8 @@ uint32_t poller_run_once(struct poller *poller)
 	for (uint32_t i = 0; i < poller->queue_count; i++)
 		if (!poller->queues[i]->is_inline)
 			work += take_submissions(poller, poller->queues[i]);
-	if (has_requests(poller))
-		work += run_requests(poller);
+	if (poller_has_requests(poller))
+		work += requests_run(poller);
 	LIST_FOREACH (service, &poller->services, link)
 		work += service->run(service);
 	poller->loops++;
@@ -218,7 +191,7 @@ static uint64_t nap_ns(struct poller *poller, uint64_t timeout_ns)
 	struct transport_link *link, *next;
 	uint64_t longest = LONG_NAP_NS;
 
-	if (!has_requests(poller))
+	if (!poller_has_requests(poller))
 		return timeout_ns;
 	if (schedule->ready_count > 0 || !TAILQ_EMPTY(&schedule->paused))
 		longest = NAP_NS;

@@ -98,6 +98,18 @@ void poller_destroy(struct poller *poller);
 /** One turn over everything. @return how much was done; 0: idle */
 uint32_t poller_run_once(struct poller *poller);
 
+static inline bool poller_has_requests(const struct poller *poller)
+{
+	return !LIST_EMPTY(&poller->schedule.active);
+}
+
+/** The same, of an inline queue's poller, which has no other queue and serves nobody. */
+static inline void poller_run_inline(struct poller *poller)
+{
+	if (poller_has_requests(poller))
+		requests_run(poller);
+}
+
 /**
  * Start up to @p n checked operations of @p queue: short ones on an immediate path are finished
  * here, the others become requests.

@@ -43,20 +43,23 @@ static int requests_create(struct slu_queue *queue, int node)
 	return 0;
 }
 
+static int places_create(struct slu_queue *queue, int node)
+{
+	queue->done = heap_alloc(queue->depth * sizeof(struct slu_completion), node);
+	return queue->done ? 0 : -ENOMEM; /* heap_alloc() has said why */
+}
+
+/*
+ * A burst's submissions are given back after its completions: the owner may reap those and fill its
+ * queue again meanwhile.
+ */
 static int rings_create(struct slu_queue *queue, int node)
 {
+	uint32_t submissions = queue->depth + RTE_MIN(queue->depth, POLLER_BURST);
+
 	queue->completions = ring_create(sizeof(struct slu_completion), queue->depth, node);
-	/*
-	 * A burst's elements are given back after its completions: the owner may reap those and
-	 * fill its queue again meanwhile.
-	 */
-	if (!queue->is_inline)
-		queue->submissions =
-			ring_create(sizeof(struct slu_op),
-				    queue->depth + RTE_MIN(queue->depth, POLLER_BURST), node);
-	if (!queue->completions || (!queue->is_inline && !queue->submissions))
-		return -ENOMEM; /* heap_alloc() has said why */
-	return 0;
+	queue->submissions = ring_create(sizeof(struct slu_op), submissions, node);
+	return queue->completions && queue->submissions ? 0 : -ENOMEM;
 }
 
 int queue_create(const struct slu_queue_options *options, struct poller *poller, int node,
@@ -73,7 +76,7 @@ int queue_create(const struct slu_queue_options *options, struct poller *poller,
 	queue->timeout_us = options->timeout_us;
 	queue->is_inline = options->poller == SLU_POLLER_INLINE;
 	queue->eventfd = -1;
-	rc = rings_create(queue, node);
+	rc = queue->is_inline ? places_create(queue, node) : rings_create(queue, node);
 	if (rc == 0)
 		rc = requests_create(queue, node);
 	if (rc == 0 && !queue->is_inline) {
@@ -97,6 +100,7 @@ void queue_destroy(struct slu_queue *queue)
 		close(queue->eventfd);
 	rte_free(queue->submissions);
 	rte_free(queue->completions);
+	rte_free(queue->done);
 	rte_free(queue->requests);
 	free(queue);
 }
@@ -117,6 +121,11 @@ static void wake_owner(struct slu_queue *queue)
 
 void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n)
 {
+	if (queue->is_inline) {
+		for (uint32_t i = 0; i < n; i++)
+			*queue_next_done(queue) = done[i];
+		return;
+	}
 	rte_ring_sp_enqueue_burst_elem(queue->completions, done, sizeof(*done), n, NULL);
 	/* Pairs with barrier_heavy() where the owner announces that it will sleep. */
 	barrier_light();

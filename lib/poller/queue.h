@@ -5,12 +5,13 @@
  *
  * Who writes what: nobody the first line, once it is open; the owner the second, the poller the
  * requests; the two rings have one producer and one consumer each; wanted is the one word that both
- * write.
+ * write. An inline queue is its owner's alone, and needs no rings.
  */
 #ifndef POLLER_QUEUE_H
 #define POLLER_QUEUE_H
 
 #include <assert.h>
+#include <immintrin.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,7 +32,7 @@ struct poller;
 struct slu_queue {
 	struct poller *poller;
 	struct rte_ring *submissions; /* of struct slu_op; NULL when inline */
-	struct rte_ring *completions; /* of struct slu_completion */
+	struct rte_ring *completions; /* of struct slu_completion; NULL when inline: done */
 	const struct clock *clock;
 	uint32_t depth;
 	uint32_t timeout_us;
@@ -42,6 +43,9 @@ struct slu_queue {
 	_Alignas(64) uint32_t outstanding; /* accepted and not yet reaped: never over depth */
 	uint64_t accepted;
 	uint64_t full;
+	struct slu_completion *done; /* inline: depth places, of which first..last are taken */
+	uint32_t first;
+	uint32_t last;
 
 	/* Completions that the sleeping owner waits for; 0: it is awake. */
 	_Alignas(64) _Atomic uint32_t wanted;
@@ -105,7 +109,29 @@ static inline void request_put(struct slu_queue *queue, struct request *request)
 /** Owner: completions that are ready. */
 static inline uint32_t queue_ready(const struct slu_queue *queue)
 {
-	return rte_ring_count(queue->completions);
+	return queue->is_inline ? queue->last - queue->first : rte_ring_count(queue->completions);
+}
+
+/** An inline queue's own place for its next completion. */
+static inline struct slu_completion *queue_next_done(struct slu_queue *queue)
+{
+	return &queue->done[queue->last++ & (queue->depth - 1)];
+}
+
+/** Take up to @p n completions of an inline queue. @return how many */
+static inline uint32_t queue_take_done(struct slu_queue *queue, struct slu_completion *out,
+				       uint32_t n)
+{
+	uint32_t ready = queue->last - queue->first;
+	uint32_t taken = n < ready ? n : ready;
+
+	/* As it was stored: of smaller pieces the read would wait for the store buffer. */
+	for (uint32_t i = 0; i < taken; i++)
+		_mm_storeu_si128(
+			(__m128i *)&out[i],
+			_mm_loadu_si128((const __m128i *)&queue
+						->done[queue->first++ & (queue->depth - 1)]));
+	return taken;
 }
 
 #endif

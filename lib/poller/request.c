@@ -2,6 +2,7 @@
 #include "transport/request.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "poller/poller.h"
 
@@ -190,21 +191,29 @@ void requests_tell(struct poller *poller)
 
 	if (burst->count == 0)
 		return;
-	copy_settle(poller->env.tracker);
 	queue_complete(burst->queue, burst->done, burst->count);
-	poller->operations += burst->count;
 	burst->count = 0;
+}
+
+/* Others are told by the burst. */
+static struct slu_completion *next_done(struct poller *poller, struct slu_queue *queue)
+{
+	struct completion_burst *burst = &poller->burst;
+
+	if (queue->is_inline)
+		return queue_next_done(queue);
+	if (burst->count == POLLER_BURST || burst->queue != queue)
+		requests_tell(poller);
+	burst->queue = queue;
+	return &burst->done[burst->count++];
 }
 
 static void complete(struct poller *poller, const struct request *request)
 {
-	struct completion_burst *burst = &poller->burst;
 	uint8_t may_land = request->status < 0 && request->may_land ? SLU_MAY_LAND : 0;
 
-	if (burst->count == POLLER_BURST || burst->queue != request->queue)
-		requests_tell(poller);
-	burst->queue = request->queue;
-	burst->done[burst->count++] =
+	poller->operations++;
+	*next_done(poller, request->queue) =
 		(struct slu_completion){.user_data = request->op.user_data,
 					.status = request->status,
 					.scope = request->scope | may_land,
@@ -222,7 +231,7 @@ static void finish(struct request *request)
 	complete(poller, request);
 	if (--path->requests == 0)
 		LIST_REMOVE(path, active);
-	poller->deadlines -= queue_timeout_us(queue, &request->op) != 0;
+	poller->deadlines -= request->timed;
 	request_put(queue, request);
 }
 
@@ -300,12 +309,15 @@ static void part_failed(struct request *request, int status)
 
 void request_back(struct request *request, int status, bool may_land)
 {
+	struct transport_link *link = request->path->link;
+
 	request->out--;
-	request->may_land |= may_land;
-	if (request->path->link)
-		link_gave_part(request->path->link);
-	if (__builtin_expect(status < 0, 0))
+	if (link)
+		link_gave_part(link);
+	if (__builtin_expect(status < 0, 0)) {
+		request->may_land |= may_land;
 		part_failed(request, status);
+	}
 	settle(request);
 }
 
@@ -344,7 +356,8 @@ static inline enum post_result post_part(struct path *path, struct request *requ
 		return result;
 	request->begun = true;
 	request->may_land = false; /* it was posted again: what was lost can't land any more */
-	request->told |= part.opcode >= SLU_WRITE_NOTIFY;
+	if (__builtin_expect(part.opcode >= SLU_WRITE_NOTIFY, 0))
+		request->told = true;
 	request->next += part.length;
 	request->out++;
 	link_took_part(path->link);
@@ -404,6 +417,7 @@ static enum path_wait copy_part(struct poller *poller, struct path *path)
 	op.opcode = part.opcode;
 	if (path->fast->copy(path, &op, 1, &done, &of_parts) == 0)
 		return PATH_READY;
+	copy_settle(poller->env.tracker);
 	poller->schedule.posted++;
 	request->begun = true;
 	request->next += part.length;
@@ -431,7 +445,7 @@ static void post_path(struct poller *poller, struct path *path)
 }
 
 /* Each path that is ready has a turn; but for copies, of which the poller makes one part. */
-uint32_t requests_post(struct poller *poller)
+static uint32_t post_ready(struct poller *poller)
 {
 	struct schedule *schedule = &poller->schedule;
 	uint64_t before = schedule->posted;
@@ -458,7 +472,7 @@ static void flush_link(struct transport_link *link)
 		link->ops->flush(link);
 }
 
-void requests_flush(struct poller *poller)
+static inline void flush_all(struct poller *poller)
 {
 	struct transport_link *link;
 
@@ -495,18 +509,20 @@ static uint64_t due_us(const struct slu_queue *queue, const struct slu_op *op, u
 }
 
 /* @return false: it is late, and has ended */
-static bool set_deadline(struct poller *poller, struct request *request, uint64_t now_us)
+static inline bool set_deadline(struct poller *poller, struct slu_queue *queue,
+				struct request *request, uint32_t timeout_us, uint64_t now_us)
 {
-	struct slu_queue *queue = request->queue;
-	uint64_t due;
+	uint64_t due = now_us + timeout_us;
 
 	if (queue->is_inline)
 		request->op.engine = (uint32_t)now_us;
-	due = due_us(queue, &request->op, now_us);
+	else
+		due = due_us(queue, &request->op, now_us);
+	request->timed = true;
 	poller->deadlines++;
 	if (due < poller->expire_at_us)
 		poller->expire_at_us = due;
-	if (due > now_us)
+	if (__builtin_expect(due > now_us, 1))
 		return true;
 	note_failure(request, -ETIMEDOUT, SLU_SCOPE_OPERATION);
 	finish(request);
@@ -528,8 +544,7 @@ static void post_first(struct poller *poller, struct path *path, struct request 
 	}
 	enqueue(request, false);
 	if (result != POST_DONE)
-		wait_on(&poller->schedule, path,
-			result == POST_HELD ? PATH_HELD : PATH_STALLED);
+		wait_on(&poller->schedule, path, result == POST_HELD ? PATH_HELD : PATH_STALLED);
 }
 
 static inline bool may_post(const struct path *path)
@@ -538,19 +553,20 @@ static inline bool may_post(const struct path *path)
 	       !remote_is_fenced(path->remote);
 }
 
-void request_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
-		   uint64_t now_us)
+void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,
+		   const struct slu_op *op, uint64_t now_us)
 {
-	struct path *path = poller_path(poller, op);
 	struct request *request = request_get(queue);
+	uint32_t timeout_us = queue_timeout_us(queue, op);
 
-	*request = (struct request){.op = *op,
-				    .queue = queue,
-				    .path = path,
-				    .lane = (uint8_t)lane_of(op)};
+	request->op = *op;
+	request->queue = queue;
+	request->path = path;
+	memset(&request->next, 0, sizeof(*request) - offsetof(struct request, next));
+	request->lane = (uint8_t)lane_of(op);
 	if (path->requests++ == 0)
 		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
-	if (queue_timeout_us(queue, op) != 0 && !set_deadline(poller, request, now_us))
+	if (timeout_us != 0 && !set_deadline(poller, queue, request, timeout_us, now_us))
 		return;
 	if (may_post(path))
 		post_first(poller, path, request);
@@ -572,7 +588,7 @@ static void resume_stalled(struct poller *poller, struct transport_link *link)
 	}
 }
 
-uint32_t requests_poll(struct poller *poller)
+static uint32_t poll_busy(struct poller *poller)
 {
 	struct transport_link *link = LIST_FIRST(&poller->schedule.busy);
 	uint32_t work = 0;
@@ -613,7 +629,7 @@ static uint64_t expire_queue(struct slu_queue *queue, uint64_t now_us)
 		struct request *request = &queue->requests[i];
 		uint64_t due;
 
-		if (!is_live(request) || queue_timeout_us(queue, &request->op) == 0)
+		if (!is_live(request) || !request->timed)
 			continue;
 		due = due_us(queue, &request->op, now_us);
 		if (due <= now_us)
@@ -648,7 +664,7 @@ static void resume_paused(struct poller *poller)
 	}
 }
 
-void requests_look_at_clock(struct poller *poller)
+static void look_at_clock(struct poller *poller)
 {
 	bool paused = !TAILQ_EMPTY(&poller->schedule.paused);
 	uint64_t now_us;
@@ -681,7 +697,7 @@ static bool look_at(struct poller *poller, struct path *path)
 	return true;
 }
 
-void requests_look_at_changes(struct poller *poller)
+static void look_at_changes(struct poller *poller)
 {
 	struct path *path = LIST_FIRST(&poller->schedule.active);
 
@@ -689,6 +705,30 @@ void requests_look_at_changes(struct poller *poller)
 		path = path->looked != poller->changes && look_at(poller, path)
 			       ? LIST_FIRST(&poller->schedule.active)
 			       : LIST_NEXT(path, active);
+}
+
+/* ---- a turn ---- */
+
+uint32_t requests_run(struct poller *poller)
+{
+	uint64_t changes = transport_changes();
+	uint32_t work = 0;
+
+	if (__builtin_expect(changes != poller->changes, 0)) {
+		poller->changes = changes;
+		look_at_changes(poller);
+	}
+	if (poller->schedule.ready_count > 0)
+		work += post_ready(poller);
+	flush_all(poller);
+	work += poll_busy(poller);
+	flush_all(poller); /* what has found room */
+	if (++poller->clock_turns >= POLLER_CLOCK_TURNS) {
+		poller->clock_turns = 0;
+		look_at_clock(poller);
+	}
+	requests_tell(poller);
+	return work;
 }
 
 /* ---- giving up ---- */

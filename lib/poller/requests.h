@@ -9,32 +9,24 @@
 struct poller;
 
 /**
- * Make a request of @p op and post it, or let it wait for its turn; it ends at once if it is late.
- * The queue's depth bounds its requests. What came through no ring counts from @p now_us.
+ * Make a request of @p op on @p path and post it, or let it wait for its turn; it ends at once if
+ * it is late. The queue's depth bounds its requests. What came through no ring counts from @p
+ * now_us.
  */
-void request_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *op,
-		   uint64_t now_us);
+void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,
+		   const struct slu_op *op, uint64_t now_us);
 
-/** Each path that is ready has a turn. @return parts posted */
-uint32_t requests_post(struct poller *poller);
-
-/** Flush all that was posted. */
-void requests_flush(struct poller *poller);
+/**
+ * A turn: each path that is ready posts, all that was posted leaves, links that are busy are
+ * polled; and now and then what is past its deadline ends. @return how much was done
+ */
+uint32_t requests_run(struct poller *poller);
 
 /** Flush links on which nothing else is under way: others gather more until they are polled. */
 void requests_flush_idle(struct poller *poller);
 
-/** Poll the links that are busy, and post what finds room then. @return how much was done */
-uint32_t requests_poll(struct poller *poller);
-
 /** The poller is about to sleep. @return false: something of the link has come already */
 bool requests_sleep(struct poller *poller, struct transport_link *link);
-
-/** End what is past its deadline, and post again what was refused a while ago. */
-void requests_look_at_clock(struct poller *poller);
-
-/** transport_changed() was called: look at what is held, and at remotes that are dead. */
-void requests_look_at_changes(struct poller *poller);
 
 /** End every request of @p remote (or, NULL, of @p queue) with -ECANCELED. */
 void requests_cancel(struct poller *poller, const struct slu_remote *remote,

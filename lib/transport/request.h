@@ -62,11 +62,12 @@ struct request {
 	uint8_t scope;             /* enum slu_scope of status */
 	uint8_t lane;              /* enum request_lane */
 	uint8_t place;             /* enum request_place */
-	bool begun : 1;            /* some of it was posted: tells an empty operation from a new one */
-	bool told : 1;             /* what the segment's owner sees of it was posted */
-	bool lost : 1;             /* a part was: when all are back, all of it is posted again */
-	bool refused : 1;          /* likewise, and after a pause: the far end had no room */
-	bool may_land : 1;         /* of what was posted something may still reach the target */
+	bool begun;    /* some of it was posted: tells an empty operation from a new one */
+	bool told;     /* what the segment's owner sees of it was posted */
+	bool lost;     /* a part was: when all are back, all of it is posted again */
+	bool refused;  /* likewise, and after a pause: the far end had no room */
+	bool may_land; /* of what was posted something may still reach the target */
+	bool timed;    /* it has a deadline */
 };
 
 static_assert(sizeof(struct request) == 128, "two cache lines");
@@ -81,8 +82,8 @@ struct schedule {
 	struct path_queue ready;     /* something to post */
 	struct path_queue held;      /* the same, but not before transport_changed() */
 	struct path_list active;     /* with requests */
-	struct link_list busy;        /* to be polled */
-	struct link_list fresh;       /* to be flushed */
+	struct link_list busy;       /* to be polled */
+	struct link_list fresh;      /* to be flushed */
 	struct request_queue paused; /* the far end had no room for them */
 	uint32_t ready_count;
 	uint64_t posted; /* parts, ever */

@@ -8,8 +8,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include <rte_ring_elem.h>
-
 #include "env/eal.h"
 #include "poller/poller.h"
 #include "tests/fuzz/fuzz.h"
@@ -222,8 +220,7 @@ static void poll_calls(struct both *both)
 	uint32_t n;
 
 	poller_run_once(both->poller);
-	n = rte_ring_sc_dequeue_burst_elem(both->queue->completions, done, sizeof(done[0]),
-					   OPEN_MAX, NULL);
+	n = queue_take_done(both->queue, done, OPEN_MAX);
 	for (uint32_t i = 0; i < n; i++)
 		end_call(both, &done[i]);
 }
