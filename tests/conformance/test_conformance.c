@@ -830,11 +830,13 @@ static void finish_all_on(struct slu_queue *queue)
 /*
  * A WRITE that ends, well or not, while the target is stopped; then some over parts of it, one of
  * which is what has come to the target last. A poller that gets no processor for as long as that
- * WRITE has may find it late, and post nothing of it: then it is made again.
+ * WRITE has may find it late, and post nothing of it: then it is made again. (It would never be, if
+ * the link was still to be mended when the target stopped.)
  */
 static void write_twice(struct slu_queue *later)
 {
 	struct slu_op first = op_of(SLU_WRITE, 0, 0, FIRST_BYTES);
+	struct slu_op before = op_of(SLU_WRITE, 0, 0, STAND_BYTES);
 	struct slu_op second[STANDS];
 	struct slu_completion done;
 	int accepted;
@@ -842,6 +844,7 @@ static void write_twice(struct slu_queue *later)
 	for (uint64_t i = 0; i < STANDS; i++)
 		second[i] = op_of(SLU_WRITE, i * STAND_STRIDE, FIRST_BYTES, STAND_BYTES);
 	first.timeout_us = 50000;
+	assert_int_equal(rig_run_one(&rig, &before), 0);
 	assert_int_equal(kill(rig.pid, SIGSTOP), 0);
 	do
 		rig_run(&rig, &first, 1, &done);

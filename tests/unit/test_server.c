@@ -989,8 +989,8 @@ static void test_sessions_of_one_connection(void **state)
 	assert_int_equal(server_session_count(server), 501);
 	close(fd);
 	assert_true(becomes(&gone, 1));
-	assert_int_equal(closed, 1001);
-	assert_int_equal(lost, 501);
+	assert_true(becomes(&closed, 1001)); /* in several events */
+	assert_true(becomes(&lost, 501));
 	assert_int_equal(server_session_count(server), 0);
 	assert_int_equal(server_connection_count(server), 0);
 }
