@@ -8,7 +8,7 @@
 
 #include <sluice/sluice.h>
 
-#include "base/histogram.h"
+#include "common/histogram.h"
 #include "cursor.h"
 #include "lanes.h"
 #include "rig.h"

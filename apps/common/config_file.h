@@ -17,7 +17,7 @@
 
 #include <stdbool.h>
 
-#include "base/options.h"
+#include "common/options.h"
 #include "common/grants.h"
 #include "common/texts.h"
 

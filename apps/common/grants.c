@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/options.h"
+#include "common/options.h"
 
 static const char *const names[] = {"none", "read", "write", "read,write",
 				    NULL}; /* enum slu_right */

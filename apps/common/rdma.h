@@ -11,7 +11,7 @@
 
 #include <sluice/sluice.h>
 
-#include "base/options.h"
+#include "common/options.h"
 
 /** Their values; a field of the program's struct. */
 struct rdma {

@@ -11,7 +11,7 @@
 #ifndef COMMON_SETTINGS_H
 #define COMMON_SETTINGS_H
 
-#include "base/options.h"
+#include "common/options.h"
 #include "common/command.h"
 #include "common/grants.h"
 #include "common/texts.h"

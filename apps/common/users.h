@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "base/options.h"
+#include "common/options.h"
 
 /**
  * @param flag  for messages

@@ -11,7 +11,7 @@
 
 #include <sluice/sluice.h>
 
-#include "base/options.h"
+#include "common/options.h"
 #include "common/command.h"
 #include "common/rdma.h"
 #include "common/security.h"

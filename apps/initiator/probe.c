@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/histogram.h"
+#include "common/histogram.h"
 #include "base/log.h"
 #include "initiator/pattern.h"
 #include "initiator/timer.h"

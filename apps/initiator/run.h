@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/histogram.h"
+#include "common/histogram.h"
 #include "initiator/plan.h"
 #include "initiator/progress.h"
 #include "initiator/setup.h"

@@ -15,7 +15,7 @@
 
 #include <sluice/sluice.h>
 
-#include "base/histogram.h"
+#include "common/histogram.h"
 #include "initiator/access.h"
 #include "initiator/config.h"
 #include "initiator/plan.h"

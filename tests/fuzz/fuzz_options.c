@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Command lines: arguments are separated by newlines; the table has a row of every type. */
-#include "base/options.h"
+#include "common/options.h"
 #include "tests/fuzz/fuzz.h"
 
 #define ARGUMENTS_MAX 64

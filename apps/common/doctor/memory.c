@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/options.h"
+#include "common/options.h"
 #include "common/doctor/checks.h"
 #include "common/doctor/files.h"
 #include "common/doctor/limits.h"

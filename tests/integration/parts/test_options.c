@@ -5,7 +5,7 @@
 
 #include <sluice/error.h>
 
-#include "base/options.h"
+#include "common/options.h"
 #include "tests/tap.h"
 
 struct values {

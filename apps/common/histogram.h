@@ -9,8 +9,8 @@
  *
  * One thread records; any thread may read meanwhile and sees a state of the recent past.
  */
-#ifndef BASE_HISTOGRAM_H
-#define BASE_HISTOGRAM_H
+#ifndef COMMON_HISTOGRAM_H
+#define COMMON_HISTOGRAM_H
 
 #include <stdatomic.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/options.h"
+#include "common/options.h"
 
 #include <assert.h>
 #include <ctype.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
-#include "base/options.h"
+#include "common/options.h"
 
 #define HELP_COLUMN 36 /* where the descriptions start */
 #define HELP_WIDTH  92

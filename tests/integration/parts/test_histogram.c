@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "base/histogram.h"
+#include "common/histogram.h"
 #include "base/random.h"
 #include "tests/tap.h"
 

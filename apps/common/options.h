@@ -13,8 +13,8 @@
  * options_set; at last options_parse. Each value remembers where it came from; a list from a
  * stronger source takes the place of a weaker one's.
  */
-#ifndef BASE_OPTIONS_H
-#define BASE_OPTIONS_H
+#ifndef COMMON_OPTIONS_H
+#define COMMON_OPTIONS_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/histogram.h"
+#include "common/histogram.h"
 
 static uint64_t load(const _Atomic uint64_t *word)
 {

@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/options.h"
+#include "common/options.h"
 
 static const void *field(const struct options *options, const struct option_spec *spec)
 {
