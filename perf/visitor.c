@@ -240,12 +240,12 @@ static bool is_invited(struct visitor *owner, uint64_t link, uint8_t *secret)
 static bool is_attached(struct visitor *data, uint64_t owner, uint64_t link, const uint8_t *secret)
 {
 	struct data_claim claim = {.connection = owner, .link = link};
-	char proof[2 * PROOF_BYTES + 1];
+	char proof[PROOF_TEXT];
 
 	return visitor_say(data, json_pack("{s:s, s:o, s:o}", "type", "attach", "connection",
 					   number_text(owner), "link", number_text(link))) &&
 	       hear_bytes(data, "challenge", NULL, "nonce", claim.nonce, sizeof(claim.nonce)) &&
-	       data_claim_prove(secret, &claim, proof) &&
+	       secret_prove_text(secret, &claim, sizeof(claim), proof) &&
 	       visitor_say(data, json_pack("{s:s, s:s}", "type", "proof", "proof", proof)) &&
 	       visitor_hears(data, "attached");
 }

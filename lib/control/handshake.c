@@ -399,9 +399,9 @@ static int say_attach(struct client *client, struct stream *stream, uint64_t lin
 static int say_proof(struct stream *stream, const struct data_claim *claim,
 		     const uint8_t secret[static SECRET_BYTES], uint64_t until_ns)
 {
-	char proof[2 * PROOF_BYTES + 1];
+	char proof[PROOF_TEXT];
 
-	if (!data_claim_prove(secret, claim, proof))
+	if (!secret_prove_text(secret, claim, sizeof(*claim), proof))
 		return fail(-ENOMEM, "out of memory");
 	return say(stream, json_pack("{s:s, s:s}", "type", "proof", "proof", proof), until_ns);
 }

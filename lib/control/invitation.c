@@ -88,32 +88,12 @@ struct data_invitation *data_invitation_find(struct data_invitations *invitation
 	return invitation;
 }
 
-static bool prove(const uint8_t secret[static SECRET_BYTES], const struct data_claim *claim,
-		  uint8_t proof[static PROOF_BYTES])
-{
-	return secret_prove(secret, claim, sizeof(*claim), proof);
-}
-
 bool data_invitation_use(struct data_invitation *invitation, const struct data_claim *claim,
 			 const char *proof)
 {
-	uint8_t right[PROOF_BYTES], given[PROOF_BYTES];
-
-	if (!secret_parse(proof, given, sizeof(given)) ||
-	    !prove(invitation->secret, claim, right) || !secret_equal(right, given, sizeof(right)))
+	if (!secret_is_proven(invitation->secret, claim, sizeof(*claim), proof))
 		return false;
 	if (--invitation->left == 0)
 		withdraw(invitation);
-	return true;
-}
-
-bool data_claim_prove(const uint8_t secret[static SECRET_BYTES], const struct data_claim *claim,
-		      char *text)
-{
-	uint8_t proof[PROOF_BYTES];
-
-	if (!prove(secret, claim, proof))
-		return false;
-	secret_format(proof, sizeof(proof), text);
 	return true;
 }

@@ -34,7 +34,7 @@ struct data_invitation {
 
 LIST_HEAD(data_invitations, data_invitation);
 
-/** What a data connection is asked, and claims to be. */
+/** What a data connection is asked, and claims to be: it proves these bytes. */
 struct data_claim {
 	uint64_t connection;
 	uint64_t link;
@@ -63,9 +63,5 @@ bool data_invitation_use(struct data_invitation *invitation, const struct data_c
 void data_uninvite(struct data_invitations *invitations, uint64_t link);
 
 void data_uninvite_all(struct data_invitations *invitations);
-
-/** Client: @p text has 2 * PROOF_BYTES + 1 bytes. @return false: out of memory */
-bool data_claim_prove(const uint8_t secret[static SECRET_BYTES], const struct data_claim *claim,
-		      char *text);
 
 #endif

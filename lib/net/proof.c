@@ -61,6 +61,27 @@ bool secret_prove(const uint8_t secret[static SECRET_BYTES], const void *said, s
 	return true;
 }
 
+bool secret_prove_text(const uint8_t secret[static SECRET_BYTES], const void *said, size_t length,
+		       char text[static PROOF_TEXT])
+{
+	uint8_t proof[PROOF_BYTES];
+
+	if (!secret_prove(secret, said, length, proof))
+		return false;
+	secret_format(proof, sizeof(proof), text);
+	return true;
+}
+
+bool secret_is_proven(const uint8_t secret[static SECRET_BYTES], const void *said, size_t length,
+		      const char *text)
+{
+	uint8_t right[PROOF_BYTES], given[PROOF_BYTES];
+
+	return secret_parse(text, given, sizeof(given)) &&
+	       secret_prove(secret, said, length, right) &&
+	       secret_equal(right, given, sizeof(right));
+}
+
 bool secret_equal(const uint8_t *a, const uint8_t *b, size_t count)
 {
 	return CRYPTO_memcmp(a, b, count) == 0;

@@ -15,6 +15,7 @@
 #define SECRET_BYTES 16u
 #define SECRET_TEXT  (2 * SECRET_BYTES + 1)
 #define PROOF_BYTES  16u /* of HMAC-SHA-256, begun */
+#define PROOF_TEXT   (2 * PROOF_BYTES + 1)
 
 /** Random bytes for secrets and nonces. @return 0; -EAGAIN the kernel has no randomness yet */
 int secret_make(uint8_t *bytes, size_t count);
@@ -34,6 +35,14 @@ void secret_wipe(uint8_t *bytes, size_t count);
 /** @return false: out of memory */
 bool secret_prove(const uint8_t secret[static SECRET_BYTES], const void *said, size_t length,
 		  uint8_t proof[static PROOF_BYTES]);
+
+/** The same as text. */
+bool secret_prove_text(const uint8_t secret[static SECRET_BYTES], const void *said, size_t length,
+		       char text[static PROOF_TEXT]);
+
+/** Is @p text, NULL included, that proof? */
+bool secret_is_proven(const uint8_t secret[static SECRET_BYTES], const void *said, size_t length,
+		      const char *text);
 
 /** In a time that does not depend on where they differ. */
 bool secret_equal(const uint8_t *a, const uint8_t *b, size_t count);

@@ -535,7 +535,7 @@ static void invite(uint64_t link, uint8_t secret[SECRET_BYTES])
 static void attach(uint64_t link, const uint8_t secret[SECRET_BYTES])
 {
 	struct data_claim claim = {.connection = good_number, .link = link};
-	char proof[2 * PROOF_BYTES + 1];
+	char proof[PROOF_TEXT];
 	struct stream control = good;
 	json_t *message;
 
@@ -546,7 +546,7 @@ static void attach(uint64_t link, const uint8_t secret[SECRET_BYTES])
 	must(secret_parse(json_string_value(json_object_get(message, "nonce")), claim.nonce,
 			  sizeof(claim.nonce)));
 	json_decref(message);
-	must(data_claim_prove(secret, &claim, proof));
+	must(secret_prove_text(secret, &claim, sizeof(claim), proof));
 	tell_with("{\"type\":\"proof\",\"proof\":\"%s\"}", proof);
 	json_decref(expect("attached"));
 	close(good.fd);

@@ -43,13 +43,18 @@ static struct invited invite(uint64_t link, uint32_t count, uint64_t now_ns)
 	return invited;
 }
 
+static bool prove(const uint8_t *secret, const struct data_claim *claim, char proof[PROOF_TEXT])
+{
+	return secret_prove_text(secret, claim, sizeof(*claim), proof);
+}
+
 static bool use(const struct invited *invited)
 {
-	char proof[2 * PROOF_BYTES + 1];
+	char proof[PROOF_TEXT];
 	struct data_invitation *invitation =
 		data_invitation_find(&invitations, invited->claim.link, NOW);
 
-	assert_true(data_claim_prove(invited->secret, &invited->claim, proof));
+	assert_true(prove(invited->secret, &invited->claim, proof));
 	return invitation && data_invitation_use(invitation, &invited->claim, proof);
 }
 
@@ -73,7 +78,7 @@ static void test_wrong(void **state)
 					   "000102030405060708090a0b0c0d0e0f"};
 	struct invited invited = invite(LINK, 1, NOW), other = invite(LINK + 1, 1, NOW);
 	struct data_invitation *invitation = data_invitation_find(&invitations, LINK, NOW);
-	char proof[2 * PROOF_BYTES + 1];
+	char proof[PROOF_TEXT];
 	struct data_claim wrong[3];
 
 	(void)state;
@@ -83,10 +88,10 @@ static void test_wrong(void **state)
 	wrong[1].link++;
 	wrong[2].nonce[INVITATION_NONCE_BYTES - 1] ^= 1;
 	for (int i = 0; i < 3; i++) {
-		assert_true(data_claim_prove(invited.secret, &wrong[i], proof));
+		assert_true(prove(invited.secret, &wrong[i], proof));
 		assert_false(data_invitation_use(invitation, &invited.claim, proof));
 	}
-	assert_true(data_claim_prove(other.secret, &invited.claim, proof));
+	assert_true(prove(other.secret, &invited.claim, proof));
 	assert_false(data_invitation_use(invitation, &invited.claim, proof));
 	for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
 		assert_false(data_invitation_use(invitation, &invited.claim, none[i]));

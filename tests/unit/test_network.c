@@ -1097,16 +1097,16 @@ static struct stream challenged(struct data_claim *claim)
 }
 
 static void prove(const uint8_t secret[SECRET_BYTES], const struct data_claim *claim,
-		  char text[2 * PROOF_BYTES + 1])
+		  char text[PROOF_TEXT])
 {
-	assert_true(data_claim_prove(secret, claim, text));
+	assert_true(secret_prove_text(secret, claim, sizeof(*claim), text));
 }
 
 static void expect_attached(struct data_claim claim, const uint8_t secret[SECRET_BYTES])
 {
 	unsigned before = atomic_load(&attached_count);
 	struct stream stream = challenged(&claim);
-	char text[2 * PROOF_BYTES + 1];
+	char text[PROOF_TEXT];
 
 	prove(secret, &claim, text);
 	say(&stream, proof(text));
@@ -1222,7 +1222,7 @@ static void test_wrong_proofs(void **state)
  * neither before nor after it was used, nor for another link. */
 static void test_replayed_proof(void **state)
 {
-	char text[2 * PROOF_BYTES + 1];
+	char text[PROOF_TEXT];
 	struct data_claim claim, early, late, elsewhere;
 	struct stream good, thief, third;
 	uint8_t secret[SECRET_BYTES], unused[SECRET_BYTES];
@@ -1252,7 +1252,7 @@ static void test_replayed_proof(void **state)
  * another, or gone with its connection. */
 static void test_proof_too_late(void **state)
 {
-	char text[2 * PROOF_BYTES + 1];
+	char text[PROOF_TEXT];
 	uint8_t secret[SECRET_BYTES];
 	struct data_claim claim;
 	struct stream stream;
@@ -1295,7 +1295,7 @@ static void test_broken_attach(void **state)
 /* Goal: what comes right behind the proof belongs to the data connection: none of it is lost. */
 static void test_no_byte_overread(void **state)
 {
-	char text[2 * PROOF_BYTES + 1], wire[256];
+	char text[PROOF_TEXT], wire[256];
 	uint8_t secret[SECRET_BYTES];
 	struct data_claim claim;
 	struct stream stream;
@@ -1371,7 +1371,7 @@ static void test_old_key(void **state)
 static void test_old_key_asks(void **state)
 {
 	struct slu_tls_options alice = psk("all", "alice");
-	char text[2 * PROOF_BYTES + 1];
+	char text[PROOF_TEXT];
 	struct stream early, late;
 	uint8_t secret[SECRET_BYTES];
 	struct data_claim claim;
@@ -1410,7 +1410,7 @@ static void test_old_key_asks(void **state)
 static void test_stolen_invitation(void **state)
 {
 	struct slu_tls_options alice = psk("all", "alice");
-	char text[2 * PROOF_BYTES + 1];
+	char text[PROOF_TEXT];
 	uint8_t secret[SECRET_BYTES];
 	struct data_claim claim;
 	struct tls *alice_tls;
