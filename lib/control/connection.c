@@ -68,6 +68,14 @@ struct connection *connection_find(struct server *server, uint64_t number)
 	return NULL;
 }
 
+bool connection_secret(const struct server *server, uint64_t number,
+		       uint8_t secret[static SECRET_BYTES])
+{
+	static_assert(PROOF_BYTES == SECRET_BYTES, "a proof by the master is a secret");
+
+	return secret_prove(server->master, &number, sizeof(number), secret);
+}
+
 /* ---- events ---- */
 
 static void want(struct event *event, bool *added, bool wanted)
@@ -146,7 +154,6 @@ static void release(struct connection *connection)
 	message_writer_reset(&connection->writer);
 	budget_put(connection->info.budget);
 	data_uninvite_all(&connection->invitations);
-	secret_wipe(connection->secret, sizeof(connection->secret));
 	free(connection);
 }
 

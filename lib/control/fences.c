@@ -3,7 +3,8 @@
  * What may still land at a target. A link that was lost with something on it is fenced: nothing of
  * ours is posted to that target any more until it has answered that the link is over there. It is
  * asked over the connection that the link belonged to, or, if that is lost as well, over the next
- * one to the same incarnation, which names the old one by its number and proves it by its secret.
+ * one to the same incarnation, which names the old one by its number. Both ends prove it by its
+ * secret: the client that it may have it ended, the target that it is the one that has.
  *
  * That it is the same is what the target says; so it must also be at the same address: what one
  * target says must not hold up another, nor let what is held up go.
@@ -169,17 +170,23 @@ void fences_destroy(struct client_pool *pool)
 
 static json_t *make_offer(const struct fence_ticket *ticket, const struct client *by)
 {
-	char number[17], secret[SECRET_TEXT];
-	json_t *offer;
+	char number[17], proof[PROOF_TEXT];
 
 	snprintf(number, sizeof(number), "%016" PRIx64,
 		 by == ticket->client ? ticket->name : ticket->number);
 	if (by == ticket->client)
 		return json_pack("{s:s}", "link", number);
-	secret_format(ticket->secret, SECRET_BYTES, secret);
-	offer = json_pack("{s:s, s:s}", "connection", number, "secret", secret);
-	secret_wipe((uint8_t *)secret, sizeof(secret));
-	return offer;
+	return secret_prove_text(ticket->secret, FENCE_END, strlen(FENCE_END), proof)
+		       ? json_pack("{s:s, s:s}", "connection", number, "proof", proof)
+		       : NULL;
+}
+
+/* Of a link its own connection says so; of a connection only who had given it its secret can. */
+static bool is_over(const struct fence_ticket *ticket, const json_t *answer)
+{
+	return ticket->client ||
+	       secret_is_proven(ticket->secret, FENCE_OVER, strlen(FENCE_OVER),
+				json_string_value(json_object_get(answer, "proof")));
 }
 
 static void say_refused(struct fence_ticket *ticket)
@@ -193,15 +200,14 @@ static void say_refused(struct fence_ticket *ticket)
 		 ticket->client->welcome.target, slu_last_error());
 }
 
-/* Refused, or its connection was lost: it is asked again. */
+/* Refused, not proven, or its connection was lost: it is asked again. */
 static void on_answer(void *arg, int error, const json_t *answer)
 {
 	struct fence_ticket *ticket = arg;
 	struct target_fence *fence = ticket->fence;
 
-	(void)answer;
 	ticket->asked = false;
-	if (error < 0) {
+	if (error < 0 || !is_over(ticket, answer)) {
 		if (error != -ECANCELED) /* we have closed the connection ourselves */
 			say_refused(ticket);
 		return;

@@ -76,23 +76,24 @@ static json_t *describe_transports(const struct connection *connection)
 static int welcome(struct connection *connection)
 {
 	const struct server *server = connection->server;
-	char incarnation[17], number[17], secret[SECRET_TEXT];
-	int rc = secret_make(connection->secret, SECRET_BYTES);
+	char incarnation[17], number[17], text[SECRET_TEXT];
+	uint8_t secret[SECRET_BYTES];
 
-	if (rc < 0)
-		return connection_refuse(connection, rc);
+	if (!connection_secret(server, connection->info.connection, secret))
+		return connection_refuse(connection, fail(-ENOMEM, "target is out of memory"));
 	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, server->options.incarnation);
 	snprintf(number, sizeof(number), "%016" PRIx64, connection->info.connection);
-	secret_format(connection->secret, SECRET_BYTES, secret);
+	secret_format(secret, sizeof(secret), text);
+	secret_wipe(secret, sizeof(secret));
 	return connection_send(
 		connection,
 		json_pack("{s:s, s:i, s:o, s:s, s:i, s:s, s:s, s:s, s:s, s:o, s:o, s:o*}", "type",
 			  "welcome", "version", connection->version, "name",
 			  message_text(server->options.name), "incarnation", incarnation, "pid",
 			  (int)getpid(), "boot_id", server->boot_id, "identity",
-			  connection->info.identity, "connection", number, "secret", secret,
-			  "socket", describe_socket(server), "tcp", describe_tcp(server),
-			  "transports", describe_transports(connection)),
+			  connection->info.identity, "connection", number, "secret", text, "socket",
+			  describe_socket(server), "tcp", describe_tcp(server), "transports",
+			  describe_transports(connection)),
 		NULL, 0);
 }
 

@@ -83,37 +83,61 @@ static int fence_link(struct connection *connection, uint64_t link)
 	return 0;
 }
 
-/* One that we do not know (any more) is over: its number is never given again. */
-static int fence_connection(struct connection *connection, uint64_t number, const char *text)
+/* By the secret of that connection. @return false: out of memory */
+static bool prove(const struct server *server, uint64_t number, const void *said, size_t length,
+		  char proof[static PROOF_TEXT])
 {
-	struct connection *other = connection_find(connection->server, number);
 	uint8_t secret[SECRET_BYTES];
+	bool proven = connection_secret(server, number, secret) &&
+		      secret_prove_text(secret, said, length, proof);
 
-	if (!secret_parse(text, secret, sizeof(secret)) || other == connection)
-		return fail(-EPROTO, "fence without the secret of another connection");
-	if (!other)
-		return 0;
-	if (!secret_equal(other->secret, secret, sizeof(secret)))
-		return fail(-EACCES, "fence with a secret that is not that connection's");
-	connection_close(other);
+	secret_wipe(secret, sizeof(secret));
+	return proven;
+}
+
+/* One that we do not know (any more) is over: its number is never given again. */
+static int fence_connection(struct connection *connection, uint64_t number, const char *proof)
+{
+	struct server *server = connection->server;
+	struct connection *other = connection_find(server, number);
+	char right[PROOF_TEXT];
+
+	if (!proof || other == connection)
+		return fail(-EPROTO, "fence without a proof of another connection");
+	if (!prove(server, number, FENCE_END, strlen(FENCE_END), right))
+		return fail(-ENOMEM, "target is out of memory");
+	if (strlen(proof) != PROOF_TEXT - 1 ||
+	    !secret_equal((const uint8_t *)proof, (const uint8_t *)right, PROOF_TEXT))
+		return fail(-EACCES, "fence without the secret of that connection");
+	if (other)
+		connection_close(other);
 	return 0;
 }
 
-static int fence(struct connection *connection, const json_t *offer)
+/* @p over: the connection that is to end; 0: a link */
+static int fence(struct connection *connection, const json_t *offer, uint64_t *over)
 {
-	uint64_t number;
+	uint64_t link;
 
-	if (message_number(offer, "link", &number))
-		return fence_link(connection, number);
-	if (message_number(offer, "connection", &number))
-		return fence_connection(connection, number,
-					json_string_value(json_object_get(offer, "secret")));
+	*over = 0;
+	if (message_number(offer, "link", &link))
+		return fence_link(connection, link);
+	if (message_number(offer, "connection", over))
+		return fence_connection(connection, *over,
+					json_string_value(json_object_get(offer, "proof")));
 	return fail(-EPROTO, "fence without link or connection");
 }
 
-static int answer_fence(struct connection *connection, uint64_t request)
+static int answer_fence(struct connection *connection, uint64_t request, uint64_t over)
 {
-	return answer_with(connection, "fence", (json_int_t)request, json_object());
+	char proof[PROOF_TEXT];
+	json_t *answer = NULL;
+
+	if (over == 0)
+		answer = json_object();
+	else if (prove(connection->server, over, FENCE_OVER, strlen(FENCE_OVER), proof))
+		answer = json_pack("{s:s}", "proof", proof);
+	return answer_with(connection, "fence", (json_int_t)request, answer);
 }
 
 int links_fence(struct connection *connection, const json_t *message)
@@ -121,24 +145,25 @@ int links_fence(struct connection *connection, const json_t *message)
 	const struct server_options *options = &connection->server->options;
 	json_int_t request;
 	const json_t *offer = parse(message, &request);
+	uint64_t over;
 	int rc;
 
 	if (!offer)
 		return connection_refuse(connection,
 					 fail(-EPROTO, "fence without request or offer"));
-	rc = fence(connection, offer);
+	rc = fence(connection, offer, &over);
 	if (rc == 0 && options->callbacks->settle)
 		rc = options->callbacks->settle(options->arg, connection->info.connection,
-						(uint64_t)request);
+						(uint64_t)request, over);
 	if (rc < 0)
 		return refuse(connection, request, rc);
-	return rc == SERVER_LATER ? 0 : answer_fence(connection, (uint64_t)request);
+	return rc == SERVER_LATER ? 0 : answer_fence(connection, (uint64_t)request, over);
 }
 
-void server_answer_fence(struct server *server, uint64_t number, uint64_t request)
+void server_answer_fence(struct server *server, uint64_t number, uint64_t request, uint64_t over)
 {
 	struct connection *connection = connection_find(server, number);
 
-	if (connection && answer_fence(connection, request) < 0)
+	if (connection && answer_fence(connection, request, over) < 0)
 		connection_close(connection);
 }

@@ -28,8 +28,8 @@
  *       offer: {link, count}}
  *                                      <-  invite {request, answer: {secret}}
  *   fence {request, offer: {link}      ->  what that link of ours has brought is over, or all of
- *       or {connection, secret}}               that earlier connection of ours
- *                                      <-  fence {request, answer: {}}   when it is so
+ *       or {connection, proof}}                that earlier connection of ours
+ *                                      <-  fence {request, answer: {} or {proof}}  when it is so
  *                                      <-  to either: refused {request, error, text}
  *   moved {totals:[[session,           ->  about once a second
  *       operations, bytes_read,
@@ -55,6 +55,10 @@
  * said with attach: who overhears it can use it for nothing else. Links are numbered by the client;
  * a link is the data connections, or queue pairs, of one of its pollers.
  *
+ * The secret of a control connection is said in its welcome and never again. With it the client
+ * proves (FENCE_END) that it may have the connection ended, on another one, and the target
+ * (FENCE_OVER) that it has ended the connection that it had given that secret: nobody else can.
+ *
  * Instead of an answer that is not to a session: refused {error, text}, then the target closes. So
  * it answers a type that it does not know.
  *
@@ -73,6 +77,9 @@
 
 #define MESSAGE_VERSION_LOW  4
 #define MESSAGE_VERSION_HIGH 4
+
+#define FENCE_END  "end"
+#define FENCE_OVER "over"
 
 #define MESSAGE_MAX_BYTES            16384u
 #define MESSAGE_FDS_MAX              4u

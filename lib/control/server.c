@@ -18,6 +18,7 @@
 #include "base/work.h"
 #include "control/holder.h"
 #include "control/server_internal.h"
+#include "net/secret.h"
 #include "net/tls.h"
 
 #ifndef SO_PASSRIGHTS
@@ -435,15 +436,26 @@ static int start_sweep(void *arg)
 		       : -ENOMEM;
 }
 
+static void server_free(struct server *server)
+{
+	if (!server)
+		return;
+	secret_free(server->master, SECRET_BYTES);
+	free(server->revoking);
+	free(server);
+}
+
 int server_create(const struct server_options *options, struct server **out)
 {
 	struct server *server = calloc(1, sizeof(*server));
 	uint64_t seed;
 
-	if (server)
+	if (server) {
 		server->revoking = calloc(1, sizeof(*server->revoking));
-	if (!server || !server->revoking) {
-		free(server);
+		server->master = secret_alloc(SECRET_BYTES);
+	}
+	if (!server || !server->revoking || !server->master) {
+		server_free(server);
 		return fail(-ENOMEM, "out of memory");
 	}
 	server->options = *options;
@@ -459,6 +471,10 @@ int server_create(const struct server_options *options, struct server **out)
 	descriptors_look(server);
 	sessions_init(server);
 	take_limits(server);
+	for (size_t at = 0; at < SECRET_BYTES; at += sizeof(seed)) {
+		seed = secret_number();
+		memcpy(server->master + at, &seed, sizeof(seed));
+	}
 	name_users(server);
 	boot_id_read(server->boot_id);
 	if (control_call(options->control, start_sweep, server) < 0) {
@@ -510,8 +526,7 @@ void server_destroy(struct server *server)
 	if (server->spare_fd >= 0)
 		close(server->spare_fd);
 	control_call(server->options.control, nothing, NULL); /* what was posted has run */
-	free(server->revoking);
-	free(server);
+	server_free(server);
 }
 
 /* ---- what the engine asks ---- */

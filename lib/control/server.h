@@ -143,10 +143,11 @@ struct server_callbacks {
 	 *
 	 * @param connection  the client's
 	 * @param request     its number for it
+	 * @param over        the other connection; 0: it is a link
 	 * @return            0 it is over; SERVER_LATER: then by server_answer_fence(), unless
 	 *                    @p connection is gone; -ENOMEM with slu_last_error()
 	 */
-	int (*settle)(void *arg, uint64_t connection, uint64_t request);
+	int (*settle)(void *arg, uint64_t connection, uint64_t request, uint64_t over);
 };
 
 /** 0: the value above. */
@@ -253,8 +254,9 @@ void server_revoke_soon(struct server *server, bool (*which)(void *client, void 
 void server_answer_path(struct server *server, const struct path_ask *ask, int error,
 			json_t *answer);
 
-/** Control thread: what that request was to end is over. */
-void server_answer_fence(struct server *server, uint64_t connection, uint64_t request);
+/** Control thread: what that request was to end is over; as settle() was told. */
+void server_answer_fence(struct server *server, uint64_t connection, uint64_t request,
+			 uint64_t over);
 
 /**
  * Read the keys and certificates again and end the connections of those who have lost theirs

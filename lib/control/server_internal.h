@@ -75,7 +75,6 @@ struct connection {
 	struct in_flight *in_flight;  /* descriptors that it has not received; NULL: none */
 	struct origin *origin;        /* as a stranger; then NULL */
 	bool known;                   /* the origin was, when it came */
-	uint8_t secret[SECRET_BYTES]; /* whoever has it may have this connection ended */
 	struct data_invitations invitations;
 	struct data_claim claim; /* while it proves itself */
 	/* In sweeps, not by the clock: a host that was suspended has not waited for anybody. */
@@ -120,6 +119,7 @@ struct server {
 	uint32_t stranger_count;
 	uint32_t known_strangers; /* of them */
 	uint64_t last_connection;
+	uint8_t *master; /* of the secrets of all connections; SECRET_BYTES, as secret_alloc() */
 	struct rate accepts;
 	struct origins origins;
 	uint32_t turned_away; /* closed at once, and not told of yet */
@@ -201,6 +201,13 @@ struct stream connection_detach(struct connection *connection);
 
 /** @return NULL: none of that number is open */
 struct connection *connection_find(struct server *server, uint64_t number);
+
+/**
+ * The secret of the connection that was, is, or will be given that number: it can be told after the
+ * connection has ended. To be wiped. @return false: out of memory
+ */
+bool connection_secret(const struct server *server, uint64_t number,
+		       uint8_t secret[static SECRET_BYTES]);
 
 /* strangers.c */
 

@@ -170,7 +170,7 @@ struct late_fence {
 	struct control_task task;
 	struct slu_engine *engine;
 	uint64_t connection; /* 0: it has gone */
-	uint64_t request;
+	uint64_t request, over;
 	LIST_ENTRY(late_fence) link;
 };
 
@@ -181,7 +181,8 @@ static void answer_fence(struct control_task *task)
 
 	LIST_REMOVE(fence, link);
 	if (fence->connection)
-		server_answer_fence(fence->engine->server, fence->connection, fence->request);
+		server_answer_fence(fence->engine->server, fence->connection, fence->request,
+				    fence->over);
 	free(fence);
 }
 
@@ -193,7 +194,7 @@ static void on_settled(struct verbs_task *task)
 	control_post(fence->engine->control, &fence->task);
 }
 
-int serve_settle(void *arg, uint64_t connection, uint64_t request)
+int serve_settle(void *arg, uint64_t connection, uint64_t request, uint64_t over)
 {
 	struct slu_engine *engine = arg;
 	struct late_fence *fence;
@@ -206,6 +207,7 @@ int serve_settle(void *arg, uint64_t connection, uint64_t request)
 	fence->engine = engine;
 	fence->connection = connection;
 	fence->request = request;
+	fence->over = over;
 	fence->task.run = answer_fence;
 	fence->marker.task.run = on_settled;
 	LIST_INSERT_HEAD(&engine->late_fences, fence, link);

@@ -15,7 +15,7 @@ import harness
 from control import framed
 from harness import check, equal
 from scene import SEGMENT_BYTES, attack, memory_within
-from wire import CALL, DONE, NOTIFY, READ, WRITE, Data, fence, number
+from wire import CALL, DONE, NOTIFY, READ, WRITE, Data, fence, number, proof_of
 
 RESETS = 200
 SLICE = 512 << 10
@@ -130,7 +130,9 @@ def fenced_connection(scene):
             give_up(lost, scene.target, length)
             scene.target.signal(signal.SIGCONT)
             welcome = lost.control.welcome
-            fence(new.control, connection=welcome["connection"], secret=welcome["secret"])
+            over = fence(new.control, connection=welcome["connection"],
+                         proof=proof_of(welcome["secret"], "end"))
+            equal(over["proof"], proof_of(welcome["secret"], "over"), "proof of the target")
             stays(scene, new)
 
 
@@ -149,10 +151,10 @@ def foreign_fence(scene):
     with scene.data() as one, scene.connect(scene.other) as control:
         control.hello()
         fence(control, link=number(1))  # a link of one's own, that there never was
-        for secret in ("0" * 32, control.welcome["secret"], ""):
+        for proof in ("0" * 32, proof_of(control.welcome["secret"], "end"), ""):
             control.answer({"type": "fence", "request": 1,
                             "offer": {"connection": one.control.welcome["connection"],
-                                      "secret": secret}}, "refused")
+                                      "proof": proof}}, "refused")
         one.write(0, b"still here")
 
 

@@ -116,7 +116,13 @@ def invite(control, link=1, count=1):
 
 def fence(control, **offer):
     """Have the target end a link, or an earlier connection, and wait until it says that it has."""
-    control.answer({"type": "fence", "request": 0, "offer": offer}, "fence")
+    return control.answer({"type": "fence", "request": 0, "offer": offer}, "fence")["answer"]
+
+
+def proof_of(secret, said):
+    """By the secret of a connection, of its end ("end", "over") or what else is said."""
+    said = said.encode() if isinstance(said, str) else said
+    return hmac.digest(bytes.fromhex(secret), said, "sha256")[:16].hex()
 
 
 def number(value):
@@ -126,7 +132,7 @@ def number(value):
 def prove(secret, connection, link, nonce):
     """What a data connection says to a challenge. All are hexadecimal but the link."""
     said = struct.pack("<QQ", int(connection, 16), link) + bytes.fromhex(nonce)
-    return hmac.digest(bytes.fromhex(secret), said, "sha256")[:16].hex()
+    return proof_of(secret, said)
 
 
 def claim(data, connection, link):

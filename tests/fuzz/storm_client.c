@@ -105,13 +105,15 @@ static const char *number(void)
 /* ---- what the client has asked on this connection ---- */
 
 #define ASKS   256u /* the latest ones */
+/* and what is proved by it, of the end of a connection (FENCE_OVER) */
 #define SECRET "\"secret\":\"000102030405060708090a0b0c0d0e0f\""
 
 enum type { PATH, INVITE, FENCE, TYPES };
 
 static const char *const types[TYPES] = {"path", "invite", "fence"};
-static const char *const right_answers[TYPES] = {"{\"qpn\":5,\"keys\":[1,2]}", "{" SECRET "}",
-						 "{}"};
+static const char *const right_answers[TYPES] = {
+	"{\"qpn\":5,\"keys\":[1,2]}", "{" SECRET "}",
+	"{\"proof\":\"625bb9341a2e64f2f94e4c521685f293\"}"};
 
 static long open_heard = -1; /* session of an open that was not answered */
 static uint32_t asks_heard;

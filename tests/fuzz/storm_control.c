@@ -325,7 +325,7 @@ static void say_fence(struct wire *wire)
 	else
 		say(wire,
 		    "{\"type\":\"fence\",\"request\":%s,\"offer\":{\"connection\":\"%s\","
-		    "\"secret\":\"%s\"}}",
+		    "\"proof\":\"%s\"}}",
 		    number(), name(), guess());
 }
 
@@ -566,14 +566,17 @@ static void fence_link(uint64_t link)
 static void fence_connection(void)
 {
 	struct stream control = good;
-	char secret[SECRET_TEXT];
+	char secret[SECRET_TEXT], proof[PROOF_TEXT];
+	uint8_t bytes[SECRET_BYTES];
 	uint64_t old = greet(secret);
 	int fd = good.fd;
 
 	good = control;
+	must(secret_parse(secret, bytes, sizeof(bytes)));
+	must(secret_prove_text(bytes, FENCE_END, strlen(FENCE_END), proof));
 	tell_with("{\"type\":\"fence\",\"request\":20,\"offer\":{\"connection\":\"%016llx\","
-		  "\"secret\":\"%s\"}}",
-		  (unsigned long long)old, secret);
+		  "\"proof\":\"%s\"}}",
+		  (unsigned long long)old, proof);
 	json_decref(expect("fence"));
 	must(atomic_load(&last_gone) == old);
 	must(recv(fd, secret, sizeof(secret), 0) <= 0);

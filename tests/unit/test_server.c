@@ -623,11 +623,22 @@ static json_t *fence_link_message(json_int_t request, uint64_t link)
 	return request_message("fence", request, json_pack("{s:o}", "link", number_of(link)));
 }
 
-static json_t *fence_connection_message(json_int_t request, uint64_t number, const char *secret)
+static json_t *fence_connection_message(json_int_t request, uint64_t number, const char *proof)
 {
 	return request_message(
 		"fence", request,
-		json_pack("{s:o, s:s}", "connection", number_of(number), "secret", secret));
+		json_pack("{s:o, s:s}", "connection", number_of(number), "proof", proof));
+}
+
+/* Of what the other end says, by the secret of a connection. */
+static const char *proof_of(const char *secret, const char *said)
+{
+	static char proof[PROOF_TEXT];
+	uint8_t bytes[SECRET_BYTES];
+
+	assert_true(secret_parse(secret, bytes, sizeof(bytes)));
+	assert_true(secret_prove_text(bytes, said, strlen(said), proof));
+	return proof;
 }
 
 /* To a request that is not a session's. */
@@ -670,6 +681,15 @@ static void expect_fenced(int fd, json_int_t request)
 	json_t *answer = expect_answer(fd, "fence", request);
 
 	assert_int_equal(json_object_size(answer), 0);
+	json_decref(answer);
+}
+
+static void expect_ended(int fd, json_int_t request, const char *secret)
+{
+	json_t *answer = expect_answer(fd, "fence", request);
+
+	assert_string_equal(json_string_value(json_object_get(answer, "proof")),
+			    proof_of(secret, FENCE_OVER));
 	json_decref(answer);
 }
 
@@ -824,7 +844,8 @@ static void test_fence_link(void **state)
 }
 
 /* Goal: an earlier connection is ended by whoever has its secret; when that is answered, its
- * sessions and links are over. Said again it is as true. */
+ * sessions and links are over, and the target proves that it is the one that was meant. Said again
+ * it is as true. */
 static void test_fence_connection(void **state)
 {
 	char old_secret[SECRET_TEXT], secret[SECRET_TEXT];
@@ -834,19 +855,15 @@ static void test_fence_connection(void **state)
 	(void)state;
 	say(old, open_message(7));
 	expect(old, "opened");
-	say(fd, fence_connection_message(1, old_number, old_secret));
-	expect_fenced(fd, 1);
+	say(fd, fence_connection_message(1, old_number, proof_of(old_secret, FENCE_END)));
+	expect_ended(fd, 1, old_secret);
 	assert_int_equal(lost, 1);
 	assert_int_equal(gone, 1);
 	assert_int_equal(gone_last, old_number);
 	assert_int_equal(server_connection_count(server), 1);
 	expect_end(old);
-	say(fd, fence_connection_message(2, old_number, old_secret));
-	expect_fenced(fd, 2);
-	say(fd, fence_connection_message(3, old_number, secret)); /* nobody is harmed */
-	expect_fenced(fd, 3);
-	say(fd, fence_connection_message(4, UINT64_MAX, secret));
-	expect_fenced(fd, 4);
+	say(fd, fence_connection_message(2, old_number, proof_of(old_secret, FENCE_END)));
+	expect_ended(fd, 2, old_secret);
 	assert_int_equal(gone, 1);
 	assert_int_equal(fenced, 0);
 	close(fd);
@@ -861,38 +878,40 @@ static void count_security(void *arg, enum slu_log_level level, const char *text
 		atomic_fetch_add(&security_lines, 1);
 }
 
-/* Goal: without its secret no connection is ended, nor with another's, and the attempt is logged;
- * nobody ends their own. */
+/* Goal: without its secret no connection is ended, nor with another's, nor by what is said of its
+ * end; also of one that there is not nothing is said. The attempt is logged; nobody ends their own.
+ */
 static void test_fence_of_others(void **state)
 {
-	char other_secret[SECRET_TEXT], secret[SECRET_TEXT], wrong[SECRET_TEXT];
+	char other_secret[SECRET_TEXT], secret[SECRET_TEXT], wrong[PROOF_TEXT];
 	uint64_t other_number, number;
 	int other = greeted(&other_number, other_secret), fd = greeted(&number, secret);
 
 	(void)state;
 	atomic_store(&security_lines, 0);
 	slu_log_set(SLU_LOG_WARNING, count_security, NULL);
-	strcpy(wrong, other_secret);
+	strcpy(wrong, proof_of(other_secret, FENCE_END));
 	wrong[31] = wrong[31] == '0' ? '1' : '0';
 	say(fd, fence_connection_message(0, other_number, wrong));
-	expect_request_refusal(fd, 0, EACCES, "not that connection's");
-	say(fd, fence_connection_message(1, other_number, secret));
-	expect_request_refusal(fd, 1, EACCES, "not that connection's");
-	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
-	assert_int_equal(security_lines, 2);
-	strcpy(wrong, other_secret);
+	say(fd, fence_connection_message(1, other_number, proof_of(secret, FENCE_END)));
+	say(fd, fence_connection_message(2, other_number, proof_of(other_secret, FENCE_OVER)));
+	say(fd, fence_connection_message(3, UINT64_MAX, proof_of(secret, FENCE_END)));
+	say(fd, fence_connection_message(4, 0, proof_of(secret, FENCE_END)));
+	say(fd, fence_connection_message(5, other_number, other_secret));
 	wrong[30] = '\0';
-	say(fd, fence_connection_message(2, other_number, wrong));
-	expect_request_refusal(fd, 2, EPROTO, "without the secret");
-	say(fd, fence_connection_message(3, other_number, ""));
-	expect_request_refusal(fd, 3, EPROTO, "without the secret");
+	say(fd, fence_connection_message(6, other_number, wrong));
+	say(fd, fence_connection_message(7, other_number, ""));
+	for (int i = 0; i < 8; i++)
+		expect_request_refusal(fd, i, EACCES, "without the secret");
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	assert_int_equal(security_lines, 8);
 	say(fd,
-	    request_message("fence", 4, json_pack("{s:o}", "connection", number_of(other_number))));
-	expect_request_refusal(fd, 4, EPROTO, "without the secret");
-	say(fd, fence_connection_message(5, number, secret));
-	expect_request_refusal(fd, 5, EPROTO, "another connection");
-	say(fd, request_message("fence", 6, json_object()));
-	expect_request_refusal(fd, 6, EPROTO, "without link or connection");
+	    request_message("fence", 8, json_pack("{s:o}", "connection", number_of(other_number))));
+	expect_request_refusal(fd, 8, EPROTO, "without a proof");
+	say(fd, fence_connection_message(9, number, proof_of(secret, FENCE_END)));
+	expect_request_refusal(fd, 9, EPROTO, "another connection");
+	say(fd, request_message("fence", 10, json_object()));
+	expect_request_refusal(fd, 10, EPROTO, "without link or connection");
 	for (int i = 0; i < 2; i++) {
 		say(i ? fd : other, json_pack("{s:s}", "type", "ping"));
 		expect(i ? fd : other, "pong");
