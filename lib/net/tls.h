@@ -18,6 +18,8 @@
 
 struct tls;
 
+#define TLS_BINDING_BYTES 32u
+
 enum tls_role {
 	TLS_CLIENT,
 	TLS_SERVER,
@@ -70,6 +72,14 @@ bool tls_shaken(const struct stream *stream);
 
 /** Who the peer is, after the handshake: PSK identity or common name. Lives with the stream. */
 const char *tls_identity(const struct stream *stream);
+
+/**
+ * What the two ends of one connection have in common and no other two (RFC 9266), also where one of
+ * them relays all that another connection says; of a plain stream zeros.
+ *
+ * @return false: out of memory
+ */
+bool tls_binding(const struct stream *stream, uint8_t binding[static TLS_BINDING_BYTES]);
 
 /**
  * Would the peer still be let in, with the files as they were last read? Cheap while they have not

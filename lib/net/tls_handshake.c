@@ -463,6 +463,16 @@ static bool has_expired(const SSL *ssl)
 	return !certificate || X509_cmp_current_time(X509_get0_notAfter(certificate)) <= 0;
 }
 
+bool tls_binding(const struct stream *stream, uint8_t binding[static TLS_BINDING_BYTES])
+{
+	static const char label[] = "EXPORTER-Channel-Binding";
+
+	memset(binding, 0, TLS_BINDING_BYTES);
+	return !stream->ssl ||
+	       SSL_export_keying_material(stream->ssl, binding, TLS_BINDING_BYTES, label,
+					  sizeof(label) - 1, NULL, 0, 0) == 1;
+}
+
 /* Asked often: only what was read since then is looked at closely. */
 bool tls_still_valid(struct tls *tls, const struct stream *stream)
 {

@@ -220,6 +220,33 @@ static void test_both_kinds(void **state)
 	assert_string_equal(tls_identity(&server.stream), "bob");
 }
 
+/* Goal: the two ends of a connection have a binding in common, by key or certificate; no two
+ * connections have, and without TLS there is none. */
+static void test_binding(void **state)
+{
+	uint8_t seen[5][TLS_BINDING_BYTES], theirs[TLS_BINDING_BYTES];
+
+	(void)state;
+	assert_true(tls_binding(&(struct stream){.fd = -1}, seen[4]));
+	for (int i = 0; i < 4; i++) {
+		if (i > 0) {
+			tear_down(NULL);
+			set_up(NULL);
+		}
+		if (i < 2)
+			expect(psk("all", "alice"), psk("all", NULL), "t", 1, NULL, 1, NULL);
+		else
+			expect(certificate("carol"), certificate("target"), "target.test", 1, NULL,
+			       1, NULL);
+		assert_true(tls_binding(&client.stream, seen[i]));
+		assert_true(tls_binding(&server.stream, theirs));
+		assert_memory_equal(seen[i], theirs, sizeof(theirs));
+		for (int j = 0; j <= 4; j++)
+			assert_true((i <= j && j < 4) ||
+				    memcmp(seen[i], seen[j], sizeof(theirs)) != 0);
+	}
+}
+
 /* Goal: a certificate for another name is -EKEYREJECTED; the name can be given. */
 static void test_wrong_name(void **state)
 {
@@ -695,6 +722,7 @@ int main(void)
 		with_pair(test_unknown_identity),
 		with_pair(test_certificates),
 		with_pair(test_both_kinds),
+		with_pair(test_binding),
 		with_pair(test_wrong_name),
 		with_pair(test_foreign_authority),
 		with_pair(test_other_kind),
