@@ -77,11 +77,10 @@ struct slu_op {
  * touches the segment any more.
  *
  * What comes later is safe from it: nothing that is submitted after this completion was reaped, by
- * whichever queue of this engine, to that target at that address, is carried out before the target
- * has confirmed that the connection which carried the operation is over. Until then it waits, up to
- * its deadline. A remote that is opened again on the same target waits as well. One whose control
- * connection is another, over a Unix socket where this one is over TCP, does not. A call that the
- * owner has received stays with it, though its answer is dropped.
+ * whichever queue of this engine and over whichever transport and address, to that target, is
+ * carried out before the target has confirmed that the connection which carried the operation is
+ * over. Until then it waits, up to its deadline. A remote that is opened again on the same target
+ * waits as well. A call that the owner has received stays with it, though its answer is dropped.
  */
 #define SLU_MAY_LAND 0x80
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is asked of a target on an open session (path) or of the connection itself (invite, fence),
- * from any thread, and answered on the control thread. Requests are numbered by the connection, and
- * no number is used twice: so a late answer is told from one to something that was never asked.
+ * What is asked of a target on an open session (path) or of the connection itself (invite, fence,
+ * same), from any thread, and answered on the control thread. Requests are numbered by the
+ * connection, and no number is used twice: so a late answer is told from one to something that was
+ * never asked.
  */
 #include <errno.h>
 #include <stddef.h>

@@ -362,7 +362,8 @@ static int dispatch(struct client *client, json_t **taken)
 		return on_opened(client, taken);
 	if (strcmp(type, "refused") == 0)
 		return on_refused(client, message);
-	if (strcmp(type, "path") == 0 || strcmp(type, "invite") == 0 || strcmp(type, "fence") == 0)
+	if (strcmp(type, "path") == 0 || strcmp(type, "invite") == 0 ||
+	    strcmp(type, "fence") == 0 || strcmp(type, "same") == 0)
 		return asks_answer(client, taken);
 	if (strcmp(type, "closing") == 0)
 		return on_closing(client, message);
@@ -488,7 +489,6 @@ static int start_watching(void *arg)
 		if (stream_pending(&client->stream))
 			event_active(&client->reading, EV_READ, 0);
 		client->watched = true;
-		fence_client_open(client);
 		return 0;
 	}
 	unwatch(client);

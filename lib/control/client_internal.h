@@ -39,6 +39,7 @@ struct client {
 	struct client_welcome welcome;
 	uint64_t number; /* the target's, of this connection */
 	uint8_t secret[SECRET_BYTES];
+	uint8_t binding[TLS_BINDING_BYTES];
 	struct target_fence *fence; /* NULL until it has greeted */
 	bool fences; /* it is in the list of those that can ask for the target's; control thread */
 	LIST_ENTRY(client) by_target;
@@ -91,7 +92,8 @@ struct client_pool {
 	pthread_mutex_t lock;
 	pthread_cond_t connected;
 	LIST_HEAD(, client) clients;
-	TAILQ_HEAD(, target_fence) fences; /* the latest first */
+	TAILQ_HEAD(, target_fence) fences; /* the oldest first */
+	uint64_t last_fence;
 };
 
 /** Connect, authenticate, greet; blocks until @p until_ns. @return 0; as slu_remote_open() */
@@ -147,14 +149,18 @@ void asks_age(struct client *client);
 
 /* fences.c */
 
-/** The fence of the target that @p client has greeted. @return 0; -ENOMEM */
-int fence_join(struct client *client);
+/**
+ * The fence of the target that @p client has greeted, who is asked whether it is one that we know;
+ * blocks until @p until_ns. It is watched, and nothing is posted to it yet.
+ *
+ * @return 0; as client_ask(), -ENOMEM, -EAGAIN
+ */
+int fence_join(struct client *client, uint64_t until_ns);
 
 /** No link of it is left. Accepts a client that has not joined. */
 void fence_leave(struct client *client);
 
-/** Control thread: it can carry messages now, or can't any more. */
-void fence_client_open(struct client *client);
+/** Control thread: it can't carry messages any more. */
 void fence_client_over(struct client *client);
 
 /** Control thread, once in a while: ask again what could not be asked. */

@@ -129,8 +129,8 @@ static int make(struct client *client, const char *segment, uint64_t until_ns)
 	int rc = handshake_connect(client, segment, until_ns);
 
 	if (rc == 0)
-		rc = fence_join(client);
-	return rc < 0 ? rc : client_watch(client);
+		rc = client_watch(client);
+	return rc < 0 ? rc : fence_join(client, until_ns);
 }
 
 /* @p rc: how making it went */

@@ -282,6 +282,8 @@ static int dispatch(struct connection *connection, const json_t *message)
 		return dispatch_granting(connection, type, message);
 	if (strcmp(type, "fence") == 0)
 		return links_fence(connection, message);
+	if (strcmp(type, "same") == 0)
+		return links_same(connection, message);
 	if (strcmp(type, "close") == 0)
 		return sessions_close(connection, message);
 	if (strcmp(type, "moved") == 0)

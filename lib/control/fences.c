@@ -6,8 +6,11 @@
  * one to the same incarnation, which names the old one by its number. Both ends prove it by its
  * secret: the client that it may have it ended, the target that it is the one that has.
  *
- * That it is the same is what the target says; so it must also be at the same address: what one
- * target says must not hold up another, nor let what is held up go.
+ * A target has one fence, at however many addresses it is reached. Which incarnation it is it says
+ * itself, and what one says must not hold up what goes to another: so whoever names one that we
+ * have a fence of is asked, before anything is posted to it, to prove by the secret of a connection
+ * to that one that it has given it. The proof is of the connection on which it is asked, if that is
+ * under TLS: who asks the other one in turn has nothing to answer with.
  *
  * The number of links is raised by pollers; all else here belongs to the control thread, but for
  * the list of fences and their users, which the pool's lock guards.
@@ -29,7 +32,9 @@ struct target_fence {
 	struct fence fence; /* first */
 	struct client_pool *pool;
 	uint64_t incarnation;
-	char at[ADDRESS_TEXT_MAX];   /* where it was reached; of all Unix sockets the same */
+	uint64_t serial;              /* the later it was made, the more */
+	uint64_t number;              /* the target's, of a connection to it */
+	uint8_t secret[SECRET_BYTES]; /* of that */
 	uint32_t users;              /* clients; under the pool's lock */
 	LIST_HEAD(, client) clients; /* that carry messages */
 	TAILQ_HEAD(ticket_list, fence_ticket) raised;
@@ -62,56 +67,39 @@ static void fence_free(struct target_fence *fence)
 		TAILQ_REMOVE(&fence->raised, ticket, link);
 		ticket_free(ticket);
 	}
+	secret_wipe(fence->secret, sizeof(fence->secret));
 	free(fence);
 }
 
 /* ---- whose fence: under the pool's lock ---- */
 
-static struct target_fence *find(struct client_pool *pool, uint64_t incarnation, const char *at)
+/* The first of that incarnation that was made later than @p serial. */
+static struct target_fence *find(struct client_pool *pool, uint64_t incarnation, uint64_t serial)
 {
 	struct target_fence *fence;
 
 	TAILQ_FOREACH (fence, &pool->fences, link)
-		if (fence->incarnation == incarnation && strcmp(fence->at, at) == 0)
+		if (fence->incarnation == incarnation && fence->serial > serial)
 			break;
 	return fence;
 }
 
-static struct target_fence *create(struct client_pool *pool, uint64_t incarnation, const char *at)
+static struct target_fence *create(struct client *client)
 {
+	struct client_pool *pool = client->pool;
 	struct target_fence *fence = calloc(1, sizeof(*fence));
 
 	if (!fence)
 		return NULL;
 	fence->pool = pool;
-	fence->incarnation = incarnation;
-	strcpy(fence->at, at);
+	fence->incarnation = client->welcome.incarnation;
+	fence->serial = ++pool->last_fence;
+	fence->number = client->number;
+	memcpy(fence->secret, client->secret, SECRET_BYTES);
 	LIST_INIT(&fence->clients);
 	TAILQ_INIT(&fence->raised);
-	TAILQ_INSERT_HEAD(&pool->fences, fence, link);
+	TAILQ_INSERT_TAIL(&pool->fences, fence, link);
 	return fence;
-}
-
-int fence_join(struct client *client)
-{
-	struct client_pool *pool = client->pool;
-	char at[ADDRESS_TEXT_MAX] = "";
-	struct target_fence *fence;
-
-	if (!client->endpoint.is_unix)
-		address_format(&client->reached, at);
-	pthread_mutex_lock(&pool->lock);
-	fence = find(pool, client->welcome.incarnation, at);
-	if (!fence)
-		fence = create(pool, client->welcome.incarnation, at);
-	if (fence)
-		fence->users++;
-	pthread_mutex_unlock(&pool->lock);
-	if (!fence)
-		return fail(-ENOMEM, "out of memory");
-	client->fence = fence;
-	client->peer.fence = &fence->fence;
-	return 0;
 }
 
 /* A target that was lost with something on its way is remembered: it may be reached again. */
@@ -129,8 +117,8 @@ static void forsake(struct client_pool *pool)
 			fence_free(fence);
 			continue;
 		}
-		oldest = fence;
-		forsaken++;
+		if (forsaken++ == 0)
+			oldest = fence;
 	}
 	if (forsaken <= FORSAKEN_MAX)
 		return;
@@ -154,6 +142,7 @@ void fence_leave(struct client *client)
 {
 	if (client->fence)
 		control_call(client->pool->options.control, leave, client);
+	client->fence = NULL;
 }
 
 void fences_destroy(struct client_pool *pool)
@@ -239,13 +228,6 @@ static void ask_all(struct target_fence *fence)
 	}
 }
 
-void fence_client_open(struct client *client)
-{
-	LIST_INSERT_HEAD(&client->fence->clients, client, by_target);
-	client->fences = true;
-	ask_all(client->fence);
-}
-
 void fence_client_over(struct client *client)
 {
 	struct fence_ticket *ticket;
@@ -262,7 +244,88 @@ void fence_client_over(struct client *client)
 
 void fence_retry(struct client *client)
 {
+	if (client->fences)
+		ask_all(client->fence);
+}
+
+/* ---- joining: who has greeted ---- */
+
+static json_t *make_question(uint64_t number, const struct same_claim *claim)
+{
+	char named[17], nonce[2 * SAME_NONCE_BYTES + 1];
+
+	snprintf(named, sizeof(named), "%016" PRIx64, number);
+	secret_format(claim->nonce, sizeof(claim->nonce), nonce);
+	return json_pack("{s:s, s:s}", "connection", named, "nonce", nonce);
+}
+
+/* @return 1 it is the target of its fence; 0 it is another one; negative: it is not known */
+static int is_same(struct client *client, uint64_t until_ns)
+{
+	const struct target_fence *fence = client->fence;
+	struct same_claim claim;
+	json_t *offer, *answer;
+	char right[PROOF_TEXT];
+	const char *proof;
+	int rc = secret_make(claim.nonce, sizeof(claim.nonce));
+
+	if (rc < 0)
+		return rc;
+	memcpy(claim.binding, client->binding, sizeof(claim.binding));
+	offer = make_question(fence->number, &claim);
+	if (!offer || !secret_prove_text(fence->secret, &claim, sizeof(claim), right))
+		rc = fail(-ENOMEM, "out of memory");
+	else
+		rc = client_ask(client, "same", offer, until_ns, &answer);
+	json_decref(offer);
+	if (rc < 0)
+		return rc;
+	proof = json_string_value(json_object_get(answer, "proof"));
+	rc = proof && strcmp(proof, right) == 0;
+	json_decref(answer);
+	return rc;
+}
+
+static int join(void *arg)
+{
+	struct client *client = arg;
+
+	if (!client->watched || client->error)
+		return 0;
+	LIST_INSERT_HEAD(&client->fence->clients, client, by_target);
+	client->fences = true;
 	ask_all(client->fence);
+	return 0;
+}
+
+/* Of two that come at the same time to one target, the second finds the fence of the first. */
+int fence_join(struct client *client, uint64_t until_ns)
+{
+	struct client_pool *pool = client->pool;
+	uint64_t serial = 0;
+	int same = 0;
+
+	while (same == 0) {
+		fence_leave(client); /* of another target, who is called the same */
+		pthread_mutex_lock(&pool->lock);
+		client->fence = find(pool, client->welcome.incarnation, serial);
+		same = !client->fence;
+		if (same)
+			client->fence = create(client);
+		if (client->fence)
+			client->fence->users++;
+		pthread_mutex_unlock(&pool->lock);
+		if (!client->fence)
+			return fail(-ENOMEM, "out of memory");
+		serial = client->fence->serial;
+		if (!same)
+			same = is_same(client, until_ns);
+	}
+	if (same < 0)
+		return same;
+	client->peer.fence = &client->fence->fence;
+	control_call(pool->options.control, join, client);
+	return 0;
 }
 
 /* ---- what transports see: any thread ---- */

@@ -293,9 +293,10 @@ int handshake_connect(struct client *client, const char *segment, uint64_t until
 				      : connect_tcp(client, until_ns);
 	if (rc == 0)
 		rc = greet(client, until_ns);
-	if (rc == 0)
-		client->peer.encrypted = data_is_encrypted(client);
-	return rc;
+	if (rc < 0)
+		return rc;
+	client->peer.encrypted = data_is_encrypted(client);
+	return tls_binding(&client->stream, client->binding) ? 0 : fail(-ENOMEM, "out of memory");
 }
 
 /* ---- data connections ---- */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a client asks about its links: to invite data connections, and to say that what a link, or
- * an earlier connection, has brought is over. Such a fence is what lets a client go on after it has
- * lost a link with writes on it: what this host's kernel has received is delivered even after a
- * reset.
+ * What a client asks about its links: to invite data connections, to say that what a link, or an
+ * earlier connection, has brought is over, and to prove that we are the target of an earlier one.
+ * Such a fence is what lets a client go on after it has lost a link with writes on it: what this
+ * host's kernel has received is delivered even after a reset.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -166,4 +166,26 @@ void server_answer_fence(struct server *server, uint64_t number, uint64_t reques
 
 	if (connection && answer_fence(connection, request, over) < 0)
 		connection_close(connection);
+}
+
+int links_same(struct connection *connection, const json_t *message)
+{
+	struct same_claim claim;
+	char proof[PROOF_TEXT];
+	json_int_t request;
+	uint64_t number;
+	const json_t *offer = parse(message, &request);
+
+	if (!offer)
+		return connection_refuse(connection,
+					 fail(-EPROTO, "same without request or offer"));
+	if (!message_number(offer, "connection", &number) ||
+	    !secret_parse(json_string_value(json_object_get(offer, "nonce")), claim.nonce,
+			  sizeof(claim.nonce)))
+		return refuse(connection, request,
+			      fail(-EPROTO, "same without connection or nonce"));
+	if (!tls_binding(&connection->stream, claim.binding) ||
+	    !prove(connection->server, number, &claim, sizeof(claim), proof))
+		return refuse(connection, request, fail(-ENOMEM, "target is out of memory"));
+	return answer_with(connection, "same", request, json_pack("{s:s}", "proof", proof));
 }

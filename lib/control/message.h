@@ -30,7 +30,10 @@
  *   fence {request, offer: {link}      ->  what that link of ours has brought is over, or all of
  *       or {connection, proof}}                that earlier connection of ours
  *                                      <-  fence {request, answer: {} or {proof}}  when it is so
- *                                      <-  to either: refused {request, error, text}
+ *   same {request,                     ->  was it you who gave that connection of ours its secret?
+ *       offer: {connection, nonce}}
+ *                                      <-  same {request, answer: {proof}}
+ *                                      <-  to each: refused {request, error, text}
  *   moved {totals:[[session,           ->  about once a second
  *       operations, bytes_read,
  *       bytes_written], ..]}
@@ -57,7 +60,8 @@
  *
  * The secret of a control connection is said in its welcome and never again. With it the client
  * proves (FENCE_END) that it may have the connection ended, on another one, and the target
- * (FENCE_OVER) that it has ended the connection that it had given that secret: nobody else can.
+ * (FENCE_OVER) that it has ended the connection that it had given that secret: nobody else can; and
+ * (struct same_claim) that it is the one that gave it, on the connection where it is asked.
  *
  * Instead of an answer that is not to a session: refused {error, text}, then the target closes. So
  * it answers a type that it does not know.
@@ -67,6 +71,7 @@
 #ifndef CONTROL_MESSAGE_H
 #define CONTROL_MESSAGE_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -74,12 +79,23 @@
 #include <jansson.h>
 
 #include "net/stream.h"
+#include "net/tls.h"
 
 #define MESSAGE_VERSION_LOW  4
 #define MESSAGE_VERSION_HIGH 4
 
 #define FENCE_END  "end"
 #define FENCE_OVER "over"
+
+#define SAME_NONCE_BYTES 16u
+
+struct same_claim {
+	uint8_t nonce[SAME_NONCE_BYTES];
+	uint8_t binding[TLS_BINDING_BYTES]; /* of the connection on which it is asked */
+};
+
+static_assert(sizeof(struct same_claim) == SAME_NONCE_BYTES + TLS_BINDING_BYTES,
+	      "no padding is proven");
 
 #define MESSAGE_MAX_BYTES            16384u
 #define MESSAGE_FDS_MAX              4u

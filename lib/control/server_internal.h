@@ -301,6 +301,7 @@ int greeting_proof(struct connection *connection, const json_t *message);
 
 int links_invite(struct connection *connection, const json_t *message);
 int links_fence(struct connection *connection, const json_t *message);
+int links_same(struct connection *connection, const json_t *message);
 
 /* sessions.c */
 

@@ -73,8 +73,8 @@ struct path_env {
  * What a client and all its pollers know of one target: is there a lost link of ours of which
  * something may still arrive there? Then nothing is posted to that target, over whichever
  * transport, until it has confirmed the link's end: else what was given up could land on what was
- * written, and acknowledged, later. One for each address at which the target is reached, all Unix
- * sockets being one (control/fences.c).
+ * written, and acknowledged, later. One for the target, at whichever addresses it is reached
+ * (control/fences.c).
  */
 struct fence {
 	_Atomic uint32_t pending; /* links; any thread */

@@ -961,6 +961,59 @@ static void test_bad_fences(void **state)
 	leave_stage(session);
 }
 
+/* Goal: who names an incarnation that we know already, and gives no proof or a wrong one, is
+ * another target; who does not answer, or refuses to, is not connected to. The one that is known
+ * notices nothing. */
+static void test_no_proof(void **state)
+{
+	static const char *const known[] = {WELCOME, OPENED, "", "", NULL};
+	static const struct {
+		const char *answer;
+		int result;
+	} says[] = {{ASKED("same", "{}"), 0},
+		    {ASKED("same", "{\"proof\":7}"), 0},
+		    {ASKED("same", "{\"proof\":\"\"}"), 0},
+		    {ASKED("same", "{\"proof\":\"000102030405060708090a0b0c0d0e0f\"}"), 0},
+		    {ASKED("same", "[]"), -EPROTO},
+		    {ASKED("fence", "{}"), -ECONNRESET},
+		    {"{\"type\":\"refused\",\"request\":0,\"error\":12,\"text\":\"no\"}", -ENOMEM},
+		    {"{\"type\":\"closing\",\"error\":108}", -ESHUTDOWN},
+		    {"", -ETIMEDOUT},
+		    {NULL, -ECONNRESET}};
+	struct endpoint there = {.tcp = {.host = "127.0.0.1"}};
+	struct session *session = session_at(known);
+	struct client *client, *other;
+	struct sockaddr_in address;
+	socklen_t length = sizeof(address);
+	struct fence *fence;
+
+	(void)state;
+	slu_log_set(SLU_LOG_ERROR, log_nothing, NULL);
+	getsockname(data_part.listener, (struct sockaddr *)&address, &length);
+	there.tcp.port = ntohs(address.sin_port);
+	assert_int_equal(client_connect(pool, &at, "ram", 0, &client), 0);
+	fence = client_peer(client)->fence;
+	for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
+		const char *const script[] = {WELCOME, says[i].answer, "", NULL};
+		uint64_t timeout_us = says[i].result == -ETIMEDOUT ? 50000 : 10000000;
+
+		data_part.lines = script;
+		assert_int_equal(pthread_create(&data_actor, NULL, play, &data_part), 0);
+		assert_int_equal(client_connect(pool, &there, "ram", timeout_us, &other),
+				 says[i].result);
+		if (says[i].result == 0) {
+			assert_ptr_not_equal(client_peer(other)->fence, fence);
+			client_release(other);
+		}
+		pthread_join(data_actor, NULL);
+	}
+	assert_int_equal(fence->pending, 0);
+	assert_int_equal(lost_times, 0);
+	client_release(client);
+	leave_stage(session);
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+}
+
 #define on_stage(test)  cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 #define with_data(test) cmocka_unit_test_setup_teardown(test, set_up_data, tear_down_data)
 
@@ -991,6 +1044,7 @@ int main(void)
 		with_data(test_bad_invitations),
 		with_data(test_bad_challenges),
 		on_stage(test_bad_fences),
+		with_data(test_no_proof),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);

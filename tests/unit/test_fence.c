@@ -27,6 +27,7 @@
 #define INCARNATION  UINT64_C(0xabc)
 #define LINK         UINT64_C(0xfedcba9876543210)
 #define FORSAKEN     80 /* more than are remembered */
+#define ROUNDS       20
 #define RAISERS      4
 #define RAISED_BY_ME 50
 
@@ -448,26 +449,117 @@ static void test_other_target(void **state)
 	stop_relay();
 }
 
-/* Goal: who says that he is that target, at another address, holds up nobody and lets nobody go. */
-static void test_liar(void **state)
+/* Goal: a target has one fence at all its addresses: what is raised at one stands at the others,
+ * and when its connection is lost, one to another address lets it go. */
+static void test_other_address(void **state)
 {
-	struct user old, liar;
+	struct user old, other;
 
 	(void)state;
 	start_relay();
 	old = use(&relayed);
-	liar = use(&by_tcp); /* of the same incarnation */
-	assert_ptr_not_equal(liar.peer->fence, old.peer->fence);
+	other = use(&by_tcp);
+	assert_ptr_equal(other.peer->fence, old.peer->fence);
 	stall_relay();
 	raise_fence(&old, LINK);
-	assert_int_equal(liar.peer->fence->pending, 0);
+	assert_int_equal(other.peer->fence->pending, 1);
 	lose();
+	assert_true(becomes(&other.peer->fence->pending, 0));
+	assert_int_equal(gone, 1);
+	assert_int_equal(gone_last, 1);
+	leave(&old);
+	leave(&other);
+	stop_relay();
+}
+
+/* Goal: who says that he is that target and is not holds up nobody and lets nobody go; the one that
+ * is meant is found beside him, by connections that are lost as well. */
+static void test_liar(void **state)
+{
+	struct endpoint there = here, there_by_tcp = by_tcp;
+	struct server *meant = server;
+	struct user old, liar, again, found;
+
+	(void)state;
+	start_relay();
+	old = use(&relayed);
+	name_endpoint(&here);
+	start_target(INCARNATION);
+	liar = use(&here);
+	assert_ptr_not_equal(liar.peer->fence, old.peer->fence);
+	raise_fence(&liar, LINK);
+	assert_true(becomes(&liar.peer->fence->pending, 0));
+	stall_relay();
+	raise_fence(&old, LINK);
+	lose();
+	assert_int_equal(liar.peer->fence->pending, 0);
+	again = use(&by_tcp);
+	assert_ptr_equal(again.peer->fence, liar.peer->fence);
 	usleep(SETTLE_MS * 1000);
 	assert_int_equal(old.peer->fence->pending, 1);
 	assert_int_equal(gone, 0);
+	found = use(&there_by_tcp);
+	assert_ptr_equal(found.peer->fence, old.peer->fence);
+	assert_true(becomes(&found.peer->fence->pending, 0));
+	assert_int_equal(gone, 1);
+	leave(&found);
+	found = use(&there);
+	assert_ptr_equal(found.peer->fence, old.peer->fence);
 	leave(&old);
+	leave(&again);
 	leave(&liar);
+	leave(&found);
+	server_destroy(meant);
 	stop_relay();
+}
+
+struct opener {
+	const struct endpoint *endpoint;
+	pthread_barrier_t *begin;
+	struct user user;
+};
+
+static void *open_one(void *arg)
+{
+	struct opener *opener = arg;
+
+	pthread_barrier_wait(opener->begin);
+	opener->user = use(opener->endpoint);
+	return NULL;
+}
+
+/* Goal: connections that are made at the same time at two addresses of a target have one fence,
+ * also beside another target that calls itself the same. */
+static void test_at_once(void **state)
+{
+	struct endpoint there = here, there_by_tcp = by_tcp;
+	struct server *meant = server;
+	struct opener openers[2] = {{.endpoint = &there}, {.endpoint = &there_by_tcp}};
+	pthread_barrier_t begin;
+	pthread_t threads[2];
+	struct user liar;
+
+	(void)state;
+	name_endpoint(&here);
+	start_target(INCARNATION);
+	pthread_barrier_init(&begin, NULL, 2);
+	for (int round = 0; round < ROUNDS; round++) {
+		if (round == ROUNDS / 2)
+			liar = use(&here);
+		for (int i = 0; i < 2; i++) {
+			openers[i].begin = &begin;
+			assert_int_equal(pthread_create(&threads[i], NULL, open_one, &openers[i]),
+					 0);
+		}
+		for (int i = 0; i < 2; i++)
+			pthread_join(threads[i], NULL);
+		assert_ptr_equal(openers[0].user.peer->fence, openers[1].user.peer->fence);
+		for (int i = 0; i < 2; i++)
+			leave(&openers[i].user);
+	}
+	pthread_barrier_destroy(&begin);
+	leave(&liar);
+	server_destroy(meant);
 }
 
 /* Goal: a client that has gone leaves its fence behind: who comes next to that target names it. */
@@ -597,9 +689,12 @@ static void test_forsaken(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		fencing(test_answered),          fencing(test_forgone),      fencing(test_orphaned),
-		fencing(test_lost_while_asking), fencing(test_other_target), fencing(test_liar),
-		fencing(test_remembered),        fencing(test_many),         fencing(test_forsaken),
+		fencing(test_answered),     fencing(test_forgone),
+		fencing(test_orphaned),     fencing(test_lost_while_asking),
+		fencing(test_other_target), fencing(test_other_address),
+		fencing(test_liar),         fencing(test_at_once),
+		fencing(test_remembered),   fencing(test_many),
+		fencing(test_forsaken),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);

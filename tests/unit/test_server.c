@@ -869,6 +869,68 @@ static void test_fence_connection(void **state)
 	close(fd);
 }
 
+static json_t *same_message(json_int_t request, uint64_t number, const char *nonce)
+{
+	return request_message(
+		"same", request,
+		json_pack("{s:o, s:s}", "connection", number_of(number), "nonce", nonce));
+}
+
+static void expect_same(int fd, json_int_t request, const char *secret, const char *nonce)
+{
+	json_t *answer = expect_answer(fd, "same", request);
+	struct same_claim claim = {0};
+	uint8_t bytes[SECRET_BYTES];
+
+	assert_true(secret_parse(secret, bytes, sizeof(bytes)));
+	assert_true(secret_parse(nonce, claim.nonce, sizeof(claim.nonce)));
+	assert_true(secret_is_proven(bytes, &claim, sizeof(claim),
+				     json_string_value(json_object_get(answer, "proof"))));
+	json_decref(answer);
+}
+
+/* Goal: a target proves which connections it has given their secrets, also when they have ended,
+ * and for that question alone; what is no question is refused and changes nothing. */
+static void test_same(void **state)
+{
+	static const char *const nonces[] = {"000102030405060708090a0b0c0d0e0f",
+					     "f00102030405060708090a0b0c0d0e0f"};
+	static const char *const bad[] = {
+		"{}",
+		"{\"connection\":\"0000000000000001\"}",
+		"{\"nonce\":\"000102030405060708090a0b0c0d0e0f\"}",
+		"{\"connection\":1,\"nonce\":\"000102030405060708090a0b0c0d0e0f\"}",
+		"{\"connection\":\"0000000000000001\",\"nonce\":\"00\"}",
+		"{\"connection\":\"0000000000000001\",\"nonce\":\"\"}",
+		"{\"connection\":\"0000000000000001\",\"nonce\":7}",
+	};
+	char old_secret[SECRET_TEXT], secret[SECRET_TEXT];
+	uint64_t old_number, number;
+	int old = greeted(&old_number, old_secret), fd = greeted(&number, secret);
+
+	(void)state;
+	say(fd, same_message(0, old_number, nonces[0]));
+	expect_same(fd, 0, old_secret, nonces[0]);
+	close(old);
+	assert_true(becomes(&gone, 1));
+	say(fd, same_message(1, old_number, nonces[1]));
+	expect_same(fd, 1, old_secret, nonces[1]);
+	say(fd, same_message(2, number, nonces[1]));
+	expect_same(fd, 2, secret, nonces[1]);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		say(fd, request_message("same", (json_int_t)i, json_loads(bad[i], 0, NULL)));
+		expect_request_refusal(fd, (json_int_t)i, EPROTO, "without connection or nonce");
+	}
+	assert_int_equal(server_connection_count(server), 1);
+	say(fd, json_pack("{s:s}", "type", "same"));
+	expect_refusal(fd, EPROTO, "same without request or offer");
+	expect_end(fd);
+	fd = dial();
+	say(fd, same_message(1, number, nonces[0]));
+	expect_refusal(fd, EPROTO, "unexpected message \"same\"");
+	expect_end(fd);
+}
+
 static _Atomic unsigned security_lines;
 
 static void count_security(void *arg, enum slu_log_level level, const char *text)
@@ -1739,6 +1801,7 @@ int main(void)
 		with_server(test_fence_link),
 		with_server(test_fence_connection),
 		with_server(test_fence_of_others),
+		with_server(test_same),
 		with_server(test_fences_in_turns),
 		with_server(test_broken_requests),
 		with_server(test_attach_here),
