@@ -105,26 +105,45 @@ static const char *number(void)
 /* ---- what the client has asked on this connection ---- */
 
 #define ASKS   256u /* the latest ones */
-/* and what is proved by it, of the end of a connection (FENCE_OVER) */
 #define SECRET "\"secret\":\"000102030405060708090a0b0c0d0e0f\""
 
-enum type { PATH, INVITE, FENCE, TYPES };
+enum type { PATH, INVITE, FENCE, SAME, TYPES };
 
-static const char *const types[TYPES] = {"path", "invite", "fence"};
-static const char *const right_answers[TYPES] = {
-	"{\"qpn\":5,\"keys\":[1,2]}", "{" SECRET "}",
-	"{\"proof\":\"625bb9341a2e64f2f94e4c521685f293\"}"};
-
+static const char *const types[TYPES] = {"path", "invite", "fence", "same"};
 static long open_heard = -1; /* session of an open that was not answered */
 static uint32_t asks_heard;
 static struct {
 	enum type type;
 	unsigned session; /* of a path */
+	char nonce[2 * SAME_NONCE_BYTES + 1]; /* of a question */
 } asked[ASKS];            /* by request */
+
+/* What an answer has to have. */
+static const char *right_answer(enum type type, const char *nonce)
+{
+	static const uint8_t secret[SECRET_BYTES] = {0, 1, 2,  3,  4,  5,  6,  7,
+						     8, 9, 10, 11, 12, 13, 14, 15};
+	static char answer[64];
+	struct same_claim claim = {0};
+	char proof[PROOF_TEXT];
+
+	if (type == PATH)
+		return "{\"qpn\":5,\"keys\":[1,2]}";
+	if (type == INVITE)
+		return "{" SECRET "}";
+	secret_parse(nonce, claim.nonce, sizeof(claim.nonce));
+	if (type == FENCE)
+		must(secret_prove_text(secret, FENCE_OVER, strlen(FENCE_OVER), proof));
+	else
+		must(secret_prove_text(secret, &claim, sizeof(claim), proof));
+	snprintf(answer, sizeof(answer), "{\"proof\":\"%s\"}", proof);
+	return answer;
+}
 
 static void note_ask(enum type type, const char *text)
 {
 	const char *session = strstr(text, "\"session\":");
+	const char *nonce = strstr(text, "\"nonce\":\"");
 	char format[64];
 	unsigned request, number = 0;
 
@@ -135,6 +154,8 @@ static void note_ask(enum type type, const char *text)
 		return;
 	asked[request % ASKS].type = type;
 	asked[request % ASKS].session = number;
+	snprintf(asked[request % ASKS].nonce, sizeof(asked->nonce), "%s",
+		 type == SAME && nonce ? nonce + strlen("\"nonce\":\"") : "");
 	asks_heard = request + 1;
 }
 
@@ -155,12 +176,19 @@ static void note_asks(const char *text, const char *end)
 /* To one of the latest, mostly with what an answer has; seldom to what was never asked. */
 static void say_answer(struct wire *wire)
 {
-	static const char *const odd[] = {"[]", "null", "7", "\"{}\"", "{\"secret\":\"00\"}"};
+	static const char *const odd[] = {"[]",
+					  "null",
+					  "7",
+					  "\"{}\"",
+					  "{\"secret\":\"00\"}",
+					  "{\"proof\":\"000102030405060708090a0b0c0d0e0f\"}"};
 	uint32_t back = 1 + below(asks_heard < 8 ? asks_heard : 8);
 	uint32_t request = asks_heard - back + (below(2000) ? 0 : back);
 	enum type type = below(2000) ? asked[request % ASKS].type : below(TYPES);
 	uint32_t session = below(2000) ? asked[request % ASKS].session : below(8);
-	const char *answer = below(20) ? right_answers[type] : odd[below(5)];
+	const char *answer = below(type == SAME ? 400 : 20)
+				     ? right_answer(type, asked[request % ASKS].nonce)
+				     : odd[below(6)];
 	char of[32] = "";
 
 	if (type == PATH)
@@ -214,8 +242,8 @@ static void open_something(struct wire *wire)
 
 static void say_something(struct wire *wire)
 {
-	static const char *const plain[] = {"welcome", "attached", "hello",  "",     "opened",
-					    "refused", "path",     "invite", "fence"};
+	static const char *const plain[] = {"welcome", "attached", "hello",  "",      "opened",
+					    "refused", "path",     "invite", "fence", "same"};
 	uint32_t what = below(32);
 
 	if (what >= 24 && asks_heard > 0)
@@ -235,7 +263,7 @@ static void say_something(struct wire *wire)
 	else if (below(2))
 		open_something(wire);
 	else
-		say(wire, "{\"type\":\"%s\"}", plain[below(9)]);
+		say(wire, "{\"type\":\"%s\"}", plain[below(10)]);
 }
 
 static void spoil(struct wire *wire, uint32_t begin)
@@ -359,6 +387,8 @@ static bool answer(int fd, const json_t *message)
 	static struct wire wire;
 	json_int_t request = json_integer_value(json_object_get(message, "request"));
 	const char *type = message_type(message);
+	const char *nonce =
+		json_string_value(json_object_get(json_object_get(message, "offer"), "nonce"));
 
 	if (strcmp(type, "hello") == 0)
 		say_welcome(&wire);
@@ -370,7 +400,7 @@ static bool answer(int fd, const json_t *message)
 		if (strcmp(type, types[asked_for]) == 0)
 			say(&wire, "{\"type\":\"%s\",%s\"request\":%u,\"answer\":%s}", type,
 			    asked_for == PATH ? "\"session\":0," : "", (unsigned)request,
-			    right_answers[asked_for]);
+			    right_answer(asked_for, nonce));
 	if (wire.length > 0)
 		tell(fd, &wire);
 	return strcmp(type, "bye") != 0;

@@ -329,12 +329,22 @@ static void say_fence(struct wire *wire)
 		    number(), name(), guess());
 }
 
+/* Of whichever connection: what is proved is worth nothing but here. */
+static void say_same(struct wire *wire)
+{
+	say(wire,
+	    "{\"type\":\"same\",\"request\":%s,\"offer\":{\"connection\":\"%s\","
+	    "\"nonce\":\"%s\"}}",
+	    number(), name(), guess());
+}
+
 static void say_something(struct wire *wire)
 {
-	static const char *const plain[] = {
-		"ping", "pong",    "usage", "hello",  "bye",   "attach", "opened",    "closing",
-		"",     "ping\\n", "path",  "invite", "fence", "proof",  "challenge", "attached"};
-	uint32_t what = below(28);
+	static const char *const plain[] = {"ping",     "pong",   "usage",   "hello", "bye",
+					    "attach",   "opened", "closing", "",      "ping\\n",
+					    "path",     "invite", "fence",   "proof", "challenge",
+					    "attached", "same"};
+	uint32_t what = below(29);
 
 	if (what < 8)
 		say_open(wire);
@@ -348,8 +358,10 @@ static void say_something(struct wire *wire)
 		say_invite(wire);
 	else if (what < 25)
 		say_fence(wire);
+	else if (what < 26)
+		say_same(wire);
 	else
-		say(wire, "{\"type\":\"%s\"}", plain[below(500) ? below(3) : below(16)]);
+		say(wire, "{\"type\":\"%s\"}", plain[below(500) ? below(3) : below(17)]);
 }
 
 /* One bit, or a length that lies. */
