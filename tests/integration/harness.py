@@ -164,8 +164,8 @@ class Process:
     def __init__(self, *args, **options):
         self.args = [str(arg) for arg in args]
         self.texts = {"out": "", "err": ""}
-        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        self.process = subprocess.Popen(self.args, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        **{"stdin": subprocess.DEVNULL, **options})
         self.pid = self.process.pid
         self.open = {self.process.stdout.fileno(): "out", self.process.stderr.fileno(): "err"}
 
@@ -225,6 +225,15 @@ class Target(Process):
         except BaseException:
             self.__exit__()
             raise
+
+    def freeze(self):
+        """Stop it, until SIGCONT: each of its threads."""
+        def states():
+            for task in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{task}/stat") as file:
+                    yield file.read().rpartition(")")[2].split()[0]
+        self.signal(signal.SIGSTOP)
+        eventually(lambda: set(states()) == {"T"}, "it does not stop", self)
 
     def stop(self):
         """Ask it to finish; returns the Result, which must be a good one."""
