@@ -21,9 +21,9 @@
 #include "tests/tap.h"
 #include "transport/transport.h"
 
-#define PATIENCE_MS  15000
+#define PATIENCE_MS  60000
 #define SETTLE_MS    1300 /* longer than what was not answered waits to be asked again */
-#define TIMEOUT_US   10000000
+#define TIMEOUT_US   60000000
 #define INCARNATION  UINT64_C(0xabc)
 #define LINK         UINT64_C(0xfedcba9876543210)
 #define FORSAKEN     80 /* more than are remembered */
@@ -286,6 +286,8 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
+	held = false;
+	sem_post(&held_until); /* a test that failed has left it so */
 	client_pool_destroy(pool);
 	server_destroy(server);
 	control_thread_stop(control);
@@ -659,6 +661,7 @@ static void test_forsaken(void **state)
 	struct server *first = server;
 	struct client *client;
 	struct user user;
+	unsigned had_gone;
 
 	(void)state;
 	forsake();
@@ -672,7 +675,9 @@ static void test_forsaken(void **state)
 	}
 	user = use(&there);
 	assert_int_equal(user.peer->fence->pending, 0);
+	had_gone = gone;
 	leave(&user);
+	assert_true(becomes(&gone, had_gone + 1)); /* it is not held */
 	held = true;
 	assert_int_equal(client_connect(pool, &here, "ram", TIMEOUT_US, &client), 0);
 	assert_int_equal(client_peer(client)->fence->pending, 1);
