@@ -213,8 +213,11 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair->env.clock = &pair->clock;
 	pair->env.tcp_connections = 1;
 	pair->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	pair_must(tcp_server_create(1, pair_on_poller, NULL, &pair->server) == 0);
-	pair->env.tcp_server = pair->server;
+	pair_must(tcp_server_create(&(struct serving_env){.transport = &pair->env,
+							  .pollers = 1,
+							  .on_poller = pair_on_poller},
+				    &pair->env.servers[SLU_TRANSPORT_TCP]) == 0);
+	pair->server = pair->env.servers[SLU_TRANSPORT_TCP];
 	pair->service = tcp_server_service(pair->server, 0);
 	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->segment) == 0);
 	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->local) == 0);

@@ -196,8 +196,17 @@ void losses_unwatch(struct slu_engine *engine);
 /** Control thread: is the segment's memory there? @return 0; -EFAULT with the reason */
 int losses_check(const struct slu_segment *segment);
 
-/** serve.c: let the poller threads serve, over TCP and RDMA. @return 0; -ENOMEM, -errno */
+/** serve.c: let the poller threads serve, over what they can. @return 0; -ENOMEM, -errno */
 int serve_start(struct slu_engine *engine);
+
+/** Lanes that the inbox of a segment needs. */
+uint32_t serve_lanes(const struct slu_engine *engine);
+
+/** A segment is exported. Any thread. @return 0; -errno */
+int serve_export(struct slu_engine *engine, const struct export *export);
+
+/** The pollers leave it alone from now on. Not the control thread, nor a poller. */
+void serve_unexport(struct slu_engine *engine, const struct export *export);
 
 /** No client is left. Accepts an engine that does not serve. */
 void serve_stop(struct slu_engine *engine);
@@ -214,8 +223,9 @@ void serve_wait(struct slu_engine *engine);
 /** Control thread, from the server: what the welcome of @p peer says of our transports. */
 json_t *serve_describe(void *arg, const struct peer_info *peer);
 
-/** May RDMA carry what @p peer opens? */
-bool serve_has_verbs(const struct slu_engine *engine, const struct peer_info *peer);
+/** Do our pollers carry what @p peer opens, over that transport? */
+bool serve_has(const struct slu_engine *engine, const struct peer_info *peer,
+	       const struct transport *transport);
 
 /** Mappings that shared memory leaves, each, to the process itself and to identities with few
  * sessions; an eighth of vm.max_map_count where that is less. */

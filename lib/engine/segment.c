@@ -12,8 +12,6 @@
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
-#include "transport/tcp/tcp_serve.h"
-#include "transport/verbs/verbs_serve.h"
 
 /* A client that has left is kept so long for its last notifications to be taken. */
 #define LINGER_NS NS_PER_SECOND
@@ -269,12 +267,8 @@ static bool may_write_in_memory(const struct slu_segment *segment, const struct 
 static bool can_serve(const struct slu_segment *segment, const struct peer_info *peer,
 		      uint32_t rights, const struct transport *transport)
 {
-	const struct slu_engine *engine = segment->engine;
-
-	if (transport->id == SLU_TRANSPORT_VERBS)
-		return serve_has_verbs(engine, peer);
-	if (transport->id == SLU_TRANSPORT_TCP)
-		return engine->env.tcp_server != NULL;
+	if (transport->serving)
+		return serve_has(segment->engine, peer, transport);
 	if (!transport->memory->import || !peer->is_unix)
 		return false; /* descriptors must be passed */
 	return !(rights & SLU_RIGHT_WRITE) || may_write_in_memory(segment, peer);
@@ -379,6 +373,7 @@ static int no_transport(const struct slu_segment *segment, const struct peer_inf
 			uint32_t rights)
 {
 	const struct slu_engine *engine = segment->engine;
+	char names[64] = "";
 
 	if (peer->is_unix && rights & SLU_RIGHT_WRITE && !may_write_in_memory(segment, peer))
 		return fail(
@@ -388,12 +383,17 @@ static int no_transport(const struct slu_segment *segment, const struct peer_inf
 				? "name that user with --shm-writer at the target, or go another "
 				  "way"
 				: "nobody may, its memory is sealed against it; go another way");
+	for (unsigned id = 0; id < TRANSPORTS; id++) {
+		const struct transport *transport = transport_find((enum slu_transport)id);
+		size_t length = strlen(names);
+
+		if (transport && can_serve(segment, peer, rights, transport))
+			snprintf(names + length, sizeof(names) - length, " %s",
+				 slu_transport_name(transport->id));
+	}
 	return fail(-EOPNOTSUPP,
-		    "target %s has none of the transports asked for: over this connection "
-		    "it has %s%s%s",
-		    engine->name, peer->is_unix ? "shm " : "",
-		    serve_has_verbs(engine, peer) ? "verbs " : "",
-		    engine->env.tcp_server ? "tcp" : "");
+		    "target %s has none of the transports asked for: over this connection it has%s",
+		    engine->name, *names ? names : " none");
 }
 
 static int on_open(void *arg, const struct peer_info *peer, const char *name, uint32_t rights,
@@ -571,25 +571,6 @@ static int add_segment(void *arg)
 	return 0;
 }
 
-static int close_tcp(void *arg)
-{
-	struct slu_segment *segment = arg;
-
-	tcp_server_close(segment->engine->env.tcp_server, &segment->export);
-	return 0;
-}
-
-/* Its pollers leave it alone from now on. */
-static void stop_serving(struct slu_segment *segment)
-{
-	struct transport_env *env = &segment->engine->env;
-
-	if (env->tcp_server)
-		control_call(segment->engine->control, close_tcp, segment);
-	if (env->verbs->server)
-		verbs_server_unexport(env->verbs->server, &segment->export);
-}
-
 /* A stranger has it. Clients don't speak to strangers; by another way they still come to us. */
 static int do_without_name(const struct slu_segment *segment)
 {
@@ -612,7 +593,7 @@ static int publish(struct slu_segment *segment)
 			     ? fail(rc, "this process exports a segment \"%s\" already",
 				    segment->name)
 			     : fail(rc, "%d segments are exported already", SLU_SEGMENTS_MAX);
-		stop_serving(segment);
+		serve_unexport(segment->engine, &segment->export);
 		segment_destroy(segment);
 		return rc;
 	}
@@ -638,24 +619,9 @@ static int prepare_polling(struct slu_segment *segment)
 		return fail(-ENOMEM, "out of memory");
 	rc = client_set_reserve(&segment->set);
 	if (rc == 0 && pollers > 0)
-		rc = inbox_create(2 * pollers, wake_set_eventfd(segment->wake),
-				  &segment->inbox); /* tcp's lanes, verbs' */
+		rc = inbox_create(serve_lanes(segment->engine), wake_set_eventfd(segment->wake),
+				  &segment->inbox);
 	segment->export.inbox = segment->inbox;
-	return rc;
-}
-
-/* With the RDMA devices that we serve with. */
-static int register_memory(struct slu_segment *segment)
-{
-	struct verbs_host *host = segment->engine->env.verbs;
-	struct slu_region *region = segment->export.region;
-	uint64_t ns = 0;
-	int rc = host->server ? verbs_server_export(host->server, &segment->export, &ns) : 0;
-
-	if (rc == 0 && host->server) {
-		region->export_register_ns += ns;
-		region->export_devices = host->devices->count;
-	}
 	return rc;
 }
 
@@ -691,7 +657,7 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 	segment->leave.run = on_leave;
 	rc = prepare_polling(segment);
 	if (rc == 0)
-		rc = register_memory(segment);
+		rc = serve_export(segment->engine, &segment->export);
 	if (rc < 0) {
 		segment_destroy(segment);
 		return rc;
@@ -750,7 +716,7 @@ void slu_segment_close(struct slu_segment *segment)
 	server_drop(engine->server, is_client_of, segment);
 	while (control_call(engine->control, drop_clients, segment) > 0)
 		;
-	stop_serving(segment);
+	serve_unexport(segment->engine, &segment->export);
 	segment_destroy(segment);
 }
 

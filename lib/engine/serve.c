@@ -10,9 +10,6 @@
 #include "base/work.h"
 #include "engine/engine_internal.h"
 #include "net/stream.h"
-#include "transport/tcp/tcp_serve.h"
-#include "transport/verbs/verbs.h"
-#include "transport/verbs/verbs_serve.h"
 
 struct errand {
 	void (*fn)(void *arg);
@@ -56,121 +53,185 @@ static int watch(struct poller *poller, int fd)
 	return 0;
 }
 
-static int start_tcp(struct slu_engine *engine)
+/* The next one that has pollers of ours serve, after @p id. */
+static const struct transport *next_served(const struct slu_engine *engine, unsigned *id)
 {
-	int rc = tcp_server_create(engine->poller_threads, on_poller, engine,
-				   &engine->env.tcp_server);
-
-	if (rc < 0)
-		return rc;
-	for (uint32_t i = 0; i < engine->poller_threads; i++) {
-		struct transport_service *service = tcp_server_service(engine->env.tcp_server, i);
-
-		poller_call(engine->pollers[i], begin_service, service);
-		if (rc == 0)
-			rc = watch(engine->pollers[i], tcp_service_fd(service));
-	}
-	return rc;
+	while (++*id < TRANSPORTS)
+		if (engine->env.servers[*id])
+			return transport_find((enum slu_transport) * id);
+	return NULL;
 }
 
-static int start_verbs(struct slu_engine *engine)
-{
-	struct verbs_host *host = engine->env.verbs;
-	int rc;
+/* @p server: that of the next one that serves. */
+#define FOR_EACH_SERVED(engine, transport, server)                                                 \
+	for (unsigned served_id = 0; (transport = next_served(engine, &served_id)) &&              \
+				     ((server) = (engine)->env.servers[served_id], true);)
 
-	if (host->devices->count == 0)
-		return 0;
-	rc = verbs_server_create(host, engine->incarnation, engine->poller_threads, &host->server);
-	if (rc < 0)
-		return rc;
-	for (uint32_t i = 0; i < engine->poller_threads; i++) {
-		struct transport_service *service = verbs_server_service(host->server, i);
+static const struct transport_serving *serving_of(unsigned id)
+{
+	const struct transport *transport = transport_find((enum slu_transport)id);
+
+	return transport ? transport->serving : NULL;
+}
+
+static int start(struct slu_engine *engine, unsigned id, const struct serving_env *env)
+{
+	const struct transport_serving *serving = serving_of(id);
+	int rc = serving->create(env, &engine->env.servers[id]);
+
+	for (uint32_t i = 0; engine->env.servers[id] && i < env->pollers; i++) {
+		struct transport_service *service = serving->service(engine->env.servers[id], i);
 
 		poller_call(engine->pollers[i], begin_service, service);
 		if (rc == 0)
-			rc = watch(engine->pollers[i], verbs_service_fd(service));
+			rc = watch(engine->pollers[i], service->fd);
 	}
 	return rc;
 }
 
 int serve_start(struct slu_engine *engine)
 {
-	int rc = start_tcp(engine);
+	struct serving_env env = {.transport = &engine->env,
+				  .incarnation = engine->incarnation,
+				  .pollers = engine->poller_threads,
+				  .on_poller = on_poller,
+				  .arg = engine};
+	int rc = 0;
 
-	return rc < 0 ? rc : start_verbs(engine);
+	for (unsigned id = 0; rc == 0 && id < TRANSPORTS; id++) {
+		if (!serving_of(id))
+			continue;
+		rc = start(engine, id, &env);
+		env.first_lane += env.pollers;
+	}
+	return rc;
 }
 
-static void stop_tcp(struct slu_engine *engine)
+uint32_t serve_lanes(const struct slu_engine *engine)
 {
-	struct tcp_server *server = engine->env.tcp_server;
+	uint32_t lanes = 0;
 
-	if (!server)
-		return;
-	for (uint32_t i = 0; i < engine->poller_threads; i++)
-		poller_call(engine->pollers[i], end_service, tcp_server_service(server, i));
-	engine->env.tcp_server = NULL;
-	tcp_server_destroy(server);
-}
-
-static void stop_verbs(struct slu_engine *engine)
-{
-	struct verbs_server *server = engine->env.verbs ? engine->env.verbs->server : NULL;
-
-	if (!server)
-		return;
-	verbs_server_stop(server);
-	for (uint32_t i = 0; i < engine->poller_threads; i++)
-		poller_call(engine->pollers[i], end_service, verbs_server_service(server, i));
-	engine->env.verbs->server = NULL;
-	verbs_server_destroy(server);
+	for (unsigned id = 0; id < TRANSPORTS; id++)
+		lanes += serving_of(id) ? engine->poller_threads : 0;
+	return lanes;
 }
 
 void serve_stop(struct slu_engine *engine)
 {
-	stop_verbs(engine);
-	stop_tcp(engine);
+	const struct transport *transport;
+	void *server;
+
+	FOR_EACH_SERVED (engine, transport, server) {
+		const struct transport_serving *serving = transport->serving;
+
+		if (serving->stop)
+			serving->stop(server);
+		for (uint32_t i = 0; i < engine->poller_threads; i++)
+			poller_call(engine->pollers[i], end_service, serving->service(server, i));
+		engine->env.servers[transport->id] = NULL;
+		serving->destroy(server);
+	}
 }
 
-/* RDMA does not encrypt: where the session does, both ends have to say that it need not. */
-bool serve_has_verbs(const struct slu_engine *engine, const struct peer_info *peer)
+int serve_export(struct slu_engine *engine, const struct export *export)
 {
-	return engine->env.verbs->server && (!peer->tls || engine->rdma_plain || engine->tcp_plain);
+	const struct transport *transport;
+	void *server;
+	int rc = 0;
+
+	FOR_EACH_SERVED (engine, transport, server)
+		if (rc == 0 && transport->serving->export)
+			rc = transport->serving->export(server, export);
+	return rc;
+}
+
+struct closing {
+	struct slu_engine *engine;
+	const struct export *export;
+};
+
+static int close_export(void *arg)
+{
+	const struct closing *closing = arg;
+	const struct transport *transport;
+	void *server;
+
+	FOR_EACH_SERVED (closing->engine, transport, server)
+		if (transport->serving->close)
+			transport->serving->close(server, closing->export);
+	return 0;
+}
+
+void serve_unexport(struct slu_engine *engine, const struct export *export)
+{
+	struct closing closing = {engine, export};
+	const struct transport *transport;
+	void *server;
+
+	control_call(engine->control, close_export, &closing);
+	FOR_EACH_SERVED (engine, transport, server)
+		if (transport->serving->unexport)
+			transport->serving->unexport(server, export);
+}
+
+/* What does not encrypt where the session does is good only if both ends say that it need not. */
+bool serve_has(const struct slu_engine *engine, const struct peer_info *peer,
+	       const struct transport *transport)
+{
+	return engine->env.servers[transport->id] &&
+	       (!transport->serving->in_the_clear || !peer->tls || engine->rdma_plain ||
+		engine->tcp_plain);
 }
 
 /* What a client is told with its welcome. */
 json_t *serve_describe(void *arg, const struct peer_info *peer)
 {
-	struct slu_engine *engine = arg;
+	const struct slu_engine *engine = arg;
+	json_t *said = NULL;
 
-	if (!serve_has_verbs(engine, peer))
-		return NULL;
-	return json_pack("{s:o}", "verbs", verbs_describe_devices(engine->env.verbs->devices));
+	for (unsigned id = 0; id < TRANSPORTS; id++) {
+		const struct transport *transport = transport_find((enum slu_transport)id);
+
+		if (!transport || !serve_has(engine, peer, transport) ||
+		    !transport->serving->describe)
+			continue;
+		if (!said)
+			said = json_object();
+		json_object_set_new(said, slu_transport_name(transport->id),
+				    transport->serving->describe(&engine->env));
+	}
+	return said;
 }
 
 void serve_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link)
 {
 	struct slu_engine *engine = arg;
+	const struct transport *transport;
+	void *server;
 
-	tcp_server_attach(engine->env.tcp_server, stream, peer->connection, link, peer->budget);
+	FOR_EACH_SERVED (engine, transport, server)
+		if (transport->serving->attach)
+			transport->serving->attach(server, stream, peer->connection, link,
+						   peer->budget);
 }
 
 void serve_fence(void *arg, uint64_t connection, uint64_t link)
 {
 	struct slu_engine *engine = arg;
+	const struct transport *transport;
+	void *server;
 
-	if (engine->env.verbs->server)
-		verbs_server_fence(engine->env.verbs->server, connection, link);
-	if (engine->env.tcp_server)
-		tcp_server_fence(engine->env.tcp_server, connection, link);
+	FOR_EACH_SERVED (engine, transport, server)
+		transport->serving->fence(server, connection, link);
 }
 
-/* A client's fence that is answered when what it ended is over. */
+/* A client's fence that is answered when what it ended is over, on each transport. */
 struct late_fence {
-	struct verbs_ending marker; /* first */
 	struct control_task task;
 	struct slu_engine *engine;
 	uint64_t connection; /* 0: it has gone */
 	uint64_t request, over;
+	_Atomic uint32_t left; /* that have not told, and one until all were asked */
 	LIST_ENTRY(late_fence) link;
 };
 
@@ -186,39 +247,64 @@ static void answer_fence(struct control_task *task)
 	free(fence);
 }
 
-static void on_settled(struct verbs_task *task)
+static void on_settled(void *arg)
 {
-	struct late_fence *fence =
-		(struct late_fence *)((char *)task - offsetof(struct late_fence, marker.task));
+	struct late_fence *fence = arg;
 
-	control_post(fence->engine->control, &fence->task);
+	if (atomic_fetch_sub(&fence->left, 1) == 1)
+		control_post(fence->engine->control, &fence->task);
+}
+
+/* @return how many will tell; -ENOMEM */
+static int ask_all(struct late_fence *fence)
+{
+	const struct transport *transport;
+	int asked = 0;
+	void *server;
+
+	FOR_EACH_SERVED (fence->engine, transport, server) {
+		if (!transport->serving->after)
+			continue;
+		atomic_fetch_add(&fence->left, 1);
+		if (transport->serving->after(server, on_settled, fence) < 0) {
+			atomic_fetch_sub(&fence->left, 1);
+			return -ENOMEM;
+		}
+		asked++;
+	}
+	return asked;
 }
 
 int serve_settle(void *arg, uint64_t connection, uint64_t request, uint64_t over)
 {
+	struct late_fence *fence = calloc(1, sizeof(*fence));
 	struct slu_engine *engine = arg;
-	struct late_fence *fence;
+	int asked;
 
-	if (!engine->env.verbs->server)
-		return 0;
-	fence = calloc(1, sizeof(*fence));
 	if (!fence)
 		return fail(-ENOMEM, "target is out of memory");
 	fence->engine = engine;
 	fence->connection = connection;
 	fence->request = request;
 	fence->over = over;
+	fence->left = 1;
 	fence->task.run = answer_fence;
-	fence->marker.task.run = on_settled;
 	LIST_INSERT_HEAD(&engine->late_fences, fence, link);
-	verbs_server_after(engine->env.verbs->server, &fence->marker);
-	return SERVER_LATER;
+	asked = ask_all(fence);
+	if (asked <= 0)
+		fence->connection = 0; /* it is answered at once */
+	on_settled(fence);
+	return asked > 0 ? SERVER_LATER : asked;
 }
 
 void serve_wait(struct slu_engine *engine)
 {
-	if (engine->env.verbs->server)
-		verbs_server_settle(engine->env.verbs->server);
+	const struct transport *transport;
+	void *server;
+
+	FOR_EACH_SERVED (engine, transport, server)
+		if (transport->serving->settle)
+			transport->serving->settle(server);
 }
 
 /* Without its connection the server itself may have gone when a fence would be answered. */
@@ -234,10 +320,10 @@ static void forget_fences(struct slu_engine *engine, uint64_t connection)
 void serve_gone(void *arg, uint64_t connection)
 {
 	struct slu_engine *engine = arg;
+	const struct transport *transport;
+	void *server;
 
 	forget_fences(engine, connection);
-	if (engine->env.verbs->server)
-		verbs_server_gone(engine->env.verbs->server, connection);
-	if (engine->env.tcp_server)
-		tcp_server_gone(engine->env.tcp_server, connection);
+	FOR_EACH_SERVED (engine, transport, server)
+		transport->serving->gone(server, connection);
 }

@@ -45,8 +45,9 @@ struct client_inbox;
 struct inbox;
 struct session;
 struct stream;
-struct tcp_server;
 struct verbs_host;
+
+#define TRANSPORTS (SLU_TRANSPORT_FAKE + 1) /* by number */
 
 /** What a transport may use of its surroundings; belongs to the engine. */
 struct transport_env {
@@ -54,8 +55,8 @@ struct transport_env {
 	uint64_t seed;
 	const char *fake;              /* behaviour of the fake transport, or NULL */
 	uint32_t tcp_connections;      /* for bulk, of one link */
-	struct tcp_server *tcp_server; /* what we serve over TCP; NULL: nothing */
-	struct verbs_host *verbs;      /* RDMA devices, and what we serve with them */
+	struct verbs_host *verbs;      /* RDMA devices, and the memory they know */
+	void *servers[TRANSPORTS];     /* what transport_serving.create made; NULL: nothing */
 	struct repair *repair;         /* for links that were lost */
 };
 
@@ -237,6 +238,71 @@ struct transport_memory {
 	void (*release)(void *view);
 };
 
+/** Run @p fn on a poller's thread, between two of its turns, and wait for it. */
+typedef void (*transport_on_poller)(void *arg, uint32_t poller, void (*fn)(void *fn_arg),
+				    void *fn_arg);
+
+/** What an engine lends to what serves its clients over one transport. */
+struct serving_env {
+	const struct transport_env *transport;
+	uint64_t incarnation;
+	uint32_t pollers;
+	uint32_t first_lane; /* of inboxes: as many as there are pollers, from that one on */
+	transport_on_poller on_poller;
+	void *arg; /* for on_poller */
+};
+
+/**
+ * What our pollers do for clients, on a transport of which they do anything. All but create is
+ * called only where that made a server. The control thread's, but for those that say otherwise.
+ */
+struct transport_serving {
+	bool in_the_clear; /* bytes are not encrypted even where the session is */
+	/** Not on the control thread. @return 0; -errno. @p server is left alone: nothing to do */
+	int (*create)(const struct serving_env *env, void **server);
+	/**
+	 * Nothing is granted or exported any more; wait until all that was is over. Pollers still
+	 * run the services. Not on the control thread. May be NULL.
+	 */
+	void (*stop)(void *server);
+	/** No poller runs its services any more. Accepts NULL. */
+	void (*destroy)(void *server);
+	/** What poller @p poller is to run. */
+	struct transport_service *(*service)(void *server, uint32_t poller);
+	/** What a client is told of it with its welcome. May be NULL: nothing. */
+	json_t *(*describe)(const struct transport_env *env);
+	/** A segment is exported. Any thread. May be NULL. @return 0; -errno */
+	int (*export)(void *server, const struct export *export);
+	/**
+	 * Nothing of it is granted any more, and its inbox is left alone from then on. The first on
+	 * the control thread, the second, which may wait, on no thread of ours. May be NULL.
+	 */
+	void (*close)(void *server, const struct export *export);
+	void (*unexport)(void *server, const struct export *export);
+	/**
+	 * Serve a data connection of control connection @p connection, which calls it part of its
+	 * @p link. Takes @p stream. May be NULL: the transport has none.
+	 *
+	 * @param budget  of its owner, of which one data connection was taken: given back when it
+	 *                ends; what it does not read is charged to it. NULL: none
+	 */
+	void (*attach)(void *server, const struct stream *stream, uint64_t connection,
+		       uint64_t link, struct budget *budget);
+	/**
+	 * Nothing that came over that link, or of that connection, is carried out any more; where
+	 * there is after, when that tells.
+	 */
+	void (*fence)(void *server, uint64_t connection, uint64_t link);
+	void (*gone)(void *server, uint64_t connection);
+	/**
+	 * Call @p fn when all that has begun to end is over, on a thread that must not wait. May be
+	 * NULL: it is over at once. @return 0; -ENOMEM
+	 */
+	int (*after)(void *server, void (*fn)(void *arg), void *arg);
+	/** Wait for that. Not on the control thread. May be NULL. */
+	void (*settle)(void *server);
+};
+
 struct transport_fast {
 	/**
 	 * An immediate path: carry out up to @p n operations, none longer than slice_bytes and no
@@ -271,6 +337,7 @@ struct transport {
 	const struct transport_control *control;
 	const struct transport_memory *memory;
 	const struct transport_fast *fast;
+	const struct transport_serving *serving; /* NULL: our pollers do nothing for clients */
 };
 
 /**
@@ -318,12 +385,9 @@ struct transport_service {
 	uint32_t (*run)(struct transport_service *service);
 	/** Is there work that no descriptor tells of? Asked before the poller sleeps. */
 	bool (*pending)(struct transport_service *service);
+	int fd; /* is readable when something has come for one that slept */
 	LIST_ENTRY(transport_service) link;
 };
-
-/** Run @p fn on a poller's thread, between two of its turns, and wait for it. */
-typedef void (*transport_on_poller)(void *arg, uint32_t poller, void (*fn)(void *fn_arg),
-				    void *fn_arg);
 
 /** Mark it unusable, once: operations on it fail with @p error from now on. Any thread. */
 void remote_fail(struct slu_remote *remote, int error);

@@ -28,7 +28,7 @@
 #define MANY          800u /* the model has 1,024 queue pairs */
 #define WAIT_NS       (60 * NS_PER_SECOND)
 
-static struct verbs_host *host;
+static struct transport_env env;
 static struct verbs_server *server;
 static struct slu_region region;
 static struct export segment;
@@ -165,20 +165,22 @@ static void open_server(const char *windows)
 {
 	const struct slu_rdma_options options = {
 		.gid_index = -1, .timeout = -1, .retries = -1, .traffic_class = -1};
-	uint64_t ns;
+	const struct serving_env serving = {
+		.transport = &env, .incarnation = INCARNATION, .pollers = 1};
 
 	if (windows)
 		setenv("MLX5_MODEL_WINDOWS", windows, 1);
 	else
 		unsetenv("MLX5_MODEL_WINDOWS");
-	must(verbs_host_open(&options, &host) == 0);
-	must(verbs_server_create(host, INCARNATION, 1, &server) == 0);
+	must(verbs_host_open(&options, &env.verbs) == 0);
+	must(verbs_server_create(&serving, &env.servers[SLU_TRANSPORT_VERBS]) == 0);
+	server = env.servers[SLU_TRANSPORT_VERBS];
 	region = (struct slu_region){.addr = aligned_alloc(4096, SEGMENT_BYTES),
 				     .length = SEGMENT_BYTES};
 	segment = (struct export){.region = &region,
 				  .length = SEGMENT_BYTES,
 				  .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
-	must(verbs_server_export(server, &segment, &ns) == 0);
+	must(verbs_server_export(server, &segment) == 0);
 	atomic_store(&over, false);
 	must(pthread_create(&poller, NULL, run_poller, NULL) == 0);
 	work_forget();
@@ -192,7 +194,7 @@ static void close_server(void)
 	atomic_store(&over, true);
 	pthread_join(poller, NULL);
 	verbs_server_destroy(server);
-	verbs_host_close(host);
+	verbs_host_close(env.verbs);
 	free(region.addr);
 }
 
@@ -348,14 +350,14 @@ static void test_idle_links(void **state)
 	open_server(NULL);
 	open_many();
 	busy = grant_to(MANY + 1);
-	link = raw_link_create(&host->devices->devices[0], MANY + 1, 1, 0);
+	link = raw_link_create(&env.verbs->devices->devices[0], MANY + 1, 1, 0);
 	for (uint32_t i = 0; i < RAW_RECEIVES; i++)
 		raw_link_receive(link, i);
 	ask(&asked, busy, link->id, raw_link_queues(link));
 	wait_for(&asked);
 	must(asked.error == 0);
 	must(raw_link_connect(link, json_object_get(asked.answer, "queues"),
-			      &host->devices->devices[0].gids[0].gid, 4));
+			      &env.verbs->devices->devices[0].gids[0].gid, 4));
 	json_decref(asked.answer);
 	work_forget();
 	be_busy(link, busy, 300);

@@ -208,7 +208,7 @@ static int tcp_grant(const struct transport_env *env, const struct export *expor
 	const struct grant grant = {
 		.export = export, .rights = rights, .client = client, .connection = connection};
 	struct grant *made;
-	int rc = tcp_server_grant(env->tcp_server, &grant, description, &made);
+	int rc = tcp_server_grant(env->servers[SLU_TRANSPORT_TCP], &grant, description, &made);
 
 	if (rc == 0)
 		*granted = made;
@@ -217,7 +217,7 @@ static int tcp_grant(const struct transport_env *env, const struct export *expor
 
 static void tcp_revoke(const struct transport_env *env, void *granted, int reason)
 {
-	tcp_server_revoke(env->tcp_server, granted, reason);
+	tcp_server_revoke(env->servers[SLU_TRANSPORT_TCP], granted, reason);
 }
 
 static const struct transport_control tcp_control = {
@@ -233,9 +233,20 @@ static const struct transport_memory tcp_memory = {
 	.release = free,
 };
 
+static const struct transport_serving tcp_serving = {
+	.create = tcp_server_create,
+	.destroy = tcp_server_destroy,
+	.service = tcp_server_service,
+	.close = tcp_server_close,
+	.attach = tcp_server_attach,
+	.fence = tcp_server_fence,
+	.gone = tcp_server_gone,
+};
+
 const struct transport tcp_transport = {
 	.id = SLU_TRANSPORT_TCP,
 	.control = &tcp_control,
 	.memory = &tcp_memory,
 	.fast = &tcp_fast,
+	.serving = &tcp_serving,
 };

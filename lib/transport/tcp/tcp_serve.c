@@ -100,6 +100,7 @@ struct owner {
 
 struct tcp_server {
 	uint32_t pollers;
+	uint32_t first_lane;  /* of inboxes */
 	uint32_t next_poller; /* counts data connections */
 	transport_on_poller on_poller;
 	void *arg;
@@ -195,7 +196,7 @@ static int check_right(const struct grant *grant, const struct wire_request *req
 
 static struct inbox_lane *lane_of(const struct tcp_service *service, const struct grant *grant)
 {
-	return inbox_lane(grant->export->inbox, service->poller);
+	return inbox_lane(grant->export->inbox, service->server->first_lane + service->poller);
 }
 
 static int deliver_notification(struct tcp_service *service, const struct connection *connection)
@@ -632,7 +633,7 @@ static int service_create(struct tcp_server *server, uint32_t poller)
 	service->server = server;
 	service->poller = poller;
 	TAILQ_INIT(&service->active);
-	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	service->base.fd = service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (service->epoll_fd < 0)
 		return fail(-errno, "epoll_create1: %s", strerror(errno));
 	service->by_cookie = calloc(CONNECTIONS_MAX, sizeof(service->by_cookie[0]));
@@ -654,14 +655,9 @@ static void service_destroy(struct tcp_service *service)
 	free(service);
 }
 
-struct transport_service *tcp_server_service(struct tcp_server *server, uint32_t poller)
+struct transport_service *tcp_server_service(void *server, uint32_t poller)
 {
-	return &server->services[poller]->base;
-}
-
-int tcp_service_fd(const struct transport_service *service)
-{
-	return ((const struct tcp_service *)service)->epoll_fd;
+	return &((struct tcp_server *)server)->services[poller]->base;
 }
 
 /* ---- the server: control thread ---- */
@@ -739,19 +735,19 @@ static void ask_pollers(struct tcp_server *server, struct errand *errand)
 	}
 }
 
-int tcp_server_create(uint32_t pollers, transport_on_poller on_poller, void *arg,
-		      struct tcp_server **out)
+int tcp_server_create(const struct serving_env *env, void **out)
 {
 	struct tcp_server *server = calloc(1, sizeof(*server));
 	int rc;
 
 	if (!server)
 		return fail(-ENOMEM, "out of memory");
-	server->pollers = pollers;
-	server->on_poller = on_poller;
-	server->arg = arg;
+	server->pollers = env->pollers;
+	server->first_lane = env->first_lane;
+	server->on_poller = env->on_poller;
+	server->arg = env->arg;
 	rc = grants_create(&server->grants);
-	for (uint32_t i = 0; rc == 0 && i < pollers; i++)
+	for (uint32_t i = 0; rc == 0 && i < env->pollers; i++)
 		rc = service_create(server, i);
 	if (rc < 0) {
 		tcp_server_destroy(server);
@@ -761,8 +757,10 @@ int tcp_server_create(uint32_t pollers, transport_on_poller on_poller, void *arg
 	return 0;
 }
 
-void tcp_server_destroy(struct tcp_server *server)
+void tcp_server_destroy(void *arg)
 {
+	struct tcp_server *server = arg;
+
 	if (!server)
 		return;
 	for (uint32_t i = 0; i < server->pollers; i++)
@@ -830,8 +828,8 @@ static int attach(struct tcp_server *server, struct connection *connection)
 	return call.result;
 }
 
-void tcp_server_attach(struct tcp_server *server, const struct stream *stream, uint64_t owner,
-		       uint64_t link, struct budget *budget)
+void tcp_server_attach(void *server, const struct stream *stream, uint64_t owner, uint64_t link,
+		       struct budget *budget)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
 	struct stream refused = *stream;
@@ -859,7 +857,7 @@ static void end_connection(struct errand *errand, struct connection *connection)
 	connection->failed = true;
 }
 
-void tcp_server_gone(struct tcp_server *server, uint64_t number)
+void tcp_server_gone(void *server, uint64_t number)
 {
 	struct errand errand = {.owner = number, .fn = end_connection};
 	struct owner *owner = owner_find(server, number);
@@ -875,7 +873,7 @@ static void end_if_of_link(struct errand *errand, struct connection *connection)
 	connection->failed |= connection->link == errand->link;
 }
 
-void tcp_server_fence(struct tcp_server *server, uint64_t owner, uint64_t link)
+void tcp_server_fence(void *server, uint64_t owner, uint64_t link)
 {
 	struct errand errand = {.owner = owner, .fn = end_if_of_link, .link = link};
 
@@ -925,15 +923,18 @@ static void close_lane_on_poller(void *arg)
 {
 	struct close_call *call = arg;
 	struct tcp_service *service = call->service;
-	const struct inbox_lane *lane = inbox_lane(call->export->inbox, service->poller);
+	const struct inbox_lane *lane =
+		inbox_lane(call->export->inbox, service->server->first_lane + service->poller);
 
 	for (uint32_t i = 0; i < service->lanes_count; i++)
 		if (service->lanes[i].lane == lane)
 			service->lanes[i--] = service->lanes[--service->lanes_count];
 }
 
-void tcp_server_close(struct tcp_server *server, const struct export *export)
+void tcp_server_close(void *arg, const struct export *export)
 {
+	struct tcp_server *server = arg;
+
 	for (uint32_t i = 0; i < server->pollers; i++) {
 		struct close_call call = {.service = server->services[i], .export = export};
 

@@ -538,7 +538,7 @@ static int verbs_grant(const struct transport_env *env, const struct export *exp
 	const struct grant grant = {
 		.export = export, .rights = rights, .client = client, .connection = connection};
 	struct grant *made;
-	int rc = verbs_server_grant(env->verbs->server, &grant, description, &made);
+	int rc = verbs_server_grant(env->servers[SLU_TRANSPORT_VERBS], &grant, description, &made);
 
 	if (rc == 0)
 		*granted = made;
@@ -548,12 +548,12 @@ static int verbs_grant(const struct transport_env *env, const struct export *exp
 static int verbs_answer_join(const struct transport_env *env, void *granted, const json_t *offer,
 			     json_t *answer, struct transport_later *later)
 {
-	return verbs_server_join(env->verbs->server, granted, offer, answer, later);
+	return verbs_server_join(env->servers[SLU_TRANSPORT_VERBS], granted, offer, answer, later);
 }
 
 static void verbs_revoke(const struct transport_env *env, void *granted, int reason)
 {
-	verbs_server_revoke(env->verbs->server, granted, reason);
+	verbs_server_revoke(env->servers[SLU_TRANSPORT_VERBS], granted, reason);
 }
 
 static const struct transport_control verbs_control = {
@@ -572,9 +572,25 @@ static const struct transport_memory verbs_memory = {
 	.release = free,
 };
 
+static const struct transport_serving verbs_serving = {
+	.in_the_clear = true,
+	.create = verbs_server_create,
+	.stop = verbs_server_stop,
+	.destroy = verbs_server_destroy,
+	.service = verbs_server_service,
+	.describe = verbs_server_describe,
+	.export = verbs_server_export,
+	.unexport = verbs_server_unexport,
+	.fence = verbs_server_fence,
+	.gone = verbs_server_gone,
+	.after = verbs_server_after,
+	.settle = verbs_server_settle,
+};
+
 const struct transport verbs_transport = {
 	.id = SLU_TRANSPORT_VERBS,
 	.control = &verbs_control,
 	.memory = &verbs_memory,
 	.fast = &verbs_fast,
+	.serving = &verbs_serving,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * What an engine has of verbs: its devices, the memory they know, and, if it serves, the server.
+ * What an engine has of verbs: its devices, and the memory they know.
  *
  * Order of calls: open before any region is made; stop when no path is left; close when no region
  * is.
@@ -15,13 +15,10 @@
 #include "transport/verbs/verbs_memory.h"
 #include "transport/verbs/verbs_queue.h"
 
-struct verbs_server;
-
 struct verbs_host {
 	struct verbs_devices *devices;
 	struct verbs_memory memory;
-	struct verbs_server *server; /* NULL: we serve nothing */
-	pthread_mutex_t texts;       /* of verbs_path.text */
+	pthread_mutex_t texts; /* of verbs_path.text */
 };
 
 /** @return as verbs_devices_open() */

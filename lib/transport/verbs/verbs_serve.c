@@ -11,14 +11,24 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "transport/verbs/verbs.h"
 #include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_server.h"
 
 /* ---- exported memory ---- */
 
-int verbs_server_export(struct verbs_server *server, const struct export *export, uint64_t *ns)
+int verbs_server_export(void *arg, const struct export *export)
 {
-	return verbs_exports_add(server->exports, export, ns);
+	struct verbs_server *server = arg;
+	struct slu_region *region = export->region;
+	uint64_t ns = 0;
+	int rc = verbs_exports_add(server->exports, export, &ns);
+
+	if (rc == 0) {
+		region->export_register_ns += ns;
+		region->export_devices = server->host->devices->count;
+	}
+	return rc;
 }
 
 /* It goes from poller to poller. */
@@ -42,8 +52,9 @@ static void forget_on_poller(struct verbs_task *task)
 		verbs_tasks_post(&server->services[forgetting->at]->tasks, task);
 }
 
-void verbs_server_unexport(struct verbs_server *server, const struct export *export)
+void verbs_server_unexport(void *arg, const struct export *export)
 {
+	struct verbs_server *server = arg;
 	struct forgetting forgetting = {
 		.task.run = forget_on_poller, .server = server, .export = export};
 
@@ -115,7 +126,7 @@ static void end_links(struct verbs_server *server, struct link_owner *owner)
 	}
 }
 
-void verbs_server_fence(struct verbs_server *server, uint64_t connection, uint64_t id)
+void verbs_server_fence(void *server, uint64_t connection, uint64_t id)
 {
 	struct link_owner *owner = find_owner(server, connection);
 	struct served_link *link = owner ? find_link(owner, id) : NULL;
@@ -124,7 +135,7 @@ void verbs_server_fence(struct verbs_server *server, uint64_t connection, uint64
 		end_link(server, link);
 }
 
-void verbs_server_gone(struct verbs_server *server, uint64_t connection)
+void verbs_server_gone(void *server, uint64_t connection)
 {
 	struct link_owner *owner = find_owner(server, connection);
 
@@ -134,14 +145,37 @@ void verbs_server_gone(struct verbs_server *server, uint64_t connection)
 	end_links(server, owner);
 }
 
-void verbs_server_after(struct verbs_server *server, struct verbs_ending *marker)
+struct marker {
+	struct verbs_ending ending; /* first */
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void pass_marker(struct verbs_task *task)
 {
-	verbs_worker_after(&server->worker, marker);
+	struct marker *marker =
+		(struct marker *)((char *)task - offsetof(struct marker, ending.task));
+
+	marker->fn(marker->arg);
+	free(marker);
 }
 
-void verbs_server_settle(struct verbs_server *server)
+int verbs_server_after(void *server, void (*fn)(void *arg), void *arg)
 {
-	verbs_worker_wait(&server->worker);
+	struct marker *marker = calloc(1, sizeof(*marker));
+
+	if (!marker)
+		return fail(-ENOMEM, "target is out of memory");
+	marker->ending.task.run = pass_marker;
+	marker->fn = fn;
+	marker->arg = arg;
+	verbs_worker_after(&((struct verbs_server *)server)->worker, &marker->ending);
+	return 0;
+}
+
+void verbs_server_settle(void *server)
+{
+	verbs_worker_wait(&((struct verbs_server *)server)->worker);
 }
 
 /* ---- grants ---- */
@@ -258,17 +292,20 @@ void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int r
 
 /* ---- life ---- */
 
-int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t pollers,
-			struct verbs_server **out)
+int verbs_server_create(const struct serving_env *env, void **out)
 {
-	struct verbs_server *server = calloc(1, sizeof(*server));
+	struct verbs_host *host = env->transport->verbs;
+	struct verbs_server *server;
 	int rc;
 
+	if (host->devices->count == 0)
+		return 0;
+	server = calloc(1, sizeof(*server));
 	if (!server)
 		return fail(-ENOMEM, "out of memory");
 	server->host = host;
-	server->incarnation = incarnation;
-	server->pollers = pollers;
+	server->incarnation = env->incarnation;
+	server->pollers = env->pollers;
 	pthread_mutex_init(&server->lock, NULL);
 	pthread_cond_init(&server->opened, NULL);
 	TAILQ_INIT(&server->making);
@@ -277,8 +314,9 @@ int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t 
 		rc = verbs_exports_create(host->devices, &server->exports);
 	if (rc == 0)
 		rc = verbs_worker_start(&server->worker);
-	for (uint32_t i = 0; rc == 0 && i < pollers; i++)
-		rc = verbs_service_create(server->grants, pollers, i, &server->services[i]);
+	for (uint32_t i = 0; rc == 0 && i < env->pollers; i++)
+		rc = verbs_service_create(server->grants, i, env->first_lane + i,
+					  &server->services[i]);
 	if (rc < 0) {
 		verbs_server_destroy(server);
 		return rc;
@@ -287,8 +325,10 @@ int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t 
 	return 0;
 }
 
-void verbs_server_stop(struct verbs_server *server)
+void verbs_server_stop(void *arg)
 {
+	struct verbs_server *server = arg;
+
 	pthread_mutex_lock(&server->lock);
 	while (server->openings > 0)
 		pthread_cond_wait(&server->opened, &server->lock);
@@ -296,8 +336,10 @@ void verbs_server_stop(struct verbs_server *server)
 	verbs_worker_wait(&server->worker);
 }
 
-void verbs_server_destroy(struct verbs_server *server)
+void verbs_server_destroy(void *arg)
 {
+	struct verbs_server *server = arg;
+
 	if (!server)
 		return;
 	verbs_worker_stop(&server->worker);
@@ -311,7 +353,12 @@ void verbs_server_destroy(struct verbs_server *server)
 	free(server);
 }
 
-struct transport_service *verbs_server_service(struct verbs_server *server, uint32_t poller)
+struct transport_service *verbs_server_service(void *server, uint32_t poller)
 {
-	return (struct transport_service *)server->services[poller];
+	return (struct transport_service *)((struct verbs_server *)server)->services[poller];
+}
+
+json_t *verbs_server_describe(const struct transport_env *env)
+{
+	return verbs_describe_devices(env->verbs->devices);
 }

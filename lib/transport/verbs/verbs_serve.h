@@ -28,38 +28,29 @@
 
 struct verbs_server;
 
-/** @return 0; -ENOMEM; -errno of epoll_create */
-int verbs_server_create(struct verbs_host *host, uint64_t incarnation, uint32_t pollers,
-			struct verbs_server **server);
-
-/**
- * Nothing is granted or exported any more: wait until all that was is over. The pollers still run
- * their services, the control thread its tasks. Not the control thread.
+/*
+ * As transport_serving has them; @p server is a struct verbs_server. None is made where there is no
+ * device.
  */
-void verbs_server_stop(struct verbs_server *server);
 
-/** It has stopped, and no poller runs its services any more. Accepts NULL. */
-void verbs_server_destroy(struct verbs_server *server);
+int verbs_server_create(const struct serving_env *env, void **server);
+void verbs_server_stop(void *server);
+void verbs_server_destroy(void *server);
+struct transport_service *verbs_server_service(void *server, uint32_t poller);
+json_t *verbs_server_describe(const struct transport_env *env);
 
-/** What poller @p poller is to run. */
-struct transport_service *verbs_server_service(struct verbs_server *server, uint32_t poller);
-
-/** The descriptor that is readable when something has come for a service that slept. */
-int verbs_service_fd(const struct transport_service *service);
-
-/**
- * Register a segment's memory with every device, with its rights. Any thread.
- *
- * @param ns  out: that it took
- * @return    0; as verbs_register()
+/** Registers the segment's memory with every device, with its rights. @return as verbs_register()
  */
-int verbs_server_export(struct verbs_server *server, const struct export *export, uint64_t *ns);
+int verbs_server_export(void *server, const struct export *export);
 
-/**
- * Nothing of it is granted any more. Waits until no window on it is open; its inbox is left alone
- * from then on. Neither the control thread nor a poller.
- */
-void verbs_server_unexport(struct verbs_server *server, const struct export *export);
+/** Waits until no window on it is open. */
+void verbs_server_unexport(void *server, const struct export *export);
+
+/** The links of that connection, or that one, begin to end. */
+void verbs_server_gone(void *server, uint64_t connection);
+void verbs_server_fence(void *server, uint64_t connection, uint64_t link);
+int verbs_server_after(void *server, void (*fn)(void *arg), void *arg);
+void verbs_server_settle(void *server);
 
 /** Control thread: add @p grant. @return as grants_add() */
 int verbs_server_grant(struct verbs_server *server, const struct grant *grant, json_t *description,
@@ -77,31 +68,10 @@ int verbs_server_grant(struct verbs_server *server, const struct grant *grant, j
 int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
 		      json_t *answer, struct transport_later *later);
 
-/*
- * The next three begin an end and return. When it is over verbs_server_after() tells, for which
- * verbs_server_settle() waits.
- */
-
 /**
- * Control thread: the client cannot reach the segment any more. Where the device has no windows,
- * that ends all links of the client. Accepts a NULL @p grant.
+ * Control thread: it begins to end that the client reaches the segment. Where the device has no
+ * windows, that ends all links of the client. Accepts a NULL @p grant.
  */
 void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason);
-
-/** Control thread: @p connection has ended, and so do its links. */
-void verbs_server_gone(struct verbs_server *server, uint64_t connection);
-
-/**
- * Control thread: the queue pairs of that link are destroyed, and nothing that came over them is
- * carried out any more.
- */
-void verbs_server_fence(struct verbs_server *server, uint64_t connection, uint64_t link);
-
-/** Have the marker's task run, by a thread that must not wait, when all that began before is over.
- */
-void verbs_server_after(struct verbs_server *server, struct verbs_ending *marker);
-
-/** Wait for that. Neither the control thread nor a poller. */
-void verbs_server_settle(struct verbs_server *server);
 
 #endif

@@ -637,7 +637,7 @@ static bool pending(struct transport_service *base)
 
 /* ---- life ---- */
 
-int verbs_service_create(const struct grants *grants, uint32_t pollers, uint32_t poller,
+int verbs_service_create(const struct grants *grants, uint32_t poller, uint32_t lane,
 			 struct verbs_service **out)
 {
 	struct verbs_service *service = calloc(1, sizeof(*service));
@@ -650,11 +650,11 @@ int verbs_service_create(const struct grants *grants, uint32_t pollers, uint32_t
 	service->base.pending = pending;
 	service->grants = grants;
 	service->index = poller;
-	service->lane = pollers + poller;
+	service->lane = lane;
 	pthread_mutex_init(&service->lock, NULL);
 	TAILQ_INIT(&service->binding);
 	TAILQ_INIT(&service->owing);
-	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	service->base.fd = service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	service->by_cookie = calloc(LINKS_MAX, sizeof(struct served_link *));
 	service->lanes = calloc(SLU_SEGMENTS_MAX, sizeof(struct open_lane));
 	rc = verbs_tasks_init(&service->tasks);
@@ -694,11 +694,6 @@ void verbs_service_destroy(struct verbs_service *service)
 	free(service->lanes);
 	free(service->held);
 	free(service);
-}
-
-int verbs_service_fd(const struct transport_service *service)
-{
-	return ((const struct verbs_service *)service)->epoll_fd;
 }
 
 static int receive_queue_create(struct verbs_service *service, struct verbs_device *device,

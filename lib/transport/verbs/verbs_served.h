@@ -115,8 +115,8 @@ struct verbs_service {
 	struct held *held;
 };
 
-/** @return 0; -ENOMEM; -errno of epoll_create */
-int verbs_service_create(const struct grants *grants, uint32_t pollers, uint32_t poller,
+/** @p lane  of inboxes. @return 0; -ENOMEM; -errno of epoll_create */
+int verbs_service_create(const struct grants *grants, uint32_t poller, uint32_t lane,
 			 struct verbs_service **service);
 
 /** Its poller does not run it any more. Accepts NULL. */
