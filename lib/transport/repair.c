@@ -13,16 +13,25 @@
 
 #define FIRST_PAUSE_NS   (2 * UINT64_C(1000000))
 #define LONGEST_PAUSE_NS NS_PER_SECOND
+#define NEVER_NS         (UINT64_MAX / 2)
+
+/* An attempt that is under way. */
+struct turn {
+	const struct repair_item *item;
+	const struct transport_peer *peer;
+	LIST_ENTRY(turn) link;
+};
 
 struct repair {
-	pthread_t thread;
 	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	pthread_cond_t attempted; /* mending is another */
-	struct repair_item *mending;
+	pthread_cond_t changed; /* what is broken, or whose turn it is */
 	bool stopping;
 	struct random random;
 	TAILQ_HEAD(, repair_item) broken;
+	LIST_HEAD(, turn) turns;
+	uint32_t waiting; /* threads */
+	uint32_t thread_count;
+	pthread_t threads[REPAIR_THREADS_MAX];
 };
 
 /* Under lock. */
@@ -37,13 +46,24 @@ static void put_off(struct repair *repair, struct repair_item *item)
 	TAILQ_INSERT_TAIL(&repair->broken, item, link);
 }
 
-/* Under lock. The one that is due first, or NULL. */
-static struct repair_item *first(struct repair *repair)
+/* Under lock. */
+static bool is_busy(const struct repair *repair, const struct transport_peer *peer)
+{
+	const struct turn *turn;
+
+	LIST_FOREACH (turn, &repair->turns, link)
+		if (turn->peer == peer)
+			return true;
+	return false;
+}
+
+/* Under lock. The one that is due first, of a peer at which nobody is; or NULL. */
+static struct repair_item *first(const struct repair *repair)
 {
 	struct repair_item *item, *best = NULL;
 
 	TAILQ_FOREACH (item, &repair->broken, link)
-		if (!best || item->at_ns < best->at_ns)
+		if ((!best || item->at_ns < best->at_ns) && !is_busy(repair, item->peer))
 			best = item;
 	return best;
 }
@@ -54,24 +74,38 @@ static void wait_until(struct repair *repair, uint64_t at_ns)
 	struct timespec at = {.tv_sec = (time_t)(at_ns / NS_PER_SECOND),
 			      .tv_nsec = (long)(at_ns % NS_PER_SECOND)};
 
+	repair->waiting++;
 	pthread_cond_timedwait(&repair->changed, &repair->lock, &at);
+	repair->waiting--;
 }
 
 /* Under lock, but for the attempt; meanwhile the item cannot be forgotten. */
 static void mend(struct repair *repair, struct repair_item *item)
 {
+	struct turn turn = {.item = item, .peer = item->peer};
 	bool over;
 
 	TAILQ_REMOVE(&repair->broken, item, link);
 	item->listed = false;
-	repair->mending = item;
+	LIST_INSERT_HEAD(&repair->turns, &turn, link);
 	pthread_mutex_unlock(&repair->lock);
 	over = item->attempt(item);
 	pthread_mutex_lock(&repair->lock);
-	repair->mending = NULL;
-	pthread_cond_broadcast(&repair->attempted);
+	LIST_REMOVE(&turn, link);
+	pthread_cond_broadcast(&repair->changed);
 	if (!over)
 		put_off(repair, item);
+}
+
+static void *repair_main(void *arg);
+
+/* Under lock. While this thread is at one peer another one looks after the others. */
+static void leave_another(struct repair *repair)
+{
+	if (repair->waiting == 0 && repair->thread_count < REPAIR_THREADS_MAX &&
+	    thread_try(&repair->threads[repair->thread_count], "slu-repair", repair_main, repair) ==
+		    0)
+		repair->thread_count++;
 }
 
 static void *repair_main(void *arg)
@@ -82,15 +116,26 @@ static void *repair_main(void *arg)
 	while (!repair->stopping) {
 		struct repair_item *item = first(repair);
 
-		if (!item)
-			pthread_cond_wait(&repair->changed, &repair->lock);
-		else if (item->at_ns > clock_monotonic_ns(NULL))
-			wait_until(repair, item->at_ns);
-		else
-			mend(repair, item);
+		if (!item || item->at_ns > clock_monotonic_ns(NULL)) {
+			wait_until(repair, item ? item->at_ns : NEVER_NS);
+			continue;
+		}
+		leave_another(repair);
+		mend(repair, item);
 	}
 	pthread_mutex_unlock(&repair->lock);
 	return NULL;
+}
+
+/* Under lock. */
+static bool is_attempted(const struct repair *repair, const struct repair_item *item)
+{
+	const struct turn *turn;
+
+	LIST_FOREACH (turn, &repair->turns, link)
+		if (turn->item == item)
+			return true;
+	return false;
 }
 
 int repair_start(struct repair **out)
@@ -108,12 +153,12 @@ int repair_start(struct repair **out)
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&repair->changed, &monotonic);
-	pthread_cond_init(&repair->attempted, NULL);
-	rc = thread_start(&repair->thread, "slu-repair", repair_main, repair);
+	rc = thread_start(&repair->threads[0], "slu-repair", repair_main, repair);
 	if (rc < 0) {
 		free(repair);
 		return rc;
 	}
+	repair->thread_count = 1;
 	*out = repair;
 	return 0;
 }
@@ -124,10 +169,10 @@ void repair_stop(struct repair *repair)
 		return;
 	pthread_mutex_lock(&repair->lock);
 	repair->stopping = true;
-	pthread_cond_signal(&repair->changed);
+	pthread_cond_broadcast(&repair->changed);
 	pthread_mutex_unlock(&repair->lock);
-	pthread_join(repair->thread, NULL);
-	pthread_cond_destroy(&repair->attempted);
+	for (uint32_t i = 0; i < repair->thread_count; i++)
+		pthread_join(repair->threads[i], NULL);
 	pthread_cond_destroy(&repair->changed);
 	pthread_mutex_destroy(&repair->lock);
 	free(repair);
@@ -140,15 +185,15 @@ void repair_ask(struct repair *repair, struct repair_item *item)
 	item->at_ns = 0;
 	item->listed = true;
 	TAILQ_INSERT_TAIL(&repair->broken, item, link);
-	pthread_cond_signal(&repair->changed);
+	pthread_cond_broadcast(&repair->changed);
 	pthread_mutex_unlock(&repair->lock);
 }
 
 void repair_forget(struct repair *repair, struct repair_item *item)
 {
 	pthread_mutex_lock(&repair->lock);
-	while (repair->mending == item)
-		pthread_cond_wait(&repair->attempted, &repair->lock);
+	while (is_attempted(repair, item))
+		pthread_cond_wait(&repair->changed, &repair->lock);
 	if (item->listed)
 		TAILQ_REMOVE(&repair->broken, item, link);
 	item->listed = false;

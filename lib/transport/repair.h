@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * A thread that mends what is broken where a poller must not wait: asking a target blocks. It tries
- * again with jittered, doubling pauses until there is nothing more to do.
+ * Threads that mend what is broken where a poller must not wait: asking a target blocks. They try
+ * again with jittered, doubling pauses until there is nothing more to do. Attempts for one peer go
+ * one after the other, and hold up no other peer's.
  */
 #ifndef TRANSPORT_REPAIR_H
 #define TRANSPORT_REPAIR_H
@@ -12,13 +13,18 @@
 #include <sys/queue.h>
 
 struct repair;
+struct transport_peer;
+
+/** This many peers can keep a thread waiting at the same time; the next one waits for its turn. */
+#define REPAIR_THREADS_MAX 64u
 
 /** Part of what can break. */
 struct repair_item {
-	/** On the thread; may block for seconds. @return it is over: mended, or given up */
+	/** On a thread; may block for seconds. @return it is over: mended, or given up */
 	bool (*attempt)(struct repair_item *item);
+	const struct transport_peer *peer;
 
-	/* The thread's. */
+	/* The threads'. */
 	uint64_t at_ns;
 	uint64_t pause_ns;
 	bool listed;

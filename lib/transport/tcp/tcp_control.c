@@ -101,7 +101,7 @@ static int link_create(struct slu_remote *remote, const struct path_env *env, st
 	link->epoll_fd = env->epoll_fd;
 	link->peer = remote->peer;
 	link->repair = env->transport->repair;
-	link->mending.attempt = tcp_link_mend;
+	link->mending = (struct repair_item){.attempt = tcp_link_mend, .peer = remote->peer};
 	strcpy(link->target, remote->target);
 	rc = add_ends(link, 1 + env->transport->tcp_connections);
 	if (rc == 0)

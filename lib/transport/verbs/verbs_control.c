@@ -440,7 +440,7 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 				    .remote = remote};
 	verbs->path.calls = &verbs->path;
 	verbs->host = env->transport->verbs;
-	verbs->repair.attempt = verbs_repair_attempt;
+	verbs->repair = (struct repair_item){.attempt = verbs_repair_attempt, .peer = remote->peer};
 	verbs->env = *env;
 	verbs->poller = env->poller;
 	verbs->handle = view->handle;
