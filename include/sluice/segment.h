@@ -107,7 +107,7 @@ struct slu_remote_options {
 	size_t size;
 	enum slu_transport transport; /* AUTO, or that one or an error */
 	uint32_t rights;              /* wanted; granted in full or the call fails */
-	uint64_t timeout_us;          /* of the whole handshake */
+	uint64_t timeout_us;          /* of the whole call, whatever is tried in it */
 };
 
 /** A way to a segment that was considered when its remote was opened. */

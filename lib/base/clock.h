@@ -42,12 +42,12 @@ static inline uint64_t clock_deadline_ns(uint64_t timeout_us)
 	return clock_monotonic_ns(NULL) + (timeout_us < day_us ? timeout_us : day_us) * NS_PER_US;
 }
 
-/** Until @p deadline_ns; 0 when it has passed. */
-static inline uint64_t clock_left_us(uint64_t deadline_ns)
+/** When half of the time until @p deadline_ns has passed. */
+static inline uint64_t clock_halfway_ns(uint64_t deadline_ns)
 {
 	uint64_t now = clock_monotonic_ns(NULL);
 
-	return deadline_ns > now ? (deadline_ns - now) / NS_PER_US : 0;
+	return deadline_ns > now ? now + (deadline_ns - now) / 2 : deadline_ns;
 }
 
 /** Where the kernel says by what it keeps time. */

@@ -246,7 +246,7 @@ static int wait_for(struct waiting *waiting, uint64_t until_ns, json_t **answer)
 	return 0;
 }
 
-int session_ask(struct session *session, const json_t *offer, uint64_t timeout_us, json_t **answer)
+int session_ask(struct session *session, const json_t *offer, uint64_t until_ns, json_t **answer)
 {
 	struct waiting waiting = {.ask = {.client = session->client,
 					  .session = session,
@@ -256,7 +256,7 @@ int session_ask(struct session *session, const json_t *offer, uint64_t timeout_u
 
 	if (!json_is_object(offer))
 		return no_object();
-	return wait_for(&waiting, clock_deadline_ns(timeout_us), answer);
+	return wait_for(&waiting, until_ns, answer);
 }
 
 int client_ask(struct client *client, const char *type, const json_t *offer, uint64_t until_ns,

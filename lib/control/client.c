@@ -619,7 +619,6 @@ static void session_destroy(struct session *session)
 int session_open(struct client *client, const struct session_request *request, struct session **out,
 		 struct client_grant *grant)
 {
-	uint64_t until_ns = clock_deadline_ns(request->timeout_us);
 	struct session *session = session_create(client, request);
 	struct open_call call = {.session = session, .request = request};
 	struct opening opening = {0};
@@ -630,7 +629,7 @@ int session_open(struct client *client, const struct session_request *request, s
 	session->opening = &opening;
 	rc = control_call(client->pool->options.control, begin_open, &call);
 	rc = rc < 0 ? fail(rc, "cannot ask target %s: %s", client->welcome.target, slu_strerror(rc))
-		    : wait_opened(session, &opening, until_ns);
+		    : wait_opened(session, &opening, request->until_ns);
 	if (rc < 0) {
 		session_destroy(session);
 		return rc;

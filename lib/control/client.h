@@ -91,14 +91,14 @@ int client_pool_create(const struct client_pool_options *options, struct client_
 void client_pool_destroy(struct client_pool *pool);
 
 /**
- * Use the open connection to @p endpoint, or make one; blocks up to @p timeout_us. Any thread but
- * the control thread.
+ * Use the open connection to @p endpoint, or make one; blocks until @p until_ns of the monotonic
+ * clock. Any thread but the control thread.
  *
  * @param segment  what the caller is after, for messages to people
  * @return         0; as slu_remote_open()
  */
 int client_connect(struct client_pool *pool, const struct endpoint *endpoint, const char *segment,
-		   uint64_t timeout_us, struct client **client);
+		   uint64_t until_ns, struct client **client);
 
 /** Give it back; the last one, and the last session, close the connection. Accepts NULL. */
 void client_release(struct client *client);
@@ -117,7 +117,7 @@ struct session_request {
 	uint32_t rights;
 	const enum slu_transport *transports; /* in the order of preference */
 	uint32_t transport_count;
-	uint64_t timeout_us;
+	uint64_t until_ns;
 	const struct session_callbacks *callbacks;
 	void *arg;
 };
@@ -141,9 +141,9 @@ void session_close(struct session *session);
 #define SESSION_ASK_SECONDS 5 /* a target that does not answer session_ask_async() is given up */
 
 /**
- * Ask the target's transport for a path; blocks. Any thread but the control thread, and several at
- * once. An answer that comes too late is dropped: what the target has made for it ends with the
- * session.
+ * Ask the target's transport for a path; blocks until @p until_ns. Any thread but the control
+ * thread, and several at once. An answer that comes too late is dropped: what the target has made
+ * for it ends with the session.
  *
  * @param offer   a JSON object; nobody else uses it meanwhile, references included
  * @param answer  out: a JSON object, the caller's
@@ -152,7 +152,7 @@ void session_close(struct session *session);
  *                too long; -EINVAL it is no object; -EAGAIN the target does not read; -EPROTO;
  *                -ENOMEM; else what the target refused with, its reason in slu_last_error()
  */
-int session_ask(struct session *session, const json_t *offer, uint64_t timeout_us, json_t **answer);
+int session_ask(struct session *session, const json_t *offer, uint64_t until_ns, json_t **answer);
 
 /**
  * The same without waiting. Any thread, also the control thread.

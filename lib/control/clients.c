@@ -148,9 +148,8 @@ static void announce(struct client *client, int rc)
 }
 
 int client_connect(struct client_pool *pool, const struct endpoint *endpoint, const char *segment,
-		   uint64_t timeout_us, struct client **out)
+		   uint64_t until_ns, struct client **out)
 {
-	uint64_t until_ns = clock_deadline_ns(timeout_us);
 	struct client *client = NULL;
 	bool made = false;
 	int rc;

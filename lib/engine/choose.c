@@ -27,14 +27,15 @@ __attribute__((format(printf, 3, 4))) static void say(struct slu_candidate *cand
 
 /* ---- shared memory: is there a Unix socket of this very target? ---- */
 
-/* @return NULL: none, or another target's */
+/* What does not answer there leaves time for another way. @return NULL: none, or another target's
+ */
 static struct client *connect_local(struct choice *choice, struct client_pool *pool,
 				    const struct endpoint *at, uint64_t until_ns)
 {
 	uint64_t incarnation = client_welcome(choice->connection)->incarnation;
 	struct client *local;
 
-	if (client_connect(pool, at, choice->name.segment, clock_left_us(until_ns), &local) < 0)
+	if (client_connect(pool, at, choice->name.segment, clock_halfway_ns(until_ns), &local) < 0)
 		return NULL;
 	if (client_welcome(local)->incarnation == incarnation)
 		return local;
@@ -205,8 +206,8 @@ int choice_make(struct choice *choice, struct client_pool *pool,
 	choice->rdma_plain = rdma_plain;
 	rc = p2p_parse(name, &choice->name);
 	if (rc == 0)
-		rc = client_connect(pool, &choice->name.endpoint, choice->name.segment,
-				    clock_left_us(until_ns), &choice->connection);
+		rc = client_connect(pool, &choice->name.endpoint, choice->name.segment, until_ns,
+				    &choice->connection);
 	if (rc < 0)
 		return rc;
 	for (; choice->count < SLU_CANDIDATES_MAX; choice->count++) {
@@ -219,15 +220,15 @@ int choice_make(struct choice *choice, struct client_pool *pool,
 	return 0;
 }
 
-bool choice_refuse(struct choice *choice, enum slu_transport wanted, const char *why)
+void choice_refuse(struct choice *choice, enum slu_transport refused, enum slu_transport wanted,
+		   const char *why)
 {
 	for (uint32_t i = 0; i < choice->count; i++) {
-		if (choice->candidates[i].chosen)
+		if (choice->candidates[i].transport == refused)
 			say(&choice->candidates[i], false, "%s", why);
 		choice->candidates[i].chosen = false;
 	}
 	take(choice, wanted);
-	return choice_taken(choice) != NULL;
 }
 
 struct client *choice_connection(const struct choice *choice, enum slu_transport transport)

@@ -41,13 +41,9 @@ int choice_make(struct choice *choice, struct client_pool *pool,
 /** @return the candidate that was chosen; NULL: none is usable */
 const struct slu_candidate *choice_taken(const struct choice *choice);
 
-/**
- * Say that the candidate taken turned out not to be usable after all, and take the next, unless it
- * was asked for by name.
- *
- * @return is there another one?
- */
-bool choice_refuse(struct choice *choice, enum slu_transport wanted, const char *why);
+/** @p refused turned out not to be usable after all: take anew. */
+void choice_refuse(struct choice *choice, enum slu_transport refused, enum slu_transport wanted,
+		   const char *why);
 
 /** The connection that carries the session for @p transport. */
 struct client *choice_connection(const struct choice *choice, enum slu_transport transport);

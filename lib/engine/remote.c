@@ -185,7 +185,7 @@ static int open_session(struct slu_remote *remote, const struct choice *choice,
 					  .rights = remote->rights,
 					  .transports = &transport,
 					  .transport_count = 1,
-					  .timeout_us = clock_left_us(until_ns),
+					  .until_ns = until_ns,
 					  .callbacks = &callbacks,
 					  .arg = remote};
 	struct client_grant grant;
@@ -234,7 +234,7 @@ static int open_chosen(struct slu_remote *remote, struct choice *choice, enum sl
 		rc = open_session(remote, choice, transport, until_ns);
 		if (rc == 0 || !may_go_on(choice, transport, rc))
 			return rc;
-		choice_refuse(choice, wanted, slu_last_error());
+		choice_refuse(choice, transport, wanted, slu_last_error());
 	}
 }
 
@@ -246,9 +246,8 @@ static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, 
 	int rc = choice_make(&choice, remote->engine->clients, remote->engine->env.verbs->devices,
 			     remote->engine->rdma_plain, remote->name, wanted, until_ns);
 
-	if (rc == 0 && failed && choice_taken(&choice) &&
-	    choice_taken(&choice)->transport == SLU_TRANSPORT_VERBS)
-		choice_refuse(&choice, wanted, failed);
+	if (rc == 0 && failed)
+		choice_refuse(&choice, SLU_TRANSPORT_VERBS, wanted, failed);
 	if (rc == 0)
 		rc = open_chosen(remote, &choice, wanted, until_ns);
 	memcpy(remote->candidates, choice.candidates, sizeof(remote->candidates));
@@ -478,11 +477,11 @@ static void undo(struct slu_remote *remote)
 	atomic_store(&remote->state, 0);
 }
 
-/* That there are devices at both ends does not say that they reach each other. */
+/* That there are devices at both ends does not say that they reach each other: it is found out in
+ * half of the time, and the rest is for another way. */
 static bool may_do_without_rdma(const struct slu_remote *remote, enum slu_transport wanted)
 {
-	return wanted == SLU_TRANSPORT_AUTO && remote->transport == &verbs_transport &&
-	       atomic_load(&remote->state) == 0;
+	return wanted == SLU_TRANSPORT_AUTO && remote->transport == &verbs_transport;
 }
 
 static int open_remote(struct slu_remote *remote, const struct slu_remote_options *options)
@@ -496,15 +495,17 @@ static int open_remote(struct slu_remote *remote, const struct slu_remote_option
 		rc = open_in_process(remote, transport);
 	else
 		rc = open_elsewhere(remote, options->transport, until_ns, NULL);
-	if (rc == 0)
-		rc = connect_remote(remote, until_ns);
-	if (rc == 0 || !may_do_without_rdma(remote, options->transport))
+	if (rc < 0)
+		return rc;
+	if (!may_do_without_rdma(remote, options->transport))
+		return connect_remote(remote, until_ns);
+	rc = connect_remote(remote, clock_halfway_ns(until_ns));
+	if (rc == 0 || atomic_load(&remote->state) != 0)
 		return rc;
 	snprintf(failed, sizeof(failed), "%s", slu_last_error());
 	undo(remote);
-	rc = open_elsewhere(remote, options->transport, clock_deadline_ns(options->timeout_us),
-			    failed);
-	return rc < 0 ? rc : connect_remote(remote, clock_deadline_ns(options->timeout_us));
+	rc = open_elsewhere(remote, options->transport, until_ns, failed);
+	return rc < 0 ? rc : connect_remote(remote, until_ns);
 }
 
 /* Check the arguments and make a remote that is not open. */

@@ -115,7 +115,7 @@ struct transport_peer {
 	 * Ask the target for a path on an open session, which its join() answers: as session_ask()
 	 * and session_ask_async() (control/client.h).
 	 */
-	int (*ask)(struct session *session, const json_t *offer, uint64_t timeout_us,
+	int (*ask)(struct session *session, const json_t *offer, uint64_t until_ns,
 		   json_t **answer);
 	int (*ask_async)(struct session *session, json_t *offer,
 			 void (*answered)(void *arg, int error, const json_t *answer), void *arg);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@
 #define SECONDS     3
 #define BOTH_RIGHTS (SLU_RIGHT_READ | SLU_RIGHT_WRITE)
 #define PATIENCE_NS (300 * NS_PER_SECOND)
+#define TIMEOUT_US  UINT64_C(6000000) /* where it is to pass */
 
 static struct random chance;
 
@@ -71,6 +73,7 @@ static int open_target(struct target *target, const char *prefix)
 	slu_engine_options_init(&engine);
 	slu_region_options_init(&region);
 	engine.listen = "127.0.0.1:0";
+	engine.no_shm_writers = true; /* of the others one is chosen */
 	region.page = SLU_PAGE_ORDINARY;
 	rc = slu_engine_open(&engine, &target->engine);
 	for (int i = 0; rc == 0 && i < SEGMENTS; i++) {
@@ -720,6 +723,49 @@ static void test_connects_beside_the_rest(void **state)
 	assert_int_equal(run_one(call(1)), 0);
 }
 
+/* Goal: a target that connects nothing over RDMA is reached over TCP, in the time there was. */
+static void test_falls_back_in_time(void **state)
+{
+	struct slu_remote_info info = {.size = sizeof(info)};
+	uint64_t until_ns;
+
+	(void)state;
+	open_rig(0, false);
+	tell(&rig.peer, HOLD);
+	until_ns = clock_deadline_ns(TIMEOUT_US);
+	assert_int_equal(open_remote_by(SLU_TRANSPORT_AUTO, TIMEOUT_US, 0, &rig.remotes[0]), 0);
+	assert_true(clock_monotonic_ns(NULL) < until_ns);
+	tell(&rig.peer, LET_GO);
+	assert_int_equal(slu_remote_get_info(rig.remotes[0], &info), 0);
+	assert_int_equal(info.transport, SLU_TRANSPORT_TCP);
+}
+
+static void *open_any(void *arg)
+{
+	opened = open_remote_by(SLU_TRANSPORT_AUTO, TIMEOUT_US, 1, &rig.remotes[1]);
+	return arg;
+}
+
+/* Goal: the time that the opening of a remote may take is spent once, whatever was tried. */
+static void test_times_out_once(void **state)
+{
+	uint64_t twice_ns;
+	pthread_t thread;
+
+	(void)state;
+	open_rig(0, false);
+	tell(&rig.peer, HOLD);
+	twice_ns = clock_deadline_ns(2 * TIMEOUT_US);
+	assert_int_equal(pthread_create(&thread, NULL, open_any, NULL), 0);
+	tell(&rig.peer, WAIT);
+	kill(rig.peer.pid, SIGSTOP);
+	pthread_join(thread, NULL);
+	kill(rig.peer.pid, SIGCONT);
+	assert_int_equal(opened, -ETIMEDOUT);
+	assert_true(clock_monotonic_ns(NULL) < twice_ns);
+	tell(&rig.peer, LET_GO);
+}
+
 /* A client that does not wait, but as long as it takes to get so far on a busy machine. */
 static void expect_no_link(void)
 {
@@ -878,6 +924,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_unconfirmed_call, close_rig),
 		cmocka_unit_test_teardown(test_joins_a_link_that_failed, close_rig),
 		cmocka_unit_test_teardown(test_connects_beside_the_rest, close_rig),
+		cmocka_unit_test_teardown(test_falls_back_in_time, close_rig),
+		cmocka_unit_test_teardown(test_times_out_once, close_rig),
 		cmocka_unit_test_teardown(test_leaves_while_it_connects, close_rig),
 		cmocka_unit_test_teardown(test_does_not_get_through, close_rig),
 		cmocka_unit_test_teardown(test_connects_one_at_a_time, close_rig),

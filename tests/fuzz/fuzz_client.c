@@ -13,6 +13,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "control/client_internal.h"
 #include "directory/p2p.h"
 #include "tests/fuzz/fuzz.h"
@@ -164,7 +165,7 @@ static void on_answered(void *arg, int error, const json_t *answer)
 static void ask(struct session *session)
 {
 	json_t *offer = json_pack("{s:i}", "qpn", 1), *answer = NULL;
-	int rc = session_ask(session, offer, PATIENCE_US, &answer);
+	int rc = session_ask(session, offer, clock_deadline_ns(PATIENCE_US), &answer);
 
 	if (rc == -ETIMEDOUT || json_is_object(answer) != (rc == 0))
 		abort();
@@ -204,7 +205,7 @@ static void open_session(struct client *client)
 						.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE,
 						.transports = transports,
 						.transport_count = 1,
-						.timeout_us = PATIENCE_US,
+						.until_ns = clock_deadline_ns(PATIENCE_US),
 						.callbacks = &callbacks};
 	struct client_grant grant;
 	struct session *session;
@@ -233,7 +234,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	input = wire;
 	if (client_pool_create(&options, &pool) < 0)
 		abort();
-	if (client_connect(pool, &endpoint, "fuzz", PATIENCE_US, &client) == 0) {
+	if (client_connect(pool, &endpoint, "fuzz", clock_deadline_ns(PATIENCE_US), &client) == 0) {
 		const struct client_welcome *welcome = client_welcome(client);
 
 		if (strlen(welcome->target) > SLU_NAME_MAX ||

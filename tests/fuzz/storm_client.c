@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/random.h"
+#include "base/clock.h"
 #include "control/client_internal.h"
 #include "directory/p2p.h"
 #include "tests/fuzz/fuzz.h"
@@ -500,7 +501,7 @@ static int open_session(struct client *client, struct use *use, uint64_t timeout
 						.rights = SLU_RIGHT_READ,
 						.transports = transports,
 						.transport_count = 1,
-						.timeout_us = timeout_us,
+						.until_ns = clock_deadline_ns(timeout_us),
 						.callbacks = &callbacks,
 						.arg = use};
 	struct client_grant grant;
@@ -527,7 +528,7 @@ static void on_answered(void *arg, int error, const json_t *answer)
 static int ask(struct use *use, uint64_t timeout_us)
 {
 	json_t *offer = json_pack("{s:i, s:[i,i]}", "qpn", 1, "keys", 2, 3), *answer = NULL;
-	int rc = session_ask(use->session, offer, timeout_us, &answer);
+	int rc = session_ask(use->session, offer, clock_deadline_ns(timeout_us), &answer);
 
 	must(rc <= 0 && json_is_object(answer) == (rc == 0));
 	atomic_fetch_add(&answers, rc == 0);
@@ -580,8 +581,8 @@ static void visit(uint64_t serial)
 	struct client *client;
 	uint64_t cpu_ns;
 
-	if (client_connect(pool, serial % 2 ? &tcp_end : &unix_end, "ram", PATIENCE_US, &client) <
-	    0)
+	if (client_connect(pool, serial % 2 ? &tcp_end : &unix_end, "ram",
+			   clock_deadline_ns(PATIENCE_US), &client) < 0)
 		return;
 	for (uint32_t i = 0; i < SESSIONS; i++)
 		for (uint32_t n = 0; open_session(client, &uses[i], IMPATIENCE_US) < 0 && n < 8;)
@@ -627,7 +628,8 @@ static void expect_good_service(void)
 		struct client *client;
 		struct use use = {0};
 
-		must(client_connect(pool, ends[i], "ram", PATIENCE_US, &client) == 0);
+		must(client_connect(pool, ends[i], "ram", clock_deadline_ns(PATIENCE_US),
+				    &client) == 0);
 		must(open_session(client, &use, PATIENCE_US) == 0);
 		must(ask(&use, PATIENCE_US) == 0);
 		invite(client);

@@ -313,7 +313,7 @@ static void open_session(struct hostile *hostile, struct granted *granted, const
 						.rights = rights,
 						.transports = transports,
 						.transport_count = 1,
-						.timeout_us = PATIENCE_US,
+						.until_ns = clock_deadline_ns(PATIENCE_US),
 						.callbacks = &callbacks};
 	struct client_grant grant;
 	json_int_t handle, generation;
@@ -337,7 +337,8 @@ static void hostile_open(struct hostile *hostile)
 	*hostile = (struct hostile){.pool = NULL};
 	must(client_pool_create(&options, &hostile->pool) == 0);
 	must(address_parse(address, &at.tcp) == 0);
-	must(client_connect(hostile->pool, &at, "ram", PATIENCE_US, &hostile->client) == 0);
+	must(client_connect(hostile->pool, &at, "ram", clock_deadline_ns(PATIENCE_US),
+			    &hostile->client) == 0);
 	open_session(hostile, &hostile->granted[0], "ram", SLU_RIGHT_READ | SLU_RIGHT_WRITE);
 	open_session(hostile, &hostile->granted[1], "ram", SLU_RIGHT_READ);
 	open_session(hostile, &hostile->granted[2], "ro", SLU_RIGHT_READ);
@@ -438,7 +439,7 @@ static void count_refusal(int rc)
 /* @return 0, with the answer */
 static int ask(struct granted *granted, json_t *offer, json_t **answer)
 {
-	int rc = session_ask(granted->session, offer, PATIENCE_US, answer);
+	int rc = session_ask(granted->session, offer, clock_deadline_ns(PATIENCE_US), answer);
 
 	steps++;
 	json_decref(offer);

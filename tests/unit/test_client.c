@@ -174,7 +174,7 @@ static int open_on(struct client *client, uint64_t timeout_us, struct session **
 						.rights = SLU_RIGHT_READ,
 						.transports = transports,
 						.transport_count = 2,
-						.timeout_us = timeout_us,
+						.until_ns = clock_deadline_ns(timeout_us),
 						.callbacks = &callbacks};
 
 	return session_open(client, &request, session, grant);
@@ -188,7 +188,7 @@ static int open_at(const char *const *script, uint64_t timeout_us, struct sessio
 
 	if (script)
 		begin_play(script);
-	rc = client_connect(pool, &at, "ram", timeout_us, &client);
+	rc = client_connect(pool, &at, "ram", clock_deadline_ns(timeout_us), &client);
 	if (rc < 0)
 		return rc;
 	rc = open_on(client, timeout_us, session, grant);
@@ -546,7 +546,7 @@ static bool becomes(_Atomic unsigned *count, unsigned value)
 static int ask(struct session *session, uint64_t timeout_us, json_int_t *qpn)
 {
 	json_t *offer = json_pack("{s:i}", "qpn", 1), *answer = NULL;
-	int rc = session_ask(session, offer, timeout_us, &answer);
+	int rc = session_ask(session, offer, clock_deadline_ns(timeout_us), &answer);
 
 	assert_int_equal(answer != NULL, rc == 0);
 	*qpn = json_integer_value(json_object_get(answer, "qpn"));
@@ -588,7 +588,8 @@ static void test_transports(void **state)
 		const char *gid = "";
 
 		begin_play(scripts[i]);
-		assert_int_equal(client_connect(pool, &at, "ram", 10000000, &client), 0);
+		assert_int_equal(
+			client_connect(pool, &at, "ram", clock_deadline_ns(10000000), &client), 0);
 		welcome = client_welcome(client);
 		json_unpack(welcome->transports, "{s:{s:s}}", "verbs", "gid", &gid);
 		assert_string_equal(gid, i == 0 ? "fe80::1" : "");
@@ -700,12 +701,14 @@ static void test_ask_what_cannot_be_said(void **state)
 	(void)state;
 	memset(pad, 'x', sizeof(pad) - 1);
 	offer = json_pack("{s:s}", "pad", pad);
-	assert_int_equal(session_ask(session, offer, 10000000, &answer), -EMSGSIZE);
+	assert_int_equal(session_ask(session, offer, clock_deadline_ns(10000000), &answer),
+			 -EMSGSIZE);
 	json_decref(offer);
 	offer = json_array();
-	assert_int_equal(session_ask(session, offer, 10000000, &answer), -EINVAL);
+	assert_int_equal(session_ask(session, offer, clock_deadline_ns(10000000), &answer),
+			 -EINVAL);
 	json_decref(offer);
-	assert_int_equal(session_ask(session, NULL, 10000000, &answer), -EINVAL);
+	assert_int_equal(session_ask(session, NULL, clock_deadline_ns(10000000), &answer), -EINVAL);
 	assert_null(answer);
 	assert_int_equal(ask(session, 10000000, &qpn), 0);
 	assert_int_equal(qpn, 3);
@@ -999,8 +1002,9 @@ static void test_no_proof(void **state)
 
 		data_part.lines = script;
 		assert_int_equal(pthread_create(&data_actor, NULL, play, &data_part), 0);
-		assert_int_equal(client_connect(pool, &there, "ram", timeout_us, &other),
-				 says[i].result);
+		assert_int_equal(
+			client_connect(pool, &there, "ram", clock_deadline_ns(timeout_us), &other),
+			says[i].result);
 		if (says[i].result == 0) {
 			assert_ptr_not_equal(client_peer(other)->fence, fence);
 			client_release(other);

@@ -237,11 +237,11 @@ static struct user use(const struct endpoint *endpoint)
 						.rights = SLU_RIGHT_WRITE,
 						.transports = transports,
 						.transport_count = 1,
-						.timeout_us = TIMEOUT_US,
+						.until_ns = clock_deadline_ns(TIMEOUT_US),
 						.callbacks = &session_callbacks};
 	struct client_grant grant;
 	struct user user;
-	int rc = client_connect(pool, endpoint, "ram", TIMEOUT_US, &user.client);
+	int rc = client_connect(pool, endpoint, "ram", clock_deadline_ns(TIMEOUT_US), &user.client);
 
 	if (rc < 0)
 		fail_msg("connect: %d (%s)", rc, slu_last_error());
@@ -679,7 +679,8 @@ static void test_forsaken(void **state)
 	leave(&user);
 	assert_true(becomes(&gone, had_gone + 1)); /* it is not held */
 	held = true;
-	assert_int_equal(client_connect(pool, &here, "ram", TIMEOUT_US, &client), 0);
+	assert_int_equal(client_connect(pool, &here, "ram", clock_deadline_ns(TIMEOUT_US), &client),
+			 0);
 	assert_int_equal(client_peer(client)->fence->pending, 1);
 	sem_post(&held_until);
 	assert_true(becomes(&client_peer(client)->fence->pending, 0));

@@ -249,7 +249,7 @@ static bool becomes(_Atomic unsigned *count, unsigned value)
 static struct client *connected(void)
 {
 	struct client *client = NULL;
-	int rc = client_connect(pool, &at, "ram", TIMEOUT_US, &client);
+	int rc = client_connect(pool, &at, "ram", clock_deadline_ns(TIMEOUT_US), &client);
 
 	if (rc < 0)
 		fail_msg("connect: %d (%s)", rc, slu_last_error());
@@ -259,7 +259,7 @@ static struct client *connected(void)
 static void expect_refused(int error, const char *text)
 {
 	struct client *client;
-	int rc = client_connect(pool, &at, "ram", TIMEOUT_US, &client);
+	int rc = client_connect(pool, &at, "ram", clock_deadline_ns(TIMEOUT_US), &client);
 
 	if (rc != error || !strstr(slu_last_error(), text))
 		fail_msg("%d (%s), not %d (... %s ...)", rc, slu_last_error(), error, text);
@@ -272,7 +272,7 @@ static int open_segment(struct client *client, const char *segment, struct sessi
 						.rights = SLU_RIGHT_READ,
 						.transports = transports,
 						.transport_count = 1,
-						.timeout_us = TIMEOUT_US,
+						.until_ns = clock_deadline_ns(TIMEOUT_US),
 						.callbacks = &session_callbacks};
 	struct client_grant grant;
 	int rc = session_open(client, &request, session, &grant);
@@ -503,7 +503,7 @@ static void *open_and_close(void *arg)
 	struct client *client = NULL;
 	struct session *session = NULL;
 
-	if (client_connect(pool, &at, "ram", TIMEOUT_US, &client) == 0 &&
+	if (client_connect(pool, &at, "ram", clock_deadline_ns(TIMEOUT_US), &client) == 0 &&
 	    open_segment(client, "ram", &session) == 0) {
 		atomic_fetch_add((_Atomic unsigned *)arg, 1);
 		while (atomic_load((_Atomic unsigned *)arg) < 32)
@@ -556,7 +556,7 @@ static void test_thousand_sessions(void **state)
 static int ask(struct session *session, int number, json_int_t *answered)
 {
 	json_t *offer = json_pack("{s:i}", "number", number), *answer = NULL;
-	int rc = session_ask(session, offer, TIMEOUT_US, &answer);
+	int rc = session_ask(session, offer, clock_deadline_ns(TIMEOUT_US), &answer);
 
 	*answered = json_integer_value(json_object_get(answer, "number"));
 	json_decref(answer);
@@ -582,7 +582,7 @@ static void test_paths(void **state)
 	json_unpack((json_t *)(uintptr_t)peer->transports, "{s:{s:s}}", "verbs", "for", &identity);
 	assert_string_equal(identity, "bob");
 	session = opened_on(client);
-	assert_int_equal(peer->ask(session, offer, TIMEOUT_US, &answer), 0);
+	assert_int_equal(peer->ask(session, offer, clock_deadline_ns(TIMEOUT_US), &answer), 0);
 	assert_int_equal(json_integer_value(json_object_get(answer, "number")), 42);
 	json_decref(answer);
 	json_decref(offer);
@@ -803,7 +803,7 @@ static void test_name_unknown(void **state)
 	(void)state;
 	begin((struct setting){0});
 	assert_int_equal(address_parse("no-such-host.invalid:7000", &at.tcp), 0);
-	rc = client_connect(pool, &at, "ram", TIMEOUT_US, &client);
+	rc = client_connect(pool, &at, "ram", clock_deadline_ns(TIMEOUT_US), &client);
 	if (rc == -ETIMEDOUT)
 		skip_because("the name server does not answer");
 	assert_int_equal(rc, -EADDRNOTAVAIL);

@@ -314,7 +314,7 @@ static int join_old(struct verbs_path *path, const struct verbs_link *link, uint
 
 	if (!offer)
 		return fail(-ENOMEM, "out of memory");
-	rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
+	rc = remote->peer->ask(remote->session, offer, until_ns, &answer);
 	if (rc == 0)
 		rc = parse_keys(answer, link, remote->length, base, keys);
 	json_decref(answer);
@@ -336,7 +336,7 @@ static int join_new(struct verbs_host *host, struct verbs_path *path, struct ver
 		rc = verbs_link_receive_all(link);
 	if (rc == 0) {
 		*latest_link(path) = link->id; /* also if no answer comes */
-		rc = remote->peer->ask(remote->session, offer, clock_left_us(until_ns), &answer);
+		rc = remote->peer->ask(remote->session, offer, until_ns, &answer);
 	}
 	if (rc == 0)
 		rc = connect_ends(host, link, psns, answer, until_ns);
