@@ -576,14 +576,14 @@ void request_start(struct poller *poller, struct slu_queue *queue, struct path *
 
 /* ---- polling ---- */
 
-/* It has room: for those that were stalled first. */
+/* It has room: for those that were stalled first. With a path that leaves it, it may have gone. */
 static void resume_stalled(struct poller *poller, struct transport_link *link)
 {
 	struct path *path;
 
 	while ((path = TAILQ_FIRST(&link->stalled))) {
 		post_path(poller, path);
-		if (path->wait == PATH_STALLED)
+		if (path->wait == PATH_STALLED || path->link != link)
 			break;
 	}
 }

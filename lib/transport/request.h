@@ -144,7 +144,7 @@ struct path {
 	uint32_t connections; /* that it shares with other paths; tcp */
 	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
-	struct transport_link *link; /* NULL on an immediate path */
+	struct transport_link *link; /* NULL on an immediate path, and when it has none now */
 	struct request_queue queues[LANES];
 	struct path_stats stats;
 	TAILQ_ENTRY(path) turn;  /* where it waits */

@@ -31,6 +31,7 @@ static struct {
 	uint32_t ready_count;
 	uint32_t cancels;
 	uint32_t flushes;
+	bool leaves; /* its link, with the next post */
 	void (*in_copy)(void);
 } script;
 
@@ -77,7 +78,11 @@ static enum post_result script_post(struct path *path, struct request *request,
 {
 	struct slu_op op = request->op;
 
-	(void)path;
+	if (script.leaves) { /* and others may free it at once */
+		path->link = NULL;
+		memset(&script.link, 0xff, sizeof(script.link));
+		return POST_HELD;
+	}
 	if (script.count >= script.room) {
 		script.refusals++;
 		return script.without_room;
@@ -620,6 +625,42 @@ static void test_held_path_is_left_alone(void **state)
 	assert_done(1, 0);
 }
 
+/* Goal: a path that has lost its link waits without one, and nobody looks at the one it had. */
+static void test_path_without_link_is_held(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 1, 8);
+
+	(void)state;
+	start(&op);
+	script.room = 0;
+	script.without_room = POST_FULL;
+	op.user_data = 2;
+	op.timeout_us = 5000;
+	start(&op);
+	run(1);
+	finish(0, 0);
+	script.leaves = true;
+	run(1);
+	assert_done(1, 0);
+	pass_us(10000);
+	run(10);
+	assert_done(2, -ETIMEDOUT);
+	op.user_data = 3;
+	op.timeout_us = 0;
+	start(&op);
+	run(1);
+	script.leaves = false;
+	script.room = POSTED_MAX;
+	memset(&script.link, 0, sizeof(script.link));
+	link_init(&script.link, &script_link, poller->env.schedule);
+	script.path.link = &script.link;
+	transport_changed();
+	run(1);
+	finish(0, 0);
+	run(1);
+	assert_done(3, 0);
+}
+
 /* Goal: while something that was given up may land nothing is posted, and nobody asks for it. */
 static void test_fenced_remote_is_held(void **state)
 {
@@ -854,6 +895,7 @@ int main(void)
 		asynchronous(test_late_from_the_start),
 		asynchronous(test_stalled_path_is_left_alone),
 		asynchronous(test_held_path_is_left_alone),
+		asynchronous(test_path_without_link_is_held),
 		asynchronous(test_fenced_remote_is_held),
 		asynchronous(test_refused_is_paused),
 		immediate(test_dead_remote),

@@ -700,14 +700,16 @@ static bool was_lost(const struct verbs_link *link)
 	       (link->error != -ECONNRESET || map_status(link->why) == -ECANCELED);
 }
 
-/* Its link is dead, and nothing is on it any more: another is asked for. */
+/* Its link is dead, and nothing is on it any more: another is asked for. The link may be gone then.
+ */
 static void go_down(struct verbs_path *verbs)
 {
 	if (verbs->link->succeeded)
 		verbs->losses = 0;
 	verbs->losses += was_lost(verbs->link);
+	verbs->path.link = NULL;
 	atomic_store_explicit(&verbs->state, VERBS_PATH_DOWN, memory_order_relaxed);
-	repair_ask(verbs->env.transport->repair, &verbs->repair); /* the link may be gone now */
+	repair_ask(verbs->env.transport->repair, &verbs->repair);
 }
 
 static enum post_result post_unless_dead(struct verbs_path *verbs, struct request *request,
