@@ -145,10 +145,10 @@ static inline struct tcp_link *pair_link(struct tcp_pair *pair)
 /** The link is down: one attempt to mend it. */
 static inline void pair_mend(struct tcp_pair *pair)
 {
-	struct repair_item *item = &pair_link(pair)->mending;
+	struct repair_item *item = pair->client.path->making;
 
-	repair_forget(pair->env.repair, item);
-	pair_must(tcp_link_mend(item));
+	repair_hold(pair->env.repair, item);
+	repair_now(pair->env.repair, item, UINT64_MAX / 2);
 }
 
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
@@ -184,6 +184,8 @@ static inline void pair_connect(struct tcp_pair *pair, uint32_t index, struct pa
 	pair_must(tcp_transport.control->connect(pair->remote, &client->poller->env,
 						 &client->path) == 0);
 	pair->remote->paths[index] = client->path;
+	repair_hold(pair->env.repair, client->path->making);
+	pair_must(repair_now(pair->env.repair, client->path->making, UINT64_MAX / 2) == 0);
 }
 
 /** What it has not finished is given up. */
@@ -194,6 +196,7 @@ static inline void pair_disconnect(struct tcp_pair *pair, struct pair_client *cl
 	poller_detach(client->poller, client->queue);
 	pair->remote->paths[client->poller->index] = NULL;
 	tcp_transport.control->disconnect(client->path);
+	repair_settle(pair->env.repair, &pair->peer);
 	queue_destroy(client->queue);
 	poller_destroy(client->poller);
 }

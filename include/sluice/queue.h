@@ -121,6 +121,9 @@ SLU_API void slu_queue_options_init(struct slu_queue_options *options);
 /**
  * Open a queue. Any thread; the owner is whoever submits first.
  *
+ * Waits for no target: an inline queue's links to the remotes that are open are made meanwhile, and
+ * what is submitted waits for them, up to its deadline.
+ *
  * @return 0; -EINVAL; -ENOSPC over SLU_POLLERS_MAX inline queues; -ENOMEM
  */
 SLU_API int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,

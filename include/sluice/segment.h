@@ -238,7 +238,7 @@ SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_mes
 SLU_API void slu_remote_options_init(struct slu_remote_options *options);
 
 /**
- * Connect to a segment.
+ * Connect to a segment. Waits for its target, and holds up nobody who opens, closes or uses others.
  *
  * @param name  SEGMENT or SEGMENT@ADDRESS
  * @return 0; -EINVAL bad name; -ECONNREFUSED nobody listens there; -EHOSTUNREACH, -EADDRNOTAVAIL
@@ -253,8 +253,9 @@ SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
  * Disconnect; accepts NULL.
  *
  * Operations taken by pollers are finished first; what is not done within a second ends with
- * -ECANCELED, so that a target that does not answer cannot hold it up. No thread may submit on it
- * any more, and inline queues must have been reaped of operations on it.
+ * -ECANCELED, and an attempt to reach it that has begun is over within five, so that a target that
+ * does not answer cannot hold it up. No thread may submit on it any more, and inline queues must
+ * have been reaped of operations on it.
  */
 SLU_API void slu_remote_close(struct slu_remote *remote);
 

@@ -22,7 +22,6 @@
 #define CLIENT_OUTPUT_MAX_BYTES (4u << 20) /* a target that does not read is given up */
 #define CLIENT_PING_SECONDS     10         /* of silence over TCP, then it is asked */
 #define CLIENT_SILENCE_SECONDS  25         /* and then given up */
-#define CLIENT_DIAL_NS          (5 * NS_PER_SECOND)
 #define CLIENT_SLOTS            64u /* sessions by number, to begin with */
 
 enum client_state {

@@ -461,8 +461,6 @@ int handshake_dial(struct transport_peer *peer, uint64_t link, uint32_t count, u
 	uint32_t open = 0;
 	int rc;
 
-	if (until_ns == 0)
-		until_ns = clock_monotonic_ns(NULL) + CLIENT_DIAL_NS;
 	rc = data_address(client, until_ns, &address);
 	if (rc == 0)
 		rc = ask_invitation(client, link, count, until_ns, secret);

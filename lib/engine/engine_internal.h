@@ -3,11 +3,12 @@
  * @file
  * The engine and what hangs on it.
  *
- * Who may touch what: whoever opens or closes a remote or a queue holds opening, across the
- * connecting that this can mean. What others read of it, the lists, the poller table and the paths
- * of remotes, changes under lock as well, which is held shortly and never across a control_call()
- * or a connection. Segments and their clients on the control thread only, except for the published
- * client set, which slu_segment_poll() reads without a lock.
+ * Who may touch what: whoever opens or closes a remote or a queue holds opening while it changes
+ * the lists, the poller table and the paths of remotes, and for what devices take, but never while
+ * somebody else is waited for: links are made afterwards (transport/repair.h). What others read of
+ * it changes under lock as well, which is never held across a control_call(). Segments and their
+ * clients on the control thread only, except for the published client set, which slu_segment_poll()
+ * reads without a lock.
  */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
@@ -287,7 +288,7 @@ struct requests *requests_create(void);
 void requests_destroy(struct requests *requests);
 
 /** Connect @p remote for @p poller. Under opening. @return 0; as transport_control.connect */
-int remote_connect(struct slu_remote *remote, struct poller *poller, uint64_t until_ns);
+int remote_connect(struct slu_remote *remote, struct poller *poller);
 
 /** Is it dead for good? Then nothing is submitted on it any more. Any thread. */
 static inline bool remote_is_dead(const struct slu_remote *remote)

@@ -9,15 +9,13 @@
 #include "base/barrier.h"
 #include "base/log.h"
 #include "engine/engine_internal.h"
+#include "transport/repair.h"
 
 /* Before it sleeps, a waiting owner looks again for so long: less than a sleep costs. */
 #define SPIN_NS (5 * NS_PER_US)
 
 /* The owner of an inline queue looks for so long before it sleeps until something comes. */
 #define INLINE_SPIN_NS (50 * NS_PER_US)
-
-/* A new inline queue waits so long for a target that does not answer. */
-#define CONNECT_US UINT64_C(5000000)
 
 static const struct slu_queue_options default_options = {.size = sizeof(struct slu_queue_options),
 							 .depth = 1024,
@@ -49,10 +47,14 @@ static int check_options(const struct slu_engine *engine, const struct slu_queue
 /* Under opening. */
 static struct poller *least_loaded(struct slu_engine *engine)
 {
+	uint32_t queues[SLU_POLLERS_MAX] = {0};
+	const struct slu_queue *queue;
 	struct poller *best = NULL;
 
+	LIST_FOREACH (queue, &engine->queues, link)
+		queues[queue->poller->index]++;
 	for (uint32_t i = 0; i < engine->poller_threads; i++)
-		if (!best || engine->pollers[i]->queue_count < best->queue_count)
+		if (!best || queues[i] < queues[best->index])
 			best = engine->pollers[i];
 	return best;
 }
@@ -66,18 +68,23 @@ static void disconnect_all(struct slu_engine *engine, struct poller *poller)
 		remote_disconnect(remote, poller);
 }
 
-/* Under opening. The dead need no path, and must not keep a queue from being opened. */
+/* Under opening. The links are made meanwhile; the dead need none. */
 static int connect_all(struct slu_engine *engine, struct poller *poller)
 {
 	struct slu_remote *remote;
 	int rc = 0;
 
 	LIST_FOREACH (remote, &engine->remotes, link) {
-		if (!remote_is_dead(remote))
-			rc = remote_connect(remote, poller, clock_deadline_ns(CONNECT_US));
-		if (rc < 0 && !remote_is_dead(remote))
+		struct repair_item *making;
+
+		if (remote_is_dead(remote))
+			continue;
+		rc = remote_connect(remote, poller);
+		if (rc < 0)
 			break;
-		rc = 0;
+		making = remote->paths[poller->index]->making;
+		if (making)
+			repair_ask(engine->env.repair, making);
 	}
 	if (rc < 0)
 		disconnect_all(engine, poller);
@@ -143,7 +150,7 @@ static int open_queue(struct slu_engine *engine, const struct slu_queue_options 
 		      struct slu_queue **out)
 {
 	struct slu_queue_options chosen = *options;
-	struct attach_call call = {0};
+	struct slu_queue *queue;
 	struct poller *poller = NULL;
 	int rc = 0;
 
@@ -156,27 +163,23 @@ static int open_queue(struct slu_engine *engine, const struct slu_queue_options 
 		rc = open_inline_poller(engine, &poller);
 	if (rc < 0)
 		return rc;
-	rc = queue_create(&chosen, poller, poller->node, &call.queue);
-	if (rc == 0) {
-		poller_call(poller, attach, &call);
-		if (call.result < 0)
-			rc = fail(call.result, "poller %u serves %u queues: start more pollers",
-				  poller->index, POLLER_QUEUES_MAX);
-	}
+	rc = queue_create(&chosen, poller, poller->node, &queue);
 	if (rc < 0) {
-		queue_destroy(call.queue);
 		if (chosen.poller == SLU_POLLER_INLINE)
 			close_inline_poller(engine, poller);
 		return rc;
 	}
-	*out = call.queue;
+	queue->engine = engine;
+	queue->clock = &engine->clock;
+	LIST_INSERT_HEAD(&engine->queues, queue, link);
+	*out = queue;
 	return 0;
 }
 
 int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
 		   struct slu_queue **out)
 {
-	struct slu_queue *queue;
+	struct attach_call call = {0};
 	int rc;
 
 	if (!options)
@@ -185,17 +188,22 @@ int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *op
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&engine->opening);
-	rc = open_queue(engine, options, &queue);
-	if (rc == 0) {
-		queue->engine = engine;
-		queue->clock = &engine->clock;
-		LIST_INSERT_HEAD(&engine->queues, queue, link);
-		*out = queue;
-	}
+	rc = open_queue(engine, options, &call.queue);
 	pthread_mutex_unlock(&engine->opening);
-	return rc;
+	if (rc < 0)
+		return rc;
+	poller_call(call.queue->poller, attach, &call);
+	if (call.result < 0) {
+		rc = fail(call.result, "poller %u serves %u queues: start more pollers",
+			  call.queue->poller->index, POLLER_QUEUES_MAX);
+		slu_queue_close(call.queue);
+		return rc;
+	}
+	*out = call.queue;
+	return 0;
 }
 
+/* A poller that has much to finish is waited for, but not by others. */
 void slu_queue_close(struct slu_queue *queue)
 {
 	struct slu_engine *engine;
@@ -203,9 +211,9 @@ void slu_queue_close(struct slu_queue *queue)
 	if (!queue)
 		return;
 	engine = queue->engine;
+	poller_call(queue->poller, detach, queue);
 	pthread_mutex_lock(&engine->opening);
 	LIST_REMOVE(queue, link);
-	poller_call(queue->poller, detach, queue);
 	if (queue->is_inline)
 		close_inline_poller(engine, queue->poller);
 	pthread_mutex_unlock(&engine->opening);

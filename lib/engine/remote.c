@@ -37,14 +37,11 @@ static int check_options(const struct slu_remote_options *options)
 	return 0;
 }
 
-int remote_connect(struct slu_remote *remote, struct poller *poller, uint64_t until_ns)
+int remote_connect(struct slu_remote *remote, struct poller *poller)
 {
 	struct path *path;
-	int rc;
+	int rc = remote->transport->control->connect(remote, &poller->env, &path);
 
-	if (remote->peer)
-		remote->peer->until_ns = until_ns;
-	rc = remote->transport->control->connect(remote, &poller->env, &path);
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&remote->engine->lock);
@@ -333,6 +330,7 @@ static void unlink_remote(struct slu_remote *remote)
 	pthread_mutex_lock(&engine->lock);
 	LIST_REMOVE(remote, link);
 	engine->remote_count--;
+	remote->linked = false;
 	pthread_mutex_unlock(&engine->lock);
 }
 
@@ -350,6 +348,7 @@ static int try_path(struct slu_remote *remote, uint64_t until_ns)
 	struct schedule nobody = {0};
 	const struct path_env env = {.transport = &remote->engine->env,
 				     .schedule = &nobody,
+				     .poller = TRANSPORT_NO_POLLER,
 				     .node = -1,
 				     .epoll_fd = -1};
 	struct path *path;
@@ -357,15 +356,17 @@ static int try_path(struct slu_remote *remote, uint64_t until_ns)
 
 	if (remote->transport != &verbs_transport)
 		return 0;
-	remote->peer->until_ns = until_ns;
 	rc = remote->transport->control->connect(remote, &env, &path);
 	if (rc < 0)
 		return rc;
+	repair_hold(env.transport->repair, path->making);
+	rc = repair_now(env.transport->repair, path->making, until_ns);
 	remote->transport->control->disconnect(path);
-	return 0;
+	return rc;
 }
 
-static int connect_paths(struct slu_remote *remote, uint64_t until_ns)
+/* Under opening. A queue that is opened from now on makes a path of its own. */
+static int connect_paths(struct slu_remote *remote)
 {
 	struct slu_engine *engine = remote->engine;
 	int rc = 0;
@@ -376,9 +377,37 @@ static int connect_paths(struct slu_remote *remote, uint64_t until_ns)
 		rc = repair_start(&engine->env.repair);
 	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++)
 		if (engine->pollers[i])
-			rc = remote_connect(remote, engine->pollers[i], until_ns);
-	if (rc == 0 && !has_path(remote))
-		rc = try_path(remote, until_ns);
+			rc = remote_connect(remote, engine->pollers[i]);
+	if (rc == 0)
+		link_remote(remote);
+	return rc;
+}
+
+/* It stays, though its queue may be closed meanwhile. @return NULL: no path, or it needs none */
+static struct repair_item *hold_making(struct slu_remote *remote, uint32_t poller)
+{
+	struct slu_engine *engine = remote->engine;
+	struct repair_item *making;
+
+	pthread_mutex_lock(&engine->lock);
+	making = remote->paths[poller] ? remote->paths[poller]->making : NULL;
+	if (making)
+		repair_hold(engine->env.repair, making);
+	pthread_mutex_unlock(&engine->lock);
+	return making;
+}
+
+/* No lock is held: whoever opens or closes something else goes on. */
+static int make_links(struct slu_remote *remote, uint64_t until_ns)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++) {
+		struct repair_item *making = hold_making(remote, i);
+
+		if (making)
+			rc = repair_now(remote->engine->env.repair, making, until_ns);
+	}
 	return rc;
 }
 
@@ -414,13 +443,8 @@ static void leave_paths(struct slu_remote *remote)
 			remote_disconnect(remote, engine->pollers[i]);
 	unlink_remote(remote);
 	pthread_mutex_unlock(&engine->opening);
-}
-
-static void quiesce(struct slu_remote *remote)
-{
-	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++)
-		if (remote->paths[i] && remote->transport->control->quiesce)
-			remote->transport->control->quiesce(remote->paths[i]);
+	if (remote->peer)
+		repair_settle(engine->env.repair, remote->peer);
 }
 
 /* Also one whose opening failed on the way. */
@@ -432,9 +456,6 @@ static void close_remote(struct slu_remote *remote)
 	for (uint32_t i = 0; i < engine->poller_threads; i++)
 		if (remote->paths[i])
 			poller_call(engine->pollers[i], drain, remote);
-	quiesce(remote);
-	session_close(remote->session); /* reports the totals, for which the paths must stand */
-	remote->session = NULL;
 	leave_paths(remote);
 	remote_destroy(remote);
 }
@@ -449,15 +470,17 @@ static void permit(struct slu_remote *remote)
 
 static int connect_remote(struct slu_remote *remote, uint64_t until_ns)
 {
+	bool no_path;
 	int rc;
 
 	permit(remote);
 	pthread_mutex_lock(&remote->engine->opening);
-	rc = connect_paths(remote, until_ns);
-	if (rc == 0)
-		link_remote(remote);
+	rc = connect_paths(remote);
+	no_path = !has_path(remote);
 	pthread_mutex_unlock(&remote->engine->opening);
-	return rc;
+	if (rc < 0)
+		return rc;
+	return no_path ? try_path(remote, until_ns) : make_links(remote, until_ns);
 }
 
 /* To a remote that was prepared; nothing of what was opened stays. */

@@ -28,6 +28,7 @@
 #include <sluice/queue.h>
 
 struct path;
+struct repair_item;
 struct slu_remote;
 struct transport_fast;
 
@@ -145,6 +146,7 @@ struct path {
 	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct transport_link *link; /* NULL on an immediate path, and when it has none now */
+	struct repair_item *making;  /* of its link; NULL: it needs none */
 	struct request_queue queues[LANES];
 	struct path_stats stats;
 	TAILQ_ENTRY(path) turn;  /* where it waits */

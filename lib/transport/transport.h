@@ -3,14 +3,15 @@
  * @file
  * What a transport is: three small const tables, filled once.
  *
- *   control  capabilities, connect, disconnect: may block, may allocate
+ *   control  capabilities, connect, disconnect: may allocate
  *   memory   what the target tells a client about a segment (publish), and what the client makes of
  *            it (import)
  *   fast     copy, or post and cancel: the polling core only
  *
  * A path is what connect makes for one (poller, remote), and a link is what carries some of them;
- * see request.h. Order of calls: import, then connect once per poller; copy, post and cancel by
- * that poller, and its link's poll; disconnect per path, then release.
+ * see request.h. Order of calls: import, then connect once per poller, and the making of its link
+ * (repair.h); copy, post and cancel by that poller, and its link's poll; disconnect per path, then
+ * release.
  */
 #ifndef TRANSPORT_TRANSPORT_H
 #define TRANSPORT_TRANSPORT_H
@@ -35,6 +36,10 @@
 
 /** What a polling core may copy before it looks around again: about 20 us from memory to memory. */
 #define TRANSPORT_SLICE_MAX_BYTES (UINT64_C(512) << 10)
+
+/** A path that is only tried has a poller of its own, of which no other may take over the link. */
+#define TRANSPORT_NO_POLLER SLU_POLLERS_MAX
+#define TRANSPORT_POLLERS   (SLU_POLLERS_MAX + 1)
 
 struct budget;
 struct fence_ticket;
@@ -89,7 +94,6 @@ struct transport_peer {
 	/**
 	 * Open @p count data connections of the link that we call @p link, authenticated; blocks.
 	 *
-	 * @param until_ns  0: five seconds
 	 * @param streams   out: the caller's, non-blocking
 	 * @return          0; as slu_remote_open(), and none is open
 	 */
@@ -120,12 +124,12 @@ struct transport_peer {
 	int (*ask_async)(struct session *session, json_t *offer,
 			 void (*answered)(void *arg, int error, const json_t *answer), void *arg);
 	const json_t *transports;           /* what the target's say of themselves; NULL: nothing */
-	uint64_t until_ns;                  /* 0: for five seconds; engine->opening guards */
 	bool encrypted;                     /* data connections are */
 	void *tcp_links[SLU_POLLERS_MAX];   /* by poller; engine->opening guards */
-	pthread_mutex_t joining;            /* who makes, joins and leaves verbs_links */
-	void *verbs_links[SLU_POLLERS_MAX]; /* by poller */
-	uint64_t verbs_latest[SLU_POLLERS_MAX]; /* id of the link last offered; under joining */
+	pthread_mutex_t joining;            /* of verbs_links, and who is on them; held shortly */
+	void *verbs_links[TRANSPORT_POLLERS];     /* by poller */
+	uint64_t verbs_latest[TRANSPORT_POLLERS]; /* id of the link last offered; whose turn in the
+						   lane it is (repair.h) */
 };
 
 struct transport_capabilities {
@@ -146,11 +150,17 @@ struct export
 
 struct transport_control {
 	void (*capabilities)(struct transport_capabilities *capabilities);
-	/** @return 0; -ENOMEM; -EINVAL bad behaviour text (fake) */
+	/**
+	 * Never waits: the path may be without a link (path.making), and what is posted is held
+	 * until it has one.
+	 *
+	 * @return 0; -ENOMEM; -EINVAL bad behaviour text (fake)
+	 */
 	int (*connect)(struct slu_remote *remote, const struct path_env *env, struct path **path);
-	/** The session ends next: ask nothing of the target any more. May be NULL. */
-	void (*quiesce)(struct path *path);
-	/** The poller does not touch it any more. Accepts NULL. */
+	/**
+	 * The poller does not touch it any more. Never waits for the target; what is under way
+	 * there for its link is over after repair_settle(). Accepts NULL.
+	 */
 	void (*disconnect)(struct path *path);
 	/** The path in words, at most @p size bytes. Any thread. May be NULL. */
 	void (*describe)(struct path *path, char *text, size_t size);

@@ -863,7 +863,9 @@ static void write_twice(struct slu_queue *later)
  */
 static void later_writes_stand(void **state)
 {
+	const struct slu_op once = op_of(SLU_READ, 0, ANSWERS, 8);
 	struct slu_queue_options options;
+	struct slu_completion done;
 	struct slu_queue *other;
 
 	(void)state;
@@ -874,6 +876,10 @@ static void later_writes_stand(void **state)
 	slu_queue_options_init(&options);
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &other), 0);
+	assert_int_equal(slu_submit(other, &once, 1), 1); /* its link is made before that stops */
+	assert_int_equal(slu_wait(other, 1, UINT64_C(60000000)), 1);
+	assert_int_equal(slu_reap(other, &done, 1), 1);
+	assert_int_equal(done.status, 0);
 	memset(local(0), 0x11, FIRST_BYTES);
 	memset(local(FIRST_BYTES), 0x22, STAND_BYTES);
 	for (int round = 0; round < 4; round++) {

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <infiniband/mlx5dv.h>
@@ -257,8 +258,15 @@ struct rig {
 
 static struct rig rig;
 
-static int open_remote_by(enum slu_transport transport, uint64_t timeout_us, int index,
-			  struct slu_remote **remote)
+/* Another target, which is well. */
+static struct {
+	struct peer peer;
+	char prefix[32];
+	int port;
+} other;
+
+static int open_at(const char *prefix, int port, enum slu_transport transport, uint64_t timeout_us,
+		   int index, struct slu_remote **remote)
 {
 	struct slu_remote_options options;
 	char name[SLU_REMOTE_NAME_MAX + 1];
@@ -266,8 +274,19 @@ static int open_remote_by(enum slu_transport transport, uint64_t timeout_us, int
 	slu_remote_options_init(&options);
 	options.transport = transport;
 	options.timeout_us = timeout_us;
-	snprintf(name, sizeof(name), "%s-%d@127.0.0.1:%d", rig.prefix, index, rig.port);
+	snprintf(name, sizeof(name), "%s-%d@127.0.0.1:%d", prefix, index, port);
 	return slu_remote_open(rig.engine, name, &options, remote);
+}
+
+static int open_remote_by(enum slu_transport transport, uint64_t timeout_us, int index,
+			  struct slu_remote **remote)
+{
+	return open_at(rig.prefix, rig.port, transport, timeout_us, index, remote);
+}
+
+static int open_other(enum slu_transport transport, struct slu_remote **remote)
+{
+	return open_at(other.prefix, other.port, transport, PATIENCE_NS / NS_PER_US, 0, remote);
 }
 
 static int open_remote(int index, struct slu_remote **remote)
@@ -284,16 +303,23 @@ static void open_queue(void)
 	assert_int_equal(slu_queue_open(rig.engine, &options, &rig.queue), 0);
 }
 
-static void open_rig(uint32_t pollers, bool with_remotes)
+/* @return its port */
+static int start_target(struct peer *peer, char prefix[32])
 {
 	static int round;
+	int high;
 
+	snprintf(prefix, 32, "mend-%d-%d", (int)getpid(), round++);
+	assert_int_equal(peer_start("serve", prefix, peer), 0);
+	assert_int_equal(peer_answer(peer, PEER_HANG_MS), PEER_READY);
+	high = peer_answer(peer, PEER_HANG_MS);
+	return high << 8 | peer_answer(peer, PEER_HANG_MS);
+}
+
+static void open_rig(uint32_t pollers, bool with_remotes)
+{
 	memset(&rig, 0, sizeof(rig));
-	snprintf(rig.prefix, sizeof(rig.prefix), "mend-%d-%d", (int)getpid(), round++);
-	assert_int_equal(peer_start("serve", rig.prefix, &rig.peer), 0);
-	assert_int_equal(peer_answer(&rig.peer, PEER_HANG_MS), PEER_READY);
-	rig.port = peer_answer(&rig.peer, PEER_HANG_MS) << 8;
-	rig.port |= peer_answer(&rig.peer, PEER_HANG_MS);
+	rig.port = start_target(&rig.peer, rig.prefix);
 	assert_int_equal(peer_open_engine(pollers, SLU_POLL_ADAPTIVE, &rig.engine), 0);
 	assert_int_equal(slu_region_alloc(rig.engine, BYTES, NULL, &rig.region), 0);
 	for (int i = 0; with_remotes && i < SEGMENTS; i++)
@@ -360,6 +386,15 @@ static int close_rig(void **state)
 		slu_remote_close(rig.remotes[i]);
 	slu_engine_close(rig.engine);
 	return peer_stop(&rig.peer);
+}
+
+static int close_both(void **state)
+{
+	int rc;
+
+	kill(rig.peer.pid, SIGCONT);
+	rc = close_rig(state);
+	return rc ? rc : peer_stop(&other.peer);
 }
 
 /* Submit all, and see each complete once. */
@@ -687,6 +722,15 @@ static void test_joins_a_link_that_failed(void **state)
 	check_counts(0);
 }
 
+/* Not while it keeps the fabric from others, who would stand still as well. */
+static void stop_target(void)
+{
+	fabric_lock();
+	kill(rig.peer.pid, SIGSTOP);
+	waitpid(rig.peer.pid, NULL, WUNTRACED);
+	fabric_unlock();
+}
+
 /* ---- links that take long to be connected ---- */
 
 static int opened; /* what became of the one below */
@@ -758,12 +802,84 @@ static void test_times_out_once(void **state)
 	twice_ns = clock_deadline_ns(2 * TIMEOUT_US);
 	assert_int_equal(pthread_create(&thread, NULL, open_any, NULL), 0);
 	tell(&rig.peer, WAIT);
-	kill(rig.peer.pid, SIGSTOP);
+	stop_target();
 	pthread_join(thread, NULL);
 	kill(rig.peer.pid, SIGCONT);
 	assert_int_equal(opened, -ETIMEDOUT);
 	assert_true(clock_monotonic_ns(NULL) < twice_ns);
 	tell(&rig.peer, LET_GO);
+}
+
+static void copies_to_other(struct slu_remote *remote)
+{
+	const struct slu_op op = {
+		.remote = remote, .region = rig.region, .opcode = SLU_WRITE, .length = 8};
+
+	assert_int_equal(run_one(op), 0);
+}
+
+/* Goal: while one remote is being opened, others are opened, used and closed, and so are queues. */
+static void test_opens_beside_an_opening(void **state)
+{
+	struct slu_remote *remote;
+	pthread_t thread;
+
+	(void)state;
+	open_rig(0, false);
+	other.port = start_target(&other.peer, other.prefix);
+	tell(&rig.peer, HOLD);
+	opened = 1; /* not yet */
+	assert_int_equal(pthread_create(&thread, NULL, open_second, NULL), 0);
+	tell(&rig.peer, WAIT);
+	assert_int_equal(open_other(SLU_TRANSPORT_TCP, &remote), 0);
+	open_queue();
+	copies_to_other(remote);
+	assert_int_equal(open_other(SLU_TRANSPORT_VERBS, &rig.remotes[2]), 0);
+	copies_to_other(rig.remotes[2]);
+	slu_remote_close(remote);
+	assert_int_equal(
+		open_remote_by(SLU_TRANSPORT_TCP, PATIENCE_NS / NS_PER_US, 0, &rig.remotes[0]),
+		0); /* at the same target */
+	assert_int_equal(run_one(call(0)), 0);
+	slu_queue_close(rig.queue);
+	open_queue();
+	copies_to_other(rig.remotes[2]);
+	assert_int_equal(opened, 1);
+	tell(&rig.peer, LET_GO);
+	pthread_join(thread, NULL);
+	assert_int_equal(opened, 0);
+	assert_int_equal(run_one(call(1)), 0);
+}
+
+/* Goal: a queue is opened although a target is silent. What is submitted to that waits, until its
+ * deadline or until the target is back; the others notice nothing. */
+static void test_opens_beside_a_silent_target(void **state)
+{
+	static const enum slu_transport transports[] = {SLU_TRANSPORT_TCP, SLU_TRANSPORT_VERBS};
+	struct slu_op op;
+
+	(void)state;
+	open_rig(0, false);
+	other.port = start_target(&other.peer, other.prefix);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(
+			open_remote_by(transports[i], PATIENCE_NS / NS_PER_US, i, &rig.remotes[i]),
+			0);
+	stop_target();
+	assert_int_equal(open_other(SLU_TRANSPORT_TCP, &rig.remotes[2]), 0);
+	open_queue();
+	for (int i = 0; i < 2; i++) {
+		op = call(i);
+		op.timeout_us = 20000;
+		assert_int_equal(run_one(op), -ETIMEDOUT);
+		copies_to_other(rig.remotes[2]);
+	}
+	slu_queue_close(rig.queue); /* which is waiting for both */
+	open_queue();
+	copies_to_other(rig.remotes[2]);
+	kill(rig.peer.pid, SIGCONT);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(run_one(call(i)), 0);
 }
 
 /* A client that does not wait, but as long as it takes to get so far on a busy machine. */
@@ -924,6 +1040,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(test_unconfirmed_call, close_rig),
 		cmocka_unit_test_teardown(test_joins_a_link_that_failed, close_rig),
 		cmocka_unit_test_teardown(test_connects_beside_the_rest, close_rig),
+		cmocka_unit_test_teardown(test_opens_beside_an_opening, close_both),
+		cmocka_unit_test_teardown(test_opens_beside_a_silent_target, close_both),
 		cmocka_unit_test_teardown(test_falls_back_in_time, close_rig),
 		cmocka_unit_test_teardown(test_times_out_once, close_rig),
 		cmocka_unit_test_teardown(test_leaves_while_it_connects, close_rig),

@@ -331,7 +331,7 @@ static void check_data(struct client *client, const char *described)
 	struct transport_peer *peer = client_peer(client);
 	struct stream streams[2];
 	unsigned before = atomic_load(&attached_count);
-	int rc = peer->dial(peer, LINK, 2, 0, streams);
+	int rc = peer->dial(peer, LINK, 2, clock_deadline_ns(TIMEOUT_US), streams);
 
 	if (rc < 0)
 		fail_msg("dial: %d (%s)", rc, slu_last_error());
@@ -467,7 +467,8 @@ static void test_data_of_unix_client(void **state)
 	server_unlisten(server, listener);
 	client = connected();
 	assert_int_equal(client_welcome(client)->tcp.port, 0);
-	assert_int_equal(client_peer(client)->dial(client_peer(client), LINK, 1, 0, &stream),
+	assert_int_equal(client_peer(client)->dial(client_peer(client), LINK, 1,
+						   clock_deadline_ns(TIMEOUT_US), &stream),
 			 -EOPNOTSUPP);
 	assert_non_null(strstr(slu_last_error(), "--listen"));
 	client_release(client);
@@ -486,12 +487,16 @@ static void test_dial_refused(void **state)
 	begin((struct setting){0});
 	client = connected();
 	peer = client_peer(client);
-	assert_int_equal(peer->dial(peer, LINK, 1, 0, streams), -EACCES);
+	assert_int_equal(peer->dial(peer, LINK, 1, clock_deadline_ns(TIMEOUT_US), streams),
+			 -EACCES);
 	assert_non_null(strstr(slu_last_error(), "who have opened a segment"));
 	session = opened_on(client);
-	assert_int_equal(peer->dial(peer, LINK, INVITED_MAX + 1, 0, streams), -EPROTO);
+	assert_int_equal(
+		peer->dial(peer, LINK, INVITED_MAX + 1, clock_deadline_ns(TIMEOUT_US), streams),
+		-EPROTO);
 	server_unlisten(server, listener);
-	assert_int_equal(peer->dial(peer, LINK, 2, 0, streams), -ECONNREFUSED);
+	assert_int_equal(peer->dial(peer, LINK, 2, clock_deadline_ns(TIMEOUT_US), streams),
+			 -ECONNREFUSED);
 	assert_int_equal(attached_count, 0);
 	assert_int_equal(lost_count, 0);
 	session_close(session);

@@ -7,8 +7,8 @@
  *
  * A link goes down when a connection is lost, and when something that was written over it is given
  * up: what the sockets have cannot be taken back but with the connections. It is fenced then, since
- * what they have may still land, and gets new connections from the repair thread while the session
- * lives. Neighbours that may be repeated go again over those.
+ * what they have may still land, and gets new connections from the repair while the session lives.
+ * So it begins as well: down. Neighbours that may be repeated go again over those.
  */
 #ifndef TCP_TCP_H
 #define TCP_TCP_H
@@ -61,7 +61,7 @@ struct tcp_end {
 
 enum tcp_link_state {
 	TCP_LINK_UP,
-	TCP_LINK_DOWN,   /* its connections are closed; the repair thread has it */
+	TCP_LINK_DOWN,   /* it has no connections, or not any more; the repair has it */
 	TCP_LINK_MENDED, /* it has new ones in fresh */
 };
 
@@ -72,7 +72,7 @@ struct tcp_link {
 	uint32_t next;  /* bulk end */
 	uint32_t awaited; /* ends on which something is to come, a bit each */
 	uint32_t unsent;  /* ends with something to send, a bit each */
-	/* The poller takes it down and up again, the repair thread mends it. */
+	/* The poller takes it down and up again, the repair makes and mends it. */
 	_Atomic uint32_t state;
 	_Atomic int error;   /* 0, or why it is dead for good; who opens a path looks as well */
 	int epoll_fd;
@@ -106,7 +106,8 @@ extern const struct link_ops tcp_link_ops;
 /** tcp_control.c: give it connections. @return as transport_peer.dial */
 int tcp_link_dial(struct tcp_link *link, uint64_t until_ns);
 
-/** tcp_mend.c: the link is DOWN. It becomes MENDED, or fails. */
-bool tcp_link_mend(struct repair_item *item);
+/** tcp_mend.c: a link that is DOWN becomes MENDED, or fails. @return as tcp_link_dial(), or error
+ */
+int tcp_link_mend(struct repair_item *item, uint64_t until_ns);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Set-up of tcp: what a grant says, links of data connections, paths over them. */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -22,10 +23,6 @@ static void tcp_capabilities(struct transport_capabilities *capabilities)
 
 static void link_destroy(struct tcp_link *link)
 {
-	if (!link)
-		return;
-	if (link->repair)
-		repair_forget(link->repair, &link->mending);
 	for (uint32_t i = 0; i < link->count; i++) {
 		channel_close(&link->ends[i]->channel);
 		channel_close(&link->ends[i]->fresh);
@@ -33,6 +30,11 @@ static void link_destroy(struct tcp_link *link)
 	}
 	link->peer->forgo(link->ticket);
 	free(link);
+}
+
+static void link_dropped(struct repair_item *item)
+{
+	link_destroy((struct tcp_link *)((char *)item - offsetof(struct tcp_link, mending)));
 }
 
 static int open_fresh(struct tcp_link *link, const struct stream *streams)
@@ -101,11 +103,14 @@ static int link_create(struct slu_remote *remote, const struct path_env *env, st
 	link->epoll_fd = env->epoll_fd;
 	link->peer = remote->peer;
 	link->repair = env->transport->repair;
-	link->mending = (struct repair_item){.attempt = tcp_link_mend, .peer = remote->peer};
+	link->mending = (struct repair_item){.attempt = tcp_link_mend,
+					     .dropped = link_dropped,
+					     .peer = remote->peer,
+					     .lane = remote->peer->tcp_links,
+					     .target = link->target};
 	strcpy(link->target, remote->target);
+	link->state = TCP_LINK_DOWN;
 	rc = add_ends(link, 1 + env->transport->tcp_connections);
-	if (rc == 0)
-		rc = tcp_link_dial(link, remote->peer->until_ns);
 	if (rc < 0) {
 		link_destroy(link);
 		return rc;
@@ -137,7 +142,7 @@ static void link_put(struct tcp_link *link, struct transport_peer *peer, uint32_
 		return;
 	if (peer->tcp_links[poller] == link)
 		peer->tcp_links[poller] = NULL;
-	link_destroy(link);
+	repair_drop(link->repair, &link->mending);
 }
 
 /* ---- paths ---- */
@@ -160,7 +165,8 @@ static int tcp_connect(struct slu_remote *remote, const struct path_env *env, st
 				  .transport = SLU_TRANSPORT_TCP,
 				  .connections = tcp->link->count,
 				  .remote = remote,
-				  .link = &tcp->link->link};
+				  .link = &tcp->link->link,
+				  .making = &tcp->link->mending};
 	path_init(&tcp->path);
 	tcp->path.calls = &tcp->path;
 	tcp->handle = view->handle;

@@ -122,8 +122,9 @@ static void take_down(struct tcp_link *link, bool lost)
 	if (link->succeeded)
 		link->losses = 0;
 	link->losses += lost;
-	atomic_store_explicit(&link->state, TCP_LINK_DOWN, memory_order_relaxed);
 	end_all(link, -ECANCELED);
+	/* Pairs with the acquire in tcp_link_mend(). */
+	atomic_store_explicit(&link->state, TCP_LINK_DOWN, memory_order_release);
 	repair_ask(link->repair, &link->mending);
 }
 

@@ -118,7 +118,7 @@ struct verbs_link {
 
 enum verbs_path_state {
 	VERBS_PATH_UP,
-	VERBS_PATH_DOWN,   /* its link is dead; the repair thread has it */
+	VERBS_PATH_DOWN,   /* it has no link yet, or a dead one; the repair has it */
 	VERBS_PATH_MENDED, /* it has a new link in fresh */
 };
 
@@ -134,7 +134,7 @@ struct verbs_path {
 	struct verbs_host *host;
 	uint32_t losses; /* links that failed one after the other without a success */
 
-	/* Between the poller and the repair thread. */
+	/* Between the poller and the repair. */
 	_Atomic uint32_t state; /* enum verbs_path_state */
 	struct verbs_link *fresh;
 	uint64_t fresh_base;
@@ -191,8 +191,8 @@ const char *verbs_pair_describe(const struct verbs_devices *devices, const struc
 /* ---- verbs_control.c ---- */
 
 /**
- * Let a path use the poller's link to its target, a new one if there is none that lives. Under
- * the peer's joining.
+ * Let a path use the poller's link to its target, a new one if there is none that lives. The
+ * peer's lane is the caller's (repair.h).
  *
  * @param link  out: with one more user
  * @param keys  out: freed by the caller
@@ -205,12 +205,14 @@ int verbs_join(struct verbs_host *host, struct verbs_path *path, uint64_t until_
 void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
 			 const struct verbs_link *link);
 
-/** Give it back; the last user ends it. Under the peer's joining. Accepts NULL. */
+/** Give it back; the last user ends it. Accepts NULL. */
 void verbs_leave(struct verbs_path *path, struct verbs_link *link);
 
 /**
- * verbs_repair.c: the path is DOWN, its link has drained. It becomes MENDED, or its remote fails.
+ * verbs_repair.c: the path is DOWN, its link, if it had one, has drained. It becomes MENDED.
+ *
+ * @return as verbs_join(); or the remote has failed
  */
-bool verbs_repair_attempt(struct repair_item *item);
+int verbs_repair_attempt(struct repair_item *item, uint64_t until_ns);
 
 #endif

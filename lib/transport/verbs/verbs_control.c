@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -377,35 +378,70 @@ static int make_link(struct verbs_host *host, struct verbs_path *path, uint64_t 
 	return 0;
 }
 
+static void **link_at(const struct verbs_path *path)
+{
+	return &path->path.remote->peer->verbs_links[path->poller];
+}
+
+/* @return NULL: there is none that lives */
+static struct verbs_link *get_link(const struct verbs_path *path)
+{
+	pthread_mutex_t *joining = &path->path.remote->peer->joining;
+	struct verbs_link *link;
+
+	pthread_mutex_lock(joining);
+	link = *link_at(path);
+	if (link && link->error)
+		link = NULL;
+	if (link)
+		link->users++;
+	pthread_mutex_unlock(joining);
+	return link;
+}
+
+static void publish_link(const struct verbs_path *path, struct verbs_link *link)
+{
+	pthread_mutex_t *joining = &path->path.remote->peer->joining;
+
+	link->users = 1;
+	pthread_mutex_lock(joining);
+	*link_at(path) = link;
+	pthread_mutex_unlock(joining);
+}
+
 int verbs_join(struct verbs_host *host, struct verbs_path *path, uint64_t until_ns,
 	       struct verbs_link **out, uint64_t *base, uint32_t **keys)
 {
-	void **at = &path->path.remote->peer->verbs_links[path->poller];
-	struct verbs_link *link = *at;
-	int rc = -ENOENT;
+	struct verbs_link *link = get_link(path);
+	int rc = link ? join_old(path, link, until_ns, base, keys) : -ENOENT;
 
-	if (link && !link->error)
-		rc = join_old(path, link, until_ns, base, keys);
+	if (rc < 0)
+		verbs_leave(path, link);
 	if (rc == -ENOENT) { /* there is none, or the target has it no more */
 		rc = make_link(host, path, until_ns, &link, base, keys);
 		if (rc == 0)
-			*at = link;
+			publish_link(path, link);
 	}
 	if (rc < 0)
 		return rc;
-	link->users++;
 	*out = link;
 	return 0;
 }
 
 void verbs_leave(struct verbs_path *path, struct verbs_link *link)
 {
-	void **at = &path->path.remote->peer->verbs_links[path->poller];
+	pthread_mutex_t *joining = &path->path.remote->peer->joining;
+	bool last;
 
-	if (!link || --link->users > 0)
+	if (!link)
 		return;
-	if (*at == link)
-		*at = NULL;
+	pthread_mutex_lock(joining);
+	last = --link->users == 0;
+	if (last && *link_at(path) == link)
+		*link_at(path) = NULL;
+	pthread_mutex_unlock(joining);
+	if (!last)
+		return;
 	verbs_link_drain(link);
 	link_destroy(link);
 }
@@ -427,6 +463,18 @@ void verbs_path_describe(const struct verbs_host *host, struct verbs_path *path,
 
 /* ---- paths ---- */
 
+static void path_dropped(struct repair_item *item)
+{
+	struct verbs_path *verbs =
+		(struct verbs_path *)((char *)item - offsetof(struct verbs_path, repair));
+
+	verbs_leave(verbs, verbs->link);
+	verbs_leave(verbs, verbs->fresh);
+	free(verbs->fresh_keys);
+	free(verbs->keys);
+	free(verbs);
+}
+
 static struct verbs_path *path_create(struct slu_remote *remote, const struct path_env *env)
 {
 	const struct verbs_view *view = remote->view;
@@ -440,7 +488,13 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 				    .remote = remote};
 	verbs->path.calls = &verbs->path;
 	verbs->host = env->transport->verbs;
-	verbs->repair = (struct repair_item){.attempt = verbs_repair_attempt, .peer = remote->peer};
+	verbs->repair = (struct repair_item){.attempt = verbs_repair_attempt,
+					     .dropped = path_dropped,
+					     .peer = remote->peer,
+					     .lane = remote->peer->verbs_links,
+					     .target = remote->target};
+	verbs->path.making = &verbs->repair;
+	verbs->state = VERBS_PATH_DOWN;
 	verbs->env = *env;
 	verbs->poller = env->poller;
 	verbs->handle = view->handle;
@@ -452,50 +506,20 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 
 static int verbs_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
 {
-	struct verbs_host *host = env->transport->verbs;
 	struct verbs_path *verbs = path_create(remote, env);
-	uint64_t until_ns = remote->peer->until_ns;
-	int rc;
 
 	if (!verbs)
 		return fail(-ENOMEM, "out of memory");
-	if (until_ns == 0)
-		until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
-	pthread_mutex_lock(&remote->peer->joining);
-	rc = verbs_join(host, verbs, until_ns, &verbs->link, &verbs->base, &verbs->keys);
-	pthread_mutex_unlock(&remote->peer->joining);
-	if (rc < 0) {
-		free(verbs);
-		return rc;
-	}
-	verbs->path.link = &verbs->link->link;
-	verbs->path.connections = verbs->link->count;
-	verbs_path_describe(host, verbs, verbs->link);
 	*path = &verbs->path;
 	return 0;
-}
-
-static void verbs_quiesce(struct path *path)
-{
-	struct verbs_path *verbs = (struct verbs_path *)path;
-
-	repair_forget(verbs->env.transport->repair, &verbs->repair);
 }
 
 static void verbs_disconnect(struct path *path)
 {
 	struct verbs_path *verbs = (struct verbs_path *)path;
 
-	if (!verbs)
-		return;
-	repair_forget(verbs->env.transport->repair, &verbs->repair);
-	pthread_mutex_lock(&path->remote->peer->joining);
-	verbs_leave(verbs, verbs->link);
-	verbs_leave(verbs, verbs->fresh);
-	pthread_mutex_unlock(&path->remote->peer->joining);
-	free(verbs->fresh_keys);
-	free(verbs->keys);
-	free(verbs);
+	if (verbs)
+		repair_drop(verbs->env.transport->repair, &verbs->repair);
 }
 
 static void verbs_describe_path(struct path *path, char *text, size_t size)
@@ -559,7 +583,6 @@ static void verbs_revoke(const struct transport_env *env, void *granted, int rea
 static const struct transport_control verbs_control = {
 	.capabilities = verbs_capabilities,
 	.connect = verbs_connect,
-	.quiesce = verbs_quiesce,
 	.disconnect = verbs_disconnect,
 	.describe = verbs_describe_path,
 };

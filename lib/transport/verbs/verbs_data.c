@@ -689,7 +689,6 @@ static void take_fresh(struct verbs_path *verbs)
 	verbs->keys = verbs->fresh_keys;
 	verbs->fresh = NULL;
 	verbs->fresh_keys = NULL;
-	verbs->path.connections = verbs->link->count;
 	atomic_store_explicit(&verbs->state, VERBS_PATH_UP, memory_order_relaxed);
 }
 
@@ -708,7 +707,8 @@ static void go_down(struct verbs_path *verbs)
 		verbs->losses = 0;
 	verbs->losses += was_lost(verbs->link);
 	verbs->path.link = NULL;
-	atomic_store_explicit(&verbs->state, VERBS_PATH_DOWN, memory_order_relaxed);
+	/* Pairs with the acquire in verbs_repair_attempt(). */
+	atomic_store_explicit(&verbs->state, VERBS_PATH_DOWN, memory_order_release);
 	repair_ask(verbs->env.transport->repair, &verbs->repair);
 }
 
@@ -727,7 +727,7 @@ static enum post_result verbs_post(struct path *path, struct request *request,
 				   const struct op_part *part)
 {
 	struct verbs_path *verbs = (struct verbs_path *)path;
-	/* Pairs with the release in the repair thread: the fresh link is complete. */
+	/* Pairs with the release in verbs_repair_attempt(): the fresh link is complete. */
 	uint32_t state = atomic_load_explicit(&verbs->state, memory_order_acquire);
 
 	if (__builtin_expect(state == VERBS_PATH_UP, 1))
