@@ -140,11 +140,6 @@ static void attach(struct poller *poller, void *arg)
 	call->result = poller_attach(poller, call->queue);
 }
 
-static void detach(struct poller *poller, void *arg)
-{
-	poller_detach(poller, arg);
-}
-
 /* Under opening. */
 static int open_queue(struct slu_engine *engine, const struct slu_queue_options *options,
 		      struct slu_queue **out)
@@ -203,7 +198,6 @@ int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *op
 	return 0;
 }
 
-/* A poller that has much to finish is waited for, but not by others. */
 void slu_queue_close(struct slu_queue *queue)
 {
 	struct slu_engine *engine;
@@ -211,7 +205,7 @@ void slu_queue_close(struct slu_queue *queue)
 	if (!queue)
 		return;
 	engine = queue->engine;
-	poller_call(queue->poller, detach, queue);
+	poller_detach(queue->poller, queue);
 	pthread_mutex_lock(&engine->opening);
 	LIST_REMOVE(queue, link);
 	if (queue->is_inline)

@@ -428,11 +428,6 @@ static void remote_destroy(struct slu_remote *remote)
 	free(remote);
 }
 
-static void drain(struct poller *poller, void *arg)
-{
-	poller_drain(poller, arg);
-}
-
 static void leave_paths(struct slu_remote *remote)
 {
 	struct slu_engine *engine = remote->engine;
@@ -455,7 +450,7 @@ static void close_remote(struct slu_remote *remote)
 	/* Inline pollers are their owners': by contract they have nothing left of it. */
 	for (uint32_t i = 0; i < engine->poller_threads; i++)
 		if (remote->paths[i])
-			poller_call(engine->pollers[i], drain, remote);
+			poller_drain(engine->pollers[i], remote);
 	leave_paths(remote);
 	remote_destroy(remote);
 }

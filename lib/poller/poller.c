@@ -20,7 +20,8 @@
 #define LONG_NAP_NS (1000 * NS_PER_US)
 
 /* At close, work that is not done is given up after so long. */
-#define DRAIN_US 1000000u
+#define DRAIN_US      1000000u
+#define DRAIN_LOOK_US 100u
 
 int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes,
 		  struct poller **out)
@@ -248,8 +249,8 @@ static bool all_taken(const struct poller *poller)
 	return true;
 }
 
-/* Turns until every operation that is in a ring now has been taken; others may go on submitting. */
-static void take_all_submitted(struct poller *poller)
+/* What is in a ring now is to be taken; others may go on submitting. */
+static void note_submitted(struct poller *poller)
 {
 	for (uint32_t i = 0; i < poller->queue_count; i++) {
 		struct slu_queue *queue = poller->queues[i];
@@ -257,14 +258,15 @@ static void take_all_submitted(struct poller *poller)
 		if (!queue->is_inline)
 			queue->take_until = queue->taken + rte_ring_count(queue->submissions);
 	}
-	while (!all_taken(poller))
-		poller_run_once(poller);
 }
 
 /* Of one queue, or of one remote. */
 struct drain {
 	const struct slu_queue *queue;
 	const struct slu_remote *remote;
+	bool begun;
+	bool gives_up;
+	bool over;
 };
 
 static bool is_drained(const struct poller *poller, const struct drain *drain)
@@ -276,23 +278,8 @@ static bool is_drained(const struct poller *poller, const struct drain *drain)
 	return !path || (path->requests == 0 && path->calls->requests == 0);
 }
 
-/* What is not done in time is given up; what was posted of it comes back in bounded time. */
-static void finish_requests(struct poller *poller, const struct drain *drain)
+static void forget_queue(struct poller *poller, const struct slu_queue *queue)
 {
-	uint64_t until = clock_monotonic_ns(NULL) + DRAIN_US * NS_PER_US;
-
-	while (!is_drained(poller, drain) && clock_monotonic_ns(NULL) < until)
-		poller_run_once(poller);
-	requests_cancel(poller, drain->remote, drain->queue);
-	while (!is_drained(poller, drain))
-		poller_run_once(poller);
-	requests_tell(poller);
-}
-
-void poller_detach(struct poller *poller, struct slu_queue *queue)
-{
-	take_all_submitted(poller);
-	finish_requests(poller, &(struct drain){.queue = queue});
 	for (uint32_t i = 0; i < poller->queue_count; i++) {
 		if (poller->queues[i] != queue)
 			continue;
@@ -301,8 +288,48 @@ void poller_detach(struct poller *poller, struct slu_queue *queue)
 	}
 }
 
+/* A look at how far it is. What was posted comes back in bounded time once it is given up. */
+static void drain_step(struct poller *poller, void *arg)
+{
+	struct drain *drain = arg;
+
+	if (!drain->begun)
+		note_submitted(poller);
+	drain->begun = true;
+	if (!all_taken(poller))
+		return;
+	if (drain->gives_up)
+		requests_cancel(poller, drain->remote, drain->queue);
+	if (!is_drained(poller, drain))
+		return;
+	requests_tell(poller);
+	forget_queue(poller, drain->queue);
+	drain->over = true;
+}
+
+/* The poller goes on meanwhile, and answers others who call it. */
+static void drain_all(struct poller *poller, struct drain *drain)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + DRAIN_US * NS_PER_US;
+
+	for (;;) {
+		poller_call(poller, drain_step, drain);
+		if (drain->over)
+			return;
+		drain->gives_up = clock_monotonic_ns(NULL) >= until;
+		if (poller->is_thread)
+			usleep(DRAIN_LOOK_US);
+		else
+			poller_run_once(poller);
+	}
+}
+
+void poller_detach(struct poller *poller, struct slu_queue *queue)
+{
+	drain_all(poller, &(struct drain){.queue = queue});
+}
+
 void poller_drain(struct poller *poller, struct slu_remote *remote)
 {
-	take_all_submitted(poller);
-	finish_requests(poller, &(struct drain){.remote = remote});
+	drain_all(poller, &(struct drain){.remote = remote});
 }

@@ -120,8 +120,14 @@ static inline void poller_run_inline(struct poller *poller)
 uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
 		      uint32_t n);
 
-/** Poller's thread (or, inline, the owner): take the queue on, or finish its work and let it go. */
+/** Poller's thread (or, inline, the owner): take the queue on. @return 0; -ENOSPC */
 int poller_attach(struct poller *poller, struct slu_queue *queue);
+
+/**
+ * Any other thread (or, inline, the owner): wait until the poller has finished the queue's work,
+ * and have it let go of the queue. What is not done in time is given up. The poller waits for
+ * nothing.
+ */
 void poller_detach(struct poller *poller, struct slu_queue *queue);
 
 /** Poller's thread: serve from now on, or no longer. */
@@ -136,7 +142,7 @@ void poller_unserve(struct transport_service *service);
  */
 bool poller_sleep(struct poller *poller, int eventfd, uint64_t timeout_ns);
 
-/** Poller's thread (or, inline, the owner): finish what it has of @p remote. */
+/** The same with what it has of @p remote. */
 void poller_drain(struct poller *poller, struct slu_remote *remote);
 
 /** thread.c: start the pinned thread. @return 0; -EINVAL cannot be pinned there; -EAGAIN */
