@@ -391,7 +391,7 @@ static uint64_t bytes_of(const struct slu_engine *engine, const struct poller *p
 		const struct path *path = remote->paths[poller->index];
 
 		if (path)
-			bytes += path->stats.bytes_read + path->stats.bytes_written;
+			bytes += path_bytes(path);
 	}
 	return bytes;
 }
@@ -404,10 +404,10 @@ static void describe_poller(const struct slu_engine *engine, const struct poller
 	info->core = poller->core;
 	info->node = poller->node;
 	info->poll = poller->mode;
-	info->loops = poller->loops;
-	info->idle_loops = poller->idle_loops;
-	info->sleeps = poller->sleeps;
-	info->operations = poller->operations;
+	info->loops = counter_read(&poller->loops);
+	info->idle_loops = counter_read(&poller->idle_loops);
+	info->sleeps = counter_read(&poller->sleeps);
+	info->operations = counter_read(&poller->operations);
 	info->bytes = bytes_of(engine, poller);
 }
 

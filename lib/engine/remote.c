@@ -52,13 +52,13 @@ int remote_connect(struct slu_remote *remote, struct poller *poller)
 
 static void add_stats(struct path_stats *sum, const struct path_stats *stats)
 {
-	sum->reads += stats->reads;
-	sum->writes += stats->writes;
-	sum->failed += stats->failed;
-	sum->bytes_read += stats->bytes_read;
-	sum->bytes_written += stats->bytes_written;
-	sum->doorbells += stats->doorbells;
-	sum->signalled += stats->signalled;
+	counter_add(&sum->reads, counter_read(&stats->reads));
+	counter_add(&sum->writes, counter_read(&stats->writes));
+	counter_add(&sum->failed, counter_read(&stats->failed));
+	counter_add(&sum->bytes_read, counter_read(&stats->bytes_read));
+	counter_add(&sum->bytes_written, counter_read(&stats->bytes_written));
+	counter_add(&sum->doorbells, counter_read(&stats->doorbells));
+	counter_add(&sum->signalled, counter_read(&stats->signalled));
 }
 
 void remote_disconnect(struct slu_remote *remote, struct poller *poller)
@@ -69,7 +69,7 @@ void remote_disconnect(struct slu_remote *remote, struct poller *poller)
 		return;
 	pthread_mutex_lock(&remote->engine->lock);
 	add_stats(&remote->retired, &path->stats);
-	poller->bytes += path->stats.bytes_read + path->stats.bytes_written;
+	poller->bytes += path_bytes(path);
 	remote->paths[poller->index] = NULL;
 	pthread_mutex_unlock(&remote->engine->lock);
 	remote->transport->control->disconnect(path);

@@ -101,7 +101,7 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 
 	copy_settle(poller->env.tracker);
 	queue_complete(queue, done, posted);
-	poller->operations += posted;
+	counter_add(&poller->operations, posted);
 	return posted;
 }
 
@@ -170,8 +170,8 @@ uint32_t poller_run_once(struct poller *poller)
 		work += requests_run(poller);
 	LIST_FOREACH (service, &poller->services, link)
 		work += service->run(service);
-	poller->loops++;
-	poller->idle_loops += work == 0;
+	counter_add(&poller->loops, 1);
+	counter_add(&poller->idle_loops, work == 0);
 	return work;
 }
 
@@ -224,7 +224,7 @@ bool poller_sleep(struct poller *poller, int eventfd, uint64_t timeout_ns)
 	struct pollfd fds[] = {{.fd = poller->env.epoll_fd, .events = POLLIN},
 			       {.fd = eventfd, .events = POLLIN}};
 
-	poller->sleeps++;
+	counter_add(&poller->sleeps, 1);
 	poller->clock_turns = POLLER_CLOCK_TURNS;
 	if (ppoll(fds, 2, nap == UINT64_MAX ? NULL : &limit, NULL) <= 0)
 		return false;

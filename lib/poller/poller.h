@@ -49,11 +49,11 @@ struct poller {
 	uint32_t deadlines;     /* requests that have one */
 	struct path_env env;
 	const struct clock *clock;
-	uint64_t loops;
-	uint64_t idle_loops;
-	uint64_t sleeps;
-	uint64_t operations;
-	uint64_t bytes;
+	counter loops;
+	counter idle_loops;
+	counter sleeps;
+	counter operations;
+	uint64_t bytes; /* of paths that were disconnected; under the engine's lock */
 	struct completion_burst burst;
 
 	/* Read by submitting threads on every submit, written when it goes to sleep. */

@@ -175,13 +175,13 @@ static bool must_wait(const struct request *request)
 static void count(struct path_stats *stats, const struct slu_op *op, int status)
 {
 	if (status < 0) {
-		stats->failed++;
+		counter_add(&stats->failed, 1);
 	} else if (op->opcode == SLU_READ) {
-		stats->reads++;
-		stats->bytes_read += op->length;
+		counter_add(&stats->reads, 1);
+		counter_add(&stats->bytes_read, op->length);
 	} else if (op->opcode != SLU_CALL) {
-		stats->writes++;
-		stats->bytes_written += op->length;
+		counter_add(&stats->writes, 1);
+		counter_add(&stats->bytes_written, op->length);
 	}
 }
 
@@ -212,7 +212,7 @@ static void complete(struct poller *poller, const struct request *request)
 {
 	uint8_t may_land = request->status < 0 && request->may_land ? SLU_MAY_LAND : 0;
 
-	poller->operations++;
+	counter_add(&poller->operations, 1);
 	*next_done(poller, request->queue) =
 		(struct slu_completion){.user_data = request->op.user_data,
 					.status = request->status,

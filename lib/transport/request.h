@@ -27,6 +27,8 @@
 
 #include <sluice/queue.h>
 
+#include "base/counter.h"
+
 struct path;
 struct repair_item;
 struct slu_remote;
@@ -92,13 +94,13 @@ struct schedule {
 
 /** Counters of one path; written by its poller, read by anyone. */
 struct path_stats {
-	uint64_t reads;
-	uint64_t writes;
-	uint64_t failed;
-	uint64_t bytes_read;
-	uint64_t bytes_written;
-	uint64_t doorbells; /* bursts handed to a device */
-	uint64_t signalled; /* completions that it wrote */
+	counter reads;
+	counter writes;
+	counter failed;
+	counter bytes_read;
+	counter bytes_written;
+	counter doorbells; /* bursts handed to a device */
+	counter signalled; /* completions that it wrote */
 };
 
 /** What carries the requests of paths of one poller: first in the transport's own struct. */
@@ -167,6 +169,12 @@ void path_init(struct path *path);
 
 /** Of a link. @p schedule  of the poller that drives it */
 void link_init(struct transport_link *link, const struct link_ops *ops, struct schedule *schedule);
+
+/** Moved, either way. Any thread. */
+static inline uint64_t path_bytes(const struct path *path)
+{
+	return counter_read(&path->stats.bytes_read) + counter_read(&path->stats.bytes_written);
+}
 
 /** The next one that has something to post. NULL: none */
 static inline struct request *path_next(const struct path *path, enum request_lane lane)

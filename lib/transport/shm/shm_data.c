@@ -36,7 +36,7 @@ static uint32_t refuse(const struct slu_op *ops, uint32_t n, struct slu_completi
 		done[i].status = state;
 		done[i].scope = SLU_SCOPE_SESSION;
 	}
-	stats->failed += n;
+	counter_add(&stats->failed, n);
 	return n;
 }
 
@@ -58,7 +58,7 @@ static __attribute__((noinline)) uint32_t look_for_losses(struct shm_path *shm,
 			continue;
 		done[i].status = -EFAULT;
 		done[i].scope = SLU_SCOPE_OPERATION;
-		stats->failed++;
+		counter_add(&stats->failed, 1);
 	}
 	return n;
 }
@@ -102,10 +102,10 @@ static uint32_t shm_copy(struct path *path, const struct slu_op *ops, uint32_t n
 	}
 	if (notified)
 		client_stored(shm->waker);
-	stats->reads += reads;
-	stats->writes += i - reads;
-	stats->bytes_read += bytes_read;
-	stats->bytes_written += bytes - bytes_read;
+	counter_add(&stats->reads, reads);
+	counter_add(&stats->writes, i - reads);
+	counter_add(&stats->bytes_read, bytes_read);
+	counter_add(&stats->bytes_written, bytes - bytes_read);
 	if (__builtin_expect(guard_deaths() != 0, 0))
 		return look_for_losses(shm, ops, i, done, stats);
 	return i;

@@ -212,7 +212,7 @@ static inline void on_done(struct verbs_link *link, struct verbs_end *end,
 	uint32_t succeeded = done->id + (done->status == IBV_WC_SUCCESS);
 
 	if (request)
-		request->path->stats.signalled++;
+		counter_add(&request->path->stats.signalled, 1);
 	if (end->expected != succeeded)
 		link->succeeded = true;
 	while (end->expected != succeeded)
@@ -426,7 +426,7 @@ static void count_doorbell(const struct verbs_link *link, const struct verbs_sen
 	const struct request *request = request_of(link, sent);
 
 	if (request)
-		request->path->stats.doorbells++;
+		counter_add(&request->path->stats.doorbells, 1);
 }
 
 /* What was gathered goes with one doorbell, and its last one says when all of it is done. */
