@@ -53,7 +53,6 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	TAILQ_INIT(&poller->schedule.paused);
 	LIST_INIT(&poller->schedule.active);
 	LIST_INIT(&poller->schedule.busy);
-	LIST_INIT(&poller->schedule.fresh);
 	poller->env.schedule = &poller->schedule;
 	poller->expire_at_us = UINT64_MAX;
 	LIST_INIT(&poller->services);
@@ -110,6 +109,7 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 {
 	uint64_t now_us = queue->is_inline ? 0 : poller_now_us(poller);
 	uint64_t left = queue->is_inline ? UINT64_MAX : TRANSPORT_SLICE_MAX_BYTES;
+	const struct path *posted = NULL;
 	uint32_t dealt = 0;
 
 	while (dealt < n) {
@@ -129,12 +129,13 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 			continue;
 		if (now_us == 0)
 			now_us = poller_now_us(poller);
+		if (posted && posted != path && queue->is_inline)
+			path_flush_idle(posted);
 		request_start(poller, queue, path, &ops[dealt++], now_us);
+		posted = path;
 	}
-	if (queue->is_inline && !LIST_EMPTY(&poller->schedule.fresh)) {
-		requests_flush_idle(poller);
-		requests_tell(poller);
-	}
+	if (posted && queue->is_inline)
+		path_flush_idle(posted);
 	return dealt;
 }
 

@@ -48,16 +48,9 @@ static inline void tend_link(struct transport_link *link)
 
 static inline void link_took_part(struct transport_link *link)
 {
-	if (link->fresh++ == 0)
-		LIST_INSERT_HEAD(&link->schedule->fresh, link, fresh_link);
+	link->fresh++;
 	if (link->out++ == 0)
 		tend_link(link);
-}
-
-static inline void be_flushed(struct transport_link *link)
-{
-	link->fresh = 0;
-	LIST_REMOVE(link, fresh_link);
 }
 
 /* With nothing out it is on no list: it may be freed by others. */
@@ -65,8 +58,7 @@ static inline void link_gave_part(struct transport_link *link)
 {
 	if (--link->out > 0)
 		return;
-	if (link->fresh > 0)
-		be_flushed(link);
+	link->fresh = 0;
 	tend_link(link);
 }
 
@@ -465,30 +457,20 @@ static uint32_t post_ready(struct poller *poller)
 	return (uint32_t)(schedule->posted - before);
 }
 
-static void flush_link(struct transport_link *link)
+/* What comes back of it, and the link with it, waits for the next poll. */
+static inline void flush(struct transport_link *link)
 {
-	be_flushed(link);
+	if (link->fresh == 0)
+		return;
+	link->fresh = 0;
 	if (link->ops->flush)
 		link->ops->flush(link);
 }
 
-static inline void flush_all(struct poller *poller)
+void path_flush_idle(const struct path *path)
 {
-	struct transport_link *link;
-
-	while ((link = LIST_FIRST(&poller->schedule.fresh)))
-		flush_link(link);
-}
-
-void requests_flush_idle(struct poller *poller)
-{
-	struct transport_link *link = LIST_FIRST(&poller->schedule.fresh), *next;
-
-	for (; link; link = next) {
-		next = LIST_NEXT(link, fresh_link);
-		if (link->out == link->fresh)
-			flush_link(link);
-	}
+	if (path->link && path->link->out == path->link->fresh)
+		flush(path->link);
 }
 
 /* ---- beginning ---- */
@@ -583,9 +565,12 @@ static void resume_stalled(struct poller *poller, struct transport_link *link)
 
 	while ((path = TAILQ_FIRST(&link->stalled))) {
 		post_path(poller, path);
-		if (path->wait == PATH_STALLED || path->link != link)
+		if (path->link != link)
+			return;
+		if (path->wait == PATH_STALLED)
 			break;
 	}
+	flush(link);
 }
 
 static uint32_t poll_busy(struct poller *poller)
@@ -595,8 +580,10 @@ static uint32_t poll_busy(struct poller *poller)
 
 	while (link) {
 		struct transport_link *next = LIST_NEXT(link, link);
-		uint32_t done = link->ops->poll(link);
+		uint32_t done;
 
+		flush(link);
+		done = link->ops->poll(link);
 		if (done > 0)
 			resume_stalled(poller, link);
 		work += done;
@@ -720,9 +707,7 @@ uint32_t requests_run(struct poller *poller)
 	}
 	if (poller->schedule.ready_count > 0)
 		work += post_ready(poller);
-	flush_all(poller);
 	work += poll_busy(poller);
-	flush_all(poller); /* what has found room */
 	if (++poller->clock_turns >= POLLER_CLOCK_TURNS) {
 		poller->clock_turns = 0;
 		look_at_clock(poller);

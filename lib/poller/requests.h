@@ -22,8 +22,8 @@ void request_start(struct poller *poller, struct slu_queue *queue, struct path *
  */
 uint32_t requests_run(struct poller *poller);
 
-/** Flush links on which nothing else is under way: others gather more until they are polled. */
-void requests_flush_idle(struct poller *poller);
+/** Flush its link if nothing else is under way on it: others gather more until they are polled. */
+void path_flush_idle(const struct path *path);
 
 /** The poller is about to sleep. @return false: something of the link has come already */
 bool requests_sleep(struct poller *poller, struct transport_link *link);

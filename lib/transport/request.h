@@ -13,7 +13,7 @@
  * ready, and takes turns with the others of its poller. One that can't go on waits where it costs
  * nobody anything: on its link, until that has room, or held, until transport_changed() is called.
  *
- * What was posted is gathered by the link, and leaves when it is flushed, once in a turn.
+ * What was posted is gathered by the link, and leaves when it is flushed, before it is polled.
  *
  * All of it is the poller's, and runs on its thread.
  */
@@ -85,8 +85,7 @@ struct schedule {
 	struct path_queue ready;     /* something to post */
 	struct path_queue held;      /* the same, but not before transport_changed() */
 	struct path_list active;     /* with requests */
-	struct link_list busy;       /* to be polled */
-	struct link_list fresh;      /* to be flushed */
+	struct link_list busy;       /* to be flushed and polled */
 	struct request_queue paused; /* the far end had no room for them */
 	uint32_t ready_count;
 	uint64_t posted; /* parts, ever */
@@ -113,7 +112,6 @@ struct transport_link {
 	bool busy;
 	struct path_queue stalled; /* paths that it had no room for, next one first */
 	LIST_ENTRY(transport_link) link;
-	LIST_ENTRY(transport_link) fresh_link;
 };
 
 struct link_ops {
