@@ -132,7 +132,7 @@ bool raw_link_post(struct raw_link *link, uint32_t queue, struct verbs_work *wor
 	work->flags |= VERBS_SIGNALLED;
 	if (work->pieces > 0 && !work->piece[0].lkey)
 		work->piece[0].lkey = link->mr->lkey;
-	if (link->queues[queue]->ops->post(link->queues[queue], work, 1) != 1)
+	if (verbs_queue_post(link->queues[queue], work, 1) != 1)
 		return false;
 	link->posted[queue]++;
 	return true;

@@ -183,7 +183,7 @@ struct verbs_done pair_do(struct pair *pair, const struct verbs_work *work)
 {
 	struct verbs_queue *queue = pair->initiator.queue;
 
-	pair_must(queue->ops->post(queue, work, 1) == 1);
+	pair_must(verbs_queue_post(queue, work, 1) == 1);
 	return pair_wait(queue);
 }
 
@@ -198,7 +198,7 @@ void pair_post_all(struct pair *pair, struct verbs_work *works, uint32_t n, uint
 			(uint8_t)((works[i].flags & ~VERBS_SIGNALLED) |
 				  (i % each == each - 1 || i == n - 1 ? VERBS_SIGNALLED : 0));
 	while (done.id != last) {
-		posted += queue->ops->post(queue, works + posted, n - posted);
+		posted += verbs_queue_post(queue, works + posted, n - posted);
 		if (queue->ops->poll(queue, &done, 1) == 0)
 			sched_yield();
 		else

@@ -10,12 +10,14 @@
 #include "transport/verbs/verbs_queue.h"
 
 #define POLL_BURST 16u
+#define GATHER     64u /* work requests for one doorbell, at most */
 
 struct plain_queue {
 	struct verbs_queue queue;
 	struct ibv_qp_ex *ex;
-	uint32_t room;    /* work requests that may still be posted */
-	uint32_t last_id; /* that came back */
+	uint32_t count; /* of works, which were added since it was rung */
+	bool broken;    /* it did not take some */
+	struct verbs_work works[GATHER];
 };
 
 /* ---- posting ---- */
@@ -66,37 +68,39 @@ static void build(struct ibv_qp_ex *ex, const struct verbs_work *work)
 	set_memory(ex, work);
 }
 
-/* The device takes all or, if it is broken, none: what it took comes back by poll. */
-static uint32_t post(struct verbs_queue *queue, const struct verbs_work *works, uint32_t n)
+/* The device takes all or, if it is broken, none. */
+static int ring(struct verbs_queue *queue, bool signal)
+{
+	struct plain_queue *plain = (struct plain_queue *)queue;
+	uint32_t count = plain->count;
+
+	if (count > 0) {
+		plain->works[count - 1].flags |= signal ? VERBS_SIGNALLED : 0;
+		plain->count = 0;
+		ibv_wr_start(plain->ex);
+		for (uint32_t i = 0; i < count; i++)
+			build(plain->ex, &plain->works[i]);
+		plain->broken |= ibv_wr_complete(plain->ex) != 0;
+		queue->doorbells++;
+	}
+	return plain->broken ? -EIO : 0;
+}
+
+/* The last one is known only when it rings, so they wait until then. */
+static void add(struct verbs_queue *queue, const struct verbs_work *work)
 {
 	struct plain_queue *plain = (struct plain_queue *)queue;
 
-	if (n > plain->room)
-		n = plain->room;
-	if (n == 0)
-		return 0;
-	ibv_wr_start(plain->ex);
-	for (uint32_t i = 0; i < n; i++)
-		build(plain->ex, &works[i]);
-	if (ibv_wr_complete(plain->ex))
-		return 0;
-	plain->room -= n;
-	queue->doorbells++;
-	return n;
+	if (plain->count == GATHER)
+		ring(queue, false);
+	plain->works[plain->count] = *work;
+	plain->works[plain->count++].id = queue->posted++;
 }
 
 /* ---- completions ---- */
 
-/* @p id stands for itself and all before it that have not come back. */
-static void give_back(struct plain_queue *plain, uint32_t id)
-{
-	plain->room += id - plain->last_id;
-	plain->last_id = id;
-}
-
 static uint32_t poll_completions(struct verbs_queue *queue, struct verbs_done *done, uint32_t n)
 {
-	struct plain_queue *plain = (struct plain_queue *)queue;
 	struct ibv_wc completions[POLL_BURST];
 	int got = ibv_poll_cq(queue->cq, (int)(n < POLL_BURST ? n : POLL_BURST), completions);
 
@@ -106,7 +110,7 @@ static uint32_t poll_completions(struct verbs_queue *queue, struct verbs_done *d
 		done[i] = (struct verbs_done){.id = (uint32_t)completions[i].wr_id,
 					      .status = completions[i].status,
 					      .vendor_error = completions[i].vendor_err};
-		give_back(plain, done[i].id);
+		queue->returned = done[i].id + 1; /* it stands for those before it */
 	}
 	queue->signalled += (uint32_t)got;
 	return (uint32_t)got;
@@ -123,7 +127,8 @@ static void destroy(struct verbs_queue *queue)
 }
 
 static const struct verbs_queue_ops ops = {
-	.post = post,
+	.add = add,
+	.ring = ring,
 	.poll = poll_completions,
 	.arm = arm,
 	.destroy = destroy,
@@ -202,8 +207,7 @@ int verbs_plain_create(struct verbs_device *device, const struct verbs_queue_opt
 	if (!plain)
 		return fail(-ENOMEM, "out of memory");
 	plain->queue.ops = &ops;
-	plain->queue.depth = plain->room = options->depth;
-	plain->last_id = UINT32_MAX; /* the first one is 0 */
+	plain->queue.depth = options->depth;
 	rc = create_cq(device, options, &plain->queue);
 	if (rc == 0)
 		rc = create_pair(device, options, plain);

@@ -26,7 +26,6 @@
 #define VERBS_GID_HEX     33u
 #define VERBS_PAIR_TEXT   288u
 #define VERBS_INLINE_WANT 220u
-#define VERBS_GATHER      64u /* work requests for one doorbell */
 #define VERBS_SIGNAL_EACH 32u /* short work requests stand behind one completion */
 #define VERBS_LOSSES_MAX                                                                           \
 	3u /* links in a row without one success: then RDMA does not get through                   \
@@ -55,9 +54,7 @@ struct verbs_end {
 	uint32_t head;        /* next to post */
 	uint32_t expected;    /* oldest that has not come back */
 	uint32_t unsignalled; /* since the last that was signalled */
-	uint32_t gathered;    /* of works, which the queue pair does not have yet */
 	struct verbs_sent window[VERBS_DEPTH];
-	struct verbs_work works[VERBS_GATHER];
 };
 
 /** One of our ports and one of the target's, that go together. */
@@ -76,7 +73,7 @@ struct verbs_link {
 	struct transport_link link; /* first */
 	uint32_t count;    /* of ends; the first is for what is small, notifications and calls */
 	uint32_t out;      /* ends of which something has not come back, a bit each */
-	uint32_t gathers;  /* ends that are to be rung, a bit each */
+	uint32_t unrung;   /* ends that are to be rung, a bit each */
 	uint32_t next;     /* bulk end, until the next flush */
 	_Atomic int error; /* 0, or why it is dead; who joins looks as well */
 	enum ibv_wc_status why; /* that it died; the first completion that said so */

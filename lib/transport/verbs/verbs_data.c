@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "transport/mailbox.h"
+#include "transport/verbs/mlx5_queue.h"
 #include "transport/verbs/verbs.h"
 
 #define BURST        64u
@@ -29,11 +30,6 @@
 static struct verbs_sent *sent_as(struct verbs_end *end, uint32_t id)
 {
 	return &end->window[id % VERBS_DEPTH];
-}
-
-static uint32_t room(const struct verbs_end *end)
-{
-	return end->queue->depth - (end->head - end->expected);
 }
 
 /* NULL: nobody waits for it. */
@@ -225,7 +221,7 @@ static uint32_t drive_end(struct verbs_link *link, uint32_t index)
 {
 	struct verbs_end *end = link->ends[index];
 	struct verbs_done done[BURST];
-	uint32_t n = end->queue->ops->poll(end->queue, done, BURST);
+	uint32_t n = verbs_queue_poll(end->queue, done, BURST);
 
 	for (uint32_t i = 0; i < n; i++)
 		on_done(link, end, &done[i]);
@@ -251,11 +247,10 @@ static void take_away(struct verbs_link *link)
 
 		ibv_destroy_qp(end->queue->qp);
 		end->queue->qp = NULL;
-		end->gathered = 0;
 		while (end->expected != end->head)
 			went_wrong(link, sent_as(end, end->expected++), -ECANCELED);
 	}
-	link->out = link->gathers = 0;
+	link->out = link->unrung = 0;
 }
 
 /* A dead link is drained, in bounded time, before it is replaced. @return is it now? */
@@ -369,7 +364,7 @@ static void post_probe(struct verbs_link *link, uint32_t index)
 	struct verbs_work work = {.opcode = VERBS_WRITE, .flags = VERBS_SIGNALLED, .id = end->head};
 
 	*sent_as(end, end->head) = (struct verbs_sent){0};
-	if (end->queue->ops->post(end->queue, &work, 1) < 1)
+	if (verbs_queue_post(end->queue, &work, 1) < 1)
 		return;
 	end->head++;
 	link->out |= 1u << index;
@@ -429,19 +424,15 @@ static void count_doorbell(const struct verbs_link *link, const struct verbs_sen
 		counter_add(&request->path->stats.doorbells, 1);
 }
 
-/* What was gathered goes with one doorbell, and its last one says when all of it is done. */
-static void ring(struct verbs_link *link, struct verbs_end *end)
+/* What was added goes with one doorbell, and its last one says when all of it is done. */
+static void ring(struct verbs_link *link, uint32_t index)
 {
-	struct verbs_queue *queue = end->queue;
-	uint32_t count = end->gathered;
+	struct verbs_end *end = link->ends[index];
 
-	if (count == 0)
-		return;
+	link->unrung &= ~(1u << index);
 	count_doorbell(link, sent_as(end, end->head - 1));
-	end->works[count - 1].flags |= VERBS_SIGNALLED;
-	end->unsignalled = end->gathered = 0;
-	/* There is room: the window is no larger than the queue. */
-	if (queue->ops->post(queue, end->works, count) < count) {
+	end->unsignalled = 0;
+	if (verbs_queue_ring(end->queue, true) < 0) {
 		link->why = IBV_WC_GENERAL_ERR;
 		link->refused = true; /* what was not taken does not come back */
 		fail_link(link, -EIO, false);
@@ -452,35 +443,28 @@ static void verbs_flush(struct transport_link *of)
 {
 	struct verbs_link *link = (struct verbs_link *)of;
 
-	for (; link->gathers != 0; link->gathers &= link->gathers - 1)
-		ring(link, link->ends[__builtin_ctz(link->gathers)]);
+	while (link->unrung != 0)
+		ring(link, (uint32_t)__builtin_ctz(link->unrung));
 	if (++link->next >= link->count)
 		link->next = link->count > 1 ? 1 : 0;
 }
 
-/* What the completion of the next work request will end: to be filled in first. */
-static struct verbs_sent *next_sent(struct verbs_end *end)
-{
-	return sent_as(end, end->head);
-}
-
-static inline struct verbs_work *add_work(struct verbs_link *link, uint32_t index, uint8_t opcode)
+/* Room was made sure of. @p sent  what its completion will end, at once if it is long */
+__attribute__((always_inline)) static inline void add(struct verbs_link *link, uint32_t index,
+						      struct verbs_work *work,
+						      struct verbs_sent sent, bool is_long)
 {
 	struct verbs_end *end = link->ends[index];
-	struct verbs_work *work = &end->works[end->gathered];
 
-	if (end->gathered++ == 0) {
-		link->out |= 1u << index;
-		link->gathers |= 1u << index;
-	}
-	work->opcode = opcode;
-	work->flags = 0;
+	*sent_as(end, end->head) = sent;
 	work->id = end->head++;
-	if (++end->unsignalled == VERBS_SIGNAL_EACH) {
-		work->flags = VERBS_SIGNALLED;
+	if (++end->unsignalled == VERBS_SIGNAL_EACH || is_long) {
+		work->flags |= VERBS_SIGNALLED;
 		end->unsignalled = 0;
 	}
-	return work;
+	link->out |= 1u << index;
+	link->unrung |= 1u << index;
+	verbs_queue_add(end->queue, work);
 }
 
 /* Bytes that do not lie in the slice of the first; in whole slices of memory, at most in the next.
@@ -541,36 +525,39 @@ static inline void set_memory(const struct verbs_path *verbs, uint32_t index,
 	}
 }
 
+static void add_transfer(struct verbs_path *verbs, uint32_t index, struct request *request,
+			 uint8_t opcode, uint64_t skipped, uint64_t length, bool ends)
+{
+	const struct slu_op *op = &request->op;
+	struct verbs_work work = {.opcode = opcode, .immediate = op->tag};
+
+	set_memory(verbs, index, op, skipped, length, &work);
+	add(verbs->link, index, &work,
+	    (struct verbs_sent){.request = ends ? request : NULL, .reads = op->opcode == SLU_READ},
+	    length > REQUEST_SMALL_BYTES);
+}
+
 static const uint8_t opcodes[] = {
 	[SLU_READ] = VERBS_READ,
 	[SLU_WRITE] = VERBS_WRITE,
 	[SLU_WRITE_NOTIFY] = VERBS_WRITE_IMMEDIATE,
 };
 
+/* What lies in another slice of the segment than the rest is a work request of its own. */
 static enum post_result post_transfer(struct verbs_path *verbs, uint32_t index,
 				      struct request *request, const struct op_part *part)
 {
-	struct verbs_end *end = verbs->link->ends[index];
-	const struct slu_op *op = &request->op;
-	uint64_t beyond = beyond_slice(op->remote_offset + part->offset, part->length);
-	uint64_t first = 0;
-	struct verbs_work *work;
+	uint64_t beyond = beyond_slice(request->op.remote_offset + part->offset, part->length);
+	uint64_t first = part->length - beyond;
 
-	if (__builtin_expect(beyond > 0, 0)) { /* a work request of its own */
-		first = part->length - beyond;
-		*next_sent(end) = (struct verbs_sent){0};
-		work = add_work(verbs->link, index,
-				op->opcode == SLU_READ ? VERBS_READ : VERBS_WRITE);
-		set_memory(verbs, index, op, part->offset, first, work);
-	}
-	*next_sent(end) = (struct verbs_sent){.request = request, .reads = op->opcode == SLU_READ};
-	work = add_work(verbs->link, index, opcodes[part->opcode]);
-	work->immediate = op->tag;
-	set_memory(verbs, index, op, part->offset + first, part->length - first, work);
-	if (part->length > REQUEST_SMALL_BYTES) {
-		work->flags |= VERBS_SIGNALLED;
-		end->unsignalled = 0;
-	}
+	if (beyond > 0)
+		add_transfer(verbs, index, request,
+			     request->op.opcode == SLU_READ ? VERBS_READ : VERBS_WRITE,
+			     part->offset, first, false);
+	else
+		first = 0;
+	add_transfer(verbs, index, request, opcodes[part->opcode], part->offset + first,
+		     part->length - first, true);
 	return POST_DONE;
 }
 
@@ -579,16 +566,13 @@ static enum post_result post_transfer(struct verbs_path *verbs, uint32_t index,
 static void add_message(struct verbs_link *link, struct verbs_sent sent, const void *at,
 			uint32_t length, uint32_t lkey)
 {
-	struct verbs_end *end = link->ends[0];
-	struct verbs_work *work;
+	struct verbs_work work = {
+		.opcode = VERBS_SEND,
+		.flags = length <= link->ends[0]->queue->inline_bytes ? VERBS_INLINE : 0,
+		.pieces = 1,
+		.piece[0] = {.addr = (uintptr_t)at, .length = length, .lkey = lkey}};
 
-	*next_sent(end) = sent;
-	work = add_work(link, 0, VERBS_SEND);
-	work->pieces = 1;
-	work->piece[0] =
-		(struct verbs_piece){.addr = (uintptr_t)at, .length = length, .lkey = lkey};
-	if (length <= end->queue->inline_bytes)
-		work->flags |= VERBS_INLINE;
+	add(link, 0, &work, sent, false);
 }
 
 /* Notifications name their segment once, as long as they are all for the same. */
@@ -602,7 +586,8 @@ static enum post_result post_notification(struct verbs_path *verbs, struct reque
 	if (link->credits < 1u + other)
 		return POST_FULL;
 	if (other) {
-		ring(link, link->ends[0]); /* one subject at a time */
+		if (link->unrung & 1)
+			ring(link, 0); /* one subject at a time */
 		if (link->error)
 			return POST_FULL;
 		link->message = (struct verbs_message){.type = VERBS_SUBJECT,
@@ -654,19 +639,18 @@ static enum post_result post_call(struct verbs_path *verbs, struct request *requ
 	return POST_DONE;
 }
 
+/* Bulk takes turns with the queue pairs that it has, from flush to flush. */
+static inline uint32_t index_for(const struct verbs_link *link, const struct request *request)
+{
+	return request->lane == LANE_BULK ? link->next : 0;
+}
+
 static enum post_result post_alive(struct verbs_path *verbs, struct request *request,
 				   const struct op_part *part)
 {
-	bool is_bulk = request->lane == LANE_BULK && part->opcode != SLU_WRITE_NOTIFY;
-	uint32_t index = is_bulk ? verbs->link->next : 0;
-	struct verbs_end *end = verbs->link->ends[index];
+	uint32_t index = part->opcode <= SLU_WRITE ? index_for(verbs->link, request) : 0;
 
-	if (__builtin_expect(end->gathered + PART_WORKS > VERBS_GATHER, 0)) {
-		ring(verbs->link, end);
-		if (verbs->link->error)
-			return POST_FULL;
-	}
-	if (room(end) < PART_WORKS)
+	if (verbs_queue_room(verbs->link->ends[index]->queue) < PART_WORKS)
 		return POST_FULL;
 	switch (part->opcode) {
 	case SLU_CALL:
@@ -676,6 +660,57 @@ static enum post_result post_alive(struct verbs_path *verbs, struct request *req
 	default:
 		return post_transfer(verbs, index, request, part);
 	}
+}
+
+/* What nearly all are: bytes, in one slice of the segment and one of the region. */
+static inline bool is_plain(const struct request *request, const struct op_part *part)
+{
+	const struct slu_op *op = &request->op;
+
+	return part->opcode <= SLU_WRITE && part->length > 0 &&
+	       beyond_slice(op->remote_offset + part->offset, part->length) == 0 &&
+	       beyond_slice(op->local_offset + part->offset, part->length) == 0;
+}
+
+__attribute__((always_inline)) static inline void add_plain(struct verbs_path *verbs,
+							    struct request *request,
+							    const struct op_part *part,
+							    uint8_t opcode, uint8_t flags)
+{
+	const struct slu_op *op = &request->op;
+	uint32_t index = index_for(verbs->link, request);
+	uint64_t remote = op->remote_offset + part->offset;
+	uint64_t local = op->local_offset + part->offset;
+	const struct verbs_registration *registration = op->region->registered[verbs->link->device];
+	struct verbs_work work = {
+		.opcode = opcode,
+		.flags = flags,
+		.pieces = 1,
+		.remote = verbs->base + remote,
+		.rkey = verbs->keys[index * verbs->slices + (remote >> VERBS_SLICE_SHIFT)],
+		.piece[0] = {.addr = (uintptr_t)op->region->addr + local,
+			     .length = (uint32_t)part->length,
+			     .lkey = registration->slices[local >> VERBS_SLICE_SHIFT].lkey}};
+
+	add(verbs->link, index, &work,
+	    (struct verbs_sent){.request = request, .reads = opcode == VERBS_READ},
+	    request->lane == LANE_BULK);
+}
+
+static inline enum post_result post_plain(struct verbs_path *verbs, struct request *request,
+					  const struct op_part *part)
+{
+	const struct verbs_queue *queue = verbs->link->ends[index_for(verbs->link, request)]->queue;
+
+	if (verbs_queue_room(queue) == 0)
+		return POST_FULL;
+	if (part->opcode == SLU_READ)
+		add_plain(verbs, request, part, VERBS_READ, 0);
+	else if (part->length <= queue->inline_bytes)
+		add_plain(verbs, request, part, VERBS_WRITE, VERBS_INLINE);
+	else
+		add_plain(verbs, request, part, VERBS_WRITE, 0);
+	return POST_DONE;
 }
 
 /* ---- a dead link ---- */
@@ -723,6 +758,18 @@ static enum post_result post_unless_dead(struct verbs_path *verbs, struct reques
 	return POST_HELD;
 }
 
+__attribute__((noinline)) static enum post_result post_otherwise(struct verbs_path *verbs,
+								 struct request *request,
+								 const struct op_part *part,
+								 enum verbs_path_state state)
+{
+	if (state == VERBS_PATH_DOWN)
+		return POST_HELD;
+	if (state == VERBS_PATH_MENDED)
+		take_fresh(verbs);
+	return post_unless_dead(verbs, request, part);
+}
+
 static enum post_result verbs_post(struct path *path, struct request *request,
 				   const struct op_part *part)
 {
@@ -730,12 +777,10 @@ static enum post_result verbs_post(struct path *path, struct request *request,
 	/* Pairs with the release in verbs_repair_attempt(): the fresh link is complete. */
 	uint32_t state = atomic_load_explicit(&verbs->state, memory_order_acquire);
 
-	if (__builtin_expect(state == VERBS_PATH_UP, 1))
-		return post_unless_dead(verbs, request, part);
-	if (state == VERBS_PATH_DOWN)
-		return POST_HELD;
-	take_fresh(verbs);
-	return post_unless_dead(verbs, request, part);
+	if (__builtin_expect(
+		    state == VERBS_PATH_UP && !verbs->link->error && is_plain(request, part), 1))
+		return post_plain(verbs, request, part);
+	return post_otherwise(verbs, request, part, state);
 }
 
 /* ---- giving up ---- */

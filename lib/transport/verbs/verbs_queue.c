@@ -22,6 +22,17 @@ int verbs_queue_create(struct verbs_device *device, const struct verbs_queue_opt
 	return rc < 0 ? rc : 0;
 }
 
+uint32_t verbs_queue_post(struct verbs_queue *queue, const struct verbs_work *works, uint32_t n)
+{
+	uint32_t room = verbs_queue_room(queue);
+
+	if (n > room)
+		n = room;
+	for (uint32_t i = 0; i < n; i++)
+		queue->ops->add(queue, &works[i]);
+	return n > 0 && queue->ops->ring(queue, false) == 0 ? n : 0;
+}
+
 static int modify(struct verbs_queue *queue, struct ibv_qp_attr *attr, int mask, const char *state)
 {
 	int error = ibv_modify_qp(queue->qp, attr, mask);

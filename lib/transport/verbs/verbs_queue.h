@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * A queue pair's send queue with the completion queue of its own: work requests go in by bursts,
- * one doorbell each, and the completions of those that asked for one come out. Two ways to drive it
- * behind the same table: ibv_wr_* (queue_verbs.c), and on an mlx5 device its queues directly
- * (queue_mlx5.c).
+ * A queue pair's send queue with the completion queue of its own: work requests are added, go with
+ * one doorbell for all that were, and the completions of those that asked for one come out. Two
+ * ways to drive it: ibv_wr_* (queue_verbs.c), and on an mlx5 device its queues directly
+ * (queue_mlx5.c), where a work request is built in the ring as it is added (mlx5_add.h).
  *
  * What is received goes another way: ibv_post_recv() and ibv_poll_cq() on the receive completion
  * queue that was given at creation.
  *
- * Order of calls: create, initialise, post receives, connect, then post, poll and arm by one
+ * Order of calls: create, initialise, post receives, connect, then add, ring, poll and arm by one
  * thread; verbs_queue_fail() and poll until everything posted has come back; destroy.
  */
 #ifndef VERBS_VERBS_QUEUE_H
@@ -68,12 +68,15 @@ struct verbs_done {
 };
 
 struct verbs_queue_ops {
+	/** As verbs_queue_add() (mlx5_add.h). */
+	void (*add)(struct verbs_queue *queue, const struct verbs_work *work);
 	/**
-	 * Hand over up to @p n work requests with one doorbell.
+	 * Hand over what was added since, with one doorbell.
 	 *
-	 * @return taken, in order; fewer than @p n: no room, poll
+	 * @param signal  the last one is signalled, whatever it says
+	 * @return        0; -EIO the device is broken, and of some of it nothing comes back
 	 */
-	uint32_t (*post)(struct verbs_queue *queue, const struct verbs_work *works, uint32_t n);
+	int (*ring)(struct verbs_queue *queue, bool signal);
 	/** Take up to @p n completions. @return how many; 0 none */
 	uint32_t (*poll)(struct verbs_queue *queue, struct verbs_done *done, uint32_t n);
 	/** Let the channel tell of the next completion. Poll once more afterwards. @return 0;
@@ -98,11 +101,23 @@ struct verbs_queue {
 	struct ibv_qp *qp;
 	struct ibv_cq *cq; /* of sends */
 	uint32_t depth;
+	uint32_t posted;       /* work requests that were added, ever */
+	uint32_t returned;     /* of these, those that the completions so far stand for */
 	uint32_t inline_bytes; /* as given */
 	uint64_t doorbells;
 	uint64_t signalled; /* completions taken */
 	bool direct;        /* driven without libibverbs */
 };
+
+/** Work requests that may be added. */
+static inline uint32_t verbs_queue_room(const struct verbs_queue *queue)
+{
+	return queue->depth - (queue->posted - queue->returned);
+}
+
+/** Add as many as there is room for and ring. @return how many; 0 also where the device is broken
+ */
+uint32_t verbs_queue_post(struct verbs_queue *queue, const struct verbs_work *works, uint32_t n);
 
 /**
  * Make one on @p device; queue_mlx5.c is asked first.

@@ -116,7 +116,7 @@ static bool post(struct served_link *link, uint32_t queue, struct verbs_work *wo
 		works[i].id = link->sent[queue] + i;
 	works[n - 1].flags |= VERBS_SIGNALLED;
 	if (atomic_load_explicit(&link->failed, memory_order_relaxed) ||
-	    link->queues[queue]->ops->post(link->queues[queue], works, n) != n)
+	    verbs_queue_post(link->queues[queue], works, n) != n)
 		return false;
 	for (uint32_t i = 0; queue == 0 && i < n; i++) {
 		uint64_t bit = UINT64_C(1) << works[i].id % DEPTH;
