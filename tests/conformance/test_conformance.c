@@ -828,27 +828,36 @@ static void finish_all_on(struct slu_queue *queue)
 }
 
 /*
- * A WRITE that ends, well or not, while the target is stopped; then some over parts of it, one of
- * which is what has come to the target last. A poller that gets no processor for as long as that
- * WRITE has may find it late, and post nothing of it: then it is made again. (It would never be, if
- * the link was still to be mended when the target stopped.)
+ * Stop the target while a WRITE is on its way, which ends then, well or not. A poller that gets no
+ * processor for as long as the WRITE has may find it late, and post nothing of it; and it never
+ * does if its link was lost at that moment: then all is begun again, with more time for it.
  */
-static void write_twice(struct slu_queue *later)
+static struct slu_completion write_to_stopped(void)
 {
 	struct slu_op first = op_of(SLU_WRITE, 0, 0, FIRST_BYTES);
 	struct slu_op before = op_of(SLU_WRITE, 0, 0, STAND_BYTES);
+	struct slu_completion done;
+
+	for (first.timeout_us = 50000;; first.timeout_us *= 2) {
+		assert_int_equal(rig_run_one(&rig, &before), 0); /* so the link is made */
+		assert_int_equal(kill(rig.pid, SIGSTOP), 0);
+		rig_run(&rig, &first, 1, &done);
+		if (done.status != -ETIMEDOUT || done.scope & SLU_MAY_LAND)
+			return done;
+		assert_int_equal(kill(rig.pid, SIGCONT), 0);
+	}
+}
+
+/* Then some over parts of it, one of which is what has come to the target last. */
+static void write_twice(struct slu_queue *later)
+{
 	struct slu_op second[STANDS];
 	struct slu_completion done;
 	int accepted;
 
 	for (uint64_t i = 0; i < STANDS; i++)
 		second[i] = op_of(SLU_WRITE, i * STAND_STRIDE, FIRST_BYTES, STAND_BYTES);
-	first.timeout_us = 50000;
-	assert_int_equal(rig_run_one(&rig, &before), 0);
-	assert_int_equal(kill(rig.pid, SIGSTOP), 0);
-	do
-		rig_run(&rig, &first, 1, &done);
-	while (done.status == -ETIMEDOUT && !(done.scope & SLU_MAY_LAND));
+	done = write_to_stopped();
 	accepted = slu_submit(later, second, STANDS);
 	slu_reap(later, NULL, 0); /* inline: they are begun */
 	assert_int_equal(kill(rig.pid, SIGCONT), 0);
