@@ -641,7 +641,7 @@ static void drops_late_answers(void **state)
 	for (uint32_t i = 0; i < 3; i++) {
 		ops[i] = call_of(i * 64, 64, i * 64, 64);
 		ops[i].user_data = i;
-		ops[i].timeout_us = i == 1 ? 20000 : 0;
+		ops[i].timeout_us = i == 1 ? 500000 : 0; /* sent by then */
 		pattern_fill(local(i * 64), i * 64, 64, 8);
 	}
 	memset(local(ANSWERS), 0xcc, 3 * 64);
