@@ -267,6 +267,7 @@ struct drain {
 	const struct slu_remote *remote;
 	bool begun;
 	bool gives_up;
+	bool gave_up; /* nothing is begun after that */
 	bool over;
 };
 
@@ -299,8 +300,10 @@ static void drain_step(struct poller *poller, void *arg)
 	drain->begun = true;
 	if (!all_taken(poller))
 		return;
-	if (drain->gives_up)
+	if (drain->gives_up && !drain->gave_up) {
 		requests_cancel(poller, drain->remote, drain->queue);
+		drain->gave_up = true;
+	}
 	if (!is_drained(poller, drain))
 		return;
 	requests_tell(poller);
