@@ -147,8 +147,12 @@ static void fail_link(struct verbs_link *link, int error, bool written)
 	}
 	link->error = error;
 	link->dead_ns = clock_monotonic_ns(NULL);
-	for (uint32_t i = 0; i < link->count; i++)
+	for (uint32_t i = 0; i < link->count; i++) {
 		verbs_queue_fail(link->ends[i]->queue);
+		/* What the device was not told of would not come back. */
+		verbs_queue_ring(link->ends[i]->queue, true);
+	}
+	link->unrung = 0;
 }
 
 static void end_calls(struct verbs_link *link)
