@@ -315,7 +315,18 @@ void request_back(struct request *request, int status, bool may_land)
 
 /* ---- failing from above ---- */
 
-/* The last part may come back at once, and with it the request is over. */
+/* The last part may come back at once, and with it the request is over; that leaves room. */
+static void cancel(struct request *request)
+{
+	struct schedule *schedule = schedule_of(request);
+	struct transport_link *link = request->path->link;
+	struct path *path;
+
+	request->path->fast->cancel(request->path, request);
+	while (link && (path = TAILQ_FIRST(&link->stalled)))
+		wait_on(schedule, path, PATH_READY);
+}
+
 static void request_fail(struct request *request, int status, enum slu_scope scope)
 {
 	if (request->status < 0)
@@ -323,7 +334,7 @@ static void request_fail(struct request *request, int status, enum slu_scope sco
 	note_failure(request, status, scope);
 	dequeue(request);
 	if (request->out > 0)
-		request->path->fast->cancel(request->path, request);
+		cancel(request);
 	else
 		finish(request);
 }
@@ -387,6 +398,9 @@ static enum path_wait post_lanes(struct poller *poller, struct path *path)
 	enum path_wait small = post_lane(poller, path, LANE_SMALL);
 	enum path_wait bulk = small == PATH_HELD ? PATH_HELD : post_lane(poller, path, LANE_BULK);
 
+	/* What is small has had its turn, and the next one is not bulk's to take away. */
+	if (bulk == PATH_STALLED && small == PATH_READY && path_next(path, LANE_SMALL))
+		return PATH_READY;
 	return bulk == PATH_READY ? small : bulk;
 }
 
@@ -668,8 +682,7 @@ static void look_at_clock(struct poller *poller)
 
 /* ---- what others have changed ---- */
 
-/* @return may others have left the list? */
-static bool look_at(struct poller *poller, struct path *path)
+static void look_at(struct poller *poller, struct path *path)
 {
 	int state = remote_state(path);
 
@@ -677,21 +690,24 @@ static bool look_at(struct poller *poller, struct path *path)
 	if (path->wait == PATH_HELD)
 		wait_on(&poller->schedule, path, PATH_READY);
 	if (state == 0)
-		return false;
+		return;
 	if (path->fast->dead && path->requests > 0)
 		path->fast->dead(path, state);
 	fail_queued(path, state);
-	return true;
 }
 
 static void look_at_changes(struct poller *poller)
 {
-	struct path *path = LIST_FIRST(&poller->schedule.active);
+	struct path *path, *next;
 
-	while (path)
-		path = path->looked != poller->changes && look_at(poller, path)
-			       ? LIST_FIRST(&poller->schedule.active)
-			       : LIST_NEXT(path, active);
+	for (path = LIST_FIRST(&poller->schedule.active); path; path = next) {
+		next = LIST_NEXT(path, active);
+		if (path->looked == poller->changes)
+			continue;
+		look_at(poller, path);
+		if (next && next->requests == 0) /* it has left the list with this one */
+			next = LIST_FIRST(&poller->schedule.active);
+	}
 }
 
 /* ---- a turn ---- */

@@ -15,14 +15,15 @@ static struct calls_path *of_link(struct transport_link *link)
 	return (struct calls_path *)((char *)link - offsetof(struct calls_path, link));
 }
 
-/* Late answers of calls that were given up: their slots are free again. */
-static void reclaim(struct calls_path *calls)
+/* Late answers of calls that were given up: their slots are free again. @return how many */
+static uint32_t reclaim(struct calls_path *calls)
 {
-	uint32_t left = calls->sender.open & ~calls->posted;
+	uint32_t left = calls->sender.open & ~calls->posted, freed = 0;
 	struct mailbox_answer late;
 
 	for (; left != 0; left &= left - 1)
-		mailbox_answered(&calls->sender, (uint32_t)__builtin_ctz(left), &late);
+		freed += mailbox_answered(&calls->sender, (uint32_t)__builtin_ctz(left), &late);
+	return freed;
 }
 
 static enum post_result calls_post(struct path *path, struct request *request,
@@ -72,8 +73,8 @@ static void give_back(struct calls_path *calls, uint32_t slot, int status)
 static uint32_t calls_poll(struct transport_link *link)
 {
 	struct calls_path *calls = of_link(link);
+	uint32_t finished = reclaim(calls); /* a call may be stalled for want of just those */
 	struct mailbox_answer answer;
-	uint32_t finished = 0;
 
 	for (uint32_t left = calls->posted; left != 0; left &= left - 1) {
 		uint32_t slot = (uint32_t)__builtin_ctz(left);

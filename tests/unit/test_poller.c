@@ -34,7 +34,8 @@ static struct {
 	uint32_t ready_count;
 	uint32_t cancels;
 	uint32_t flushes;
-	bool leaves; /* its link, with the next post */
+	bool leaves;       /* its link, with the next post */
+	bool says_no_room; /* its polls do not tell of it */
 	void (*in_copy)(void);
 } script;
 
@@ -112,7 +113,7 @@ static uint32_t script_poll(struct transport_link *link)
 	script.ready_count = 0;
 	for (uint32_t i = 0; i < given; i++)
 		request_back(script.ready[i].request, script.ready[i].status, false);
-	return given + (script.count < script.room);
+	return given + (script.count < script.room && !script.says_no_room);
 }
 
 /* What was posted as number @p index ends. */
@@ -662,6 +663,29 @@ static void test_stalled_path_is_left_alone(void **state)
 	assert_done(2, 0);
 }
 
+static void test_cancel_makes_room(void **state)
+{
+	/* Goal: the room of what was given up is for who was stalled, though no poll tells of it.
+	 */
+	struct slu_op late = op_of(SLU_WRITE, 1, 64), stalled = op_of(SLU_WRITE, 2, 64);
+
+	(void)state;
+	script.room = 1;
+	script.says_no_room = true;
+	late.timeout_us = 1000;
+	start(&late);
+	start(&stalled);
+	assert_int_equal(script.count, 1);
+	pass_us(2000);
+	run(2);
+	assert_done(1, -ETIMEDOUT);
+	assert_int_equal(script.count, 1);
+	assert_int_equal(script.ops[0].user_data, 2);
+	finish(0, 0);
+	run(1);
+	assert_done(2, 0);
+}
+
 /* Goal: a path that is held is not asked again before something has changed. */
 static void test_held_path_is_left_alone(void **state)
 {
@@ -952,6 +976,7 @@ int main(void)
 		immediate(test_late_from_the_start),
 		asynchronous(test_late_from_the_start),
 		asynchronous(test_stalled_path_is_left_alone),
+		asynchronous(test_cancel_makes_room),
 		asynchronous(test_held_path_is_left_alone),
 		asynchronous(test_path_without_link_is_held),
 		asynchronous(test_drain_holds_up_nobody),
