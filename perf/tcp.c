@@ -7,12 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cipher.h"
 #include "client.h"
 #include "loopback.h"
 #include "report.h"
 #include "samples.h"
 #include "siege.h"
+#include "visitor.h"
 
+#define WAIT_MS    5000
 #define TRIP_BYTES 8
 #define TRIP_FLOOR (1 / 1.1)
 
@@ -55,12 +58,31 @@ static void run_sample(const struct bench *bench, const struct sample *sample)
 	client_close(&client);
 }
 
-static int run_samples(const struct bench *bench)
+static void run_samples(const struct bench *bench)
 {
 	for (size_t i = 0; i < SAMPLES; i++)
 		if (!bench->only || strcmp(samples[i].name, bench->only) == 0)
 			run_sample(bench, &samples[i]);
-	return 0;
+}
+
+/* What a data connection negotiates, a control connection does: it is named by the figure. */
+static void run_cipher(const struct bench *bench)
+{
+	struct rig_options options = {.tcp = true, .tls = true};
+	struct visitor visitor;
+	struct door door;
+	struct rig rig;
+
+	rig_open(&rig, bench, &options);
+	door = door_tcp(rig.target.address, NULL, rig.keys[RIG_PERF], WAIT_MS);
+	if (!visitor_connect(&visitor, &door))
+		die("no TLS connection to the target");
+	report_sample(&(struct row){.name = SSL_get_cipher_name(visitor.stream.ssl),
+				    .unit = "GB/s",
+				    .scale = 1e9},
+		      cipher_rate(bench, visitor.stream.ssl));
+	visitor_leave(&visitor);
+	rig_close(&rig);
 }
 
 /* One operation at a time beside plain sockets, on the same two cores. */
@@ -126,7 +148,7 @@ static void run_trip(const struct bench *bench, const struct sample *sample)
 	client_close(&trips.client);
 }
 
-static int run_trips(const struct bench *bench)
+static void run_trips(const struct bench *bench)
 {
 	static const struct sample trips[] = {
 		{"write 8B round trip", SLU_WRITE, TRIP_BYTES, RIG_CACHED, 64, 1, false},
@@ -136,23 +158,30 @@ static int run_trips(const struct bench *bench)
 	for (size_t i = 0; i < sizeof(trips) / sizeof(trips[0]); i++)
 		if (bench_wants(bench, trips[i].name))
 			run_trip(bench, &trips[i]);
-	return 0;
 }
+
+static const struct {
+	const char *name;
+	void (*run)(const struct bench *bench);
+} groups[] = {
+	{"sample", run_samples},
+	{"cipher", run_cipher},
+	{"trips", run_trips},
+	{"sieges", siege_run},
+};
 
 int main(int argc, char **argv)
 {
 	struct bench bench;
 	int first = bench_options(argc, argv, &bench);
-	const char *group = argc - first == 1 ? argv[first] : "";
+	const char *name = argc - first == 1 ? argv[first] : "";
 
-	if (strcmp(group, "sample") == 0)
-		return run_samples(&bench);
-	if (strcmp(group, "trips") == 0)
-		return run_trips(&bench);
-	if (strcmp(group, "sieges") == 0) {
-		siege_run(&bench);
-		return 0;
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+		if (strcmp(name, groups[i].name) == 0) {
+			groups[i].run(&bench);
+			return 0;
+		}
 	}
-	fputs("usage: tcp [options] sample|trips|sieges\n", stderr);
+	fputs("usage: tcp [options] sample|cipher|trips|sieges\n", stderr);
 	return 2;
 }

@@ -15,7 +15,7 @@ sys.path.insert(1, os.path.join(sys.path[0], "lab"))
 
 from harness import compare, hugepages, iperf3, ports, report, ucx  # noqa: E402
 from harness.programs import Failure  # noqa: E402
-from suites import SUITES, verbs  # noqa: E402
+from suites import SUITES, tcp, verbs  # noqa: E402
 import verbs_rows  # noqa: E402
 
 UCX_OUTPUT = """\
@@ -154,6 +154,18 @@ class Iperf3(unittest.TestCase):
 
     def test_one_stream_has_one_way(self):
         self.assertEqual(iperf3.fastest(["0", "1"], 1, 65536, False), iperf3.Way(1, 1))
+
+
+class Tls(unittest.TestCase):
+    """Goal: the limit is made of what was measured in the same run, and says of what."""
+
+    def test_cipher_and_plain_follow_one_another(self):
+        bench = mock.Mock()
+        bench.lines.side_effect = lambda *_, **__: [{"name": "CIPHER", "value": 6.0}]
+        bench.value.return_value = 3.0
+        limit = tcp.TlsLimit(bench, "write 1M, 1 stream")
+        self.assertAlmostEqual(limit.rate(), 2.0)
+        self.assertEqual(limit.note(), "CIPHER 6.0 GB/s on one core, plain 3.0")
 
 
 PERFTEST_OUTPUT = """\

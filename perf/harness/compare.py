@@ -21,7 +21,7 @@ class Sides:
     reference_name: str
     sluice: Callable
     reference: Callable
-    note: str = ""
+    note: str | Callable = ""  # or what gives it when all is measured
 
 
 def wanted(bench, name):
@@ -56,8 +56,9 @@ def compare(bench, sides):
             if not moved:
                 break
         rounds.append(each)
+    note = sides.note() if callable(sides.note) else sides.note
     return report.row_of_rounds(sides.name, sides.unit, rounds, sides.reference_name, sides.floor,
-                                sides.note)
+                                note)
 
 
 def rounds_of(line):
