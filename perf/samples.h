@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The p50 of something short.
+ * The p50, or another percentile, of something short.
  *
  * The time stamp counter steps by 10 ns on current AMD processors, so a sample of something that
  * takes tens of nanoseconds is the mean of a few repetitions in a row, each of which has finished
@@ -21,5 +21,13 @@
  * @return nanoseconds of one repetition
  */
 double samples_p50_ns(uint64_t slice_ns, unsigned block, void (*once)(void *arg), void *arg);
+
+/**
+ * The same for what @p fraction (0..1) of the samples do not exceed.
+ *
+ * @param before  comes before each sample and is not timed; NULL = nothing
+ */
+double samples_percentile_ns(uint64_t slice_ns, unsigned block, double fraction,
+			     void (*before)(void *arg), void (*once)(void *arg), void *arg);
 
 #endif

@@ -32,6 +32,8 @@ static const struct {
 	{name, SHM_INLINE, 0.95, shm_run_copy, opcode, 4 * KIB, RIG_STREAMING, 0, true, 1}
 #define WORKERS(name, opcode, threads) \
 	{name, SHM_INLINE, 0.9, shm_run_workers, opcode, 64 * KIB, RIG_STREAMING, 0, false, threads}
+#define MIXED(name, opcode) \
+	{name, SHM_BUSY, 1, shm_run_mixed, opcode, MIB, RIG_STREAMING, 0, false, 1}
 #define SAMPLE(name, opcode, length, memory, walked) \
 	{name, SHM_SAMPLE, 0, shm_run_sample, opcode, length, memory, walked, false, 1}
 
@@ -72,6 +74,8 @@ static const struct shm_row rows[] = {
 	{"write 8B rate, poller", SHM_POLLER, 0.6, shm_run_ring_rate, SLU_WRITE, 8, RIG_CACHED},
 	{"write 8B latency, inline", SHM_INLINE, 1, shm_run_inline_latency, SLU_WRITE, 8, RIG_CACHED},
 	{"write 8B latency, busy poller", SHM_BUSY, 1, shm_run_poller_latency, SLU_WRITE, 8, RIG_CACHED},
+	MIXED("read 64B p99 beside write 1M, busy poller", SLU_WRITE),
+	MIXED("read 64B p99 beside read 1M, busy poller", SLU_READ),
 
 	/* Large ones in one buffer of the message size, as ucx_perftest has it. */
 	SAMPLE("write 8B", SLU_WRITE, 8, RIG_CACHED, 0),

@@ -46,6 +46,9 @@ void shm_run_inline_latency(const struct rig *rig, const struct shm_row *row);
 /** One operation from submit to completion, behind a poller, held against two ring round trips. */
 void shm_run_poller_latency(const struct rig *rig, const struct shm_row *row);
 
+/** A short READ behind a poller that has bulk of the row to do, held against one slice more. */
+void shm_run_mixed(const struct rig *rig, const struct shm_row *row);
+
 /** The rate of a row, alone. */
 void shm_run_sample(const struct rig *rig, const struct shm_row *row);
 

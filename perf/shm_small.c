@@ -2,10 +2,12 @@
 #include <string.h>
 
 #include "load.h"
+#include "mixed.h"
 #include "report.h"
 #include "rings.h"
 #include "samples.h"
 #include "shm.h"
+#include "transport/transport.h"
 
 #define RATE_BATCH   64
 #define RATE_DEPTH   4
@@ -161,4 +163,13 @@ void shm_run_inline_latency(const struct rig *rig, const struct shm_row *row)
 void shm_run_poller_latency(const struct rig *rig, const struct shm_row *row)
 {
 	run_latency(rig, row, measure_round_trips, "2 ring round trips");
+}
+
+void shm_run_mixed(const struct rig *rig, const struct shm_row *row)
+{
+	mixed_run(rig, &(struct mixed_row){.name = row->name,
+					   .floor = row->floor,
+					   .opcode = row->opcode,
+					   .memory = row->memory,
+					   .slice_bytes = TRANSPORT_SLICE_MAX_BYTES});
 }

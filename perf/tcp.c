@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sluice's tcp path over the loopback interface: single figures that perf/run sets against other
- * programs, the round trip beside that of plain sockets, and beside hostile clients. One
+ * programs, the round trip beside that of plain sockets, and beside bulk and hostile clients. One
  * line of JSON a row; see perf/README.md.
  */
 #include <stdio.h>
@@ -10,9 +10,11 @@
 #include "cipher.h"
 #include "client.h"
 #include "loopback.h"
+#include "mixed.h"
 #include "report.h"
 #include "samples.h"
 #include "siege.h"
+#include "transport/tcp/tcp.h"
 #include "visitor.h"
 
 #define WAIT_MS    5000
@@ -160,14 +162,32 @@ static void run_trips(const struct bench *bench)
 			run_trip(bench, &trips[i]);
 }
 
+static void run_mixed(const struct bench *bench)
+{
+	static const struct mixed_row rows[] = {
+		{"read 64B p99 beside write 1M", 1, SLU_WRITE, RIG_CACHED, SLU_POLLER_INLINE,
+		 TCP_SLICE_BYTES},
+		{"read 64B p99 beside read 1M", 1, SLU_READ, RIG_CACHED, SLU_POLLER_INLINE,
+		 TCP_SLICE_BYTES},
+	};
+	struct rig_options options = {.tcp = true, .connections = 1};
+	struct rig rig;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		if (!bench_wants(bench, rows[i].name))
+			continue;
+		rig_open(&rig, bench, &options);
+		mixed_run(&rig, &rows[i]);
+		rig_close(&rig);
+	}
+}
+
 static const struct {
 	const char *name;
 	void (*run)(const struct bench *bench);
 } groups[] = {
-	{"sample", run_samples},
-	{"cipher", run_cipher},
-	{"trips", run_trips},
-	{"sieges", siege_run},
+	{"sample", run_samples}, {"cipher", run_cipher}, {"trips", run_trips},
+	{"mixed", run_mixed},    {"sieges", siege_run},
 };
 
 int main(int argc, char **argv)
@@ -182,6 +202,6 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	fputs("usage: tcp [options] sample|cipher|trips|sieges\n", stderr);
+	fputs("usage: tcp [options] sample|cipher|trips|mixed|sieges\n", stderr);
 	return 2;
 }

@@ -6,6 +6,8 @@ from harness import compare, iperf3, report, ucx
 
 HUGEPAGES = 1024 + 64  # 1 GiB at either end; small buffers, rings and pools of two processes
 
+GROUPS = ("mixed", "sieges")  # that compare by themselves
+
 SAMPLE_SLICE_MS = 500
 CIPHER_SLICE_MS = 100
 KIB = 1024
@@ -101,7 +103,8 @@ def rows(bench):
     for name, row in candidates(bench):
         if compare.wanted(bench, name):
             yield row()
-    yield from compare.rows_of(bench, "tcp", "sieges")
+    for group in GROUPS:
+        yield from compare.rows_of(bench, "tcp", group)
     for line in bench.lines("sockets", []):
         yield report.row_of_limit(line["name"], line["unit"], line["reference"],
                                   line["reference_name"], line["core_to_core_ns"],
