@@ -98,10 +98,11 @@ static void say_page_size(uint64_t page_bytes)
 			(unsigned long long)(page_bytes / KIB));
 }
 
-static void open_pair(struct rig *rig, struct rig_pair *pair, const struct target_segment *segment)
+static void open_pair(struct rig *rig, const struct target *target, struct rig_pair *pair,
+		      const struct target_segment *segment)
 {
 	char name[SLU_REMOTE_NAME_MAX + 1];
-	bool tcp = rig->target.address[0] != '\0';
+	bool tcp = target->address[0] != '\0';
 	struct slu_region_options region_options = {.size = sizeof(region_options)};
 	struct slu_remote_options remote_options = {.size = sizeof(remote_options)};
 	struct slu_region_info info = {.size = sizeof(info)};
@@ -109,14 +110,14 @@ static void open_pair(struct rig *rig, struct rig_pair *pair, const struct targe
 	slu_region_options_init(&region_options);
 	slu_remote_options_init(&remote_options);
 	remote_options.transport = tcp ? SLU_TRANSPORT_TCP : SLU_TRANSPORT_SHM;
-	snprintf(name, sizeof(name), "%s%s%s", segment->name, tcp ? "@" : "", rig->target.address);
+	snprintf(name, sizeof(name), "%s%s%s", segment->name, tcp ? "@" : "", target->address);
 	pair->length = segment->length;
 	if (slu_region_alloc(rig->engine, segment->length, &region_options, &pair->region) != 0 ||
 	    slu_region_get_info(pair->region, &info) != 0 ||
 	    slu_remote_open(rig->engine, name, &remote_options, &pair->remote) != 0)
 		die("%s", slu_last_error());
 	pair->local = slu_region_addr(pair->region);
-	pair->mapped = target_map(&rig->target, segment);
+	pair->mapped = target_map(target, segment);
 	memory_fill(pair->local, pair->length, LOCAL_DATA);
 	memory_fill(pair->mapped, pair->length, REMOTE_DATA);
 	pair->page_bytes = info.page_bytes;
@@ -126,9 +127,12 @@ static void open_pair(struct rig *rig, struct rig_pair *pair, const struct targe
 void rig_open(struct rig *rig, const struct bench *bench, const struct rig_options *options)
 {
 	struct target_segment segments[RIG_MEMORIES];
+	struct target_segment peer_segment = {.length = lengths[RIG_CACHED]};
 	unsigned count = options->streaming ? RIG_MEMORIES : RIG_STREAMING;
-	struct target_tcp tcp = {
-		.listen = options->tcp, .core = bench->cores[1], .siege = options->siege};
+	struct target_options target = {.tcp = options->tcp,
+					.answers = options->answers,
+					.core = bench->cores[1],
+					.siege = options->siege};
 	char psk_file[PSK_PATH_BYTES];
 
 	*rig = (struct rig){.bench = bench};
@@ -136,28 +140,42 @@ void rig_open(struct rig *rig, const struct bench *bench, const struct rig_optio
 		segments[i] = (struct target_segment){.length = lengths[i]};
 	if (options->tls) {
 		write_psk_file(psk_file);
-		tcp.psk_file = psk_file;
+		target.psk_file = psk_file;
 	}
-	target_start(&rig->target, segments, count, &tcp);
-	open_engine(rig, options, tcp.psk_file);
+	target_start(&rig->target, segments, count, &target);
+	if (options->peer)
+		target_start(&rig->peer, &peer_segment, 1, &target);
+	open_engine(rig, options, target.psk_file);
 	if (options->tls) {
 		open_keys(rig, psk_file);
 		unlink(psk_file);
 	}
 	for (unsigned i = 0; i < count; i++) {
 		strcpy(rig->names[i], segments[i].name);
-		open_pair(rig, &rig->pairs[i], &segments[i]);
+		open_pair(rig, &rig->target, &rig->pairs[i], &segments[i]);
 	}
+	if (options->peer) {
+		strcpy(rig->peer_name, peer_segment.name);
+		open_pair(rig, &rig->peer, &rig->peer_pair, &peer_segment);
+	}
+}
+
+static void close_pair(struct rig_pair *pair)
+{
+	if (pair->mapped)
+		munmap(pair->mapped, pair->length);
 }
 
 void rig_close(struct rig *rig)
 {
 	for (unsigned i = 0; i < RIG_MEMORIES; i++)
-		if (rig->pairs[i].mapped)
-			munmap(rig->pairs[i].mapped, rig->pairs[i].length);
+		close_pair(&rig->pairs[i]);
+	close_pair(&rig->peer_pair);
 	slu_engine_close(rig->engine);
 	for (unsigned i = 0; i < RIG_IDENTITIES; i++)
 		tls_close(rig->keys[i]);
+	if (rig->peer.pid)
+		target_stop(&rig->peer);
 	target_stop(&rig->target);
 }
 

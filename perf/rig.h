@@ -42,6 +42,11 @@ struct rig {
 	struct rig_pair pairs[RIG_MEMORIES];
 	char names[RIG_MEMORIES][TARGET_NAME_BYTES]; /* of the segments */
 	struct tls *keys[RIG_IDENTITIES];            /* with tls: of a client of that identity */
+
+	/* With peer: another target, that has RIG_CACHED only. */
+	struct target peer;
+	struct rig_pair peer_pair;
+	char peer_name[TARGET_NAME_BYTES];
 };
 
 struct rig_options {
@@ -50,6 +55,8 @@ struct rig_options {
 	bool streaming; /* the streaming pair is wanted; else it stays empty */
 	bool tcp;       /* over TCP, the target's poller on the second core; else shared memory */
 	bool tls;       /* and encrypted */
+	bool answers;   /* the target's owner of RIG_CACHED answers calls, on the second core */
+	bool peer;      /* a second target like the first */
 	struct target_siege siege;
 	uint32_t connections; /* as slu_engine_options.tcp_connections */
 };

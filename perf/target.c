@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +19,11 @@
 
 #include "bench.h"
 
+#define CALLS_MAX 16 /* taken at a time */
+
 /* A segment starts with its name, by which target_map() knows it. */
-static void export_segment(struct slu_engine *engine, const struct target_segment *segment)
+static struct slu_segment *export_segment(struct slu_engine *engine,
+					  const struct target_segment *segment)
 {
 	struct slu_region_options options = {.size = sizeof(options)};
 	struct slu_region *region;
@@ -32,6 +36,42 @@ static void export_segment(struct slu_engine *engine, const struct target_segmen
 	if (slu_segment_export(engine, segment->name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
 			       &exported) != 0)
 		die("target: %s", slu_last_error());
+	return exported;
+}
+
+/* Who answers the calls of a segment. */
+struct owner {
+	struct slu_segment *segment;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+static void *owner_run(void *arg)
+{
+	struct owner *owner = arg;
+	struct slu_message calls[CALLS_MAX];
+
+	while (!atomic_load_explicit(&owner->stop, memory_order_relaxed)) {
+		int n = slu_segment_receive(owner->segment, calls, CALLS_MAX);
+
+		for (int i = 0; i < n; i++)
+			if (slu_segment_answer(owner->segment, &calls[i], 0, NULL, 0) != 0)
+				die("target: %s", slu_last_error());
+	}
+	return NULL;
+}
+
+static void owner_start(struct owner *owner, int core)
+{
+	const struct bench bench = {.cores = {core, core}};
+
+	owner->thread = core_thread_start(&bench, core, owner_run, owner);
+}
+
+static void owner_stop(struct owner *owner)
+{
+	atomic_store_explicit(&owner->stop, true, memory_order_relaxed);
+	core_thread_join(owner->thread);
 }
 
 /* Nobody reads what it logs, and there is no room for more. */
@@ -49,34 +89,34 @@ static void stall_log(void)
 }
 
 /* @return its address, or an empty text */
-static const char *open_engine(const struct target_tcp *tcp, struct slu_engine **engine)
+static const char *open_engine(const struct target_options *wanted, struct slu_engine **engine)
 {
 	static struct slu_engine_info info = {.size = sizeof(info)};
 	struct slu_engine_options options = {.size = sizeof(options)};
 	const struct slu_grant grants[] = {
-		{"rogue", "*", tcp->siege.rogue_rights},
+		{"rogue", "*", wanted->siege.rogue_rights},
 		{"*", "*", SLU_RIGHT_READ | SLU_RIGHT_WRITE},
 	};
 	char core[16];
 
 	slu_engine_options_init(&options);
 	options.name = "perf-target";
-	if (tcp->siege.on) {
+	if (wanted->siege.on) {
 		options.grants = grants;
 		options.grants_count = sizeof(grants) / sizeof(grants[0]);
 		options.tcp_plain = true;
 	}
-	if (tcp->siege.stalled_log)
+	if (wanted->siege.stalled_log)
 		stall_log();
-	else if (tcp->listen)
+	else if (wanted->tcp)
 		slu_log_set(SLU_LOG_ERROR, NULL, NULL); /* hostile clients are not news here */
-	if (tcp->listen) {
-		snprintf(core, sizeof(core), "%d", tcp->core);
+	if (wanted->tcp) {
+		snprintf(core, sizeof(core), "%d", wanted->core);
 		options.listen = "127.0.0.1:0";
 		options.pollers = 1;
 		options.poll = SLU_POLL_BUSY;
 		options.cores = core;
-		options.tls.psk_file = tcp->psk_file;
+		options.tls.psk_file = wanted->psk_file;
 	}
 	if (slu_engine_open(&options, engine) != 0 || slu_engine_get_info(*engine, &info) != 0)
 		die("target: %s", slu_last_error());
@@ -84,31 +124,38 @@ static const char *open_engine(const struct target_tcp *tcp, struct slu_engine *
 }
 
 static void serve(const struct target_segment *segments, unsigned count,
-		  const struct target_tcp *tcp, int ready, int hold)
+		  const struct target_options *options, int ready, int hold)
 {
 	char address[TARGET_ADDRESS_BYTES] = "";
 	struct slu_engine *engine;
+	struct owner owner = {0};
 	char byte;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	snprintf(address, sizeof(address), "%s", open_engine(tcp, &engine));
-	for (unsigned i = 0; i < count; i++)
-		export_segment(engine, &segments[i]);
+	snprintf(address, sizeof(address), "%s", open_engine(options, &engine));
+	for (unsigned i = count; i-- > 0;)
+		owner.segment = export_segment(engine, &segments[i]);
+	if (options->answers)
+		owner_start(&owner, options->core);
 	if (write(ready, address, sizeof(address)) != sizeof(address))
 		die("target: %s", strerror(errno));
 	while (read(hold, &byte, 1) < 0 && errno == EINTR)
 		;
+	if (options->answers)
+		owner_stop(&owner);
 	slu_engine_close(engine);
 	exit(0);
 }
 
 void target_start(struct target *target, struct target_segment *segments, unsigned count,
-		  const struct target_tcp *tcp)
+		  const struct target_options *options)
 {
+	static unsigned number;
 	int ready[2], hold[2];
 
 	for (unsigned i = 0; i < count; i++)
-		snprintf(segments[i].name, TARGET_NAME_BYTES, "perf.%d.%u", (int)getpid(), i);
+		snprintf(segments[i].name, TARGET_NAME_BYTES, "perf.%d.%u", (int)getpid(),
+			 number++);
 	if (pipe2(ready, O_CLOEXEC) != 0 || pipe2(hold, O_CLOEXEC) != 0)
 		die("pipe: %s", strerror(errno));
 	target->pid = fork();
@@ -117,7 +164,7 @@ void target_start(struct target *target, struct target_segment *segments, unsign
 	if (target->pid == 0) {
 		close(ready[0]);
 		close(hold[1]);
-		serve(segments, count, tcp, ready[1], hold[0]);
+		serve(segments, count, options, ready[1], hold[0]);
 	}
 	close(ready[1]);
 	close(hold[0]);

@@ -29,10 +29,11 @@ struct target_siege {
 	bool stalled_log;      /* it logs to a full pipe */
 };
 
-/** How it serves TCP; all zero: it does not. */
-struct target_tcp {
-	bool listen;          /* on 127.0.0.1, with one busy poller */
-	int core;             /* of that poller */
+/** What it does; all zero: nothing but to export. */
+struct target_options {
+	bool tcp;             /* serve on 127.0.0.1, with one busy poller */
+	bool answers;         /* the first segment's owner answers calls, and never sleeps */
+	int core;             /* of the poller and of the owner */
 	const char *psk_file; /* NULL = without TLS */
 	struct target_siege siege;
 };
@@ -43,9 +44,13 @@ struct target {
 	char address[TARGET_ADDRESS_BYTES]; /* where it serves TCP; else empty */
 };
 
-/** Start it and wait until all @p count segments are exported. Dies when that fails. */
+/**
+ * Start it and wait until all @p count segments are exported. Dies when that fails.
+ *
+ * Of several the last one started is to be stopped first: it has inherited what holds the others.
+ */
 void target_start(struct target *target, struct target_segment *segments, unsigned count,
-		  const struct target_tcp *tcp);
+		  const struct target_options *options);
 
 /** Stop its threads where they are: its cores are free for something else. */
 void target_pause(const struct target *target);
