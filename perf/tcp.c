@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sluice's tcp path over the loopback interface: single figures that perf/run sets against other
- * programs, the round trip beside that of plain sockets, and beside bulk and hostile clients. One
- * line of JSON a row; see perf/README.md.
+ * programs, the round trip beside that of plain sockets, and beside bulk, a target that is stopped
+ * and hostile clients. One line of JSON a row; see perf/README.md.
  */
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +14,7 @@
 #include "report.h"
 #include "samples.h"
 #include "siege.h"
+#include "stalled.h"
 #include "transport/tcp/tcp.h"
 #include "visitor.h"
 
@@ -186,8 +187,8 @@ static const struct {
 	const char *name;
 	void (*run)(const struct bench *bench);
 } groups[] = {
-	{"sample", run_samples}, {"cipher", run_cipher}, {"trips", run_trips},
-	{"mixed", run_mixed},    {"sieges", siege_run},
+	{"sample", run_samples}, {"cipher", run_cipher},   {"trips", run_trips},
+	{"mixed", run_mixed},    {"stalled", stalled_run}, {"sieges", siege_run},
 };
 
 int main(int argc, char **argv)
@@ -202,6 +203,6 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	fputs("usage: tcp [options] sample|cipher|trips|mixed|sieges\n", stderr);
+	fputs("usage: tcp [options] sample|cipher|trips|mixed|stalled|sieges\n", stderr);
 	return 2;
 }
