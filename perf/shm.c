@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "idle.h"
 #include "shm.h"
 
 #define NOTIFY_GROUP "notify"
+#define IDLE_GROUP   "idle"
 
 /* What a group's engine is opened with. */
 static const struct {
@@ -138,12 +140,16 @@ int main(int argc, char **argv)
 		shm_run_notify(&bench);
 		return 0;
 	}
+	if (strcmp(name, IDLE_GROUP) == 0) {
+		idle_run_shm(&bench);
+		return 0;
+	}
 	for (unsigned group = 0; group < SHM_GROUPS; group++) {
 		if (strcmp(name, groups[group].name) == 0) {
 			run_group(&bench, group);
 			return 0;
 		}
 	}
-	fputs("usage: shm [options] inline|poller|pollers|busy|sample|notify\n", stderr);
+	fputs("usage: shm [options] inline|poller|pollers|busy|sample|notify|idle\n", stderr);
 	return 2;
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sluice's tcp path over the loopback interface: single figures that perf/run sets against other
- * programs, the round trip beside that of plain sockets, and beside bulk, a target that is stopped
- * and hostile clients. One line of JSON a row; see perf/README.md.
+ * programs, the round trip beside that of plain sockets, and beside bulk, a target that is
+ * stopped, idle clients and hostile ones. One line of JSON a row; see perf/README.md.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "cipher.h"
 #include "client.h"
+#include "idle.h"
 #include "loopback.h"
 #include "mixed.h"
 #include "report.h"
@@ -188,7 +189,8 @@ static const struct {
 	void (*run)(const struct bench *bench);
 } groups[] = {
 	{"sample", run_samples}, {"cipher", run_cipher},   {"trips", run_trips},
-	{"mixed", run_mixed},    {"stalled", stalled_run}, {"sieges", siege_run},
+	{"mixed", run_mixed},    {"stalled", stalled_run}, {"idle", idle_run_tcp},
+	{"sieges", siege_run},
 };
 
 int main(int argc, char **argv)
@@ -203,6 +205,6 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	fputs("usage: tcp [options] sample|cipher|trips|mixed|stalled|sieges\n", stderr);
+	fputs("usage: tcp [options] sample|cipher|trips|mixed|stalled|idle|sieges\n", stderr);
 	return 2;
 }

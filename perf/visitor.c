@@ -92,6 +92,7 @@ bool visitor_connect(struct visitor *visitor, const struct door *door)
 {
 	*visitor = (struct visitor){.wait_ms = door->wait_ms, .stream.fd = door_knock(door)};
 	visitor->writer.limit_bytes = MESSAGE_MAX_BYTES;
+	visitor->over_tcp = door->address.any.sa_family == AF_INET;
 	if (visitor->stream.fd < 0)
 		return false;
 	visitor->connected = true;
@@ -192,7 +193,7 @@ bool visitor_ask_open(struct visitor *visitor, unsigned session, const char *seg
 	return visitor_say(visitor,
 			   json_pack("{s:s, s:i, s:s, s:i, s:[s]}", "type", "open", "session",
 				     (int)session, "segment", segment, "rights", (int)rights,
-				     "transports", visitor->stream.ssl ? "tcp" : "shm"));
+				     "transports", visitor->over_tcp ? "tcp" : "shm"));
 }
 
 bool visitor_close_session(struct visitor *visitor, unsigned session)

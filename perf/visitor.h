@@ -41,6 +41,7 @@ struct visitor {
 	struct message_reader reader;
 	struct message_writer writer;
 	bool connected;
+	bool over_tcp;
 	int wait_ms;
 	uint64_t number; /* the target's, of this connection */
 };
@@ -70,8 +71,7 @@ bool visitor_hears(struct visitor *visitor, const char *type);
 /** Answer pings that are there. @return false: the target has closed */
 bool visitor_tend(struct visitor *visitor);
 
-/** Ask to open @p session of @p segment over the transport of this connection; no answer is read.
- */
+/** Ask to open @p session of @p segment, over TCP if this connection is; no answer is read. */
 bool visitor_ask_open(struct visitor *visitor, unsigned session, const char *segment,
 		      unsigned rights);
 

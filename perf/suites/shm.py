@@ -6,7 +6,7 @@ from harness import appliances, compare, report, ucx
 
 HUGEPAGES = 1024 + 64  # 1 GiB at either end; small buffers, rings and pools of two processes
 
-GROUPS = ("inline", "poller", "pollers", "busy")
+GROUPS = ("inline", "poller", "pollers", "busy", "idle")
 
 SAMPLE_SLICE_MS = 100
 WRITER = "sluice-initiator --workload write"

@@ -6,7 +6,7 @@ from harness import compare, iperf3, report, ucx
 
 HUGEPAGES = 1024 + 64  # 1 GiB at either end; small buffers, rings and pools of two processes
 
-GROUPS = ("mixed", "stalled", "sieges")  # that compare by themselves
+GROUPS = ("mixed", "stalled", "idle", "sieges")  # that compare by themselves
 
 SAMPLE_SLICE_MS = 500
 CIPHER_SLICE_MS = 100
