@@ -196,6 +196,20 @@ static void sent(struct channel *channel, size_t n)
 	}
 }
 
+/*
+ * How many pieces together have @p bytes, or a little more. While the other end takes it in, one
+ * call goes on as long as it has something to send, and nobody else would have his turn.
+ */
+static int pieces_of(const struct channel *channel, size_t bytes)
+{
+	uint32_t end = channel->first;
+	size_t sum = 0;
+
+	while (end < channel->count && sum < bytes)
+		sum += channel->pieces[end++].iov_len;
+	return (int)(end - channel->first);
+}
+
 int channel_send(struct channel *channel)
 {
 	size_t total = 0;
@@ -207,7 +221,7 @@ int channel_send(struct channel *channel)
 		if (total >= TURN_BYTES)
 			return 0;
 		n = stream_write(&channel->stream, channel->pieces + channel->first,
-				 (int)(channel->count - channel->first));
+				 pieces_of(channel, TURN_BYTES - total));
 		channel->full = n == 0;
 		if (n <= 0)
 			return (int)n;
