@@ -214,7 +214,7 @@ int channel_send(struct channel *channel)
 {
 	size_t total = 0;
 
-	channel->full = false;
+	channel->full = channel->stuck = false;
 	while (channel_unsent(channel)) {
 		ssize_t n;
 
@@ -223,6 +223,7 @@ int channel_send(struct channel *channel)
 		n = stream_write(&channel->stream, channel->pieces + channel->first,
 				 pieces_of(channel, TURN_BYTES - total));
 		channel->full = n == 0;
+		channel->stuck = n == 0 && total == 0;
 		if (n <= 0)
 			return (int)n;
 		sent(channel, (size_t)n);

@@ -43,7 +43,8 @@ struct channel {
 	uint32_t staged;
 	uint32_t first; /* piece to send next */
 	uint32_t count; /* pieces so far, sent ones included */
-	bool full;      /* the last channel_send() filled the socket */
+	bool full;      /* the last channel_send() filled the socket, */
+	bool stuck;     /* and could send nothing at all */
 	struct iovec *pieces;
 	const void **owners; /* of the memory that a piece refers to; NULL: it is the channel's */
 	struct channel_copy *copies; /* what channel_stage_aside() made */

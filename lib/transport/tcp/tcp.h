@@ -72,6 +72,8 @@ struct tcp_link {
 	uint32_t next;  /* bulk end */
 	uint32_t awaited; /* ends on which something is to come, a bit each */
 	uint32_t unsent;  /* ends with something to send, a bit each */
+	uint32_t pause;   /* polls without a look whether full sockets have room, */
+	uint32_t paused;  /* of which so many are past */
 	/* The poller takes it down and up again, the repair makes and mends it. */
 	_Atomic uint32_t state;
 	_Atomic int error;   /* 0, or why it is dead for good; who opens a path looks as well */

@@ -10,6 +10,9 @@
 /* Read no more than this of one connection per turn. */
 #define TURN_BYTES (UINT64_C(1) << 20)
 
+/* Polls without a look at sockets that were full and stayed so: a few microseconds. */
+#define PAUSE_MAX 31u
+
 static struct tcp_sent *sent_as(struct tcp_end *end, uint32_t sequence)
 {
 	return &end->window[sequence % TCP_WINDOW];
@@ -262,6 +265,29 @@ static void tcp_flush(struct transport_link *of)
 	}
 }
 
+static bool is_stuck(const struct tcp_link *link)
+{
+	for (uint32_t left = link->unsent; left != 0; left &= left - 1)
+		if (!link->ends[__builtin_ctz(left)]->channel.stuck)
+			return false;
+	return link->unsent != 0;
+}
+
+/*
+ * What the sockets had no room for. A peer that takes nothing in is asked less and less often: to
+ * hear that there is no room costs a microsecond or two, which others on the poller would wait.
+ */
+static void flush_again(struct tcp_link *link)
+{
+	if (link->unsent == 0 || link->paused++ < link->pause)
+		return;
+	tcp_flush(&link->link);
+	link->paused = 0;
+	link->pause = is_stuck(link) ? link->pause * 2 + 1 : 0;
+	if (link->pause > PAUSE_MAX)
+		link->pause = PAUSE_MAX;
+}
+
 /* ---- responses ---- */
 
 static int strange(const char *what)
@@ -425,7 +451,7 @@ static uint32_t tcp_poll(struct transport_link *of)
 
 	if (__builtin_expect(link->error || !is_up(link), 0))
 		return 1; /* for those that are stalled on it */
-	tcp_flush(of);    /* what the socket had no room for */
+	flush_again(link);
 	for (uint32_t left = link->awaited; left != 0 && rc >= 0; left &= left - 1) {
 		struct tcp_end *end = link->ends[__builtin_ctz(left)];
 
@@ -520,6 +546,7 @@ static bool tcp_sleep(struct transport_link *of)
 
 	if (link->error || !is_up(link))
 		return true;
+	link->pause = 0;
 	for (uint32_t i = 0; i < link->count; i++) {
 		struct tcp_end *end = link->ends[i];
 		struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
