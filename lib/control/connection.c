@@ -7,6 +7,7 @@
  * many in a second: others are waiting.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,32 @@ bool connection_secret(const struct server *server, uint64_t number,
 
 /* ---- events ---- */
 
+/* So that what is due for some is found without a look at all. */
+static void enlist(struct connection *connection, struct connection_list *list)
+{
+	if (connection->timed)
+		TAILQ_REMOVE(connection->timed, connection, timed_link);
+	connection->timed = list;
+	if (list)
+		TAILQ_INSERT_TAIL(list, connection, timed_link);
+}
+
+static bool is_throttled(const struct connection *connection)
+{
+	return connection->timed == &connection->server->throttled;
+}
+
+/* Of a Unix socket's peer the kernel tells. */
+static void hear(struct connection *connection)
+{
+	struct server *server = connection->server;
+
+	if (connection->state != CONNECTION_OPEN)
+		return;
+	connection->since = server->seconds;
+	enlist(connection, connection->info.is_unix ? NULL : &server->heard);
+}
+
 static void want(struct event *event, bool *added, bool wanted)
 {
 	if (wanted && !*added)
@@ -92,7 +119,7 @@ static void update(struct connection *connection)
 	bool closing = connection->state == CONNECTION_CLOSING;
 
 	want(&connection->reading, &connection->reads,
-	     closing || (!busy && !connection->throttled && !connection->held));
+	     closing || (!busy && !is_throttled(connection) && !connection->held));
 	want(&connection->writing, &connection->writes, busy || connection->stream.wants_write);
 	/* What TLS has read off the socket already, epoll does not know of. */
 	if (connection->reads && !closing && stream_pending(&connection->stream))
@@ -130,6 +157,7 @@ static void retire(struct connection *connection)
 {
 	struct server *server = connection->server;
 
+	enlist(connection, NULL);
 	if (connection->state == CONNECTION_OPEN) {
 		LIST_REMOVE(connection, by_number);
 		TAILQ_REMOVE(&server->connections, connection, link);
@@ -187,7 +215,7 @@ void connection_close_politely(struct connection *connection)
 		retire(connection);
 		TAILQ_INSERT_TAIL(&connection->server->closing, connection, link);
 	}
-	connection->age_seconds = 0;
+	connection->since = connection->server->seconds;
 	connection->state = CONNECTION_CLOSING;
 	connection->stream.wants_write = false;
 	if (!message_writer_busy(&connection->writer))
@@ -308,12 +336,30 @@ static bool spend(struct connection *connection, uint32_t bytes)
 			    clock_monotonic_ns(NULL));
 }
 
+/* One connection says only so much in a second as well. */
+static bool has_said_enough(struct connection *connection)
+{
+	const struct server *server = connection->server;
+
+	if (connection->counted != server->seconds) {
+		connection->counted = server->seconds;
+		connection->messages = 0;
+	}
+	return connection->messages >= server->options.limits.messages_per_second ||
+	       !spend(connection, 0);
+}
+
 static bool may_take(struct connection *connection)
 {
 	if (message_writer_busy(&connection->writer))
 		return false;
-	connection->throttled = connection->budget == 0 || !spend(connection, 0);
-	return !connection->throttled && !in_flight_holds(connection);
+	if (has_said_enough(connection)) {
+		enlist(connection, &connection->server->throttled);
+		return false;
+	}
+	if (is_throttled(connection))
+		hear(connection);
+	return !in_flight_holds(connection);
 }
 
 /* For these every poller is waited for that serves the client: one each time. */
@@ -336,7 +382,7 @@ static int take_messages(struct connection *connection)
 			return rc;
 		bytes += MESSAGE_COST_BYTES + connection->reader.body_bytes;
 		spend(connection, MESSAGE_COST_BYTES + connection->reader.body_bytes);
-		connection->budget--;
+		connection->messages++;
 		work_count(WORK_ITEMS, 1);
 		waited = asks_pollers(message);
 		rc = dispatch(connection, message);
@@ -450,7 +496,7 @@ static void on_reading(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	work_begin(WORK_EVENT);
-	connection->silent_seconds = 0;
+	hear(connection);
 	rc = advance(connection);
 	if (rc < 0)
 		leave(connection, rc);
@@ -528,7 +574,6 @@ static struct connection *create(struct server *server, int fd)
 	connection->server = server;
 	connection->stream.fd = fd;
 	connection->state = CONNECTION_NEW;
-	connection->budget = server->options.limits.messages_per_second;
 	connection->writer.limit_bytes = SERVER_OUTPUT_MAX_BYTES;
 	event_assign(&connection->reading, base, fd, EV_READ | EV_PERSIST, on_reading, connection);
 	event_assign(&connection->writing, base, fd, EV_WRITE | EV_PERSIST, on_writing, connection);
@@ -582,51 +627,82 @@ void connection_opened(struct connection *connection)
 	TAILQ_INSERT_TAIL(&server->connections, connection, link);
 	LIST_INSERT_HEAD(&server->by_number[number % CONNECTION_SLOTS], connection, by_number);
 	atomic_fetch_add(&server->connection_count, 1);
+	hear(connection);
 }
 
 /* ---- once a second ---- */
 
-/* @return negative: it is dead. Of a Unix socket's peer the kernel tells. */
-static int check_silence(struct connection *connection)
-{
-	const struct server_limits *limits = &connection->server->options.limits;
+#define SILENT_RUN 1024u /* are dealt with, then others have their turns */
 
-	if (connection->info.is_unix)
-		return 0;
-	if (connection->throttled)
-		return 0; /* it may have spoken */
-	connection->silent_seconds++;
-	if (connection->silent_seconds > limits->silence_seconds)
-		return fail(-ETIMEDOUT, "nothing was heard of it for %u s",
-			    limits->silence_seconds);
-	return connection->silent_seconds == limits->ping_seconds ? say(connection, "ping") : 0;
+static bool is_silent(const struct connection *connection, uint32_t seconds)
+{
+	return connection && connection->server->seconds - connection->since >= seconds;
 }
 
-static void sweep_connections(struct server *server)
+static void end_silent(struct connection *connection)
 {
-	struct connection *connection, *next;
+	uint32_t seconds = connection->server->options.limits.silence_seconds;
 	char who[CONNECTION_TEXT_MAX];
 
-	for (connection = TAILQ_FIRST(&server->connections); connection; connection = next) {
+	fail(-ETIMEDOUT, "nothing was heard of it for %u s", seconds);
+	log_peer(SLU_LOG_WARNING, "%s is disconnected: %s", connection_describe(connection, who),
+		 slu_last_error());
+	connection_close(connection);
+}
+
+static void ping(struct connection *connection)
+{
+	int rc;
+
+	enlist(connection, &connection->server->pinged);
+	rc = say(connection, "ping");
+	if (rc < 0)
+		leave(connection, rc);
+}
+
+void connection_silence(struct control_task *task)
+{
+	struct server *server = (struct server *)((char *)task - offsetof(struct server, silence));
+	const struct server_limits *limits = &server->options.limits;
+	uint32_t left = SILENT_RUN;
+
+	for (; left > 0; left--) {
+		if (is_silent(TAILQ_FIRST(&server->heard), limits->ping_seconds))
+			ping(TAILQ_FIRST(&server->heard));
+		else if (is_silent(TAILQ_FIRST(&server->pinged), limits->silence_seconds + 1))
+			end_silent(TAILQ_FIRST(&server->pinged));
+		else
+			break;
 		work_count(WORK_ITEMS, 1);
-		next = TAILQ_NEXT(connection, link);
-		connection->budget = server->options.limits.messages_per_second;
-		if (check_silence(connection) < 0) {
-			log_peer(SLU_LOG_WARNING, "%s is disconnected: %s",
-				 connection_describe(connection, who), slu_last_error());
-			connection_close(connection);
-		} else if (connection->throttled) {
-			connection->throttled = false;
-			update(connection);
-		}
+	}
+	server->looks = left == 0;
+	if (server->looks)
+		control_post(server->options.control, task);
+}
+
+/* It may have spoken: it was not listened to. */
+static void release_throttled(struct server *server)
+{
+	struct connection *connection;
+
+	while ((connection = TAILQ_FIRST(&server->throttled))) {
+		work_count(WORK_ITEMS, 1);
+		if (connection->state == CONNECTION_OPEN)
+			hear(connection);
+		else
+			enlist(connection, NULL);
+		update(connection);
 	}
 }
 
 void connection_sweep(struct server *server)
 {
+	server->seconds++;
 	descriptors_look(server);
 	server->descriptors_warned = false;
 	strangers_sweep(server);
 	in_flight_sweep(server);
-	sweep_connections(server);
+	release_throttled(server);
+	if (!server->looks)
+		connection_silence(&server->silence);
 }

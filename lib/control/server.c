@@ -463,6 +463,10 @@ int server_create(const struct server_options *options, struct server **out)
 	TAILQ_INIT(&server->strangers);
 	TAILQ_INIT(&server->connections);
 	TAILQ_INIT(&server->closing);
+	TAILQ_INIT(&server->heard);
+	TAILQ_INIT(&server->pinged);
+	TAILQ_INIT(&server->throttled);
+	server->silence.run = connection_silence;
 	TAILQ_INIT(&server->in_flight);
 	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
 		seed = options->incarnation;

@@ -22,10 +22,11 @@
 #include "control/limits.h"
 #include "control/origins.h"
 #include "control/server.h"
+#include "control/thread.h"
 #include "net/address.h"
 #include "net/stream.h"
 
-#define CONNECTION_SLOTS 1024u /* of the table by number */
+#define CONNECTION_SLOTS 65536u /* of the table by number; untouched ones cost nothing */
 
 enum connection_state {
 	CONNECTION_PEEKED,  /* TCP: does it begin with TLS? */
@@ -55,40 +56,41 @@ struct sessions {
 
 TAILQ_HEAD(sessions_list, sessions);
 
+TAILQ_HEAD(connection_list, connection);
+
 struct connection {
 	struct server *server;
 	struct event reading;
 	struct event writing;
 	bool reads; /* the event is added */
 	bool writes;
-	bool throttled;
 	bool held; /* until it has received its descriptors */
 	bool said_bye;
 	enum connection_state state;
-	int version;     /* of the protocol, once open */
-	uint32_t budget; /* messages until the next sweep */
+	int version;       /* of the protocol, once open */
+	uint32_t messages; /* in the second that is counted */
+	uint64_t counted;
 	struct stream stream;
 	struct message_reader reader;
 	struct message_writer writer;
 	struct peer_info info;
-	union address address;        /* TCP */
-	struct in_flight *in_flight;  /* descriptors that it has not received; NULL: none */
-	struct origin *origin;        /* as a stranger; then NULL */
-	bool known;                   /* the origin was, when it came */
+	union address address;       /* TCP */
+	struct in_flight *in_flight; /* descriptors that it has not received; NULL: none */
+	struct origin *origin;       /* as a stranger; then NULL */
+	bool known;                  /* the origin was, when it came */
 	struct data_invitations invitations;
 	struct data_claim claim; /* while it proves itself */
-	/* In sweeps, not by the clock: a host that was suspended has not waited for anybody. */
-	uint32_t age_seconds;    /* as a stranger */
-	uint32_t silent_seconds; /* once open */
+	uint64_t since;          /* it is a stranger, or closing; or once open was last heard */
 
 	struct sessions *sessions; /* NULL: it has had none */
 	uint64_t walked;           /* the last walk over all connections that has passed it */
 
 	TAILQ_ENTRY(connection) link;
+	struct connection_list *timed; /* NULL: nothing is due for it */
+	TAILQ_ENTRY(connection) timed_link;
 	LIST_ENTRY(connection) by_number; /* once open */
 };
 
-TAILQ_HEAD(connection_list, connection);
 TAILQ_HEAD(in_flight_list, in_flight);
 
 struct identity {
@@ -103,11 +105,17 @@ struct server {
 	uint32_t identity_count;
 
 	struct event *sweep;
-	bool draining; /* nothing new */
+	uint64_t seconds; /* sweeps, not the clock: a host that slept has not waited for anybody */
+	bool draining;    /* nothing new */
 	LIST_HEAD(, listener) listeners;
 	struct connection_list strangers; /* not open yet, or refused: the oldest first */
 	struct connection_list connections;
 	struct connection_list closing; /* were open; their last words are on their way */
+	struct connection_list heard;   /* over TCP: those silent for longest first */
+	struct connection_list pinged;  /* likewise; they have to answer */
+	struct connection_list throttled;
+	struct control_task silence; /* looks for those that have been silent for too long */
+	bool looks;                  /* it is posted */
 	LIST_HEAD(, connection) by_number[CONNECTION_SLOTS];
 	uint64_t session_hash;       /* secret: clients choose their sessions' numbers */
 	struct sessions_list parted; /* of connections that have ended */
@@ -168,6 +176,9 @@ void connection_close_politely(struct connection *connection);
 
 /** What is due once a second. */
 void connection_sweep(struct server *server);
+
+/** A run of those that have been silent for too long; others follow. Of server.silence. */
+void connection_silence(struct control_task *task);
 
 /** Consumes @p message. @return 0; or the connection has to be closed */
 int connection_send(struct connection *connection, json_t *message, const int *fds,

@@ -16,6 +16,7 @@
 #include "control/server_internal.h"
 
 #define LAST_WORDS_SECONDS 2
+#define CLOSED_IN_A_SWEEP  1024u
 #define TURNED_AWAY_EVERY  10 /* seconds, then they are told of in one line */
 #define RESERVE            4u /* a quarter of the places, for those who are known */
 
@@ -134,7 +135,7 @@ void strangers_add(struct connection *connection, struct origin *origin)
 		strangers_make_room(server, NULL);
 	connection->origin = origin;
 	connection->known = origin_is_known(origin, clock_monotonic_ns(NULL));
-	connection->age_seconds = 0;
+	connection->since = server->seconds;
 	origin->strangers++;
 	server->stranger_count++;
 	server->known_strangers += connection->known;
@@ -154,13 +155,13 @@ void strangers_remove(struct connection *connection)
 
 /* ---- once a second ---- */
 
-static void sweep(struct connection_list *list)
+static void sweep_strangers(struct server *server)
 {
 	struct connection *connection, *next;
 	char who[CONNECTION_TEXT_MAX];
 
-	for (connection = TAILQ_FIRST(list); connection; connection = next) {
-		uint32_t age = ++connection->age_seconds;
+	for (connection = TAILQ_FIRST(&server->strangers); connection; connection = next) {
+		uint64_t age = server->seconds - connection->since;
 
 		work_count(WORK_ITEMS, 1);
 		next = TAILQ_NEXT(connection, link);
@@ -173,6 +174,19 @@ static void sweep(struct connection_list *list)
 			log_debug("%s is disconnected", connection_describe(connection, who));
 			connection_close(connection);
 		}
+	}
+}
+
+/* The oldest are first. */
+static void sweep_closing(struct server *server)
+{
+	struct connection *connection;
+	uint32_t left = CLOSED_IN_A_SWEEP;
+
+	while (left-- > 0 && (connection = TAILQ_FIRST(&server->closing)) &&
+	       server->seconds - connection->since > LAST_WORDS_SECONDS) {
+		work_count(WORK_ITEMS, 1);
+		connection_close(connection);
 	}
 }
 
@@ -193,7 +207,7 @@ static void tell_of_turned_away(struct server *server)
 
 void strangers_sweep(struct server *server)
 {
-	sweep(&server->strangers);
-	sweep(&server->closing);
+	sweep_strangers(server);
+	sweep_closing(server);
 	tell_of_turned_away(server);
 }
