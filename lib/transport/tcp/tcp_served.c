@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The data connections of a poller, and the turns that it gives them. Those that have been silent
+ * for a while are on no list that a turn walks: the kernel tells when there is something.
+ */
+#include "transport/tcp/tcp_served.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/budget.h"
+#include "base/log.h"
+#include "base/work.h"
+
+/* One turn for all: the poller has others to serve. */
+#define TURN_ALL_BYTES   (UINT64_C(4) << 20)
+#define TURN_CONNECTIONS 256u
+
+/* A connection is looked at in every turn until it was silent for so many, shared by those active.
+ */
+#define SILENT_TURNS 4096u
+
+/* While some are active, the others are looked for every so many turns, or requests and reads. */
+#define LOOK_EVERY 64u
+#define LOOK_WORK  32u
+
+/* ---- active, or not ---- */
+
+static void activate(struct tcp_connection *connection)
+{
+	struct tcp_service *service = connection->service;
+
+	connection->silent = 0;
+	if (connection->active)
+		return;
+	connection->active = true;
+	service->active_count++;
+	service->patience = SILENT_TURNS / service->active_count;
+	TAILQ_INSERT_TAIL(&service->active, connection, active_link);
+}
+
+static void deactivate(struct tcp_connection *connection)
+{
+	struct tcp_service *service = connection->service;
+
+	if (!connection->active)
+		return;
+	connection->active = false;
+	service->active_count--;
+	if (service->active_count > 0)
+		service->patience = SILENT_TURNS / service->active_count;
+	TAILQ_REMOVE(&service->active, connection, active_link);
+}
+
+static void watch(struct tcp_connection *connection, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.ptr = connection};
+
+	if (connection->events == events)
+		return;
+	connection->events = events;
+	epoll_ctl(connection->service->epoll_fd, EPOLL_CTL_MOD, connection->channel.stream.fd,
+		  &event);
+}
+
+static bool can_respond(const struct tcp_connection *connection)
+{
+	return channel_room(&connection->channel, RESPONSE_BYTES, RESPONSE_PIECES);
+}
+
+/* Requests while it can respond, room for responses while some are stuck. */
+static void watch_both(struct tcp_connection *connection)
+{
+	watch(connection, (can_respond(connection) ? EPOLLIN : 0u) |
+				  (channel_unsent(&connection->channel) ? EPOLLOUT : 0u));
+}
+
+/* ---- life ---- */
+
+int tcp_connection_create(const struct stream *stream, struct budget *budget,
+			  struct tcp_connection **out)
+{
+	struct tcp_connection *connection = calloc(1, sizeof(*connection));
+	int rc = connection ? channel_open(&connection->channel, stream) : -ENOMEM;
+
+	if (rc < 0) {
+		free(connection);
+		return rc;
+	}
+	connection->channel.budget = budget_get(budget);
+	*out = connection;
+	return 0;
+}
+
+void tcp_connection_close(struct tcp_connection *connection)
+{
+	struct budget *budget = connection->channel.budget;
+
+	channel_close(&connection->channel);
+	budget_give(budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
+	budget_put(budget);
+	free(connection->message);
+	free(connection);
+}
+
+int tcp_service_adopt(struct tcp_service *service, struct tcp_connection *connection,
+		      struct tcp_connection_list *of_owner)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
+	int fd = connection->channel.stream.fd;
+	int rc = serving_add(&service->serving, &connection->served);
+
+	if (rc < 0)
+		return rc;
+	if (epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+		serving_remove(&service->serving, &connection->served);
+		return -errno;
+	}
+	connection->service = service;
+	connection->events = EPOLLIN;
+	LIST_INSERT_HEAD(of_owner, connection, of_owner);
+	activate(connection); /* TLS may have read ahead */
+	return 0;
+}
+
+void tcp_service_drop(struct tcp_connection *connection)
+{
+	struct tcp_service *service = connection->service;
+
+	deactivate(connection);
+	LIST_REMOVE(connection, of_owner);
+	serving_remove(&service->serving, &connection->served);
+	epoll_ctl(service->epoll_fd, EPOLL_CTL_DEL, connection->channel.stream.fd, NULL);
+	tcp_connection_close(connection);
+}
+
+/* ---- a connection's turn ---- */
+
+static bool is_for_the_dead(const struct tcp_connection *connection)
+{
+	const struct channel *channel = &connection->channel;
+
+	if (connection->grant && tcp_is_dead(connection->grant))
+		return true;
+	for (uint32_t i = channel->first; i < channel->count; i++)
+		if (channel->owners[i] && tcp_is_dead(channel->owners[i]))
+			return true;
+	return false;
+}
+
+/* Nothing that was copied goes out, and nothing is acknowledged, before this says no. */
+static bool has_died(const struct tcp_connection *connection)
+{
+	return __builtin_expect(guard_deaths() != connection->deaths, 0);
+}
+
+/* What is half received into the dead, or half sent from it, cannot be told from good. */
+static void note_deaths(struct tcp_connection *connection)
+{
+	connection->deaths = guard_deaths();
+	connection->failed |= is_for_the_dead(connection);
+}
+
+/*
+ * That responses which were stuck go on leaving is work as well: requests may stand in the buffer
+ * that could not be begun for want of room, and no descriptor tells of them.
+ */
+static uint32_t serve(struct tcp_connection *connection)
+{
+	struct channel *channel = &connection->channel;
+	bool stuck = channel_unsent(channel);
+	uint32_t work = 0;
+
+	if (has_died(connection))
+		note_deaths(connection);
+	if (stuck && !connection->failed)
+		connection->failed = channel_send(channel) < 0;
+	if (!connection->failed)
+		work = tcp_carry_out(connection);
+	connection->failed |= has_died(connection); /* meanwhile: what it has got, nobody knows */
+	if (!connection->failed) {
+		tcp_respond_done(connection);
+		if (channel_unsent(channel))
+			connection->failed = channel_send(channel) < 0;
+	}
+	work += connection->failed || (stuck && !channel->full);
+	connection->silent = work > 0 ? 0 : connection->silent + 1;
+	if (connection->failed)
+		tcp_service_drop(connection);
+	return work;
+}
+
+/* ---- answers of the segments' owners ---- */
+
+/* A client that takes no more answers in than it has asked for always leaves room for them. */
+static void send_answer(struct served *served, uint32_t slot, const struct inbox_answer *answer)
+{
+	struct tcp_connection *connection = (struct tcp_connection *)served;
+	struct wire_response head = {.type = WIRE_ANSWER,
+				     .status = (int16_t)answer->status,
+				     .length = answer->length,
+				     .sequence = slot};
+	char *at =
+		channel_stage_aside(&connection->channel, (uint32_t)sizeof(head) + answer->length);
+
+	if (!at) {
+		connection->failed = true;
+	} else {
+		memcpy(at, &head, sizeof(head));
+		if (answer->length > 0)
+			memcpy(at + sizeof(head), answer->data, answer->length);
+	}
+	activate(connection);
+}
+
+/* ---- the service ---- */
+
+static uint32_t look_for_more(struct tcp_service *service)
+{
+	struct epoll_event events[64];
+	int n = epoll_wait(service->epoll_fd, events, 64, 0);
+
+	for (int i = 0; i < n; i++)
+		activate(events[i].data.ptr);
+	return n > 0 ? (uint32_t)n : 0;
+}
+
+static bool time_to_look(struct tcp_service *service)
+{
+	return service->active_count == 0 || service->worked >= LOOK_WORK ||
+	       ++service->turn % LOOK_EVERY == 0;
+}
+
+/*
+ * Where the next turn begins: at the first that had none, or else at the second, as the first one
+ * gets what little room there is for notifications and calls.
+ */
+static void rotate(struct tcp_service *service, const struct tcp_connection *next)
+{
+	struct tcp_connection *first = TAILQ_FIRST(&service->active);
+
+	if (service->active_count < 2 || first == next)
+		return;
+	do {
+		TAILQ_REMOVE(&service->active, first, active_link);
+		TAILQ_INSERT_TAIL(&service->active, first, active_link);
+		first = TAILQ_FIRST(&service->active);
+	} while (next && first != next);
+}
+
+static bool has_turn(const struct tcp_service *service, uint32_t served)
+{
+	return served < TURN_CONNECTIONS && service->received < TURN_ALL_BYTES;
+}
+
+static uint32_t give_turn(struct tcp_connection *connection)
+{
+	if (connection->silent <= connection->service->patience) {
+		watch(connection, EPOLLIN);
+		return serve(connection);
+	}
+	watch_both(connection);
+	deactivate(connection);
+	return 0;
+}
+
+static uint32_t serve_active(struct tcp_service *service)
+{
+	struct tcp_connection *connection, *next;
+	uint32_t work = 0, served = 0;
+
+	service->received = 0;
+	for (connection = TAILQ_FIRST(&service->active); connection && has_turn(service, served);
+	     connection = next, served++) {
+		next = TAILQ_NEXT(connection, active_link);
+		work += give_turn(connection);
+	}
+	work_count(WORK_ITEMS, served);
+	rotate(service, connection);
+	return work;
+}
+
+static uint32_t run(struct transport_service *base)
+{
+	struct tcp_service *service = (struct tcp_service *)base;
+	uint32_t work = 0;
+
+	if (service->serving.count == 0)
+		return 0;
+	work_begin(WORK_TURN);
+	if (service->serving.lanes_count > 0)
+		work += serving_answer(&service->serving, send_answer);
+	if (time_to_look(service)) {
+		work += look_for_more(service);
+		service->worked = 0;
+	}
+	work += serve_active(service);
+	service->worked += work;
+	return work;
+}
+
+/*
+ * Before a sleep: what is stuck for want of room must wake us as well. Where very many are active
+ * they have their turns first, until most are silent.
+ */
+static bool pending(struct transport_service *base)
+{
+	struct tcp_service *service = (struct tcp_service *)base;
+	struct tcp_connection *connection;
+
+	work_begin(WORK_TURN);
+	if (serving_has_answers(&service->serving) || service->active_count > TURN_CONNECTIONS)
+		return true;
+	TAILQ_FOREACH (connection, &service->active, active_link) {
+		work_count(WORK_ITEMS, 1);
+		if (can_respond(connection) && stream_pending(&connection->channel.stream))
+			return true;
+		watch_both(connection);
+	}
+	return false;
+}
+
+int tcp_service_create(const struct grants *grants, uint32_t lane, struct tcp_service **out)
+{
+	struct tcp_service *service = calloc(1, sizeof(*service));
+	int rc;
+
+	if (!service)
+		return fail(-ENOMEM, "out of memory");
+	service->base.run = run;
+	service->base.pending = pending;
+	service->grants = grants;
+	TAILQ_INIT(&service->active);
+	service->base.fd = service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	rc = service->epoll_fd < 0 ? fail(-errno, "epoll_create1: %s", strerror(errno))
+				   : serving_init(&service->serving, lane);
+	if (rc < 0) {
+		tcp_service_destroy(service);
+		return rc;
+	}
+	*out = service;
+	return 0;
+}
+
+void tcp_service_destroy(struct tcp_service *service)
+{
+	if (!service)
+		return;
+	if (service->epoll_fd >= 0)
+		close(service->epoll_fd);
+	serving_fini(&service->serving);
+	free(service);
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * What the files of the target's side share: tcp_serve.c (the control thread's: who is granted
+ * what, who brings connections and ends them), tcp_served.c (a poller's connections and their
+ * turns), tcp_carry.c (what is asked over one is carried out).
+ */
+#ifndef TCP_TCP_SERVED_H
+#define TCP_TCP_SERVED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "memory/guard.h"
+#include "memory/region.h"
+#include "transport/serving.h"
+#include "transport/tcp/channel.h"
+#include "transport/tcp/wire.h"
+
+/* Room for what one request can lead to: DONE for those before it, its own head, a small body. */
+#define RESPONSE_BYTES ((uint32_t)sizeof(struct wire_response) * 2 + CHANNEL_STAGE_BYTES)
+
+/* And in pieces; those for the answers that a client can wait for stay free for them. */
+#define RESPONSE_PIECES (3 + INBOX_CALLS)
+
+/** A data connection; its poller's. */
+struct tcp_connection {
+	struct served served; /* first */
+	struct tcp_service *service;
+	struct channel channel;
+	uint64_t owner;  /* control connection */
+	uint64_t link;   /* the owner's name for what it belongs to */
+	uint32_t silent; /* turns */
+	uint32_t deaths; /* of memory, as last looked at */
+	uint32_t events; /* that the service looks for */
+	bool active;
+	bool failed;
+
+	uint32_t sequence; /* of the next request */
+	uint32_t done;     /* carried out, not yet responded to */
+
+	/* The request whose body is on its way. */
+	bool receiving;
+	struct wire_request request;
+	struct grant *grant; /* NULL: refused with status */
+	int status;
+	char *message; /* body of a call */
+
+	LIST_ENTRY(tcp_connection) of_owner;
+	TAILQ_ENTRY(tcp_connection) active_link;
+};
+
+LIST_HEAD(tcp_connection_list, tcp_connection);
+
+struct tcp_service {
+	struct transport_service base; /* first */
+	const struct grants *grants;
+	struct serving serving;
+	int epoll_fd;
+	uint32_t active_count;
+	uint32_t patience; /* silent turns until a connection is not active any more */
+	uint32_t turn;
+	uint32_t worked;   /* since others were looked for */
+	uint64_t received; /* bytes, in this turn */
+	TAILQ_HEAD(, tcp_connection) active;
+};
+
+/* ---- tcp_served.c ---- */
+
+/** @p lane  of inboxes. @return 0; -ENOMEM; -errno of epoll_create */
+int tcp_service_create(const struct grants *grants, uint32_t lane, struct tcp_service **service);
+
+/** It has no connections. Accepts NULL. */
+void tcp_service_destroy(struct tcp_service *service);
+
+/** Take over @p stream. @return 0; -ENOMEM, the stream stays the caller's */
+int tcp_connection_create(const struct stream *stream, struct budget *budget,
+			  struct tcp_connection **connection);
+
+/** No service has it. */
+void tcp_connection_close(struct tcp_connection *connection);
+
+/* On the poller, between two turns: */
+
+/** @return 0; -ENOSPC; -errno of epoll_ctl */
+int tcp_service_adopt(struct tcp_service *service, struct tcp_connection *connection,
+		      struct tcp_connection_list *of_owner);
+
+/** It ends. */
+void tcp_service_drop(struct tcp_connection *connection);
+
+/* ---- tcp_carry.c ---- */
+
+/**
+ * Read requests and carry them out, until nothing is there, the responses back up, or others wait.
+ *
+ * @return how much was done; 0: nothing had come
+ */
+uint32_t tcp_carry_out(struct tcp_connection *connection);
+
+/** Respond to what was carried out. */
+void tcp_respond_done(struct tcp_connection *connection);
+
+/** Its pages were taken away by somebody who may write to it: what is there now is not its content.
+ */
+static inline bool tcp_is_dead(const struct grant *grant)
+{
+	return region_is_dead(grant->export->region);
+}
+
+#endif
