@@ -155,7 +155,7 @@ static void on_poller(struct verbs_task *task)
 	struct granted *granted = granted_of(task);
 
 	if (!granted->has_ended)
-		verbs_service_catch_up(granted->server->services[granted->at]);
+		receives_catch_up(granted->server->services[granted->at]);
 	pass_on(granted);
 }
 
@@ -168,18 +168,18 @@ static void pass_on(struct granted *granted)
 	struct verbs_server *server = granted->server;
 	struct verbs_task *task = &granted->ending.task;
 
-	if (!granted->left && !granted->has_ended) {
+	granted->at = poller_set_take(&granted->left);
+	if (granted->at == SLU_POLLERS_MAX && !granted->has_ended) {
 		grants_end(server->grants, granted->grant, granted->reason);
 		granted->has_ended = true;
 		granted->left = granted->pollers;
+		granted->at = poller_set_take(&granted->left);
 	}
-	if (!granted->left) {
+	if (granted->at == SLU_POLLERS_MAX) {
 		task->run = forget_grant;
 		verbs_tasks_post(&server->worker.tasks, task);
 		return;
 	}
-	granted->at = (uint32_t)__builtin_ctzll(granted->left);
-	granted->left &= granted->left - 1;
 	task->run = on_poller;
 	verbs_tasks_post(&server->services[granted->at]->tasks, task);
 }
@@ -190,8 +190,8 @@ void end_grant(struct granted *granted, int reason)
 
 	work_count(WORK_ITEMS, 1);
 	granted->reason = reason;
-	granted->pollers = granted->left = granted->owner->pollers;
-	if (reason == -EKEYREVOKED || !granted->pollers) {
+	granted->pollers = granted->left = granted->owner->base.pollers;
+	if (reason == -EKEYREVOKED) {
 		grants_end(server->grants, granted->grant, reason);
 		granted->has_ended = true;
 	}

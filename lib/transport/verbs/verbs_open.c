@@ -563,8 +563,8 @@ static int begin_making(struct opening *opening, uint64_t id, const json_t *offe
 		rc = budget_take(budget, SLU_LIMIT_LINKS, 1);
 	if (rc < 0)
 		return rc;
-	opening->link =
-		link_create(server, owner->connection, id, &server->host->devices->devices[device]);
+	opening->link = link_create(server, owner->base.connection, id,
+				    &server->host->devices->devices[device]);
 	if (opening->link && server->making_threads < VERBS_CONNECTING_MAX)
 		rc = start_making(opening);
 	if (!opening->link || rc < 0) {
@@ -573,7 +573,7 @@ static int begin_making(struct opening *opening, uint64_t id, const json_t *offe
 		return rc < 0 ? rc : fail(-ENOMEM, "target is out of memory");
 	}
 	opening->link->budget = budget_get(budget);
-	owner->pollers |= UINT64_C(1) << opening->link->service->index;
+	poller_set_add(&owner->base.pollers, opening->link->service->index);
 	owner->makes_link = true;
 	TAILQ_INSERT_TAIL(&server->making, opening, of_server);
 	return 0;

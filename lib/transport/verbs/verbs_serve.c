@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <search.h>
 #include <semaphore.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -69,20 +68,9 @@ void verbs_server_unexport(void *arg, const struct export *export)
 
 /* ---- clients ---- */
 
-static int compare_owners(const void *a, const void *b)
-{
-	uint64_t one = ((const struct link_owner *)a)->connection;
-	uint64_t other = ((const struct link_owner *)b)->connection;
-
-	return one < other ? -1 : one > other;
-}
-
 static struct link_owner *find_owner(struct verbs_server *server, uint64_t connection)
 {
-	const struct link_owner key = {.connection = connection};
-	struct link_owner **at = tfind(&key, &server->owners, compare_owners);
-
-	return at ? *at : NULL;
+	return (struct link_owner *)owners_find(&server->owners, connection);
 }
 
 static struct link_owner *create_owner(struct verbs_server *server, uint64_t connection)
@@ -91,19 +79,15 @@ static struct link_owner *create_owner(struct verbs_server *server, uint64_t con
 
 	if (!owner)
 		return NULL;
-	owner->connection = connection;
-	if (tsearch(owner, &server->owners, compare_owners))
-		return owner;
-	free(owner);
-	return NULL;
+	owner->base.connection = connection;
+	return (struct link_owner *)owners_add(&server->owners, &owner->base);
 }
 
 void link_owner_release(struct verbs_server *server, struct link_owner *owner)
 {
 	if (owner->grants > 0 || !LIST_EMPTY(&owner->links) || !LIST_EMPTY(&owner->openings))
 		return;
-	tdelete(owner, &server->owners, compare_owners);
-	free(owner);
+	owners_remove(&server->owners, &owner->base);
 }
 
 static struct served_link *find_link(const struct link_owner *owner, uint64_t id)

@@ -2,7 +2,9 @@
 /**
  * @file
  * The poller's part of the target's side: it takes what comes in on its links and answers, and
- * binds the windows by which the control thread opens memory to them (verbs_server.h).
+ * binds the windows by which the control thread opens memory to them (verbs_server.h). Its files:
+ * verbs_served.c (links, turns), verbs_receives.c (where receives come in), verbs_heard.c (what
+ * they bring), verbs_say.c (what clients are sent), verbs_binding.c (windows).
  */
 #ifndef VERBS_VERBS_SERVED_H
 #define VERBS_VERBS_SERVED_H
@@ -13,6 +15,7 @@
 #include <sys/queue.h>
 
 #include "transport/grants.h"
+#include "transport/serving.h"
 #include "transport/transport.h"
 #include "transport/verbs/verbs_host.h"
 #include "transport/verbs/verbs_tasks.h"
@@ -24,12 +27,19 @@
 /* Windows that are bound in one burst of a queue pair. */
 #define SERVED_BINDS 32u
 
+/* Links that owe or bind, in one turn. */
+#define SERVED_LINKS_A_TURN 16u
+
+struct held_lane;
+struct ibv_wc;
 struct link_owner;
 struct receive_queue;
 struct served_link;
 struct verbs_cm;
 struct verbs_server;
+struct verbs_queue_options;
 struct verbs_service;
+struct verbs_work;
 
 /** A piece of a segment, opened to one queue pair. */
 struct window {
@@ -51,6 +61,8 @@ struct binding {
 
 /** The target's end of a link. */
 struct served_link {
+	struct served served; /* first; the poller's */
+
 	/* The control thread's. */
 	struct link_owner *owner; /* NULL: it is ending */
 	uint64_t id;              /* the client's name for it */
@@ -71,11 +83,10 @@ struct served_link {
 	uint32_t count;
 	struct verbs_queue *queues[VERBS_QUEUES_MAX];
 	struct receive_queue *receives;
-	char *messages; /* VERBS_RECEIVES, then SERVED_SENDS */
+	char *messages; /* SERVED_SENDS, then VERBS_RECEIVES */
 	struct verbs_registration *registration;
 
 	/* The poller's. */
-	uint32_t cookie;
 	uint32_t sent[VERBS_QUEUES_MAX]; /* work requests posted, by queue */
 	uint32_t back[VERBS_QUEUES_MAX]; /* and come back */
 	uint64_t says; /* which of the latest 64 of the first queue are messages */
@@ -99,20 +110,14 @@ struct verbs_service {
 	const struct grants *grants;
 	struct verbs_tasks tasks; /* of its poller */
 	uint32_t index;           /* likewise */
-	uint32_t lane;            /* of inboxes */
 	int epoll_fd;
-	uint32_t link_count;
-	uint32_t next_cookie;
-	struct served_link **by_cookie;         /* cookie % LINKS_MAX */
+	struct serving serving;
 	TAILQ_HEAD(, served_link) binding;      /* with windows that are not bound */
 	TAILQ_HEAD(, served_link) owing;        /* that have taken receives and not told of them */
 	_Atomic(struct receive_queue *) queues; /* the latest one; they stay */
 	pthread_mutex_t lock;                   /* of who makes or looks for a queue */
-	uint32_t lanes_count;
-	struct open_lane *lanes; /* SLU_SEGMENTS_MAX */
-	uint32_t held_count;
-	uint32_t held_room;
-	struct held *held;
+	LIST_HEAD(, held_lane) held;            /* messages that inboxes had no room for */
+	uint32_t held_dead;                     /* of links that have gone */
 };
 
 /** @p lane  of inboxes. @return 0; -ENOMEM; -errno of epoll_create */
@@ -134,17 +139,93 @@ void served_link_close(struct served_link *link);
 int verbs_service_adopt(struct verbs_service *service, struct served_link *link);
 void verbs_service_drop(struct verbs_service *service, struct served_link *link);
 
-/** Deal with what has come in: clients may have been told that it arrived. */
-void verbs_service_catch_up(struct verbs_service *service);
-
 /** What waits for the owner of @p export is not wanted any more. */
 void verbs_service_forget(struct verbs_service *service, const struct export *export);
+
+/** Its queue pairs go to the error state. */
+void served_link_fail(struct served_link *link);
+
+static inline bool served_link_has_failed(const struct served_link *link)
+{
+	return atomic_load_explicit(&link->failed, memory_order_relaxed);
+}
+
+/* ---- verbs_receives.c ---- */
+
+/** Any thread: what comes in for @p link will be found by its poller. @return 0; -ENOMEM, -errno */
+int receives_join(struct served_link *link);
+
+/** What the queue pair with that index is to be made with. */
+void receives_choose(const struct served_link *link, uint32_t index,
+		     struct verbs_queue_options *options);
+
+/** The worker. Accepts one that has not joined. */
+void receives_leave(struct served_link *link);
+
+/** The service ends. */
+void receives_destroy(struct verbs_service *service);
+
+/* The poller: */
+
+/** What a receive brought. */
+char *receives_message(const struct served_link *link, uint32_t index);
+
+/** It has been dealt with: it is there for another. @return 0; an errno */
+int receives_post(struct served_link *link, uint32_t index);
+
+/** Take some of what has come. @return how many */
+uint32_t receives_take(struct verbs_service *service);
+
+/** Take all that has come for @p link, or for anybody. */
+void receives_empty(struct served_link *link);
+void receives_catch_up(struct verbs_service *service);
+
+/** Have the descriptor tell of the next one. @return false: there are some already */
+bool receives_arm(struct verbs_service *service);
+
+/* ---- verbs_heard.c ---- */
+
+/** A receive has come back. */
+void verbs_hear(struct verbs_service *service, const struct ibv_wc *completion);
+
+/** Try what had no room again. @return how much was dealt with */
+uint32_t verbs_retry_held(struct verbs_service *service);
+
+/** @p link goes; what it has notified of is still told. */
+void verbs_drop_held(struct verbs_service *service, struct served_link *link);
+
+/** The owner of that lane does not want it any more. */
+void verbs_forget_held(struct verbs_service *service, const struct inbox_lane *lane);
+
+/* ---- verbs_say.c ---- */
+
+/** Post work requests on one of its queue pairs, the last one signalled. @return false: it failed
+ */
+bool served_link_post(struct served_link *link, uint32_t queue, struct verbs_work *works,
+		      uint32_t n);
+
+/** See what has come back of those. */
+void served_link_take_back(struct served_link *link, uint32_t queue);
+
+/** A call is answered; @p data of answer->length. */
+void served_link_answer(struct served_link *link, uint32_t slot, const struct inbox_answer *answer);
+
+/** One more receive was put back, of which the client is told soon. */
+void served_link_owe(struct served_link *link);
+
+/** There will be nobody to tell. */
+void served_link_owe_none(struct served_link *link);
+
+/** In a pause clients are told the rest of what was taken, so that they know exactly. */
+void verbs_tell_rest(struct verbs_service *service);
+
+/* ---- verbs_binding.c ---- */
 
 /** Bind windows, after those before; bounded in time: then the link fails. */
 void verbs_service_bind(struct verbs_service *service, struct served_link *link,
 			struct binding *binding);
 
-/** Its queue pairs go to the error state. */
-void served_link_fail(struct served_link *link);
+/** Some links further. @return are there any? */
+bool verbs_bind_some(struct verbs_service *service);
 
 #endif

@@ -19,16 +19,13 @@
 #include "transport/verbs/verbs_tasks.h"
 #include "transport/verbs/verbs_visit.h"
 
-#define SERVICES_MAX 64u /* poller threads: a bit each in link_owner.pollers */
-
 struct opening;
 
 /** A client's connection: what it has here. */
 struct link_owner {
-	uint64_t connection;
+	struct served_owner base; /* first */
 	uint32_t grants;
 	bool makes_link;
-	uint64_t pollers; /* that have, or have had, a link of it */
 	LIST_HEAD(, served_link) links;
 	LIST_HEAD(, opening) openings;
 };
@@ -43,10 +40,10 @@ struct granted {
 	/* How it ends: it goes from poller to poller, twice (verbs_end.c). */
 	struct verbs_ending ending;
 	int reason;
-	bool has_ended;   /* it is not found any more */
-	uint32_t at;      /* poller */
-	uint64_t pollers; /* a bit each */
-	uint64_t left;    /* of this round */
+	bool has_ended; /* it is not found any more */
+	uint32_t at;    /* poller */
+	struct poller_set pollers;
+	struct poller_set left; /* of this round */
 };
 
 struct verbs_server {
@@ -57,7 +54,7 @@ struct verbs_server {
 	struct grants *grants;
 	struct verbs_cm_server *cm; /* NULL: nobody has asked for it */
 	struct verbs_exports *exports;
-	void *owners; /* tsearch(3), by connection */
+	void *owners;
 	struct verbs_worker worker;
 	struct verbs_service *services[SLU_POLLERS_MAX];
 	TAILQ_HEAD(, opening) making; /* links, in their turn */
