@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/work.h"
 #include "control/client.h"
 #include "control/invitation.h"
 #include "control/server.h"
@@ -1676,6 +1677,30 @@ static int remove_files(void **state)
 
 #define networked(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+#define SILENT 100u
+
+/* Goal: clients from whom nothing is due are looked at by nobody, whatever their number; those that
+ * have been silent for long are asked, and given up if they do not answer. */
+static void test_silent_clients(void **state)
+{
+	static struct stream streams[SILENT];
+
+	(void)state;
+	begin((struct setting){.limits = {.ping_seconds = 3, .silence_seconds = 4}});
+	for (uint32_t i = 0; i < SILENT; i++)
+		streams[i] = greeted(NULL, &(uint64_t){0});
+	work_forget();
+	sleep(2);
+	assert_in_range(work_greatest(WORK_EVENT, WORK_ITEMS), 0, 1);
+	for (uint32_t i = 0; i < SILENT; i++)
+		expect(&streams[i], "ping");
+	say(&streams[0], json_pack("{s:s}", "type", "pong"));
+	for (uint32_t i = 1; i < SILENT; i++)
+		expect_end(streams[i].fd);
+	assert_true(becomes(&gone, SILENT - 1));
+	stream_close(&streams[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1719,6 +1744,7 @@ int main(void)
 		networked(test_accept_rate),
 		networked(test_security_log),
 		networked(test_failing_address),
+		networked(test_silent_clients),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);

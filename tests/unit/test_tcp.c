@@ -2,6 +2,7 @@
 /* Both sides of the tcp transport, turn by turn; between processes the conformance suite has it. */
 #include "base/work.h"
 #include "tests/tcp_pair.h"
+#include "transport/grants.h"
 #include "transport/tcp/wire.h"
 
 #include "tests/tap.h"
@@ -286,9 +287,8 @@ static void test_neighbours(void **state)
 	assert_int_equal(pair_poll(&pair, done, 4), 3);
 	for (int i = 0; i < 3; i++) {
 		assert_int_not_equal(done[i].user_data, ops[1].user_data);
-		assert_int_equal(done[i].status, done[i].user_data == ops[0].user_data
-							 ? -ETIMEDOUT
-							 : -ECONNRESET);
+		assert_int_equal(done[i].status,
+				 done[i].user_data == ops[0].user_data ? -ETIMEDOUT : -ECONNRESET);
 		assert_true(done[i].scope & SLU_MAY_LAND);
 	}
 	pair_mend(&pair);
@@ -694,6 +694,94 @@ static void test_crowd(void **state)
 	pair_close(&pair);
 }
 
+#define IDLE 400u
+
+static uint32_t greatest_turn(void)
+{
+	return (uint32_t)work_greatest(WORK_TURN, WORK_ITEMS);
+}
+
+/* Goal: beside very many clients that are idle, a turn looks only at the one that is busy; to end a
+ * session, a link or a connection looks at those of that client; and a sleep begins with no more
+ * than that. Those that are idle are served as soon as they ask for something. */
+static void test_idle_connections(void **state)
+{
+	struct wire_request head = {.type = WIRE_WRITE};
+	static int ends[IDLE][2];
+	struct tcp_pair pair;
+
+	(void)state;
+	pair_open(&pair, false);
+	for (uint32_t i = 0; i < IDLE; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends[i]), 0);
+		tcp_server_attach(pair.server, &(struct stream){.fd = ends[i][1]},
+				  PAIR_CONNECTION + 1 + i, 1, NULL);
+	}
+	for (uint32_t i = 0; i < 5000; i++) /* until they are silent */
+		pair.service->run(pair.service);
+	work_forget();
+	for (uint32_t i = 0; i < 1000; i++)
+		assert_int_equal(run_one(&pair, op(&pair, SLU_WRITE, 0, 0, 8)), 0);
+	assert_in_range(greatest_turn(), 1, 2);
+	assert_false(pair.service->pending(pair.service));
+	assert_in_range(greatest_turn(), 1, 2);
+	tcp_server_fence(pair.server, PAIR_CONNECTION + 1, 1);
+	tcp_server_gone(pair.server, PAIR_CONNECTION + 2);
+	assert_in_range(greatest_turn(), 1, 2);
+	for (uint32_t i = 0; i < IDLE; i++) {
+		struct wire_response response;
+
+		if (i > 1)
+			assert_int_equal(write(ends[i][0], &head, sizeof(head)), sizeof(head));
+		for (uint32_t k = 0; k < 4; k++) /* some turns later it is looked for */
+			pair_serve(&pair);
+		assert_int_equal(read(ends[i][0], &response, sizeof(response)),
+				 i > 1 ? sizeof(response) : 0);
+		close(ends[i][0]);
+	}
+	pair_close(&pair);
+}
+
+/* Goal: a client that asks and does not read costs no turn anything, and is served again when it
+ * reads. */
+static void test_unread_responses(void **state)
+{
+	struct wire_request head = {.type = WIRE_READ, .length = 1u << 16};
+	static char sink[1u << 16];
+	struct tcp_pair pair;
+	void *granted, *view;
+	uint64_t got = 0;
+	int ends[2];
+
+	(void)state;
+	pair_open(&pair, false);
+	granted = pair_grant(&pair, SLU_RIGHT_READ, PAIR_CONNECTION + 1, &view);
+	head.handle = ((struct grant *)granted)->handle;
+	head.generation = 1;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+	tcp_server_attach(pair.server, &(struct stream){.fd = ends[1]}, PAIR_CONNECTION + 1, 1,
+			  NULL);
+	for (; head.sequence < 64; head.sequence++)
+		assert_int_equal(write(ends[0], &head, sizeof(head)), sizeof(head));
+	for (uint32_t i = 0; i < 5000; i++)
+		pair.service->run(pair.service);
+	work_forget();
+	for (uint32_t i = 0; i < 100; i++)
+		pair.service->run(pair.service);
+	assert_int_equal(greatest_turn(), 0);
+	while (got < 64 * ((1u << 16) + sizeof(struct wire_response))) {
+		ssize_t n = read(ends[0], sink, sizeof(sink));
+
+		assert_true(n > 0 || errno == EAGAIN);
+		got += n > 0 ? (uint64_t)n : 0;
+		pair.service->run(pair.service);
+	}
+	tcp_transport.memory->release(view);
+	tcp_transport.memory->revoke(&pair.env, granted, -ESHUTDOWN);
+	close(ends[0]);
+	pair_close(&pair);
+}
+
 /* Goal: when the control connection ends, its data connections do, and nothing is mended. */
 static void test_gone(void **state)
 {
@@ -764,6 +852,8 @@ int main(void)
 		cmocka_unit_test(test_hostile_client),
 		cmocka_unit_test(test_death_in_mid_body),
 		cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_idle_connections),
+		cmocka_unit_test(test_unread_responses),
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_useless_links),
 	};
