@@ -598,8 +598,9 @@ static uint32_t do_write(struct model_qp *qp, struct fabric_pair *peer,
 static void tell_receiver(const struct model_qp *qp, struct fabric_pair *peer,
 			  const struct request *request, enum ibv_wc_status status)
 {
-	uint32_t at = atomic_load_explicit(&peer->receives_taken, memory_order_relaxed);
-	const struct fabric_receive *receive = &peer->receives[at % FABRIC_RECEIVES];
+	struct fabric_receives *receives = fabric_receives_of(peer);
+	uint32_t at = atomic_load_explicit(&receives->taken, memory_order_relaxed);
+	const struct fabric_receive *receive = &receives->ring[at % FABRIC_RECEIVES];
 	struct ibv_wc wc = {.wr_id = receive->id,
 			    .status = status,
 			    .opcode = request->opcode == MLX5_OPCODE_RDMA_WRITE_IMM
@@ -613,15 +614,16 @@ static void tell_receiver(const struct model_qp *qp, struct fabric_pair *peer,
 		wc.imm_data = request->immediate;
 		wc.wc_flags = IBV_WC_WITH_IMM;
 	}
-	atomic_store_explicit(&peer->receives_taken, at + 1, memory_order_release);
+	atomic_store_explicit(&receives->taken, at + 1, memory_order_release);
 	fabric_complete(peer->queue, &wc);
 }
 
 static uint32_t do_send(struct model_qp *qp, struct fabric_pair *peer,
 			const struct request *request, const struct iovec *pieces, uint32_t count)
 {
-	uint32_t at = atomic_load_explicit(&peer->receives_taken, memory_order_relaxed), outcome;
-	const struct fabric_receive *receive = &peer->receives[at % FABRIC_RECEIVES];
+	const struct fabric_receives *receives = fabric_receives_of(peer);
+	uint32_t at = atomic_load_explicit(&receives->taken, memory_order_relaxed), outcome;
+	const struct fabric_receive *receive = &receives->ring[at % FABRIC_RECEIVES];
 	uint64_t to = 0;
 
 	if (request->length > receive->length) {
@@ -639,11 +641,13 @@ static uint32_t do_send(struct model_qp *qp, struct fabric_pair *peer,
 	return outcome;
 }
 
-static bool has_receive(const struct fabric_pair *peer)
+static bool has_receive(struct fabric_pair *peer)
 {
+	const struct fabric_receives *receives = fabric_receives_of(peer);
+
 	/* Pairs with the release in the posting of a receive. */
-	return atomic_load_explicit(&peer->receives_posted, memory_order_acquire) !=
-	       atomic_load_explicit(&peer->receives_taken, memory_order_relaxed);
+	return atomic_load_explicit(&receives->posted, memory_order_acquire) !=
+	       atomic_load_explicit(&receives->taken, memory_order_relaxed);
 }
 
 /* What a window was bound to before it is not any more. */
@@ -800,12 +804,13 @@ static bool flush_receives(struct model_qp *qp)
 	struct fabric_pair *own = qp->shared;
 	bool any = false;
 
-	if (atomic_load(&own->state) != IBV_QPS_ERR || !has_receive(own))
+	/* Those that are shared are others' as well. */
+	if (atomic_load(&own->state) != IBV_QPS_ERR || own->takes_from || !has_receive(own))
 		return false;
 	fabric_lock();
 	while (has_receive(own)) {
-		uint32_t at = own->receives_taken++;
-		struct ibv_wc wc = {.wr_id = own->receives[at % FABRIC_RECEIVES].id,
+		uint32_t at = own->receives.taken++;
+		struct ibv_wc wc = {.wr_id = own->receives.ring[at % FABRIC_RECEIVES].id,
 				    .status = IBV_WC_WR_FLUSH_ERR,
 				    .qp_num = own->number};
 
@@ -876,5 +881,5 @@ void engine_reset(struct model_qp *qp)
 	qp->stalled_until = qp->gives_up_at = 0;
 	qp->rnr = false;
 	qp->records[0] = qp->records[1] = 0;
-	qp->shared->receives_taken = atomic_load(&qp->shared->receives_posted);
+	qp->shared->receives.taken = atomic_load(&qp->shared->receives.posted);
 }

@@ -174,6 +174,9 @@ static void forget(uint32_t process)
 	for (uint32_t i = 0; i < FABRIC_QUEUES; i++)
 		if (fabric->queues[i].used && fabric->queues[i].process == process)
 			fabric_remove_queue(i);
+	for (uint32_t i = 0; i < FABRIC_SHARED; i++)
+		if (fabric->shared[i].process == process)
+			fabric->shared[i].used = false;
 	for (uint32_t i = 0; i < FABRIC_KEYS; i++)
 		if (fabric->keys[i].key && fabric->keys[i].process == process)
 			fabric_remove_key(&fabric->keys[i]);
@@ -263,7 +266,8 @@ struct fabric_pair *fabric_add_pair(uint32_t domain)
 	pair->domain = domain;
 	pair->peer = pair->reads_in = 0;
 	pair->reachable = false;
-	pair->receives_posted = pair->receives_taken = 0;
+	pair->takes_from = 0;
+	pair->receives.posted = pair->receives.taken = 0;
 	/* A place that is used again has another number, so that nobody takes it for the old one.
 	 */
 	pair->generation++;
@@ -278,8 +282,12 @@ void fabric_remove_pair(struct fabric_pair *pair)
 	for (uint32_t i = queue->consumed; i != queue->produced; i++) {
 		struct fabric_entry *entry = &queue->entries[i % FABRIC_ENTRIES];
 
-		if (entry->wc.qp_num == pair->number)
-			entry->void_ = true;
+		if (entry->wc.qp_num != pair->number)
+			continue;
+		if (pair->takes_from && pair->process == self)
+			fabric_complain("a queue pair was destroyed before what it took of a "
+					"shared receive queue was polled: it is lost");
+		entry->void_ = true;
 	}
 	atomic_store(&pair->number, 0);
 }
@@ -322,6 +330,32 @@ uint32_t fabric_add_queue(uint32_t capacity)
 void fabric_remove_queue(uint32_t queue)
 {
 	fabric->queues[queue].used = false;
+}
+
+static struct fabric_shared *free_shared(void)
+{
+	for (uint32_t i = 0; i < FABRIC_SHARED; i++)
+		if (!fabric->shared[i].used)
+			return &fabric->shared[i];
+	return NULL;
+}
+
+struct fabric_shared *fabric_add_shared(uint32_t domain, uint32_t max)
+{
+	struct fabric_shared *shared = free_shared();
+
+	if (!shared) {
+		sweep();
+		shared = free_shared();
+	}
+	if (!shared)
+		return NULL;
+	shared->process = fabric_self();
+	shared->domain = domain;
+	shared->receives.max = max;
+	shared->receives.posted = shared->receives.taken = 0;
+	shared->used = true;
+	return shared;
 }
 
 static struct fabric_key *free_key(void)

@@ -23,8 +23,9 @@
 #define FABRIC_PROCESSES 256u
 #define FABRIC_PAIRS     1024u /* a power of two: the low bits of a queue pair's number */
 #define FABRIC_QUEUES    512u
-#define FABRIC_KEYS      4096u  /* a power of two: the middle bits of a key */
-#define FABRIC_RECEIVES  1024u  /* of a queue pair; a power of two */
+#define FABRIC_KEYS      4096u /* a power of two: the middle bits of a key */
+#define FABRIC_SHARED    16u
+#define FABRIC_RECEIVES  8192u  /* in one queue of them; a power of two */
 #define FABRIC_ENTRIES   16384u /* of a completion queue; a power of two */
 
 struct fabric_process {
@@ -37,6 +38,13 @@ struct fabric_receive {
 	uint64_t addr;
 	uint32_t length;
 	uint32_t lkey;
+};
+
+struct fabric_receives {
+	uint32_t max;
+	_Atomic uint32_t posted; /* by its owner's threads; of a shared one under the lock */
+	_Atomic uint32_t taken;  /* under the lock */
+	struct fabric_receive ring[FABRIC_RECEIVES];
 };
 
 struct fabric_pair {
@@ -57,10 +65,16 @@ struct fabric_pair {
 	uint8_t rnr_timer;
 	bool reachable; /* by the GID that it was given */
 
-	uint32_t receive_max;
-	_Atomic uint32_t receives_posted; /* by its owner's threads */
-	_Atomic uint32_t receives_taken;  /* under the lock */
-	struct fabric_receive receives[FABRIC_RECEIVES];
+	uint32_t takes_from; /* a shared queue of receives, counted from 1; 0: its own */
+	struct fabric_receives receives;
+};
+
+/** Receives for several queue pairs. */
+struct fabric_shared {
+	_Atomic bool used;
+	uint32_t process;
+	uint32_t domain;
+	struct fabric_receives receives;
 };
 
 struct fabric_entry {
@@ -99,6 +113,7 @@ struct fabric {
 	struct fabric_key keys[FABRIC_KEYS];
 	struct fabric_pair pairs[FABRIC_PAIRS];
 	struct fabric_queue queues[FABRIC_QUEUES];
+	struct fabric_shared shared[FABRIC_SHARED];
 };
 
 extern struct fabric *fabric;
@@ -120,9 +135,16 @@ struct fabric_pair *fabric_add_pair(uint32_t domain);
 void fabric_remove_pair(struct fabric_pair *pair);
 uint32_t fabric_add_queue(uint32_t capacity);
 void fabric_remove_queue(uint32_t queue);
+struct fabric_shared *fabric_add_shared(uint32_t domain, uint32_t max);
 struct fabric_key *fabric_add_key(uint32_t domain);
 struct fabric_key *fabric_find_key(uint32_t key); /* whatever its tag */
 void fabric_remove_key(struct fabric_key *key);
+
+/** Where it takes its receives from. */
+static inline struct fabric_receives *fabric_receives_of(struct fabric_pair *pair)
+{
+	return pair->takes_from ? &fabric->shared[pair->takes_from - 1].receives : &pair->receives;
+}
 
 /** Under the lock or, for one of our own, without. @return NULL: there is none */
 struct fabric_pair *fabric_find_pair(uint32_t number);

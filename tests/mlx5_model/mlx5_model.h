@@ -79,6 +79,9 @@ void mlx5_model_pause(bool paused);
  * bytes at a time go well there. */
 void mlx5_model_without_thread_domains(bool without);
 
+/** A device that has no shared receive queues, for contexts opened from now on. */
+void mlx5_model_without_shared_receives(bool without);
+
 /** The doorbell register of a queue pair as it lies there, both halves; paused. */
 const uint64_t *mlx5_model_register(uint32_t qpn, uint32_t *half_bytes);
 

@@ -681,6 +681,84 @@ static void test_receive_events(void **state)
 	pair_close_device(&device);
 }
 
+/* A queue pair that takes its receives from @p srq, and one that sends to it. */
+struct sharing {
+	struct pair_end initiator;
+	struct pair_end target; /* without memory */
+};
+
+static void open_sharing(struct verbs_device *device, struct ibv_srq *srq, struct ibv_cq *cq,
+			 struct sharing *sharing)
+{
+	const struct verbs_queue_options wanted = {.depth = 4, .srq = srq, .receive_cq = cq};
+	struct pair_options options;
+
+	pair_options_init(&options);
+	options.receives = 0;
+	*sharing = (struct sharing){0};
+	pair_open_end(device, &options, NULL, 0, IBV_ACCESS_LOCAL_WRITE, &sharing->initiator);
+	assert_int_equal(verbs_mlx5_create(device, &wanted, &sharing->target.queue), 1);
+	pair_must(verbs_queue_initialise(sharing->target.queue, device, 0) == 0);
+	pair_connect_end(device, &options, &sharing->target, sharing->initiator.queue->qp->qp_num,
+			 1, 2);
+	pair_connect_end(device, &options, &sharing->initiator, sharing->target.queue->qp->qp_num,
+			 2, 1);
+}
+
+/* A message of nothing takes receive @p id. */
+static void send_to(const struct sharing *sharing, uint32_t number, struct ibv_cq *cq, uint64_t id)
+{
+	const struct verbs_work work = {
+		.opcode = VERBS_SEND, .flags = VERBS_SIGNALLED, .id = number};
+	struct verbs_queue *queue = sharing->initiator.queue;
+	struct ibv_wc wc;
+
+	assert_int_equal(verbs_queue_post(queue, &work, 1), 1);
+	assert_int_equal(pair_wait(queue).status, IBV_WC_SUCCESS);
+	wc = pair_wait_receive(cq);
+	assert_int_equal(wc.wr_id, id);
+	assert_int_equal(wc.qp_num, sharing->target.queue->qp->qp_num);
+}
+
+static void test_shared_receives(void **state)
+{
+	/* Goal: queue pairs take receives of a shared queue in their turn; one that fails gives
+	 * none of them back, as they are others' as well. */
+	struct ibv_srq_init_attr attr = {.attr = {.max_wr = 2, .max_sge = 1}};
+	struct ibv_recv_wr wr = {.wr_id = 0}, *bad;
+	struct sharing first, second;
+	struct verbs_device device;
+	struct ibv_srq *srq;
+	struct ibv_cq *cq;
+	struct ibv_wc wc;
+
+	(void)state;
+	pair_open_device(&device);
+	srq = ibv_create_srq(device.pd, &attr);
+	cq = ibv_create_cq(device.context, 2, NULL, NULL, 0);
+	pair_must(srq && cq);
+	open_sharing(&device, srq, cq, &first);
+	open_sharing(&device, srq, cq, &second);
+	for (; wr.wr_id < 2; wr.wr_id++)
+		assert_int_equal(ibv_post_srq_recv(srq, &wr, &bad), 0);
+	assert_int_equal(ibv_post_srq_recv(srq, &wr, &bad), ENOMEM);
+	assert_int_equal(ibv_post_recv(first.target.queue->qp, &wr, &bad), EINVAL);
+	send_to(&second, 0, cq, 0);
+	send_to(&first, 0, cq, 1);
+	verbs_queue_fail(first.target.queue);
+	assert_int_equal(ibv_post_srq_recv(srq, &wr, &bad), 0);
+	send_to(&second, 1, cq, 2);
+	assert_int_equal(ibv_poll_cq(cq, 1, &wc), 0);
+	assert_int_equal(ibv_destroy_srq(srq), EBUSY);
+	verbs_queue_destroy(first.target.queue);
+	verbs_queue_destroy(second.target.queue);
+	pair_close_end(&first.initiator);
+	pair_close_end(&second.initiator);
+	assert_int_equal(ibv_destroy_srq(srq), 0);
+	assert_int_equal(ibv_destroy_cq(cq), 0);
+	pair_close_device(&device);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -694,6 +772,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_registration),
 		cmocka_unit_test(test_destroyed_leaves_no_receives),
 		cmocka_unit_test(test_receive_events),
+		cmocka_unit_test(test_shared_receives),
 	};
 
 	if (argc == 3 && strcmp(argv[0], "serve") == 0) {

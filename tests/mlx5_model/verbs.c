@@ -27,6 +27,12 @@ struct model_context {
 	struct verbs_context verbs;
 };
 
+struct model_srq {
+	struct ibv_srq srq;
+	struct fabric_shared *shared;
+	uint32_t users; /* queue pairs */
+};
+
 struct model_mr {
 	struct ibv_mr mr;
 	struct fabric_key *key;
@@ -36,10 +42,16 @@ static const union ibv_gid own_gid = {
 	.raw = {[10] = 0xff, [11] = 0xff, [12] = 127, [13] = 0, [14] = 0, [15] = 1}};
 static struct ibv_device the_device;
 static bool no_thread_domains;
+static bool no_shared;
 
 void mlx5_model_without_thread_domains(bool without)
 {
 	no_thread_domains = without;
+}
+
+void mlx5_model_without_shared_receives(bool without)
+{
+	no_shared = without;
 }
 
 static void *no(int error)
@@ -103,6 +115,9 @@ int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *attr)
 					 .max_qp_wr = DEVICE_BLOCKS_MAX,
 					 .max_sge = DEVICE_SGES_MAX,
 					 .max_sge_rd = DEVICE_SGES_MAX,
+					 .max_srq = no_shared ? 0 : FABRIC_SHARED,
+					 .max_srq_wr = FABRIC_RECEIVES,
+					 .max_srq_sge = 1,
 					 .max_cq = FABRIC_QUEUES,
 					 .max_cqe = FABRIC_ENTRIES,
 					 .max_mr = FABRIC_KEYS - 1,
@@ -536,12 +551,21 @@ static bool check_pair(const struct ibv_qp_init_attr_ex *attr, bool direct)
 	const struct model_cq *send = (struct model_cq *)attr->send_cq;
 	const struct model_cq *receive = (struct model_cq *)attr->recv_cq;
 
-	return attr->comp_mask & IBV_QP_INIT_ATTR_PD && attr->qp_type == IBV_QPT_RC && !attr->srq &&
-	       !attr->sq_sig_all && send && receive && send->direct == direct &&
-	       attr->cap.max_send_wr > 0 && attr->cap.max_send_sge <= DEVICE_SGES_MAX &&
+	return attr->comp_mask & IBV_QP_INIT_ATTR_PD && attr->qp_type == IBV_QPT_RC &&
+	       !(attr->srq && (attr->cap.max_recv_wr || receive->direct)) && !attr->sq_sig_all &&
+	       send && receive && send->direct == direct && attr->cap.max_send_wr > 0 &&
+	       attr->cap.max_send_sge <= DEVICE_SGES_MAX &&
 	       attr->cap.max_recv_wr <= FABRIC_RECEIVES && attr->cap.max_recv_sge <= 1 &&
 	       (attr->cap.max_recv_wr == 0 || !receive->direct) &&
 	       wqe_bytes(&attr->cap) <= DEVICE_WQE_MAX;
+}
+
+static void take_from(struct fabric_pair *pair, struct model_srq *srq)
+{
+	if (srq->shared->domain != pair->domain)
+		fabric_complain("a shared receive queue of another protection domain");
+	pair->takes_from = 1 + (uint32_t)(srq->shared - fabric->shared);
+	srq->users++;
 }
 
 static bool enter_pair(struct model_qp *qp, const struct ibv_qp_init_attr_ex *attr)
@@ -552,7 +576,9 @@ static bool enter_pair(struct model_qp *qp, const struct ibv_qp_init_attr_ex *at
 	qp->shared = fabric_add_pair(((struct model_pd *)attr->pd)->domain);
 	if (qp->shared) {
 		qp->shared->queue = receive->direct ? 0 : receive->queue;
-		qp->shared->receive_max = attr->cap.max_recv_wr;
+		qp->shared->receives.max = attr->cap.max_recv_wr;
+		if (attr->srq)
+			take_from(qp->shared, (struct model_srq *)attr->srq);
 		qp->qp.qp_num = qp->shared->number;
 	}
 	fabric_unlock();
@@ -582,6 +608,7 @@ static struct model_qp *create_pair(struct ibv_context *context, struct ibv_qp_i
 				 .pd = attr->pd,
 				 .send_cq = attr->send_cq,
 				 .recv_cq = attr->recv_cq,
+				 .srq = attr->srq,
 				 .state = IBV_QPS_RESET,
 				 .qp_type = IBV_QPT_RC};
 	qp->cq = (struct model_cq *)attr->send_cq;
@@ -616,6 +643,8 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 	engine_reset(qp); /* the device does not know it any more */
 	fabric_lock();
 	fabric_remove_pair(qp->shared);
+	if (ibv->srq)
+		((struct model_srq *)ibv->srq)->users--;
 	fabric_unlock();
 	free_qp(qp);
 	return 0;
@@ -761,20 +790,18 @@ int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask,
 	return 0;
 }
 
-/* By one thread, as everything that posts. */
-static int post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
-{
-	struct fabric_pair *shared = ((struct model_qp *)ibv)->shared;
+/* ---- receives ---- */
 
+static int post_to(struct fabric_receives *to, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
 	for (; wr; wr = wr->next) {
-		uint32_t at = atomic_load_explicit(&shared->receives_posted, memory_order_relaxed);
-		struct fabric_receive *receive = &shared->receives[at % FABRIC_RECEIVES];
+		uint32_t at = atomic_load_explicit(&to->posted, memory_order_relaxed);
+		struct fabric_receive *receive = &to->ring[at % FABRIC_RECEIVES];
 
 		*bad = wr;
-		if (atomic_load(&shared->state) == IBV_QPS_RESET || wr->num_sge > 1)
+		if (wr->num_sge > 1)
 			return EINVAL;
-		if (at - atomic_load_explicit(&shared->receives_taken, memory_order_acquire) >=
-		    shared->receive_max)
+		if (at - atomic_load_explicit(&to->taken, memory_order_acquire) >= to->max)
 			return ENOMEM;
 		*receive = (struct fabric_receive){.id = wr->wr_id};
 		if (wr->num_sge == 1) {
@@ -783,9 +810,64 @@ static int post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv
 			receive->lkey = wr->sg_list->lkey;
 		}
 		/* Pairs with the acquire in has_receive(). */
-		atomic_store_explicit(&shared->receives_posted, at + 1, memory_order_release);
+		atomic_store_explicit(&to->posted, at + 1, memory_order_release);
 	}
 	return 0;
+}
+
+/* By one thread, as everything that posts. */
+static int post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct fabric_pair *shared = ((struct model_qp *)ibv)->shared;
+
+	*bad = wr;
+	return atomic_load(&shared->state) == IBV_QPS_RESET || ibv->srq
+		       ? EINVAL
+		       : post_to(&shared->receives, wr, bad);
+}
+
+struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
+{
+	struct model_srq *srq;
+
+	if (no_shared || attr->attr.max_wr > FABRIC_RECEIVES || attr->attr.max_sge > 1)
+		return no(no_shared ? EOPNOTSUPP : EINVAL);
+	srq = calloc(1, sizeof(*srq));
+	if (!srq)
+		return no(ENOMEM);
+	fabric_lock();
+	srq->shared = fabric_add_shared(((struct model_pd *)pd)->domain, attr->attr.max_wr);
+	fabric_unlock();
+	if (!srq->shared) {
+		free(srq);
+		return no(ENOSPC);
+	}
+	srq->srq.context = pd->context;
+	srq->srq.pd = pd;
+	return &srq->srq;
+}
+
+int ibv_destroy_srq(struct ibv_srq *ibv)
+{
+	struct model_srq *srq = (struct model_srq *)ibv;
+
+	if (srq->users > 0)
+		return EBUSY;
+	fabric_lock();
+	srq->shared->used = false;
+	fabric_unlock();
+	free(srq);
+	return 0;
+}
+
+static int post_srq_recv(struct ibv_srq *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	int error;
+
+	fabric_lock();
+	error = post_to(&((struct model_srq *)ibv)->shared->receives, wr, bad);
+	fabric_unlock();
+	return error;
 }
 
 int mlx5dv_init_obj(struct mlx5dv_obj *object, uint64_t types)
@@ -993,7 +1075,8 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 						.dealloc_mw = dealloc_mw,
 						.poll_cq = poll_cq,
 						.req_notify_cq = req_notify_cq,
-						.post_recv = post_recv};
+						.post_recv = post_recv,
+						.post_srq_recv = post_srq_recv};
 	context->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	context->num_comp_vectors = 1;
 	context->cmd_fd = -1;

@@ -46,23 +46,23 @@ static bool bind_queue(struct served_link *link, uint32_t queue, struct binding 
 	return false;
 }
 
-static void end_binding(struct verbs_service *service, struct served_link *link, int result)
+static void end_binding(struct served_link *link, int result)
 {
 	struct binding *binding = STAILQ_FIRST(&link->bindings);
 
 	STAILQ_REMOVE_HEAD(&link->bindings, link);
 	if (STAILQ_EMPTY(&link->bindings))
-		TAILQ_REMOVE(&service->binding, link, binding);
+		TAILQ_REMOVE(&link->service->binding, link, binding);
 	binding->bound(binding, result);
 }
 
-static void end_bindings(struct verbs_service *service, struct served_link *link)
+static void end_bindings(struct served_link *link)
 {
 	while (!STAILQ_EMPTY(&link->bindings))
-		end_binding(service, link, -EIO);
+		end_binding(link, -EIO);
 }
 
-static void bind_windows(struct verbs_service *service, struct served_link *link, uint64_t now_ns)
+static void bind_windows(struct served_link *link, uint64_t now_ns)
 {
 	struct binding *binding = STAILQ_FIRST(&link->bindings);
 	bool all = true;
@@ -72,26 +72,24 @@ static void bind_windows(struct verbs_service *service, struct served_link *link
 	if (!all && now_ns > link->bind_until_ns)
 		served_link_fail(link);
 	if (served_link_has_failed(link))
-		end_bindings(service, link);
+		end_bindings(link);
 	else if (all)
-		end_binding(service, link, 0);
+		end_binding(link, 0);
 }
 
 bool verbs_bind_some(struct verbs_service *service)
 {
-	struct served_link *link = TAILQ_FIRST(&service->binding);
-	uint64_t now_ns = link ? clock_monotonic_ns(NULL) : 0;
+	struct served_link *last = TAILQ_LAST(&service->binding, served_links), *link = NULL;
+	uint64_t now_ns = last ? clock_monotonic_ns(NULL) : 0;
 
-	if (!link)
-		return false;
-	for (uint32_t i = 0; link && i < SERVED_LINKS_A_TURN; i++) {
+	for (uint32_t i = 0; i < SERVED_LINKS_A_TURN && link != last; i++) {
+		link = TAILQ_FIRST(&service->binding);
 		work_count(WORK_ITEMS, 1);
 		TAILQ_REMOVE(&service->binding, link, binding);
 		TAILQ_INSERT_TAIL(&service->binding, link, binding);
-		bind_windows(service, link, now_ns);
-		link = TAILQ_FIRST(&service->binding);
+		bind_windows(link, now_ns);
 	}
-	return true;
+	return last;
 }
 
 void verbs_service_bind(struct verbs_service *service, struct served_link *link,

@@ -33,12 +33,29 @@ static void destroy_link(struct verbs_task *task)
 	free(link);
 }
 
+static void empty_again(struct verbs_task *task)
+{
+	struct served_link *link = link_of(task);
+
+	receives_empty(link);
+	task->run = destroy_link;
+	verbs_tasks_post(&link->server->worker.tasks, task);
+}
+
+/* A receive that the device had in its hands when the link failed: with its queue pair it is lost.
+ */
+static void come_back(struct verbs_task *task)
+{
+	task->run = empty_again;
+	verbs_tasks_post(&link_of(task)->service->tasks, task);
+}
+
 static void drop_link(struct verbs_task *task)
 {
 	struct served_link *link = link_of(task);
 
 	verbs_service_drop(link->service, link);
-	task->run = destroy_link;
+	task->run = come_back;
 	verbs_tasks_post(&link->server->worker.tasks, task);
 }
 

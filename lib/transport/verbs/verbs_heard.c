@@ -65,12 +65,13 @@ static struct held_lane *get_held(struct verbs_service *service, struct inbox_la
 static void hold(struct served_link *link, struct inbox_lane *lane, bool is_call,
 		 const struct held *message)
 {
-	struct held *held = malloc(sizeof(*held));
+	struct held *held = link->held < link->share ? malloc(sizeof(*held)) : NULL;
 	struct held_lane *of = held ? get_held(link->service, lane, is_call) : NULL;
 
-	if (!of) {
+	if (!of) { /* or it has sent more than it may, and others are to have receives as well */
 		free(held);
 		served_link_fail(link);
+		receives_give_up(link, message->buffer);
 		return;
 	}
 	*held = *message;
@@ -164,8 +165,11 @@ uint32_t verbs_retry_held(struct verbs_service *service)
 	return done;
 }
 
-/* Calls of links that have gone, and the oldest notifications, where there are very many. */
-static void drop_dead(struct verbs_service *service, struct held_lane *of)
+/*
+ * The receives of a link that goes are others'; of those that have gone calls are dropped, and the
+ * oldest notifications where there are very many.
+ */
+static void drop_dead(struct verbs_service *service, struct held_lane *of, struct served_link *link)
 {
 	struct held_list all = STAILQ_HEAD_INITIALIZER(all);
 	struct held *held;
@@ -173,6 +177,8 @@ static void drop_dead(struct verbs_service *service, struct held_lane *of)
 	STAILQ_CONCAT(&all, &of->messages);
 	while ((held = STAILQ_FIRST(&all))) {
 		STAILQ_REMOVE_HEAD(&all, next);
+		if (held->cookie == link->served.cookie)
+			receives_give_up(link, held->buffer);
 		if (link_of(service, held) || (!of->calls && service->held_dead <= HELD_DEAD_MAX)) {
 			STAILQ_INSERT_TAIL(&of->messages, held, next);
 			continue;
@@ -189,7 +195,7 @@ void verbs_drop_held(struct verbs_service *service, struct served_link *link)
 	service->held_dead += link->held;
 	for (; of; of = next) {
 		next = LIST_NEXT(of, link);
-		drop_dead(service, of);
+		drop_dead(service, of, link);
 		free_if_empty(of);
 	}
 }
@@ -270,11 +276,12 @@ static void on_call(struct verbs_service *service, struct served_link *link, uin
 	put_back(link, buffer);
 }
 
-static void hostile(struct served_link *link, const char *what)
+static void hostile(struct served_link *link, uint32_t buffer, const char *what)
 {
 	log_peer(SLU_LOG_WARNING, "an RDMA link is closed: its client sent %s", what);
 	link->expelled = true;
 	served_link_fail(link);
+	receives_give_up(link, buffer);
 }
 
 static void on_message(struct verbs_service *service, struct served_link *link,
@@ -285,30 +292,28 @@ static void on_message(struct verbs_service *service, struct served_link *link,
 
 	if (completion->byte_len < sizeof(*message) || message->reserved ||
 	    message->length != completion->byte_len - sizeof(*message)) {
-		hostile(link, "a message that cannot be");
+		hostile(link, buffer, "a message that cannot be");
 	} else if (message->type == VERBS_SUBJECT && message->length == 0) {
 		link->subject = (uint64_t)message->generation << 32 | message->handle;
 		put_back(link, buffer);
 	} else if (message->type == VERBS_CALL) {
 		on_call(service, link, buffer);
 	} else {
-		hostile(link, "an unknown message");
+		hostile(link, buffer, "an unknown message");
 	}
 }
 
 /* Also of a link that has failed since: the client was told that its notifications arrived. */
-void verbs_hear(struct verbs_service *service, const struct ibv_wc *completion)
+void verbs_hear(struct served_link *link, const struct ibv_wc *completion)
 {
-	uint32_t cookie = (uint32_t)(completion->wr_id >> 32);
-	struct served_link *link = (struct served_link *)serving_find(&service->serving, cookie);
+	uint32_t buffer = (uint32_t)completion->wr_id;
 
-	if (!link || link->expelled)
-		return; /* it has been dropped */
 	if (completion->status != IBV_WC_SUCCESS)
 		served_link_fail(link);
+	if (completion->status != IBV_WC_SUCCESS || link->expelled)
+		receives_give_up(link, buffer);
 	else if (completion->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
-		on_notification(service, link, ntohl(completion->imm_data),
-				(uint32_t)completion->wr_id);
+		on_notification(link->service, link, ntohl(completion->imm_data), buffer);
 	else
-		on_message(service, link, completion);
+		on_message(link->service, link, completion);
 }

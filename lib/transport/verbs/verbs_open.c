@@ -186,6 +186,11 @@ static void adopt_and_bind(struct verbs_task *task)
 		if (rc < 0)
 			set_result(opening, fail(rc, "the target has no room for another link"));
 	}
+	/* Nobody has looked at what was sent on it: its client may not know that it has failed. */
+	for (uint32_t i = 0; i < link->count; i++)
+		served_link_take_back(link, i);
+	if (opening->result == 0 && served_link_has_failed(link))
+		opening->result = -EIO;
 	if (opening->result < 0 || binding->each == 0) {
 		tell(opening);
 		return;
@@ -326,7 +331,7 @@ static int describe_link(const struct served_link *link, uint32_t gid_index,
 	text = json_pack("{s:s, s:i, s:i, s:i, s:i, s:o}", "gid", gid, "lid",
 			 (int)link->device->port_attr.lid, "mtu",
 			 (int)verbs_mtu_bytes(connection->mtu), "reads", connection->reads_in,
-			 "receives", (int)VERBS_RECEIVES, "queues", queues);
+			 "receives", (int)link->share, "queues", queues);
 	return json_object_update_new(answer, text) < 0 ? fail(-ENOMEM, "target is out of memory")
 							: 0;
 }

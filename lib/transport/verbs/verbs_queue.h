@@ -91,6 +91,7 @@ struct verbs_queue_options {
 	uint32_t receives;                /* receives that may be posted; 0: none */
 	uint32_t inline_bytes;            /* wanted; the device may give less */
 	bool binds;                       /* VERBS_BIND_WINDOW is posted on it */
+	struct ibv_srq *srq;              /* receives are taken from; NULL: its own */
 	struct ibv_cq *receive_cq;        /* NULL: without receives the send queue's own */
 	struct ibv_comp_channel *channel; /* of its send completions; NULL: it is never armed */
 	void *context;                    /* qp_context */

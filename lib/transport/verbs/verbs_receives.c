@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where receives come in: by one completion queue for some links of one device. */
+/*
+ * Where receives come in. Where a device can share them a poller has one queue of receives, with
+ * one completion queue, for all its links over that device: each link has a share, of which its
+ * client is told, and there are as many receives as the shares add up to. Where it can't, or there
+ * are very many links, a link has receives of its own, and a completion queue with 31 others.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,12 +20,29 @@
 #define CQ_ENTRIES   (2 * LINKS_PER_CQ * VERBS_RECEIVES) /* and what dead ones left */
 #define TAKE         16
 
+#define SHARED_MAX     16384u
+#define SHARE_MIN      4u
+#define CHUNK_RECEIVES 64u   /* shared ones that are made together */
+#define NUMBERS        4096u /* of the table of queue pairs */
+
+struct chunk {
+	char *messages;
+	struct verbs_registration *registration;
+};
+
 struct receive_queue {
 	struct verbs_device *device;
 	struct ibv_cq *cq;
 	struct ibv_comp_channel *channel;
 	_Atomic uint32_t links; /* that count on it */
 	struct receive_queue *older;
+
+	struct ibv_srq *srq;   /* NULL: each link has its own */
+	uint32_t depth;        /* how many may be posted there */
+	uint32_t promised;     /* to links; under the service's lock */
+	_Atomic uint32_t made; /* likewise; in whole chunks */
+	struct chunk *chunks;
+	LIST_HEAD(, served_link) * by_number; /* the poller's */
 };
 
 static struct receive_queue *first_queue(const struct verbs_service *service)
@@ -33,10 +55,18 @@ static struct receive_queue *first_queue(const struct verbs_service *service)
 
 static void queue_destroy(struct receive_queue *queue)
 {
+	if (queue->srq)
+		ibv_destroy_srq(queue->srq);
 	if (queue->cq)
 		ibv_destroy_cq(queue->cq);
 	if (queue->channel)
 		ibv_destroy_comp_channel(queue->channel);
+	for (uint32_t i = 0; i < queue->made / CHUNK_RECEIVES; i++) {
+		verbs_deregister(queue->chunks[i].registration);
+		free(queue->chunks[i].messages);
+	}
+	free(queue->chunks);
+	free(queue->by_number);
 	free(queue);
 }
 
@@ -50,21 +80,26 @@ void receives_destroy(struct verbs_service *service)
 	}
 }
 
+static uint32_t least(uint32_t a, int b)
+{
+	return b < 0 || a < (uint32_t)b ? a : (uint32_t)b;
+}
+
+/* @param entries  of its completion queue */
 static int queue_create(struct verbs_service *service, struct verbs_device *device,
-			struct receive_queue **out)
+			uint32_t entries, struct receive_queue **out)
 {
 	struct receive_queue *queue = calloc(1, sizeof(*queue));
 	struct epoll_event event = {.events = EPOLLIN};
-	int entries = (int)CQ_ENTRIES;
 
 	if (!queue)
 		return fail(-ENOMEM, "target is out of memory");
 	queue->device = device;
-	if (entries > device->attr.max_cqe)
-		entries = device->attr.max_cqe;
+	queue->depth = least(entries, device->attr.max_cqe);
 	queue->channel = ibv_create_comp_channel(device->context);
 	if (queue->channel)
-		queue->cq = ibv_create_cq(device->context, entries, NULL, queue->channel, 0);
+		queue->cq =
+			ibv_create_cq(device->context, (int)queue->depth, NULL, queue->channel, 0);
 	if (!queue->cq || fcntl(queue->channel->fd, F_SETFL, O_NONBLOCK) < 0 ||
 	    epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, queue->channel->fd, &event) < 0) {
 		int error = errno;
@@ -77,26 +112,136 @@ static int queue_create(struct verbs_service *service, struct verbs_device *devi
 	return 0;
 }
 
-/* Under the lock. The poller goes through the list meanwhile, and finds all but the newest there.
- */
-static int find_queue(struct verbs_service *service, struct verbs_device *device,
-		      struct receive_queue **out)
+/* The poller goes through the list meanwhile, and finds all but the newest there. */
+static void enter(struct verbs_service *service, struct receive_queue *queue)
 {
-	struct receive_queue *queue;
-	int rc;
-
-	for (queue = first_queue(service); queue; queue = queue->older)
-		if (queue->device == device && atomic_load(&queue->links) < LINKS_PER_CQ) {
-			*out = queue;
-			return 0;
-		}
-	rc = queue_create(service, device, &queue);
-	if (rc < 0)
-		return rc;
 	queue->older = first_queue(service);
 	/* Pairs with the acquire in first_queue(). */
 	atomic_store_explicit(&service->queues, queue, memory_order_release);
-	*out = queue;
+}
+
+/* ---- shared ones; under the lock ---- */
+
+static char *shared_message(const struct receive_queue *queue, uint32_t index)
+{
+	/* Pairs with the release in make_chunk(). */
+	if (index >= atomic_load_explicit(&queue->made, memory_order_acquire))
+		return NULL;
+	return queue->chunks[index / CHUNK_RECEIVES].messages +
+	       (size_t)(index % CHUNK_RECEIVES) * VERBS_MESSAGE_BYTES;
+}
+
+static struct receive_queue *create_shared(struct verbs_service *service,
+					   struct verbs_device *device)
+{
+	uint32_t depth = least(SHARED_MAX, device->attr.max_srq_wr);
+	struct ibv_srq_init_attr attr = {.attr = {.max_sge = 1}};
+	struct receive_queue *queue;
+
+	if (device->attr.max_srq <= 0 || queue_create(service, device, depth, &queue) < 0)
+		return NULL;
+	attr.attr.max_wr = queue->depth;
+	queue->chunks = calloc(queue->depth / CHUNK_RECEIVES + 1, sizeof(queue->chunks[0]));
+	queue->by_number = calloc(NUMBERS, sizeof(queue->by_number[0]));
+	if (queue->chunks && queue->by_number)
+		queue->srq = ibv_create_srq(device->pd, &attr);
+	if (!queue->srq) {
+		queue_destroy(queue);
+		return NULL;
+	}
+	enter(service, queue);
+	return queue;
+}
+
+static struct receive_queue *find_shared(struct verbs_service *service, struct verbs_device *device)
+{
+	struct receive_queue *queue = first_queue(service);
+
+	while (queue && (queue->device != device || !queue->srq))
+		queue = queue->older;
+	return queue ? queue : create_shared(service, device);
+}
+
+static int post_shared(struct receive_queue *queue, uint32_t index)
+{
+	const struct chunk *chunk = &queue->chunks[index / CHUNK_RECEIVES];
+	struct ibv_sge piece = {.addr = (uintptr_t)shared_message(queue, index),
+				.length = VERBS_MESSAGE_BYTES,
+				.lkey = chunk->registration->slices[0].lkey};
+	struct ibv_recv_wr request = {.wr_id = index, .sg_list = &piece, .num_sge = 1}, *bad;
+
+	return ibv_post_srq_recv(queue->srq, &request, &bad);
+}
+
+static int make_chunk(struct receive_queue *queue)
+{
+	uint32_t made = atomic_load_explicit(&queue->made, memory_order_relaxed);
+	struct chunk *chunk = &queue->chunks[made / CHUNK_RECEIVES];
+	size_t bytes = ((size_t)CHUNK_RECEIVES * VERBS_MESSAGE_BYTES + 4095) / 4096 * 4096;
+	int error = 0, rc;
+
+	chunk->messages = aligned_alloc(4096, bytes);
+	if (!chunk->messages)
+		return fail(-ENOMEM, "target is out of memory");
+	rc = verbs_register(queue->device, chunk->messages, bytes, IBV_ACCESS_LOCAL_WRITE,
+			    &chunk->registration);
+	if (rc < 0) {
+		free(chunk->messages);
+		return rc;
+	}
+	/* Pairs with the acquire in shared_message(). */
+	atomic_store_explicit(&queue->made, made + CHUNK_RECEIVES, memory_order_release);
+	for (uint32_t i = 0; error == 0 && i < CHUNK_RECEIVES; i++)
+		error = post_shared(queue, made + i);
+	return error ? fail(-error, "cannot post a receive: %s", strerror(error)) : 0;
+}
+
+/* The more links there are the smaller, so that very many find some. */
+static uint32_t share_of(const struct receive_queue *queue)
+{
+	uint32_t share = queue->depth / 8 / (atomic_load(&queue->links) + 1);
+
+	return share > VERBS_RECEIVES ? VERBS_RECEIVES : share < SHARE_MIN ? SHARE_MIN : share;
+}
+
+/* @return 1 it has a share; 0 there is none left, or it can't be; -ENOMEM, -errno */
+static int join_shared(struct served_link *link)
+{
+	struct receive_queue *queue = find_shared(link->service, link->device);
+	uint32_t share = queue ? share_of(queue) : 0;
+	int rc = 0;
+
+	if (!queue || queue->promised + share + CHUNK_RECEIVES > queue->depth)
+		return 0;
+	while (rc >= 0 && queue->made < queue->promised + share)
+		rc = make_chunk(queue);
+	if (rc < 0)
+		return rc;
+	queue->promised += share;
+	link->receives = queue;
+	link->share = share;
+	return 1;
+}
+
+/* ---- own ones; likewise ---- */
+
+static int join_own(struct served_link *link)
+{
+	struct verbs_service *service = link->service;
+	struct receive_queue *queue = first_queue(service);
+	int rc = 0;
+
+	while (queue && (queue->device != link->device || queue->srq ||
+			 atomic_load(&queue->links) >= LINKS_PER_CQ))
+		queue = queue->older;
+	if (!queue) {
+		rc = queue_create(service, link->device, CQ_ENTRIES, &queue);
+		if (rc < 0)
+			return rc;
+		enter(service, queue);
+	}
+	link->receives = queue;
+	link->share = VERBS_RECEIVES;
 	return 0;
 }
 
@@ -106,34 +251,69 @@ int receives_join(struct served_link *link)
 	int rc;
 
 	pthread_mutex_lock(&service->lock);
-	rc = find_queue(service, link->device, &link->receives);
+	rc = join_shared(link);
 	if (rc == 0)
+		rc = join_own(link);
+	if (rc >= 0)
 		atomic_fetch_add(&link->receives->links, 1);
 	pthread_mutex_unlock(&service->lock);
-	return rc;
+	return rc < 0 ? rc : 0;
 }
 
 void receives_leave(struct served_link *link)
 {
-	if (link->receives)
-		atomic_fetch_sub(&link->receives->links, 1);
+	if (!link->receives)
+		return;
+	pthread_mutex_lock(&link->service->lock);
+	if (link->receives->srq)
+		link->receives->promised -= link->share;
+	atomic_fetch_sub(&link->receives->links, 1);
+	pthread_mutex_unlock(&link->service->lock);
+}
+
+bool receives_are_own(const struct served_link *link)
+{
+	return !link->receives->srq;
 }
 
 void receives_choose(const struct served_link *link, uint32_t index,
 		     struct verbs_queue_options *options)
 {
 	options->receive_cq = link->receives->cq;
-	options->receives = index == 0 ? VERBS_RECEIVES : 0;
+	if (index > 0)
+		return;
+	options->srq = link->receives->srq;
+	options->receives = receives_are_own(link) ? link->share : 0;
 }
 
 /* ---- the poller's ---- */
 
-char *receives_message(const struct served_link *link, uint32_t index)
+int receives_begin(struct served_link *link)
 {
-	return link->messages + (size_t)(SERVED_SENDS + index) * VERBS_MESSAGE_BYTES;
+	uint32_t number = link->queues[0]->qp->qp_num;
+	int error = 0;
+
+	if (!receives_are_own(link))
+		LIST_INSERT_HEAD(&link->receives->by_number[number % NUMBERS], link, by_number);
+	for (uint32_t i = 0; receives_are_own(link) && error == 0 && i < link->share; i++)
+		error = receives_post(link, i);
+	return error;
 }
 
-int receives_post(struct served_link *link, uint32_t index)
+void receives_end(struct served_link *link)
+{
+	if (!receives_are_own(link))
+		LIST_REMOVE(link, by_number);
+}
+
+char *receives_message(const struct served_link *link, uint32_t index)
+{
+	return receives_are_own(link)
+		       ? link->messages + (size_t)(SERVED_SENDS + index) * VERBS_MESSAGE_BYTES
+		       : shared_message(link->receives, index);
+}
+
+static int post_own(struct served_link *link, uint32_t index)
 {
 	struct ibv_sge piece = {.addr = (uintptr_t)receives_message(link, index),
 				.length = VERBS_MESSAGE_BYTES,
@@ -146,14 +326,46 @@ int receives_post(struct served_link *link, uint32_t index)
 	return ibv_post_recv(link->queues[0]->qp, &request, &bad);
 }
 
+int receives_post(struct served_link *link, uint32_t index)
+{
+	return receives_are_own(link) ? post_own(link, index) : post_shared(link->receives, index);
+}
+
+void receives_give_up(struct served_link *link, uint32_t index)
+{
+	if (!receives_are_own(link))
+		post_shared(link->receives, index);
+}
+
+/* @return NULL: it has been dropped */
+static struct served_link *link_of(const struct verbs_service *service,
+				   const struct receive_queue *queue, const struct ibv_wc *of)
+{
+	struct served_link *link;
+
+	if (!queue->srq)
+		return (struct served_link *)serving_find(&service->serving,
+							  (uint32_t)(of->wr_id >> 32));
+	LIST_FOREACH (link, &queue->by_number[of->qp_num % NUMBERS], by_number)
+		if (link->queues[0]->qp->qp_num == of->qp_num)
+			break;
+	return link;
+}
+
 static uint32_t take_from(struct verbs_service *service, struct receive_queue *queue)
 {
 	struct ibv_wc completions[TAKE];
 	int n = ibv_poll_cq(queue->cq, TAKE, completions);
 
 	work_count(WORK_ITEMS, 1);
-	for (int i = 0; i < n; i++)
-		verbs_hear(service, &completions[i]);
+	for (int i = 0; i < n; i++) {
+		struct served_link *link = link_of(service, queue, &completions[i]);
+
+		if (link)
+			verbs_hear(link, &completions[i]);
+		else if (queue->srq)
+			post_shared(queue, (uint32_t)completions[i].wr_id);
+	}
 	return n > 0 ? (uint32_t)n : 0;
 }
 
@@ -171,7 +383,7 @@ uint32_t receives_take(struct verbs_service *service)
 /* Neighbours may go on sending. */
 static void empty(struct verbs_service *service, struct receive_queue *queue)
 {
-	uint32_t left = CQ_ENTRIES / TAKE;
+	uint32_t left = (queue->srq ? queue->made : queue->depth) / TAKE + 1;
 
 	while (left-- > 0 && take_from(service, queue) > 0)
 		;

@@ -112,16 +112,16 @@ void served_link_owe(struct served_link *link)
 	if (!link->owes)
 		TAILQ_INSERT_TAIL(&link->service->owing, link, owing);
 	link->owes = true;
-	if (++link->taken >= VERBS_CREDITS_EACH)
+	if (++link->taken >= (link->share + 7) / 8)
 		send_credits(link);
 }
 
 void verbs_tell_rest(struct verbs_service *service)
 {
-	struct served_link *link;
+	struct served_link *last = TAILQ_LAST(&service->owing, served_links), *link = NULL;
 
-	for (uint32_t i = 0; i < SERVED_LINKS_A_TURN && (link = TAILQ_FIRST(&service->owing));
-	     i++) {
+	for (uint32_t i = 0; i < SERVED_LINKS_A_TURN && link != last; i++) {
+		link = TAILQ_FIRST(&service->owing);
 		work_count(WORK_ITEMS, 1);
 		TAILQ_REMOVE(&service->owing, link, owing);
 		TAILQ_INSERT_TAIL(&service->owing, link, owing);

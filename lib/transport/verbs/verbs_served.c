@@ -36,7 +36,8 @@ static int make_queue(struct verbs_device *device, struct served_link *link, uin
 
 static int make_messages(struct served_link *link)
 {
-	size_t bytes = (size_t)(VERBS_RECEIVES + SERVED_SENDS) * VERBS_MESSAGE_BYTES;
+	uint32_t own = receives_are_own(link) ? link->share : 0;
+	size_t bytes = (size_t)(own + SERVED_SENDS) * VERBS_MESSAGE_BYTES;
 
 	link->messages = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
 	if (!link->messages)
@@ -84,11 +85,10 @@ int verbs_service_adopt(struct verbs_service *service, struct served_link *link)
 {
 	int rc = serving_add(&service->serving, &link->served);
 
-	for (uint32_t i = 0; rc == 0 && i < VERBS_RECEIVES; i++)
-		if (receives_post(link, i)) {
-			serving_remove(&service->serving, &link->served);
-			rc = -ENOMEM;
-		}
+	if (rc == 0 && receives_begin(link)) {
+		serving_remove(&service->serving, &link->served);
+		rc = -ENOMEM;
+	}
 	return rc;
 }
 
@@ -98,6 +98,7 @@ void verbs_service_drop(struct verbs_service *service, struct served_link *link)
 		return;
 	served_link_fail(link); /* nothing more is acknowledged of which nobody would know */
 	receives_empty(link);
+	receives_end(link);
 	served_link_owe_none(link);
 	serving_remove(&service->serving, &link->served);
 	verbs_drop_held(service, link);

@@ -83,7 +83,9 @@ struct served_link {
 	uint32_t count;
 	struct verbs_queue *queues[VERBS_QUEUES_MAX];
 	struct receive_queue *receives;
-	char *messages; /* SERVED_SENDS, then VERBS_RECEIVES */
+	uint32_t share; /* how many receives there are for it */
+	char *messages; /* SERVED_SENDS, then, where receives are not shared, as many as there are
+			 */
 	struct verbs_registration *registration;
 
 	/* The poller's. */
@@ -101,9 +103,12 @@ struct served_link {
 	STAILQ_HEAD(, binding) bindings; /* the first is under way */
 	TAILQ_ENTRY(served_link) binding;
 	TAILQ_ENTRY(served_link) owing;
+	LIST_ENTRY(served_link) by_number; /* where receives are shared */
 
 	_Atomic bool failed; /* the poller tells the control thread */
 };
+
+TAILQ_HEAD(served_links, served_link);
 
 struct verbs_service {
 	struct transport_service base;
@@ -112,8 +117,8 @@ struct verbs_service {
 	uint32_t index;           /* likewise */
 	int epoll_fd;
 	struct serving serving;
-	TAILQ_HEAD(, served_link) binding;      /* with windows that are not bound */
-	TAILQ_HEAD(, served_link) owing;        /* that have taken receives and not told of them */
+	struct served_links binding;            /* with windows that are not bound */
+	struct served_links owing;              /* that have taken receives and not told of them */
 	_Atomic(struct receive_queue *) queues; /* the latest one; they stay */
 	pthread_mutex_t lock;                   /* of who makes or looks for a queue */
 	LIST_HEAD(, held_lane) held;            /* messages that inboxes had no room for */
@@ -152,7 +157,7 @@ static inline bool served_link_has_failed(const struct served_link *link)
 
 /* ---- verbs_receives.c ---- */
 
-/** Any thread: what comes in for @p link will be found by its poller. @return 0; -ENOMEM, -errno */
+/** Any thread: there is a share for it. @return 0; -ENOMEM, -errno */
 int receives_join(struct served_link *link);
 
 /** What the queue pair with that index is to be made with. */
@@ -165,13 +170,25 @@ void receives_leave(struct served_link *link);
 /** The service ends. */
 void receives_destroy(struct verbs_service *service);
 
+/** Has it receives of its own, for which there must be room in its messages? */
+bool receives_are_own(const struct served_link *link);
+
 /* The poller: */
+
+/** From now on what comes for it is found. @return 0; an errno */
+int receives_begin(struct served_link *link);
+
+/** It is not any more. */
+void receives_end(struct served_link *link);
 
 /** What a receive brought. */
 char *receives_message(const struct served_link *link, uint32_t index);
 
 /** It has been dealt with: it is there for another. @return 0; an errno */
 int receives_post(struct served_link *link, uint32_t index);
+
+/** Likewise where the link has failed, or goes: only others can use it. */
+void receives_give_up(struct served_link *link, uint32_t index);
 
 /** Take some of what has come. @return how many */
 uint32_t receives_take(struct verbs_service *service);
@@ -185,8 +202,8 @@ bool receives_arm(struct verbs_service *service);
 
 /* ---- verbs_heard.c ---- */
 
-/** A receive has come back. */
-void verbs_hear(struct verbs_service *service, const struct ibv_wc *completion);
+/** One of its receives has come back. */
+void verbs_hear(struct served_link *link, const struct ibv_wc *completion);
 
 /** Try what had no room again. @return how much was dealt with */
 uint32_t verbs_retry_held(struct verbs_service *service);

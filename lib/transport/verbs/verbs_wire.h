@@ -40,13 +40,10 @@
 
 #define VERBS_QUEUES_MAX (1u + SLU_RDMA_QUEUE_PAIRS_MAX)
 #define VERBS_CALLS      16u /* of one link that were not answered */
-#define VERBS_RECEIVES   64u /* that the target has for one link */
+#define VERBS_RECEIVES   64u /* that the target has for one link, at most */
 
 /* A client's: an answer to each call, and the CREDITS that can be on their way. */
 #define VERBS_CLIENT_RECEIVES (VERBS_CALLS + 16u)
-
-/* The target tells when so many were taken. */
-#define VERBS_CREDITS_EACH (VERBS_RECEIVES / 8)
 
 enum verbs_message_type {
 	VERBS_SUBJECT = 1,
