@@ -30,15 +30,19 @@ enum client_state {
 	CLIENT_DEAD, /* for new sessions another one is made */
 };
 
+/** A connection, and what the target has given it. */
+struct connection_secret {
+	struct connection_name of;
+	uint8_t bytes[SECRET_BYTES];
+};
+
 struct client {
 	struct transport_peer peer;
 	struct client_pool *pool;
 	struct endpoint endpoint;
 	union address reached; /* TCP */
 	struct client_welcome welcome;
-	uint64_t number; /* the target's, of this connection */
-	uint8_t secret[SECRET_BYTES];
-	uint8_t binding[TLS_BINDING_BYTES];
+	struct connection_secret secret;
 	struct target_fence *fence; /* NULL until it has greeted */
 	bool fences; /* it is in the list of those that can ask for the target's; control thread */
 	LIST_ENTRY(client) by_target;

@@ -86,7 +86,7 @@ static void client_destroy(struct client *client)
 {
 	client_end(client);
 	fence_leave(client);
-	secret_wipe(client->secret, sizeof(client->secret));
+	secret_wipe(client->secret.bytes, SECRET_BYTES);
 	stream_close(&client->stream);
 	message_reader_reset(&client->reader);
 	message_writer_reset(&client->writer);

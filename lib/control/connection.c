@@ -69,12 +69,12 @@ struct connection *connection_find(struct server *server, uint64_t number)
 	return NULL;
 }
 
-bool connection_secret(const struct server *server, uint64_t number,
+bool connection_secret(const struct server *server, const struct connection_name *name,
 		       uint8_t secret[static SECRET_BYTES])
 {
 	static_assert(PROOF_BYTES == SECRET_BYTES, "a proof by the master is a secret");
 
-	return secret_prove(server->master, &number, sizeof(number), secret);
+	return secret_prove(server->master, name, sizeof(*name), secret);
 }
 
 /* ---- events ---- */

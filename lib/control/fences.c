@@ -10,7 +10,9 @@
  * itself, and what one says must not hold up what goes to another: so whoever names one that we
  * have a fence of is asked, before anything is posted to it, to prove by the secret of a connection
  * to that one that it has given it. The proof is of the connection on which it is asked, if that is
- * under TLS: who asks the other one in turn has nothing to answer with.
+ * under TLS: who asks the other one in turn has nothing to answer with. So is the secret, of the
+ * connection on which it was given: who says again what he was given on another has no fence but
+ * his own.
  *
  * The number of links is raised by pollers; all else here belongs to the control thread, but for
  * the list of fences and their users, which the pool's lock guards.
@@ -32,11 +34,10 @@ struct target_fence {
 	struct fence fence; /* first */
 	struct client_pool *pool;
 	uint64_t incarnation;
-	uint64_t serial;              /* the later it was made, the more */
-	uint64_t number;              /* the target's, of a connection to it */
-	uint8_t secret[SECRET_BYTES]; /* of that */
-	uint32_t users;              /* clients; under the pool's lock */
-	LIST_HEAD(, client) clients; /* that carry messages */
+	uint64_t serial;                 /* the later it was made, the more */
+	struct connection_secret secret; /* of a connection to it */
+	uint32_t users;                  /* clients; under the pool's lock */
+	LIST_HEAD(, client) clients;     /* that carry messages */
 	TAILQ_HEAD(ticket_list, fence_ticket) raised;
 	TAILQ_ENTRY(target_fence) link; /* under the pool's lock */
 };
@@ -44,10 +45,9 @@ struct target_fence {
 struct fence_ticket {
 	struct control_task task;
 	struct target_fence *fence;
-	struct client *client; /* NULL: its connection is lost */
-	uint64_t number;       /* of that */
-	uint8_t secret[SECRET_BYTES];
-	uint64_t name; /* of the link */
+	struct client *client;           /* NULL: its connection is lost */
+	struct connection_secret secret; /* of that */
+	uint64_t name;                   /* of the link */
 	bool asked;
 	bool refused; /* and that was said */
 	TAILQ_ENTRY(fence_ticket) link;
@@ -55,7 +55,7 @@ struct fence_ticket {
 
 static void ticket_free(struct fence_ticket *ticket)
 {
-	secret_wipe(ticket->secret, sizeof(ticket->secret));
+	secret_wipe(ticket->secret.bytes, SECRET_BYTES);
 	free(ticket);
 }
 
@@ -67,7 +67,7 @@ static void fence_free(struct target_fence *fence)
 		TAILQ_REMOVE(&fence->raised, ticket, link);
 		ticket_free(ticket);
 	}
-	secret_wipe(fence->secret, sizeof(fence->secret));
+	secret_wipe(fence->secret.bytes, SECRET_BYTES);
 	free(fence);
 }
 
@@ -94,8 +94,7 @@ static struct target_fence *create(struct client *client)
 	fence->pool = pool;
 	fence->incarnation = client->welcome.incarnation;
 	fence->serial = ++pool->last_fence;
-	fence->number = client->number;
-	memcpy(fence->secret, client->secret, SECRET_BYTES);
+	fence->secret = client->secret;
 	LIST_INIT(&fence->clients);
 	TAILQ_INIT(&fence->raised);
 	TAILQ_INSERT_TAIL(&pool->fences, fence, link);
@@ -157,16 +156,25 @@ void fences_destroy(struct client_pool *pool)
 
 /* ---- asking: control thread ---- */
 
+/* Of a connection, with a proof or nonce. @return NULL: out of memory */
+static json_t *make_named(const struct connection_name *name, const char *key, const char *text)
+{
+	char number[17], binding[2 * TLS_BINDING_BYTES + 1];
+
+	snprintf(number, sizeof(number), "%016" PRIx64, name->number);
+	secret_format(name->binding, sizeof(name->binding), binding);
+	return json_pack("{s:s, s:s, s:s}", "connection", number, "binding", binding, key, text);
+}
+
 static json_t *make_offer(const struct fence_ticket *ticket, const struct client *by)
 {
-	char number[17], proof[PROOF_TEXT];
+	char link[17], proof[PROOF_TEXT];
 
-	snprintf(number, sizeof(number), "%016" PRIx64,
-		 by == ticket->client ? ticket->name : ticket->number);
+	snprintf(link, sizeof(link), "%016" PRIx64, ticket->name);
 	if (by == ticket->client)
-		return json_pack("{s:s}", "link", number);
-	return secret_prove_text(ticket->secret, FENCE_END, strlen(FENCE_END), proof)
-		       ? json_pack("{s:s, s:s}", "connection", number, "proof", proof)
+		return json_pack("{s:s}", "link", link);
+	return secret_prove_text(ticket->secret.bytes, FENCE_END, strlen(FENCE_END), proof)
+		       ? make_named(&ticket->secret.of, "proof", proof)
 		       : NULL;
 }
 
@@ -174,7 +182,7 @@ static json_t *make_offer(const struct fence_ticket *ticket, const struct client
 static bool is_over(const struct fence_ticket *ticket, const json_t *answer)
 {
 	return ticket->client ||
-	       secret_is_proven(ticket->secret, FENCE_OVER, strlen(FENCE_OVER),
+	       secret_is_proven(ticket->secret.bytes, FENCE_OVER, strlen(FENCE_OVER),
 				json_string_value(json_object_get(answer, "proof")));
 }
 
@@ -250,30 +258,22 @@ void fence_retry(struct client *client)
 
 /* ---- joining: who has greeted ---- */
 
-static json_t *make_question(uint64_t number, const struct same_claim *claim)
-{
-	char named[17], nonce[2 * SAME_NONCE_BYTES + 1];
-
-	snprintf(named, sizeof(named), "%016" PRIx64, number);
-	secret_format(claim->nonce, sizeof(claim->nonce), nonce);
-	return json_pack("{s:s, s:s}", "connection", named, "nonce", nonce);
-}
-
 /* @return 1 it is the target of its fence; 0 it is another one; negative: it is not known */
 static int is_same(struct client *client, uint64_t until_ns)
 {
-	const struct target_fence *fence = client->fence;
+	const struct connection_secret *secret = &client->fence->secret;
 	struct same_claim claim;
 	json_t *offer, *answer;
-	char right[PROOF_TEXT];
+	char nonce[2 * SAME_NONCE_BYTES + 1], right[PROOF_TEXT];
 	const char *proof;
 	int rc = secret_make(claim.nonce, sizeof(claim.nonce));
 
 	if (rc < 0)
 		return rc;
-	memcpy(claim.binding, client->binding, sizeof(claim.binding));
-	offer = make_question(fence->number, &claim);
-	if (!offer || !secret_prove_text(fence->secret, &claim, sizeof(claim), right))
+	memcpy(claim.binding, client->secret.of.binding, sizeof(claim.binding));
+	secret_format(claim.nonce, sizeof(claim.nonce), nonce);
+	offer = make_named(&secret->of, "nonce", nonce);
+	if (!offer || !secret_prove_text(secret->bytes, &claim, sizeof(claim), right))
 		rc = fail(-ENOMEM, "out of memory");
 	else
 		rc = client_ask(client, "same", offer, until_ns, &answer);
@@ -356,8 +356,7 @@ struct fence_ticket *fence_ticket(struct transport_peer *peer, uint64_t name)
 	ticket->task.run = take_raised;
 	ticket->fence = client->fence;
 	ticket->client = client;
-	ticket->number = client->number;
-	memcpy(ticket->secret, client->secret, SECRET_BYTES);
+	ticket->secret = client->secret;
 	ticket->name = name;
 	return ticket;
 }

@@ -76,10 +76,12 @@ static json_t *describe_transports(const struct connection *connection)
 static int welcome(struct connection *connection)
 {
 	const struct server *server = connection->server;
+	struct connection_name name = {.number = connection->info.connection};
 	char incarnation[17], number[17], text[SECRET_TEXT];
 	uint8_t secret[SECRET_BYTES];
 
-	if (!connection_secret(server, connection->info.connection, secret))
+	if (!tls_binding(&connection->stream, name.binding) ||
+	    !connection_secret(server, &name, secret))
 		return connection_refuse(connection, fail(-ENOMEM, "target is out of memory"));
 	snprintf(incarnation, sizeof(incarnation), "%016" PRIx64, server->options.incarnation);
 	snprintf(number, sizeof(number), "%016" PRIx64, connection->info.connection);

@@ -242,8 +242,9 @@ static int parse_welcome(struct client *client, const json_t *message)
 	    sscanf(incarnation, "%16" SCNx64, &welcome->incarnation) != 1 ||
 	    !copy(welcome->target, sizeof(welcome->target), name) ||
 	    !copy(welcome->identity, sizeof(welcome->identity), identity) ||
-	    !message_number(message, "connection", &client->number) ||
-	    !secret_parse(secret, client->secret, SECRET_BYTES) || !parse_places(message, welcome))
+	    !message_number(message, "connection", &client->secret.of.number) ||
+	    !secret_parse(secret, client->secret.bytes, SECRET_BYTES) ||
+	    !parse_places(message, welcome))
 		return fail(-EPROTO, "the target's welcome is incomplete");
 	welcome->version = version;
 	client->peer.transports = welcome->transports;
@@ -296,7 +297,9 @@ int handshake_connect(struct client *client, const char *segment, uint64_t until
 	if (rc < 0)
 		return rc;
 	client->peer.encrypted = data_is_encrypted(client);
-	return tls_binding(&client->stream, client->binding) ? 0 : fail(-ENOMEM, "out of memory");
+	return tls_binding(&client->stream, client->secret.of.binding)
+		       ? 0
+		       : fail(-ENOMEM, "out of memory");
 }
 
 /* ---- data connections ---- */
@@ -389,7 +392,7 @@ static int say_attach(struct client *client, struct stream *stream, uint64_t lin
 {
 	char number[17], name[17];
 
-	snprintf(number, sizeof(number), "%016" PRIx64, client->number);
+	snprintf(number, sizeof(number), "%016" PRIx64, client->secret.of.number);
 	snprintf(name, sizeof(name), "%016" PRIx64, link);
 	return say(
 		stream,
@@ -410,7 +413,7 @@ static int say_proof(struct stream *stream, const struct data_claim *claim,
 static int attach(struct client *client, struct stream *stream, uint64_t link,
 		  const uint8_t secret[static SECRET_BYTES], uint64_t until_ns)
 {
-	struct data_claim claim = {.connection = client->number, .link = link};
+	struct data_claim claim = {.connection = client->secret.of.number, .link = link};
 	struct message_reader reader = {0};
 	json_t *message;
 	int rc = say_attach(client, stream, link, until_ns);

@@ -84,11 +84,11 @@ static int fence_link(struct connection *connection, uint64_t link)
 }
 
 /* By the secret of that connection. @return false: out of memory */
-static bool prove(const struct server *server, uint64_t number, const void *said, size_t length,
-		  char proof[static PROOF_TEXT])
+static bool prove(const struct server *server, const struct connection_name *name, const void *said,
+		  size_t length, char proof[static PROOF_TEXT])
 {
 	uint8_t secret[SECRET_BYTES];
-	bool proven = connection_secret(server, number, secret) &&
+	bool proven = connection_secret(server, name, secret) &&
 		      secret_prove_text(secret, said, length, proof);
 
 	secret_wipe(secret, sizeof(secret));
@@ -96,15 +96,16 @@ static bool prove(const struct server *server, uint64_t number, const void *said
 }
 
 /* One that we do not know (any more) is over: its number is never given again. */
-static int fence_connection(struct connection *connection, uint64_t number, const char *proof)
+static int fence_connection(struct connection *connection, const struct connection_name *name,
+			    const char *proof)
 {
 	struct server *server = connection->server;
-	struct connection *other = connection_find(server, number);
+	struct connection *other = connection_find(server, name->number);
 	char right[PROOF_TEXT];
 
 	if (!proof || other == connection)
 		return fail(-EPROTO, "fence without a proof of another connection");
-	if (!prove(server, number, FENCE_END, strlen(FENCE_END), right))
+	if (!prove(server, name, FENCE_END, strlen(FENCE_END), right))
 		return fail(-ENOMEM, "target is out of memory");
 	if (strlen(proof) != PROOF_TEXT - 1 ||
 	    !secret_equal((const uint8_t *)proof, (const uint8_t *)right, PROOF_TEXT))
@@ -114,78 +115,77 @@ static int fence_connection(struct connection *connection, uint64_t number, cons
 	return 0;
 }
 
-/* @p over: the connection that is to end; 0: a link */
-static int fence(struct connection *connection, const json_t *offer, uint64_t *over)
+/* @p over: the connection that is to end; left alone for a link */
+static int fence(struct connection *connection, const json_t *offer, struct connection_name *over)
 {
 	uint64_t link;
 
-	*over = 0;
 	if (message_number(offer, "link", &link))
 		return fence_link(connection, link);
-	if (message_number(offer, "connection", over))
-		return fence_connection(connection, *over,
+	if (message_connection(offer, over))
+		return fence_connection(connection, over,
 					json_string_value(json_object_get(offer, "proof")));
 	return fail(-EPROTO, "fence without link or connection");
 }
 
-static int answer_fence(struct connection *connection, uint64_t request, uint64_t over)
+static int answer_fence(struct connection *connection, const struct fence_ask *ask)
 {
 	char proof[PROOF_TEXT];
 	json_t *answer = NULL;
 
-	if (over == 0)
+	if (ask->over.number == 0)
 		answer = json_object();
-	else if (prove(connection->server, over, FENCE_OVER, strlen(FENCE_OVER), proof))
+	else if (prove(connection->server, &ask->over, FENCE_OVER, strlen(FENCE_OVER), proof))
 		answer = json_pack("{s:s}", "proof", proof);
-	return answer_with(connection, "fence", (json_int_t)request, answer);
+	return answer_with(connection, "fence", (json_int_t)ask->request, answer);
 }
 
 int links_fence(struct connection *connection, const json_t *message)
 {
 	const struct server_options *options = &connection->server->options;
+	struct fence_ask ask = {.connection = connection->info.connection};
 	json_int_t request;
 	const json_t *offer = parse(message, &request);
-	uint64_t over;
 	int rc;
 
 	if (!offer)
 		return connection_refuse(connection,
 					 fail(-EPROTO, "fence without request or offer"));
-	rc = fence(connection, offer, &over);
+	ask.request = (uint64_t)request;
+	rc = fence(connection, offer, &ask.over);
 	if (rc == 0 && options->callbacks->settle)
-		rc = options->callbacks->settle(options->arg, connection->info.connection,
-						(uint64_t)request, over);
+		rc = options->callbacks->settle(options->arg, &ask);
 	if (rc < 0)
 		return refuse(connection, request, rc);
-	return rc == SERVER_LATER ? 0 : answer_fence(connection, (uint64_t)request, over);
+	return rc == SERVER_LATER ? 0 : answer_fence(connection, &ask);
 }
 
-void server_answer_fence(struct server *server, uint64_t number, uint64_t request, uint64_t over)
+void server_answer_fence(struct server *server, const struct fence_ask *ask)
 {
-	struct connection *connection = connection_find(server, number);
+	struct connection *connection = connection_find(server, ask->connection);
 
-	if (connection && answer_fence(connection, request, over) < 0)
+	if (connection && answer_fence(connection, ask) < 0)
 		connection_close(connection);
 }
 
 int links_same(struct connection *connection, const json_t *message)
 {
+	struct connection_name name;
 	struct same_claim claim;
 	char proof[PROOF_TEXT];
 	json_int_t request;
-	uint64_t number;
 	const json_t *offer = parse(message, &request);
 
 	if (!offer)
 		return connection_refuse(connection,
 					 fail(-EPROTO, "same without request or offer"));
-	if (!message_number(offer, "connection", &number) ||
+	if (!message_connection(offer, &name) ||
 	    !secret_parse(json_string_value(json_object_get(offer, "nonce")), claim.nonce,
 			  sizeof(claim.nonce)))
 		return refuse(connection, request,
 			      fail(-EPROTO, "same without connection or nonce"));
 	if (!tls_binding(&connection->stream, claim.binding) ||
-	    !prove(connection->server, number, &claim, sizeof(claim), proof))
+	    !prove(connection->server, &name, &claim, sizeof(claim), proof))
 		return refuse(connection, request, fail(-ENOMEM, "target is out of memory"));
 	return answer_with(connection, "same", request, json_pack("{s:s}", "proof", proof));
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "net/proof.h"
 
 #define HEADER_BYTES 4u
 
@@ -380,4 +381,11 @@ bool message_number(const json_t *message, const char *key, uint64_t *number)
 		return false;
 	*number = strtoull(text, NULL, 16);
 	return true;
+}
+
+bool message_connection(const json_t *message, struct connection_name *name)
+{
+	return message_number(message, "connection", &name->number) &&
+	       secret_parse(json_string_value(json_object_get(message, "binding")), name->binding,
+			    sizeof(name->binding));
 }

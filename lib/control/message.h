@@ -28,10 +28,12 @@
  *       offer: {link, count}}
  *                                      <-  invite {request, answer: {secret}}
  *   fence {request, offer: {link}      ->  what that link of ours has brought is over, or all of
- *       or {connection, proof}}                that earlier connection of ours
+ *       or {connection, binding,               that earlier connection of ours
+ *           proof}}
  *                                      <-  fence {request, answer: {} or {proof}}  when it is so
  *   same {request,                     ->  was it you who gave that connection of ours its secret?
- *       offer: {connection, nonce}}
+ *       offer: {connection, binding,
+ *           nonce}}
  *                                      <-  same {request, answer: {proof}}
  *                                      <-  to each: refused {request, error, text}
  *   moved {totals:[[session,           ->  about once a second
@@ -61,7 +63,10 @@
  * The secret of a control connection is said in its welcome and never again. With it the client
  * proves (FENCE_END) that it may have the connection ended, on another one, and the target
  * (FENCE_OVER) that it has ended the connection that it had given that secret: nobody else can; and
- * (struct same_claim) that it is the one that gave it, on the connection where it is asked.
+ * (struct same_claim) that it is the one that gave it, on the connection where it is asked. Under
+ * TLS it is a secret of that very connection, which both ends name by what they see of it (struct
+ * connection_name): said by somebody else on another one, it is not what the target would give
+ * there.
  *
  * Instead of an answer that is not to a session: refused {error, text}, then the target closes. So
  * it answers a type that it does not know.
@@ -86,6 +91,14 @@
 
 #define FENCE_END  "end"
 #define FENCE_OVER "over"
+
+/** A control connection; of this its target makes its secret. */
+struct connection_name {
+	uint64_t number;                    /* the target's */
+	uint8_t binding[TLS_BINDING_BYTES]; /* tls_binding() */
+};
+
+static_assert(sizeof(struct connection_name) == 8 + TLS_BINDING_BYTES, "no padding is proven");
 
 #define SAME_NONCE_BYTES 16u
 
@@ -161,6 +174,9 @@ void message_writer_reset(struct message_writer *writer);
 
 /** The 16 hexadecimal digits at @p key. @return false: there are none */
 bool message_number(const json_t *message, const char *key, uint64_t *number);
+
+/** The same at "connection" and "binding". */
+bool message_connection(const json_t *message, struct connection_name *name);
 
 /** A JSON string of @p text, whatever bytes are in it: those of broken UTF-8 become '?'. */
 json_t *message_text(const char *text);

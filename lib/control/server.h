@@ -77,6 +77,13 @@ struct path_ask {
 	uint64_t request; /* the client's number for it */
 };
 
+/** A client's request for the end of a link or connection, for server_answer_fence(). */
+struct fence_ask {
+	uint64_t connection;
+	uint64_t request;
+	struct connection_name over; /* the other connection; number 0: it is a link */
+};
+
 /** What the callback path returns to answer later. */
 #define SERVER_LATER 1
 
@@ -141,13 +148,10 @@ struct server_callbacks {
 	 * A client has asked for the end of a link, or of another connection, which has begun. May
 	 * be NULL: it is over by now.
 	 *
-	 * @param connection  the client's
-	 * @param request     its number for it
-	 * @param over        the other connection; 0: it is a link
-	 * @return            0 it is over; SERVER_LATER: then by server_answer_fence(), unless
-	 *                    @p connection is gone; -ENOMEM with slu_last_error()
+	 * @return 0 it is over; SERVER_LATER: then by server_answer_fence(), unless its connection
+	 *         is gone; -ENOMEM with slu_last_error()
 	 */
-	int (*settle)(void *arg, uint64_t connection, uint64_t request, uint64_t over);
+	int (*settle)(void *arg, const struct fence_ask *ask);
 };
 
 /** 0: the value above. */
@@ -255,8 +259,7 @@ void server_answer_path(struct server *server, const struct path_ask *ask, int e
 			json_t *answer);
 
 /** Control thread: what that request was to end is over; as settle() was told. */
-void server_answer_fence(struct server *server, uint64_t connection, uint64_t request,
-			 uint64_t over);
+void server_answer_fence(struct server *server, const struct fence_ask *ask);
 
 /**
  * Read the keys and certificates again and end the connections of those who have lost theirs

@@ -214,10 +214,10 @@ struct stream connection_detach(struct connection *connection);
 struct connection *connection_find(struct server *server, uint64_t number);
 
 /**
- * The secret of the connection that was, is, or will be given that number: it can be told after the
- * connection has ended. To be wiped. @return false: out of memory
+ * The secret of the connection that is named so: it can be told after the connection has ended. To
+ * be wiped. @return false: out of memory
  */
-bool connection_secret(const struct server *server, uint64_t number,
+bool connection_secret(const struct server *server, const struct connection_name *name,
 		       uint8_t secret[static SECRET_BYTES]);
 
 /* strangers.c */

@@ -216,7 +216,7 @@ void serve_stop(struct slu_engine *engine);
 void serve_attach(void *arg, struct stream *stream, const struct peer_info *peer, uint64_t link);
 void serve_fence(void *arg, uint64_t connection, uint64_t link);
 void serve_gone(void *arg, uint64_t connection);
-int serve_settle(void *arg, uint64_t connection, uint64_t request, uint64_t over);
+int serve_settle(void *arg, const struct fence_ask *ask);
 
 /** Wait until what has begun to end is over. Not the control thread. */
 void serve_wait(struct slu_engine *engine);

@@ -229,8 +229,7 @@ void serve_fence(void *arg, uint64_t connection, uint64_t link)
 struct late_fence {
 	struct control_task task;
 	struct slu_engine *engine;
-	uint64_t connection; /* 0: it has gone */
-	uint64_t request, over;
+	struct fence_ask ask;  /* of no connection: it was answered */
 	_Atomic uint32_t left; /* that have not told, and one until all were asked */
 	LIST_ENTRY(late_fence) link;
 };
@@ -241,9 +240,8 @@ static void answer_fence(struct control_task *task)
 		(struct late_fence *)((char *)task - offsetof(struct late_fence, task));
 
 	LIST_REMOVE(fence, link);
-	if (fence->connection)
-		server_answer_fence(fence->engine->server, fence->connection, fence->request,
-				    fence->over);
+	if (fence->ask.connection)
+		server_answer_fence(fence->engine->server, &fence->ask);
 	free(fence);
 }
 
@@ -275,7 +273,7 @@ static int ask_all(struct late_fence *fence)
 	return asked;
 }
 
-int serve_settle(void *arg, uint64_t connection, uint64_t request, uint64_t over)
+int serve_settle(void *arg, const struct fence_ask *ask)
 {
 	struct late_fence *fence = calloc(1, sizeof(*fence));
 	struct slu_engine *engine = arg;
@@ -284,15 +282,13 @@ int serve_settle(void *arg, uint64_t connection, uint64_t request, uint64_t over
 	if (!fence)
 		return fail(-ENOMEM, "target is out of memory");
 	fence->engine = engine;
-	fence->connection = connection;
-	fence->request = request;
-	fence->over = over;
+	fence->ask = *ask;
 	fence->left = 1;
 	fence->task.run = answer_fence;
 	LIST_INSERT_HEAD(&engine->late_fences, fence, link);
 	asked = ask_all(fence);
 	if (asked <= 0)
-		fence->connection = 0; /* it is answered at once */
+		fence->ask.connection = 0; /* it is answered at once */
 	on_settled(fence);
 	return asked > 0 ? SERVER_LATER : asked;
 }
@@ -313,8 +309,8 @@ static void forget_fences(struct slu_engine *engine, uint64_t connection)
 	struct late_fence *fence;
 
 	LIST_FOREACH (fence, &engine->late_fences, link)
-		if (fence->connection == connection)
-			fence->connection = 0;
+		if (fence->ask.connection == connection)
+			fence->ask.connection = 0;
 }
 
 void serve_gone(void *arg, uint64_t connection)

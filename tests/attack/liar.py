@@ -31,10 +31,12 @@ def close(*sockets):
 class Liar:
     """real: a connection to the target that it claims to be, as a client of it. same, over: what it
     answers to `same` and to the fence of another's connection, given the offer: an answer, an error
-    or None, which is silence. Of its own links it confirms no end. heard: what it was asked."""
+    or None, which is silence. given: its connections have the number and the secret that the target
+    has given it. Of its own links it confirms no end. heard: what it was asked."""
 
-    def __init__(self, real, tls=None, same=lambda offer: {}, over=lambda offer: {}):
+    def __init__(self, real, tls=None, same=lambda offer: {}, over=lambda offer: {}, given=False):
         self.incarnation = real.welcome["incarnation"]
+        self.given = {key: real.welcome[key] for key in ("connection", "secret")} if given else {}
         self.tls, self.same, self.over = tls, same, over
         self.heard, self.connections = [], 0
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -76,7 +78,9 @@ class Liar:
                     "incarnation": self.incarnation, "identity": "you",
                     "connection": number(self.connections), "secret": SECRET,
                     "tcp": {"host": "127.0.0.1", "port": self.port, "tls": bool(self.tls),
-                            "plain": False}}
+                            "plain": False}, **self.given}
+        if kind == "ping":
+            return {"type": "pong"}
         if kind == "open":
             return {"type": "opened", "session": message["session"], "transport": "tcp",
                     "length": 1 << 20, "rights": message["rights"], "page_bytes": 4096, "node": 0,

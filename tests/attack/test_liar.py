@@ -104,13 +104,22 @@ def wrong_proof():
             both_ways(scene)
 
 
-@case("nor one who is met before the target is")
-def liar_first():
-    with stage() as scene:
+def liar_first(**lies):
+    with stage(**lies) as scene:
         liar = scene.connect(scene.liar.port)
         real = scene.connect(scene.address[1])
         check("same" not in [kind for kind, _ in scene.liar.heard], "he was asked")
         is_apart(scene, real, liar)
+
+
+@case("nor one who is met before the target is")
+def met_first():
+    liar_first()
+
+
+@case("nor one who says what the target has given him, who is its client as well, under TLS")
+def given():
+    liar_first(given=True)
 
 
 @case("one who does not answer, or says that he doesn't know, is not connected to")
@@ -146,6 +155,16 @@ def relayed_plain():
             scene.write(real, "ETIMEDOUT")
             scene.target.signal(signal.SIGCONT)
             scene.write(liar, "ETIMEDOUT")
+
+
+@case("nor does he by what the target has given him")
+def given_plain():
+    with stage(secure=False, given=True) as scene:
+        liar = scene.connect(scene.liar.port)
+        real = scene.connect(scene.address[1])
+        scene.write(real, "0")
+        scene.write(liar, "ETIMEDOUT lands")
+        scene.write(real, "ETIMEDOUT")
 
 
 if __name__ == "__main__":

@@ -587,8 +587,8 @@ static void fence_connection(void)
 	must(secret_parse(secret, bytes, sizeof(bytes)));
 	must(secret_prove_text(bytes, FENCE_END, strlen(FENCE_END), proof));
 	tell_with("{\"type\":\"fence\",\"request\":20,\"offer\":{\"connection\":\"%016llx\","
-		  "\"proof\":\"%s\"}}",
-		  (unsigned long long)old, proof);
+		  "\"binding\":\"%064x\",\"proof\":\"%s\"}}",
+		  (unsigned long long)old, 0, proof);
 	json_decref(expect("fence"));
 	must(atomic_load(&last_gone) == old);
 	must(recv(fd, secret, sizeof(secret), 0) <= 0);

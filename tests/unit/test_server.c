@@ -623,11 +623,14 @@ static json_t *fence_link_message(json_int_t request, uint64_t link)
 	return request_message("fence", request, json_pack("{s:o}", "link", number_of(link)));
 }
 
+/* Over a Unix socket, where connections have no binding. */
+#define NO_BINDING "0000000000000000000000000000000000000000000000000000000000000000"
+
 static json_t *fence_connection_message(json_int_t request, uint64_t number, const char *proof)
 {
-	return request_message(
-		"fence", request,
-		json_pack("{s:o, s:s}", "connection", number_of(number), "proof", proof));
+	return request_message("fence", request,
+			       json_pack("{s:o, s:s, s:s}", "connection", number_of(number),
+					 "binding", NO_BINDING, "proof", proof));
 }
 
 /* Of what the other end says, by the secret of a connection. */
@@ -871,9 +874,9 @@ static void test_fence_connection(void **state)
 
 static json_t *same_message(json_int_t request, uint64_t number, const char *nonce)
 {
-	return request_message(
-		"same", request,
-		json_pack("{s:o, s:s}", "connection", number_of(number), "nonce", nonce));
+	return request_message("same", request,
+			       json_pack("{s:o, s:s, s:s}", "connection", number_of(number),
+					 "binding", NO_BINDING, "nonce", nonce));
 }
 
 static void expect_same(int fd, json_int_t request, const char *secret, const char *nonce)
@@ -889,6 +892,9 @@ static void expect_same(int fd, json_int_t request, const char *secret, const ch
 	json_decref(answer);
 }
 
+#define BINDING "\"binding\":\"" NO_BINDING "\""
+#define NONCE   "\"nonce\":\"000102030405060708090a0b0c0d0e0f\""
+
 /* Goal: a target proves which connections it has given their secrets, also when they have ended,
  * and for that question alone; what is no question is refused and changes nothing. */
 static void test_same(void **state)
@@ -897,12 +903,14 @@ static void test_same(void **state)
 					     "f00102030405060708090a0b0c0d0e0f"};
 	static const char *const bad[] = {
 		"{}",
-		"{\"connection\":\"0000000000000001\"}",
-		"{\"nonce\":\"000102030405060708090a0b0c0d0e0f\"}",
-		"{\"connection\":1,\"nonce\":\"000102030405060708090a0b0c0d0e0f\"}",
-		"{\"connection\":\"0000000000000001\",\"nonce\":\"00\"}",
-		"{\"connection\":\"0000000000000001\",\"nonce\":\"\"}",
-		"{\"connection\":\"0000000000000001\",\"nonce\":7}",
+		"{\"connection\":\"0000000000000001\"," BINDING "}",
+		"{" BINDING "," NONCE "}",
+		"{\"connection\":1," BINDING "," NONCE "}",
+		"{\"connection\":\"0000000000000001\"," NONCE "}",
+		"{\"connection\":\"0000000000000001\",\"binding\":\"00\"," NONCE "}",
+		"{\"connection\":\"0000000000000001\"," BINDING ",\"nonce\":\"00\"}",
+		"{\"connection\":\"0000000000000001\"," BINDING ",\"nonce\":\"\"}",
+		"{\"connection\":\"0000000000000001\"," BINDING ",\"nonce\":7}",
 	};
 	char old_secret[SECRET_TEXT], secret[SECRET_TEXT];
 	uint64_t old_number, number;
@@ -967,8 +975,9 @@ static void test_fence_of_others(void **state)
 		expect_request_refusal(fd, i, EACCES, "without the secret");
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
 	assert_int_equal(security_lines, 8);
-	say(fd,
-	    request_message("fence", 8, json_pack("{s:o}", "connection", number_of(other_number))));
+	say(fd, request_message("fence", 8,
+				json_pack("{s:o, s:s}", "connection", number_of(other_number),
+					  "binding", NO_BINDING)));
 	expect_request_refusal(fd, 8, EPROTO, "without a proof");
 	say(fd, fence_connection_message(9, number, proof_of(secret, FENCE_END)));
 	expect_request_refusal(fd, 9, EPROTO, "another connection");
