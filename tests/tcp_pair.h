@@ -145,10 +145,7 @@ static inline struct tcp_link *pair_link(struct tcp_pair *pair)
 /** The link is down: one attempt to mend it. */
 static inline void pair_mend(struct tcp_pair *pair)
 {
-	struct repair_item *item = pair->client.path->making;
-
-	repair_hold(pair->env.repair, item);
-	repair_now(pair->env.repair, item, UINT64_MAX / 2);
+	repair_now(pair->env.repair, pair->client.path->making, NULL, UINT64_MAX / 2);
 }
 
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
@@ -184,8 +181,7 @@ static inline void pair_connect(struct tcp_pair *pair, uint32_t index, struct pa
 	pair_must(tcp_transport.control->connect(pair->remote, &client->poller->env,
 						 &client->path) == 0);
 	pair->remote->paths[index] = client->path;
-	repair_hold(pair->env.repair, client->path->making);
-	pair_must(repair_now(pair->env.repair, client->path->making, UINT64_MAX / 2) == 0);
+	pair_must(repair_now(pair->env.repair, client->path->making, NULL, UINT64_MAX / 2) == 0);
 }
 
 /** What it has not finished is given up. */
@@ -196,7 +192,7 @@ static inline void pair_disconnect(struct tcp_pair *pair, struct pair_client *cl
 	poller_detach(client->poller, client->queue);
 	pair->remote->paths[client->poller->index] = NULL;
 	tcp_transport.control->disconnect(client->path);
-	repair_settle(pair->env.repair, &pair->peer);
+	repair_settle(pair->env.repair, &pair->peer.lanes[SLU_TRANSPORT_TCP]);
 	queue_destroy(client->queue);
 	poller_destroy(client->poller);
 }
@@ -233,6 +229,7 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair->peer.ticket = pair_ticket;
 	pair->peer.raise = pair_raise;
 	pair->peer.forgo = pair_forgo;
+	repair_lane_init(&pair->peer.lanes[SLU_TRANSPORT_TCP]);
 	pair_must(repair_start(&pair->env.repair) == 0);
 	pair->remote = calloc(1, sizeof(*pair->remote));
 	pair->remote->peer = &pair->peer;

@@ -69,6 +69,8 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 	client->peer.ticket = fence_ticket;
 	client->peer.raise = fence_raise;
 	client->peer.forgo = fence_forgo;
+	for (unsigned i = 0; i < TRANSPORTS; i++)
+		repair_lane_init(&client->peer.lanes[i]);
 	client->pool = pool;
 	client->endpoint = *endpoint;
 	client->stream.fd = -1;

@@ -359,8 +359,7 @@ static int try_path(struct slu_remote *remote, uint64_t until_ns)
 	rc = remote->transport->control->connect(remote, &env, &path);
 	if (rc < 0)
 		return rc;
-	repair_hold(env.transport->repair, path->making);
-	rc = repair_now(env.transport->repair, path->making, until_ns);
+	rc = repair_now(env.transport->repair, path->making, NULL, until_ns);
 	remote->transport->control->disconnect(path);
 	return rc;
 }
@@ -383,8 +382,9 @@ static int connect_paths(struct slu_remote *remote)
 	return rc;
 }
 
-/* It stays, though its queue may be closed meanwhile. @return NULL: no path, or it needs none */
-static struct repair_item *hold_making(struct slu_remote *remote, uint32_t poller)
+/* Its queue may be closed meanwhile. No lock is held: who opens or closes something else goes on.
+ */
+static int make_link(struct slu_remote *remote, uint32_t poller, uint64_t until_ns)
 {
 	struct slu_engine *engine = remote->engine;
 	struct repair_item *making;
@@ -392,22 +392,17 @@ static struct repair_item *hold_making(struct slu_remote *remote, uint32_t polle
 	pthread_mutex_lock(&engine->lock);
 	making = remote->paths[poller] ? remote->paths[poller]->making : NULL;
 	if (making)
-		repair_hold(engine->env.repair, making);
+		return repair_now(engine->env.repair, making, &engine->lock, until_ns);
 	pthread_mutex_unlock(&engine->lock);
-	return making;
+	return 0;
 }
 
-/* No lock is held: whoever opens or closes something else goes on. */
 static int make_links(struct slu_remote *remote, uint64_t until_ns)
 {
 	int rc = 0;
 
-	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++) {
-		struct repair_item *making = hold_making(remote, i);
-
-		if (making)
-			rc = repair_now(remote->engine->env.repair, making, until_ns);
-	}
+	for (uint32_t i = 0; rc == 0 && i < SLU_POLLERS_MAX; i++)
+		rc = make_link(remote, i, until_ns);
 	return rc;
 }
 
@@ -439,7 +434,7 @@ static void leave_paths(struct slu_remote *remote)
 	unlink_remote(remote);
 	pthread_mutex_unlock(&engine->opening);
 	if (remote->peer)
-		repair_settle(engine->env.repair, remote->peer);
+		repair_settle(engine->env.repair, &remote->peer->lanes[remote->transport->id]);
 }
 
 /* Also one whose opening failed on the way. */

@@ -2,7 +2,6 @@
 #include "transport/repair.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -11,120 +10,139 @@
 #include "base/random.h"
 #include "base/thread.h"
 
-#define FIRST_PAUSE_NS   (2 * UINT64_C(1000000))
-#define LONGEST_PAUSE_NS NS_PER_SECOND
-#define ATTEMPT_NS       (5 * NS_PER_SECOND)
-#define NEVER_NS         (UINT64_MAX / 2)
-
-/* An attempt that is under way. */
-struct turn {
-	uint64_t number;
-	const struct transport_peer *peer;
-	const void *lane;
-	LIST_ENTRY(turn) link;
-};
+#define FIRST_PAUSE_NS (2 * UINT64_C(1000000))
+#define PAUSES         10u /* each twice as long as the one before; the last is a second */
+#define ATTEMPT_NS     (5 * NS_PER_SECOND)
+#define NEVER_NS       (UINT64_MAX / 2)
 
 struct repair {
 	pthread_mutex_t lock;
-	pthread_cond_t changed; /* what is broken, or whose turn it is */
+	pthread_cond_t work;    /* for threads: a lane is ready, or a pause has begun */
+	pthread_cond_t changed; /* for those who wait: whose turn it is, or that one is over */
 	bool stopping;
 	struct random random;
-	TAILQ_HEAD(, repair_item) broken;
-	LIST_HEAD(, turn) turns;
-	uint64_t next_turn;
-	uint32_t waiting; /* threads */
+	TAILQ_HEAD(, repair_lane) ready;
+	struct repair_turns pausing[PAUSES]; /* by length, so that the first end first */
+	uint32_t waiting;                    /* threads */
 	uint32_t thread_count;
 	pthread_t threads[REPAIR_THREADS_MAX];
 };
 
-/* Under lock. */
-static void list(struct repair *repair, struct repair_item *item)
+/* ---- who waits, and where: under lock ---- */
+
+static void enter(struct repair_turns *in, struct repair_turn *turn)
 {
-	item->listed = true;
-	TAILQ_INSERT_TAIL(&repair->broken, item, link);
+	turn->in = in;
+	TAILQ_INSERT_TAIL(in, turn, link);
 }
 
-/* Under lock. */
-static void unlist(struct repair *repair, struct repair_item *item)
+static void leave(struct repair_turn *turn)
 {
-	if (item->listed)
-		TAILQ_REMOVE(&repair->broken, item, link);
-	item->listed = false;
+	if (turn->in)
+		TAILQ_REMOVE(turn->in, turn, link);
+	turn->in = NULL;
 }
 
-/* Under lock. */
+/* It has changed: who is next? */
+static void look(struct repair *repair, struct repair_lane *lane)
+{
+	const struct repair_turn *first = lane->attempted ? NULL : TAILQ_FIRST(&lane->turns);
+	bool ready = first && first == &first->item->asked;
+
+	if (first && !ready)
+		pthread_cond_broadcast(&repair->changed);
+	if (ready == lane->ready)
+		return;
+	lane->ready = ready;
+	if (ready) {
+		TAILQ_INSERT_TAIL(&repair->ready, lane, link);
+		pthread_cond_signal(&repair->work);
+	} else {
+		TAILQ_REMOVE(&repair->ready, lane, link);
+	}
+}
+
+static void queue(struct repair *repair, struct repair_turn *turn)
+{
+	leave(turn);
+	enter(&turn->item->lane->turns, turn);
+	look(repair, turn->item->lane);
+}
+
 static void put_off(struct repair *repair, struct repair_item *item)
 {
-	uint64_t pause = item->pause_ns;
+	struct repair_turns *pausing = &repair->pausing[item->pauses];
+	const struct repair_turn *last = TAILQ_LAST(pausing, repair_turns);
+	uint64_t half = (FIRST_PAUSE_NS << item->pauses) / 2;
+	uint64_t at_ns = clock_monotonic_ns(NULL) + half + random_below(&repair->random, half + 1);
 
-	item->pause_ns = pause * 2 < LONGEST_PAUSE_NS ? pause * 2 : LONGEST_PAUSE_NS;
-	item->at_ns =
-		clock_monotonic_ns(NULL) + pause / 2 + random_below(&repair->random, pause / 2 + 1);
-	list(repair, item);
+	item->asked.at_ns = last && last->at_ns > at_ns ? last->at_ns : at_ns;
+	item->pauses += item->pauses < PAUSES - 1;
+	enter(pausing, &item->asked);
+	pthread_cond_signal(&repair->work);
 }
 
-/* Under lock. */
-static bool is_free(const struct repair *repair, const void *lane)
+/* @return when the next pause is over */
+static uint64_t end_pauses(struct repair *repair)
 {
-	const struct turn *turn;
+	uint64_t now = clock_monotonic_ns(NULL), next = NEVER_NS;
 
-	LIST_FOREACH (turn, &repair->turns, link)
-		if (turn->lane == lane)
-			return false;
-	return true;
+	for (uint32_t i = 0; i < PAUSES; i++) {
+		struct repair_turn *turn;
+
+		while ((turn = TAILQ_FIRST(&repair->pausing[i])) && turn->at_ns <= now)
+			queue(repair, turn);
+		if (turn && turn->at_ns < next)
+			next = turn->at_ns;
+	}
+	return next;
 }
 
-/* Under lock. The one that is due first, of those whose lane is free; or NULL. */
-static struct repair_item *first(const struct repair *repair)
-{
-	struct repair_item *item, *best = NULL;
-
-	TAILQ_FOREACH (item, &repair->broken, link)
-		if ((!best || item->at_ns < best->at_ns) && is_free(repair, item->lane))
-			best = item;
-	return best;
-}
-
-/* Under lock. @return false: the time has come */
-static bool wait_until(struct repair *repair, uint64_t at_ns)
+/* @return false: the time has come */
+static bool wait_until(struct repair *repair, pthread_cond_t *condition, uint64_t at_ns)
 {
 	struct timespec at = {.tv_sec = (time_t)(at_ns / NS_PER_SECOND),
 			      .tv_nsec = (long)(at_ns % NS_PER_SECOND)};
 
-	return pthread_cond_timedwait(&repair->changed, &repair->lock, &at) != ETIMEDOUT;
+	return pthread_cond_timedwait(condition, &repair->lock, &at) != ETIMEDOUT;
 }
 
-/* Under lock, but for the call: the last one frees it. */
+/* ---- attempts: under lock, but for the call ---- */
+
+/* Before the lane is another's: what it has of links is not to be found by the next. */
 static void let_go(struct repair *repair, struct repair_item *item)
 {
-	if (item->holders > 0 || !item->gone)
-		return;
 	pthread_mutex_unlock(&repair->lock);
 	item->dropped(item);
 	pthread_mutex_lock(&repair->lock);
 }
 
-/* Under lock, but for the attempt. Its lane is free. What is asked for meanwhile is listed. */
-static int attempt(struct repair *repair, struct repair_item *item, uint64_t until_ns)
+/* The first in its lane, which is free. It may be asked for again meanwhile. */
+static int attempt(struct repair *repair, struct repair_turn *turn, uint64_t until_ns)
 {
-	struct turn turn = {.number = repair->next_turn++, .peer = item->peer, .lane = item->lane};
-	bool asked = item->listed;
+	struct repair_item *item = turn->item;
+	struct repair_lane *lane = item->lane;
+	bool asked = turn == &item->asked;
 	int rc;
 
-	unlist(repair, item);
-	item->holders++;
-	LIST_INSERT_HEAD(&repair->turns, &turn, link);
+	leave(turn);
+	lane->attempted = item;
+	look(repair, lane);
 	pthread_mutex_unlock(&repair->lock);
 	rc = item->attempt(item, until_ns);
-	if (rc < 0 && asked && !item->hopeless)
+	asked = asked && rc < 0 && !item->hopeless;
+	if (asked)
 		log_peer(SLU_LOG_WARNING, "no link to target %s yet: %s", item->target,
 			 slu_last_error());
 	pthread_mutex_lock(&repair->lock);
-	if (rc < 0 && asked && !item->hopeless && !item->listed && !item->gone)
+	if (lane->dropped)
+		let_go(repair, item);
+	else if (asked && !item->asked.in)
 		put_off(repair, item);
-	item->holders--;
-	let_go(repair, item);
-	LIST_REMOVE(&turn, link);
+	lane->attempted = NULL;
+	lane->dropped = false;
+	lane->over++;
+	look(repair, lane);
 	pthread_cond_broadcast(&repair->changed);
 	return rc;
 }
@@ -146,16 +164,17 @@ static void *repair_main(void *arg)
 
 	pthread_mutex_lock(&repair->lock);
 	while (!repair->stopping) {
-		struct repair_item *item = first(repair);
+		uint64_t next_ns = end_pauses(repair);
+		struct repair_lane *lane = TAILQ_FIRST(&repair->ready);
 
-		if (!item || item->at_ns > clock_monotonic_ns(NULL)) {
+		if (!lane) {
 			repair->waiting++;
-			wait_until(repair, item ? item->at_ns : NEVER_NS);
+			wait_until(repair, &repair->work, next_ns);
 			repair->waiting--;
 			continue;
 		}
 		leave_another(repair);
-		attempt(repair, item, clock_monotonic_ns(NULL) + ATTEMPT_NS);
+		attempt(repair, TAILQ_FIRST(&lane->turns), clock_monotonic_ns(NULL) + ATTEMPT_NS);
 	}
 	pthread_mutex_unlock(&repair->lock);
 	return NULL;
@@ -171,10 +190,13 @@ int repair_start(struct repair **out)
 		return fail(-ENOMEM, "out of memory");
 	if (getrandom(&repair->random.state, sizeof(repair->random.state), GRND_NONBLOCK) < 0)
 		repair->random.state = clock_monotonic_ns(NULL); /* only pauses hang on it */
-	TAILQ_INIT(&repair->broken);
+	TAILQ_INIT(&repair->ready);
+	for (uint32_t i = 0; i < PAUSES; i++)
+		TAILQ_INIT(&repair->pausing[i]);
 	pthread_mutex_init(&repair->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&repair->work, &monotonic);
 	pthread_cond_init(&repair->changed, &monotonic);
 	rc = thread_start(&repair->threads[0], "slu-repair", repair_main, repair);
 	if (rc < 0) {
@@ -192,79 +214,89 @@ void repair_stop(struct repair *repair)
 		return;
 	pthread_mutex_lock(&repair->lock);
 	repair->stopping = true;
-	pthread_cond_broadcast(&repair->changed);
+	pthread_cond_broadcast(&repair->work);
 	pthread_mutex_unlock(&repair->lock);
 	for (uint32_t i = 0; i < repair->thread_count; i++)
 		pthread_join(repair->threads[i], NULL);
 	pthread_cond_destroy(&repair->changed);
+	pthread_cond_destroy(&repair->work);
 	pthread_mutex_destroy(&repair->lock);
 	free(repair);
+}
+
+void repair_lane_init(struct repair_lane *lane)
+{
+	*lane = (struct repair_lane){0};
+	TAILQ_INIT(&lane->turns);
 }
 
 void repair_ask(struct repair *repair, struct repair_item *item)
 {
 	pthread_mutex_lock(&repair->lock);
-	item->pause_ns = FIRST_PAUSE_NS;
-	item->at_ns = 0;
-	if (!item->listed)
-		list(repair, item);
-	pthread_cond_broadcast(&repair->changed);
+	item->pauses = 0;
+	if (item->asked.in != &item->lane->turns) {
+		item->asked.item = item;
+		queue(repair, &item->asked);
+	}
 	pthread_mutex_unlock(&repair->lock);
 }
 
-void repair_hold(struct repair *repair, struct repair_item *item)
+int repair_now(struct repair *repair, struct repair_item *item, pthread_mutex_t *held,
+	       uint64_t until_ns)
 {
-	pthread_mutex_lock(&repair->lock);
-	item->holders++;
-	pthread_mutex_unlock(&repair->lock);
-}
-
-int repair_now(struct repair *repair, struct repair_item *item, uint64_t until_ns)
-{
+	struct repair_turn turn = {.item = item};
+	struct repair_lane *lane = item->lane;
 	int rc = 0;
 
 	pthread_mutex_lock(&repair->lock);
-	while (rc == 0 && !is_free(repair, item->lane))
-		if (!wait_until(repair, until_ns))
+	if (held)
+		pthread_mutex_unlock(held);
+	LIST_INSERT_HEAD(&item->callers, &turn, of_item);
+	queue(repair, &turn);
+	while (rc == 0 && turn.item && (lane->attempted || TAILQ_FIRST(&lane->turns) != &turn))
+		if (!wait_until(repair, &repair->changed, until_ns))
 			rc = fail(-ETIMEDOUT, "the target did not answer in time");
-	if (rc == 0 && !item->gone)
-		rc = attempt(repair, item, until_ns);
-	item->holders--;
-	let_go(repair, item);
+	if (turn.item)
+		LIST_REMOVE(&turn, of_item);
+	if (turn.item && rc == 0)
+		rc = attempt(repair, &turn, until_ns);
+	else if (turn.item) {
+		leave(&turn);
+		look(repair, lane);
+	}
 	pthread_mutex_unlock(&repair->lock);
 	return rc;
 }
 
 void repair_drop(struct repair *repair, struct repair_item *item)
 {
+	struct repair_lane *lane = item->lane;
+	struct repair_turn *turn;
+
 	pthread_mutex_lock(&repair->lock);
-	unlist(repair, item);
-	item->gone = true;
-	let_go(repair, item);
+	leave(&item->asked);
+	LIST_FOREACH (turn, &item->callers, of_item) {
+		leave(turn);
+		turn->item = NULL;
+	}
+	pthread_cond_broadcast(&repair->changed);
+	look(repair, lane);
+	if (lane->attempted == item)
+		lane->dropped = true;
+	else
+		let_go(repair, item);
 	pthread_mutex_unlock(&repair->lock);
 }
 
-/* Under lock. Are all turns of the peer over that have begun before that number? */
-static bool is_settled(const struct repair *repair, const struct transport_peer *peer,
-		       uint64_t before)
+void repair_settle(struct repair *repair, const struct repair_lane *lane)
 {
-	const struct turn *turn;
-
-	LIST_FOREACH (turn, &repair->turns, link)
-		if (turn->peer == peer && turn->number < before)
-			return false;
-	return true;
-}
-
-void repair_settle(struct repair *repair, const struct transport_peer *peer)
-{
-	uint64_t before;
+	uint64_t over;
 
 	if (!repair)
 		return;
 	pthread_mutex_lock(&repair->lock);
-	before = repair->next_turn;
-	while (!is_settled(repair, peer, before))
+	over = lane->over;
+	while (lane->dropped && lane->over == over)
 		pthread_cond_wait(&repair->changed, &repair->lock);
 	pthread_mutex_unlock(&repair->lock);
 }

@@ -30,6 +30,7 @@
 #include "base/random.h"
 #include "memory/copy.h"
 #include "memory/region.h"
+#include "transport/repair.h"
 #include "transport/request.h"
 
 #define TRANSPORT_FDS_MAX 4 /* passed with one published segment */
@@ -115,6 +116,7 @@ struct transport_peer {
 	void (*forgo)(struct fence_ticket *ticket);
 	struct fence *fence; /* lives as long as the peer */
 	_Atomic bool lost;   /* the control connection has ended, and all that was opened by it */
+	struct repair_lane lanes[TRANSPORTS]; /* by number: where links are made */
 	/**
 	 * Ask the target for a path on an open session, which its join() answers: as session_ask()
 	 * and session_ask_async() (control/client.h).

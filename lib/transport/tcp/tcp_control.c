@@ -105,8 +105,7 @@ static int link_create(struct slu_remote *remote, const struct path_env *env, st
 	link->repair = env->transport->repair;
 	link->mending = (struct repair_item){.attempt = tcp_link_mend,
 					     .dropped = link_dropped,
-					     .peer = remote->peer,
-					     .lane = remote->peer->tcp_links,
+					     .lane = &remote->peer->lanes[SLU_TRANSPORT_TCP],
 					     .target = link->target};
 	strcpy(link->target, remote->target);
 	link->state = TCP_LINK_DOWN;

@@ -490,8 +490,7 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 	verbs->host = env->transport->verbs;
 	verbs->repair = (struct repair_item){.attempt = verbs_repair_attempt,
 					     .dropped = path_dropped,
-					     .peer = remote->peer,
-					     .lane = remote->peer->verbs_links,
+					     .lane = &remote->peer->lanes[SLU_TRANSPORT_VERBS],
 					     .target = remote->target};
 	verbs->path.making = &verbs->repair;
 	verbs->state = VERBS_PATH_DOWN;
