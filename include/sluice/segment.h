@@ -253,9 +253,10 @@ SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
  * Disconnect; accepts NULL.
  *
  * Operations taken by pollers are finished first; what is not done within a second ends with
- * -ECANCELED, and an attempt to reach it that has begun is over within five, so that a target that
- * does not answer cannot hold it up. No thread may submit on it any more, and inline queues must
- * have been reaped of operations on it.
+ * -ECANCELED, and an attempt to reach it that has begun is over within ten, so that a target that
+ * does not answer cannot hold it up: five of them are the target's, the rest devices may take, to
+ * resolve its address and to give back what they have. No thread may submit on it any more, and
+ * inline queues must have been reaped of operations on it.
  */
 SLU_API void slu_remote_close(struct slu_remote *remote);
 
