@@ -2,9 +2,10 @@
 /*
  * What may still land at a target. A link that was lost with something on it is fenced: nothing of
  * ours is posted to that target any more until it has answered that the link is over there. It is
- * asked over the connection that the link belonged to, or, if that is lost as well, over the next
- * one to the same incarnation, which names the old one by its number. Both ends prove it by its
- * secret: the client that it may have it ended, the target that it is the one that has.
+ * asked over the connection that the link belonged to, or, if that is lost as well, over every
+ * other one to the same incarnation, which names the old one by its number: one of them may be
+ * lost, and not known to be. Both ends prove it by its secret: the client that it may have it
+ * ended, the target that it is the one that has.
  *
  * A target has one fence, at however many addresses it is reached. Which incarnation it is it says
  * itself, and what one says must not hold up what goes to another: so whoever names one that we
@@ -33,6 +34,7 @@
 struct target_fence {
 	struct fence fence; /* first */
 	struct client_pool *pool;
+	char target[SLU_NAME_MAX + 1];
 	uint64_t incarnation;
 	uint64_t serial;                 /* the later it was made, the more */
 	struct connection_secret secret; /* of a connection to it */
@@ -48,9 +50,17 @@ struct fence_ticket {
 	struct client *client;           /* NULL: its connection is lost */
 	struct connection_secret secret; /* of that */
 	uint64_t name;                   /* of the link */
-	bool asked;
+	bool over;
 	bool refused; /* and that was said */
+	LIST_HEAD(, question) questions;
 	TAILQ_ENTRY(fence_ticket) link;
+};
+
+/* That is not answered. */
+struct question {
+	struct fence_ticket *ticket;
+	const struct client *by;
+	LIST_ENTRY(question) link;
 };
 
 static void ticket_free(struct fence_ticket *ticket)
@@ -92,6 +102,7 @@ static struct target_fence *create(struct client *client)
 	if (!fence)
 		return NULL;
 	fence->pool = pool;
+	strcpy(fence->target, client->welcome.target);
 	fence->incarnation = client->welcome.incarnation;
 	fence->serial = ++pool->last_fence;
 	fence->secret = client->secret;
@@ -166,6 +177,7 @@ static json_t *make_named(const struct connection_name *name, const char *key, c
 	return json_pack("{s:s, s:s, s:s}", "connection", number, "binding", binding, key, text);
 }
 
+/* @return NULL: out of memory */
 static json_t *make_offer(const struct fence_ticket *ticket, const struct client *by)
 {
 	char link[17], proof[PROOF_TEXT];
@@ -179,66 +191,96 @@ static json_t *make_offer(const struct fence_ticket *ticket, const struct client
 }
 
 /* Of a link its own connection says so; of a connection only who had given it its secret can. */
-static bool is_over(const struct fence_ticket *ticket, const json_t *answer)
+static int check_over(const struct fence_ticket *ticket, const json_t *answer)
 {
-	return ticket->client ||
-	       secret_is_proven(ticket->secret.bytes, FENCE_OVER, strlen(FENCE_OVER),
-				json_string_value(json_object_get(answer, "proof")));
+	if (ticket->client || secret_is_proven(ticket->secret.bytes, FENCE_OVER, strlen(FENCE_OVER),
+					       json_string_value(json_object_get(answer, "proof"))))
+		return 0;
+	return fail(-EPROTO, "what it proves it by is wrong");
 }
 
 static void say_refused(struct fence_ticket *ticket)
 {
-	if (!ticket->client || ticket->client->error || ticket->refused)
+	if (ticket->refused)
 		return;
 	ticket->refused = true;
 	log_peer(SLU_LOG_WARNING,
 		 "target %s does not confirm that a lost link is over, and is sent nothing until "
 		 "it does: %s",
-		 ticket->client->welcome.target, slu_last_error());
+		 ticket->fence->target, slu_last_error());
 }
 
-/* Refused, not proven, or its connection was lost: it is asked again. */
-static void on_answer(void *arg, int error, const json_t *answer)
+static void end_fence(struct fence_ticket *ticket)
 {
-	struct fence_ticket *ticket = arg;
-	struct target_fence *fence = ticket->fence;
-
-	ticket->asked = false;
-	if (error < 0 || !is_over(ticket, answer)) {
-		if (error != -ECANCELED) /* we have closed the connection ourselves */
-			say_refused(ticket);
-		return;
-	}
-	TAILQ_REMOVE(&fence->raised, ticket, link);
-	ticket_free(ticket);
-	atomic_fetch_sub(&fence->fence.pending, 1);
+	ticket->over = true;
+	TAILQ_REMOVE(&ticket->fence->raised, ticket, link);
+	atomic_fetch_sub(&ticket->fence->fence.pending, 1);
 	transport_changed();
 }
 
-static void ask(struct fence_ticket *ticket)
+/* Refused, not proven, or its connection was lost: it is asked again. The first proof counts. */
+static void on_answer(void *arg, int error, const json_t *answer)
 {
-	struct client *by = ticket->client ? ticket->client : LIST_FIRST(&ticket->fence->clients);
+	struct question *question = arg;
+	struct fence_ticket *ticket = question->ticket;
+	bool lost = error == -ECANCELED || question->by->error; /* or closed by ourselves */
 
-	if (!by || ticket->asked)
-		return;
-	ticket->asked = true;
-	if (client_ask_async(by, "fence", make_offer(ticket, by), on_answer, ticket) < 0)
-		ticket->asked = false;
+	LIST_REMOVE(question, link);
+	free(question);
+	if (!ticket->over && error == 0)
+		error = check_over(ticket, answer);
+	if (!ticket->over && error == 0)
+		end_fence(ticket);
+	else if (!ticket->over && !lost)
+		say_refused(ticket);
+	if (ticket->over && LIST_EMPTY(&ticket->questions))
+		ticket_free(ticket);
 }
 
-static void ask_all(struct target_fence *fence)
+static bool is_asked(const struct fence_ticket *ticket, const struct client *by)
 {
-	struct fence_ticket *ticket, *next;
+	const struct question *question;
 
-	for (ticket = TAILQ_FIRST(&fence->raised); ticket; ticket = next) {
-		next = TAILQ_NEXT(ticket, link);
-		ask(ticket);
+	LIST_FOREACH (question, &ticket->questions, link)
+		if (question->by == by)
+			return true;
+	return false;
+}
+
+/* It is not answered meanwhile, but refused perhaps. */
+static void ask(struct fence_ticket *ticket, struct client *by)
+{
+	struct question *question;
+
+	if ((ticket->client && ticket->client != by) || is_asked(ticket, by))
+		return;
+	question = malloc(sizeof(*question));
+	if (!question) {
+		fail(-ENOMEM, "out of memory");
+		say_refused(ticket);
+		return;
 	}
+	*question = (struct question){.ticket = ticket, .by = by};
+	LIST_INSERT_HEAD(&ticket->questions, question, link);
+	if (client_ask_async(by, "fence", make_offer(ticket, by), on_answer, question) == 0)
+		return;
+	LIST_REMOVE(question, link);
+	free(question);
+	say_refused(ticket);
+}
+
+static void ask_by(struct client *by)
+{
+	struct fence_ticket *ticket;
+
+	TAILQ_FOREACH (ticket, &by->fence->raised, link)
+		ask(ticket, by);
 }
 
 void fence_client_over(struct client *client)
 {
 	struct fence_ticket *ticket;
+	struct client *other;
 
 	if (!client->fences)
 		return;
@@ -247,13 +289,14 @@ void fence_client_over(struct client *client)
 	TAILQ_FOREACH (ticket, &client->fence->raised, link)
 		if (ticket->client == client)
 			ticket->client = NULL;
-	ask_all(client->fence);
+	LIST_FOREACH (other, &client->fence->clients, by_target)
+		ask_by(other);
 }
 
 void fence_retry(struct client *client)
 {
 	if (client->fences)
-		ask_all(client->fence);
+		ask_by(client);
 }
 
 /* ---- joining: who has greeted ---- */
@@ -294,7 +337,7 @@ static int join(void *arg)
 		return 0;
 	LIST_INSERT_HEAD(&client->fence->clients, client, by_target);
 	client->fences = true;
-	ask_all(client->fence);
+	ask_by(client);
 	return 0;
 }
 
@@ -339,11 +382,13 @@ static void take_raised(struct control_task *task)
 {
 	struct fence_ticket *ticket =
 		(struct fence_ticket *)((char *)task - offsetof(struct fence_ticket, task));
+	struct client *client;
 
 	if (!ticket->client->fences)
 		ticket->client = NULL;
 	TAILQ_INSERT_TAIL(&ticket->fence->raised, ticket, link);
-	ask(ticket);
+	LIST_FOREACH (client, &ticket->fence->clients, by_target)
+		ask(ticket, client);
 }
 
 struct fence_ticket *fence_ticket(struct transport_peer *peer, uint64_t name)

@@ -43,6 +43,8 @@ static _Atomic unsigned fenced, gone, lost;
 static _Atomic uint64_t fenced_link, fenced_of, gone_last;
 static _Atomic bool held; /* the target carries on with what ends when held_until is posted */
 static sem_t held_until;
+static _Atomic bool refuses;  /* it does not say that something is over */
+static _Atomic unsigned said; /* by the client: that it waits */
 
 static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
 		   const json_t *transports, json_t *answer, int fds[MESSAGE_FDS_MAX],
@@ -96,8 +98,19 @@ static void on_gone(void *arg, uint64_t connection)
 		sem_wait(&held_until);
 }
 
-static const struct server_callbacks callbacks = {
-	.open = on_open, .moved = on_moved, .close = on_close, .fence = on_fence, .gone = on_gone};
+static int on_settle(void *arg, const struct fence_ask *ask)
+{
+	(void)arg;
+	(void)ask;
+	return refuses ? fail(-EIO, "not yet") : 0;
+}
+
+static const struct server_callbacks callbacks = {.open = on_open,
+						  .moved = on_moved,
+						  .close = on_close,
+						  .fence = on_fence,
+						  .gone = on_gone,
+						  .settle = on_settle};
 
 static void start_target(uint64_t incarnation)
 {
@@ -120,7 +133,7 @@ static void stop_target(void)
 	server = NULL;
 }
 
-/* ---- the relay: of one connection ---- */
+/* ---- relays: each of one connection ---- */
 
 enum relaying {
 	RELAY_PASSES,
@@ -129,12 +142,12 @@ enum relaying {
 	RELAY_OVER,
 };
 
-static struct {
+static struct relay {
 	int listener;
 	struct endpoint to;
 	pthread_t thread;
 	_Atomic int does, knows;
-} relay;
+} relays[2], *const relay = &relays[0], *const other_relay = &relays[1];
 
 /* @return false: that end has gone */
 static bool pass(int from, int to)
@@ -149,24 +162,24 @@ static bool pass(int from, int to)
 
 static void *play_relay(void *arg)
 {
-	int in = accept4(relay.listener, NULL, NULL, SOCK_CLOEXEC);
+	struct relay *of = arg;
+	int in = accept4(of->listener, NULL, NULL, SOCK_CLOEXEC);
 	int out = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool passes =
-		connect(out, (const struct sockaddr *)&relay.to.path, relay.to.path_length) == 0;
+	bool passes = connect(out, (const struct sockaddr *)&of->to.path, of->to.path_length) == 0;
 
-	while (passes && relay.does < RELAY_CUT) {
+	while (passes && of->does < RELAY_CUT) {
 		struct pollfd ends[2] = {{.fd = in, .events = POLLIN},
 					 {.fd = out, .events = POLLIN}};
 
 		poll(ends, 2, 1);
-		relay.knows = relay.does;
-		passes = pass(out, in) && (relay.knows != RELAY_PASSES || pass(in, out));
+		of->knows = of->does;
+		passes = pass(out, in) && (of->knows != RELAY_PASSES || pass(in, out));
 	}
 	close(in);
-	while (passes && relay.does != RELAY_OVER)
+	while (passes && of->does != RELAY_OVER)
 		usleep(1000);
 	close(out);
-	return arg;
+	return NULL;
 }
 
 static void name_endpoint(struct endpoint *endpoint)
@@ -179,32 +192,46 @@ static void name_endpoint(struct endpoint *endpoint)
 	p2p_segment_address(name, &endpoint->path, &endpoint->path_length);
 }
 
-static void start_relay(void)
+static void start(struct relay *of)
 {
-	relay.does = relay.knows = RELAY_PASSES;
-	relay.to = here;
-	relay.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	of->does = of->knows = RELAY_PASSES;
+	of->to = here;
+	of->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	name_endpoint(&relayed);
 	assert_int_equal(
-		bind(relay.listener, (const struct sockaddr *)&relayed.path, relayed.path_length),
-		0);
-	assert_int_equal(listen(relay.listener, 1), 0);
-	assert_int_equal(pthread_create(&relay.thread, NULL, play_relay, NULL), 0);
+		bind(of->listener, (const struct sockaddr *)&relayed.path, relayed.path_length), 0);
+	assert_int_equal(listen(of->listener, 1), 0);
+	assert_int_equal(pthread_create(&of->thread, NULL, play_relay, of), 0);
+}
+
+static void start_relay(void)
+{
+	start(relay);
 }
 
 /* From now on nothing that the client says arrives. */
+static void stall(struct relay *of)
+{
+	of->does = RELAY_STALLS;
+	while (of->knows != RELAY_STALLS)
+		usleep(100);
+}
+
 static void stall_relay(void)
 {
-	relay.does = RELAY_STALLS;
-	while (relay.knows != RELAY_STALLS)
-		usleep(100);
+	stall(relay);
+}
+
+static void stop(struct relay *of)
+{
+	of->does = RELAY_OVER;
+	pthread_join(of->thread, NULL);
+	close(of->listener);
 }
 
 static void stop_relay(void)
 {
-	relay.does = RELAY_OVER;
-	pthread_join(relay.thread, NULL);
-	close(relay.listener);
+	stop(relay);
 }
 
 /* ---- the client ---- */
@@ -270,8 +297,8 @@ static int set_up(void **state)
 	struct client_pool_options options = {.name = "unit", .trust = &trust};
 
 	(void)state;
-	fenced = gone = lost = 0;
-	held = false;
+	fenced = gone = lost = said = 0;
+	held = refuses = false;
 	sem_init(&held_until, 0, 0);
 	name_endpoint(&here);
 	if (control_thread_start(&control) < 0 || control_thread_start(&server_control) < 0)
@@ -307,7 +334,7 @@ static void lose(void)
 {
 	unsigned before = atomic_load(&lost);
 
-	relay.does = RELAY_CUT;
+	relay->does = RELAY_CUT;
 	assert_true(becomes(&lost, before + 1));
 }
 
@@ -411,6 +438,61 @@ static void test_lost_while_asking(void **state)
 	assert_true(becomes(&next.peer->fence->pending, 0));
 	assert_int_equal(fenced, 0);
 	assert_int_equal(gone, 1);
+	leave(&old);
+	leave(&next);
+	stop_relay();
+}
+
+/* Goal: a connection that is lost, and not known to be, keeps no other from being asked. */
+static void test_black_hole(void **state)
+{
+	struct user old, hole, good = use(&here);
+
+	(void)state;
+	start_relay();
+	old = use(&relayed);
+	start(other_relay);
+	hole = use(&relayed);
+	stall(other_relay);
+	lose();
+	raise_fence(&old, LINK);
+	assert_true(becomes(&good.peer->fence->pending, 0));
+	assert_int_equal(gone, 1);
+	assert_int_equal(gone_last, 2);
+	leave(&old);
+	leave(&hole);
+	leave(&good);
+	stop(other_relay);
+	stop_relay();
+}
+
+static void count_said(void *arg, enum slu_log_level level, const char *text)
+{
+	(void)arg;
+	if (level == SLU_LOG_WARNING && strstr(text, "target unit does not confirm"))
+		atomic_fetch_add(&said, 1);
+}
+
+/* Goal: that a target refuses to say that a lost connection is over is said once, and it is asked
+ * again. */
+static void test_refused(void **state)
+{
+	struct user old, next = use(&here);
+
+	(void)state;
+	start_relay();
+	old = use(&relayed);
+	refuses = true;
+	slu_log_set(SLU_LOG_WARNING, count_said, NULL);
+	lose();
+	raise_fence(&old, LINK);
+	assert_true(becomes(&said, 1));
+	usleep(SETTLE_MS * 1000);
+	assert_int_equal(next.peer->fence->pending, 1);
+	refuses = false;
+	assert_true(becomes(&next.peer->fence->pending, 0));
+	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
+	assert_int_equal(said, 1);
 	leave(&old);
 	leave(&next);
 	stop_relay();
@@ -577,7 +659,7 @@ static void test_remembered(void **state)
 	raise_fence(&user, LINK + 1);
 	leave(&user); /* its goodbye does not arrive */
 	assert_int_equal(server_connection_count(server), 1);
-	relay.does = RELAY_CUT;
+	relay->does = RELAY_CUT;
 	user = use(&here);
 	assert_true(becomes(&user.peer->fence->pending, 0));
 	assert_int_equal(gone, 1);
@@ -697,6 +779,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		fencing(test_answered),     fencing(test_forgone),
 		fencing(test_orphaned),     fencing(test_lost_while_asking),
+		fencing(test_black_hole),   fencing(test_refused),
 		fencing(test_other_target), fencing(test_other_address),
 		fencing(test_liar),         fencing(test_at_once),
 		fencing(test_remembered),   fencing(test_many),
