@@ -21,8 +21,8 @@
 
 #include "env/eal.h"
 #include "memory/region.h"
+#include "message/inbox.h"
 #include "poller/poller.h"
-#include "transport/inbox.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
 

@@ -30,12 +30,12 @@
 #include "control/server.h"
 #include "control/thread.h"
 #include "memory/region.h"
+#include "message/client_area.h"
+#include "message/inbox.h"
 #include "net/tls.h"
 #include "numa/topology.h"
 #include "poller/poller.h"
 #include "poller/queue.h"
-#include "transport/client_area.h"
-#include "transport/inbox.h"
 #include "transport/transport.h"
 
 struct slu_engine {

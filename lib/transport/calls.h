@@ -7,7 +7,7 @@
 #ifndef TRANSPORT_CALLS_H
 #define TRANSPORT_CALLS_H
 
-#include "transport/client_area.h"
+#include "message/client_area.h"
 #include "transport/transport.h"
 
 struct calls_path {

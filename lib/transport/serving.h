@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "transport/grants.h"
-#include "transport/inbox.h"
+#include "message/inbox.h"
 #include "transport/transport.h"
 
 /** Data connections or links of one poller. */

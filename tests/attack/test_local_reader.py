@@ -26,7 +26,7 @@ OWNER = os.path.join(os.environ["SLUICE_PARTS"], "owner")
 RINGS = 200
 SO_PASSRIGHTS = 83
 
-# lib/transport/client_area.h, notify_ring.h
+# lib/message/client_area.h, notify_ring.h
 ARMED, LANES, LANE = 0, 64, 128
 LANE_BYTES, SLOTS_AT, SLOTS, LANE_COUNT = 64 + 8 * 256, 64, 256, 128
 

@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "env/eal.h"
+#include "message/client_area.h"
 #include "poller/poller.h"
 #include "tests/fuzz/fuzz.h"
 #include "transport/calls.h"
-#include "transport/client_area.h"
 
 #define CLIENT   7u
 #define OPEN_MAX (2 * MAILBOX_SLOTS) /* more than go out at once */

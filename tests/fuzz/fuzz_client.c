@@ -16,8 +16,8 @@
 #include "base/clock.h"
 #include "control/client_internal.h"
 #include "directory/p2p.h"
+#include "message/client_area.h"
 #include "tests/fuzz/fuzz.h"
-#include "transport/client_area.h"
 
 #define SEGMENT_BYTES 65536
 #define TURNS         8  /* of the target, then it says all that is left */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport/inbox.h"
+#include "message/inbox.h"
 
 #include <errno.h>
 #include <poll.h>

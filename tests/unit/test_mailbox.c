@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport/mailbox.h"
+#include "message/mailbox.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport/notify_ring.h"
+#include "message/notify_ring.h"
 
 #include <pthread.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Waking an owner: by whom, how often, and that nobody can make it, or another, wait. */
-#include "transport/wake.h"
+#include "message/wake.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -15,8 +15,8 @@
 #ifndef TRANSPORT_FAKE_H
 #define TRANSPORT_FAKE_H
 
+#include "message/client_area.h"
 #include "transport/calls.h"
-#include "transport/client_area.h"
 #include "transport/transport.h"
 
 #define FAKE_CAPACITY_MAX 1024u

@@ -7,8 +7,8 @@
 #ifndef TRANSPORT_SHM_H
 #define TRANSPORT_SHM_H
 
+#include "message/client_area.h"
 #include "transport/calls.h"
-#include "transport/client_area.h"
 #include "transport/transport.h"
 
 /** What a client has mapped. */

@@ -7,7 +7,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
-#include "transport/mailbox.h"
+#include "message/mailbox.h"
 #include "transport/verbs/mlx5_queue.h"
 #include "transport/verbs/verbs.h"
 

@@ -19,8 +19,8 @@
  *
  * A hostile client can only send nonsense, a hostile target only answer it.
  */
-#ifndef TRANSPORT_MAILBOX_H
-#define TRANSPORT_MAILBOX_H
+#ifndef MESSAGE_MAILBOX_H
+#define MESSAGE_MAILBOX_H
 
 #include <assert.h>
 #include <stdatomic.h>
@@ -29,7 +29,7 @@
 
 #include <sluice/segment.h>
 
-#include "transport/lanes.h"
+#include "message/lanes.h"
 
 #define MAILBOX_SLOTS ((uint32_t)SLU_CALLS_MAX)
 #define MAILBOX_LANES ((uint32_t)SLU_POLLERS_MAX)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport/lanes.h"
+#include "message/lanes.h"
 
 #include "base/budget.h"
 #include "base/log.h"

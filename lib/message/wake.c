@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport/wake.h"
+#include "message/wake.h"
 
 #include <errno.h>
 #include <search.h>

@@ -5,8 +5,8 @@
  * lie: each costs the owner time whenever it polls, and memory for the pages that it reads. So the
  * first is the session's, and each further one counts as a session of that identity.
  */
-#ifndef TRANSPORT_LANES_H
-#define TRANSPORT_LANES_H
+#ifndef MESSAGE_LANES_H
+#define MESSAGE_LANES_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -5,7 +5,7 @@
  * in the same slot and hands the number back, so nothing is copied in between. A ring of numbers
  * has as many places as there are slots and is never full.
  */
-#include "transport/inbox.h"
+#include "message/inbox.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -14,8 +14,8 @@
  * position p is p / slots + 1, which no slot holds before. What the other side wrote is input: a
  * hostile client can only invent tags, a hostile target only stall.
  */
-#ifndef TRANSPORT_NOTIFY_RING_H
-#define TRANSPORT_NOTIFY_RING_H
+#ifndef MESSAGE_NOTIFY_RING_H
+#define MESSAGE_NOTIFY_RING_H
 
 #include <assert.h>
 #include <stdatomic.h>
@@ -24,7 +24,7 @@
 
 #include <sluice/segment.h>
 
-#include "transport/lanes.h"
+#include "message/lanes.h"
 
 #define NOTIFY_SLOTS ((uint32_t)SLU_NOTIFICATIONS_MAX)
 #define NOTIFY_LANES ((uint32_t)SLU_POLLERS_MAX)

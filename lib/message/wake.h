@@ -12,8 +12,8 @@
  * would not do: who is stopped in a write to it, by a page that comes late, keeps every reader and
  * writer waiting, O_NONBLOCK or not.)
  */
-#ifndef TRANSPORT_WAKE_H
-#define TRANSPORT_WAKE_H
+#ifndef MESSAGE_WAKE_H
+#define MESSAGE_WAKE_H
 
 #include <stdint.h>
 

@@ -12,8 +12,8 @@
  * inbox_call() as its frames arrive; inbox_answer() and inbox_answer_done() once per turn. The
  * inbox goes with its segment, after every client of it was withdrawn.
  */
-#ifndef TRANSPORT_INBOX_H
-#define TRANSPORT_INBOX_H
+#ifndef MESSAGE_INBOX_H
+#define MESSAGE_INBOX_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -14,14 +14,14 @@
  * To notify takes the right to write, on every transport: the owner looks at no notifications of a
  * client without it, whatever stands in its area.
  */
-#ifndef TRANSPORT_CLIENT_AREA_H
-#define TRANSPORT_CLIENT_AREA_H
+#ifndef MESSAGE_CLIENT_AREA_H
+#define MESSAGE_CLIENT_AREA_H
 
 #include "base/barrier.h"
 #include "memory/guard.h"
-#include "transport/mailbox.h"
-#include "transport/notify_ring.h"
-#include "transport/wake.h"
+#include "message/mailbox.h"
+#include "message/notify_ring.h"
+#include "message/wake.h"
 
 struct client_area {
 	_Alignas(64) _Atomic uint32_t armed; /* owner sets, client clears */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "transport/client_area.h"
+#include "message/client_area.h"
 
 #include <errno.h>
 #include <fcntl.h>
