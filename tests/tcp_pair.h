@@ -23,6 +23,7 @@
 #include "memory/region.h"
 #include "message/inbox.h"
 #include "poller/poller.h"
+#include "transport/grants.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
 
@@ -50,7 +51,7 @@ struct tcp_pair {
 	struct export export;
 	struct slu_remote *remote;
 	struct pair_client client;
-	void *granted;
+	struct grant *granted;
 	int eventfd;
 	int raw; /* target's end of the next connection goes here instead, if not -1 */
 	bool keep_raw;
@@ -149,15 +150,18 @@ static inline void pair_mend(struct tcp_pair *pair)
 }
 
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
-static inline void *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t connection,
-			       void **view)
+static inline struct grant *pair_grant(struct tcp_pair *pair, uint32_t rights,
+				       uint64_t connection, void **view)
 {
+	const struct grant grant = {.export = &pair->export,
+				    .rights = rights,
+				    .client = 5,
+				    .connection = connection};
 	json_t *description = json_object();
-	void *granted;
+	struct grant *granted;
 
-	pair_must(tcp_transport.memory->grant(&pair->env, &pair->export, rights, 5, connection,
-					      description, &granted) == 0);
-	pair_must(tcp_transport.memory->import(description, PAIR_BYTES, rights, NULL, 0, view) ==
+	pair_must(tcp_server_grant(pair->server, &grant, description, &granted) == 0);
+	pair_must(tcp_transport.client->import(description, PAIR_BYTES, rights, NULL, 0, view) ==
 		  0);
 	json_decref(description);
 	return granted;
@@ -178,7 +182,7 @@ static inline void pair_connect(struct tcp_pair *pair, uint32_t index, struct pa
 	pair_must(queue_create(&options, client->poller, -1, &client->queue) == 0);
 	client->queue->clock = &pair->clock;
 	pair_must(poller_attach(client->poller, client->queue) == 0);
-	pair_must(tcp_transport.control->connect(pair->remote, &client->poller->env,
+	pair_must(tcp_transport.client->connect(pair->remote, &client->poller->env,
 						 &client->path) == 0);
 	pair->remote->paths[index] = client->path;
 	pair_must(repair_now(pair->env.repair, client->path->making, NULL, UINT64_MAX / 2) == 0);
@@ -191,7 +195,7 @@ static inline void pair_disconnect(struct tcp_pair *pair, struct pair_client *cl
 	requests_tell(client->poller);
 	poller_detach(client->poller, client->queue);
 	pair->remote->paths[client->poller->index] = NULL;
-	tcp_transport.control->disconnect(client->path);
+	tcp_transport.client->disconnect(client->path);
 	repair_settle(pair->env.repair, &pair->peer.lanes[SLU_TRANSPORT_TCP]);
 	queue_destroy(client->queue);
 	poller_destroy(client->poller);
@@ -265,8 +269,8 @@ static inline void pair_close(struct tcp_pair *pair)
 {
 	pair_disconnect(pair, &pair->client);
 	repair_stop(pair->env.repair);
-	tcp_transport.memory->release(pair->remote->view);
-	tcp_transport.memory->revoke(&pair->env, pair->granted, -ESHUTDOWN);
+	tcp_transport.client->release(pair->remote->view);
+	tcp_server_revoke(pair->server, pair->granted, -ESHUTDOWN);
 	tcp_server_close(pair->server, &pair->export);
 	tcp_server_destroy(pair->server);
 	inbox_destroy(pair->export.inbox);

@@ -56,7 +56,7 @@ int admission_take(struct slu_engine *engine, const struct transport *transport,
 {
 	int rc = budget_take(budget, SLU_LIMIT_SESSIONS, 1);
 
-	if (rc == 0 && transport->memory->publish) {
+	if (rc == 0 && transport->target->publish) {
 		rc = check_mappings(engine, budget);
 		if (rc < 0)
 			budget_give(budget, SLU_LIMIT_SESSIONS, 1);
@@ -71,7 +71,7 @@ int admission_take(struct slu_engine *engine, const struct transport *transport,
 void admission_give(struct slu_engine *engine, const struct transport *transport,
 		    struct budget *budget)
 {
-	if (transport->memory->publish)
+	if (transport->target->publish)
 		engine->mapped_sessions--;
 	budget_give(budget, SLU_LIMIT_SESSIONS, 1);
 	budget_put(budget);

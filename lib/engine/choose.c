@@ -138,14 +138,11 @@ static void consider_tcp(const struct choice *choice, struct slu_candidate *cand
 
 static void add_costs(struct slu_candidate *candidate)
 {
-	const struct transport *transport = transport_find(candidate->transport);
-	struct transport_capabilities capabilities;
+	const struct transport_capabilities *capabilities =
+		&transport_find(candidate->transport)->client->capabilities;
 
-	if (!transport)
-		return;
-	transport->control->capabilities(&capabilities);
-	candidate->latency_ns = capabilities.latency_ns;
-	candidate->bytes_per_second = capabilities.bytes_per_second;
+	candidate->latency_ns = capabilities->latency_ns;
+	candidate->bytes_per_second = capabilities->bytes_per_second;
 }
 
 static void consider(struct choice *choice, struct slu_candidate *candidate,

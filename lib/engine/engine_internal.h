@@ -83,7 +83,7 @@ struct slu_engine {
 /** One client of a segment. */
 struct segment_client {
 	struct client_inbox *inbox; /* NULL: it comes through the export's inbox */
-	void *granted;              /* of a transport that our pollers serve */
+	struct grant *granted;      /* of a transport that our pollers serve */
 	struct peer_info peer;
 	uint32_t rights;
 	int reason; /* why it was ended; 0: it was not */
@@ -250,7 +250,7 @@ struct slu_segment *segment_find(struct slu_engine *engine, const char *name);
 /**
  * Control thread: make a client of @p segment.
  *
- * @return as transport_memory.publish
+ * @return as transport_target.publish
  */
 int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		  const struct transport *transport, uint32_t rights, json_t *grant,
@@ -287,7 +287,7 @@ struct requests *requests_create(void);
 /** Accepts NULL. */
 void requests_destroy(struct requests *requests);
 
-/** Connect @p remote for @p poller. Under opening. @return 0; as transport_control.connect */
+/** Connect @p remote for @p poller. Under opening. @return 0; as transport_client.connect */
 int remote_connect(struct slu_remote *remote, struct poller *poller);
 
 /** Is it dead for good? Then nothing is submitted on it any more. Any thread. */

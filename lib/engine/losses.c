@@ -55,9 +55,9 @@ static void end_remotes(struct slu_engine *engine)
 
 	pthread_mutex_lock(&engine->lock);
 	LIST_FOREACH (remote, &engine->remotes, link) {
-		const struct transport_memory *memory = remote->transport->memory;
+		const struct transport_client *client = remote->transport->client;
 
-		if (memory->is_lost && memory->is_lost(remote->view))
+		if (client->is_lost && client->is_lost(remote->view))
 			remote_fail(remote, -EFAULT);
 	}
 	pthread_mutex_unlock(&engine->lock);

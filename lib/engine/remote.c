@@ -40,7 +40,7 @@ static int check_options(const struct slu_remote_options *options)
 int remote_connect(struct slu_remote *remote, struct poller *poller)
 {
 	struct path *path;
-	int rc = remote->transport->control->connect(remote, &poller->env, &path);
+	int rc = remote->transport->client->connect(remote, &poller->env, &path);
 
 	if (rc < 0)
 		return rc;
@@ -72,7 +72,7 @@ void remote_disconnect(struct slu_remote *remote, struct poller *poller)
 	poller->bytes += path_bytes(path);
 	remote->paths[poller->index] = NULL;
 	pthread_mutex_unlock(&remote->engine->lock);
-	remote->transport->control->disconnect(path);
+	remote->transport->client->disconnect(path);
 }
 
 /* Under lock. */
@@ -161,7 +161,7 @@ static int take_grant(struct slu_remote *remote, const struct client_grant *gran
 	remote->length = grant->length;
 	remote->page_bytes = grant->page_bytes;
 	remote->node = grant->node;
-	return remote->transport->memory->import(json_object_get(grant->opened, "grant"),
+	return remote->transport->client->import(json_object_get(grant->opened, "grant"),
 						 grant->length, remote->rights, grant->fds,
 						 grant->fd_count, &remote->view);
 }
@@ -267,7 +267,6 @@ static int open_local(void *arg)
 	struct local_open *call = arg;
 	struct slu_remote *remote = call->remote;
 	struct slu_segment *segment = segment_find(remote->engine, remote->name);
-	const struct transport_memory *memory = call->transport->memory;
 	uint32_t close_mask;
 	int fds[TRANSPORT_FDS_MAX];
 	int rc;
@@ -280,8 +279,8 @@ static int open_local(void *arg)
 			   &close_mask, &remote->local);
 	if (rc < 0)
 		return rc;
-	rc = memory->import_local(&segment->export, remote->rights, remote->local->inbox,
-				  &remote->view);
+	rc = call->transport->client->import_local(&segment->export, remote->rights,
+						   remote->local->inbox, &remote->view);
 	if (rc < 0)
 		return rc;
 	remote->transport = call->transport;
@@ -356,11 +355,11 @@ static int try_path(struct slu_remote *remote, uint64_t until_ns)
 
 	if (remote->transport != &verbs_transport)
 		return 0;
-	rc = remote->transport->control->connect(remote, &env, &path);
+	rc = remote->transport->client->connect(remote, &env, &path);
 	if (rc < 0)
 		return rc;
 	rc = repair_now(env.transport->repair, path->making, NULL, until_ns);
-	remote->transport->control->disconnect(path);
+	remote->transport->client->disconnect(path);
 	return rc;
 }
 
@@ -419,7 +418,7 @@ static void remote_destroy(struct slu_remote *remote)
 	if (remote->local)
 		control_call(remote->engine->control, leave_local, remote->local);
 	if (remote->view)
-		remote->transport->memory->release(remote->view);
+		remote->transport->client->release(remote->view);
 	free(remote);
 }
 
@@ -480,7 +479,7 @@ static void undo(struct slu_remote *remote)
 	session_close(remote->session);
 	client_release(remote->client);
 	if (remote->view)
-		remote->transport->memory->release(remote->view);
+		remote->transport->client->release(remote->view);
 	remote->session = NULL;
 	remote->client = NULL;
 	remote->peer = NULL;
@@ -504,7 +503,7 @@ static int open_remote(struct slu_remote *remote, const struct slu_remote_option
 	char failed[SLU_REASON_MAX];
 	int rc;
 
-	if (transport && transport->memory->import_local)
+	if (transport && transport->client->import_local)
 		rc = open_in_process(remote, transport);
 	else
 		rc = open_elsewhere(remote, options->transport, until_ns, NULL);
@@ -621,9 +620,9 @@ static void describe_paths(const struct slu_remote *remote, struct slu_remote_in
 	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++) {
 		struct path *path = remote->paths[i];
 
-		if (!path || !remote->transport->control->describe)
+		if (!path || !remote->transport->client->describe)
 			continue;
-		remote->transport->control->describe(path, text, sizeof(text));
+		remote->transport->client->describe(path, text, sizeof(text));
 		if (length == 0)
 			info->connect_ns = atomic_load(&path->connect_ns);
 		if (strstr(info->path, text) || length + strlen(text) + 3 > sizeof(info->path))

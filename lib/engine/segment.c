@@ -12,6 +12,7 @@
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
+#include "transport/grants.h"
 
 /* A client that has left is kept so long for its last notifications to be taken. */
 #define LINGER_NS NS_PER_SECOND
@@ -35,12 +36,13 @@ struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
 
 static void withdraw_from(struct segment_client *client, int reason)
 {
-	const struct transport_memory *memory = client->transport->memory;
+	const struct transport *transport = client->transport;
 
-	if (memory->revoke)
-		memory->revoke(&client->segment->engine->env, client->granted, reason);
+	if (transport->target->revoke)
+		transport->target->revoke(client->segment->engine->env.servers[transport->id],
+					  client->granted, reason);
 	else
-		memory->withdraw(client->inbox);
+		transport->target->withdraw(client->inbox);
 }
 
 /* On no list, and in no set that anybody reads. */
@@ -171,21 +173,24 @@ static void share(struct segment_client *client)
 static int publish_to(struct segment_client *client, json_t *grant, int fds[TRANSPORT_FDS_MAX],
 		      uint32_t *close_mask)
 {
-	const struct transport_memory *memory = client->transport->memory;
+	const struct transport *transport = client->transport;
 	const struct export *export = &client->segment->export;
+	const struct grant granted = {.export = export,
+				      .rights = client->rights,
+				      .client = client->number,
+				      .connection = client->peer.connection};
 	struct wake_set *wake = client->segment->wake;
 	int wake_fd, count;
 
 	*close_mask = 0;
-	if (memory->grant)
-		return memory->grant(&client->segment->engine->env, export, client->rights,
-				     client->number, client->peer.connection, grant,
-				     &client->granted);
+	if (transport->target->grant)
+		return transport->target->grant(client->segment->engine->env.servers[transport->id],
+						&granted, grant, &client->granted);
 	wake_fd = wake_set_get(wake, client->peer.connection);
 	if (wake_fd < 0)
 		return wake_fd;
-	count = memory->publish(export, client->rights, client->number, wake_fd, grant, fds,
-				close_mask, &client->inbox);
+	count = transport->target->publish(export, client->rights, client->number, wake_fd, grant,
+					   fds, close_mask, &client->inbox);
 	if (count < 0)
 		wake_set_put(wake, client->peer.connection);
 	return count;
@@ -267,9 +272,9 @@ static bool may_write_in_memory(const struct slu_segment *segment, const struct 
 static bool can_serve(const struct slu_segment *segment, const struct peer_info *peer,
 		      uint32_t rights, const struct transport *transport)
 {
-	if (transport->serving)
+	if (transport->target->create)
 		return serve_has(segment->engine, peer, transport);
-	if (!transport->memory->import || !peer->is_unix)
+	if (!transport->client->import || !peer->is_unix)
 		return false; /* descriptors must be passed */
 	return !(rights & SLU_RIGHT_WRITE) || may_write_in_memory(segment, peer);
 }
@@ -465,14 +470,14 @@ static void end_late(struct transport_later *later, int error, json_t *answer)
 static int on_path(void *arg, const struct path_ask *ask, const json_t *offer, json_t *answer)
 {
 	const struct segment_client *client = arg;
-	const struct transport_memory *memory = client->transport->memory;
+	const struct transport *transport = client->transport;
 	struct slu_engine *engine = client->segment->engine;
 	struct late_path *late;
 	int rc;
 
-	if (!memory->join)
+	if (!transport->target->join)
 		return fail(-EOPNOTSUPP, "over %s no path has to be asked for",
-			    slu_transport_name(client->transport->id));
+			    slu_transport_name(transport->id));
 	rc = budget_take(client->peer.budget, SLU_LIMIT_REQUESTS, 1);
 	if (rc < 0)
 		return rc;
@@ -487,7 +492,8 @@ static int on_path(void *arg, const struct path_ask *ask, const json_t *offer, j
 				   .task = {.run = run_late},
 				   .engine = engine,
 				   .ask = *ask};
-	rc = memory->join(&engine->env, client->granted, offer, answer, &late->later);
+	rc = transport->target->join(engine->env.servers[transport->id], client->granted, offer,
+				     answer, &late->later);
 	if (rc == TRANSPORT_LATER)
 		return SERVER_LATER;
 	late_destroy(late);

@@ -67,20 +67,20 @@ static const struct transport *next_served(const struct slu_engine *engine, unsi
 	for (unsigned served_id = 0; (transport = next_served(engine, &served_id)) &&              \
 				     ((server) = (engine)->env.servers[served_id], true);)
 
-static const struct transport_serving *serving_of(unsigned id)
+static const struct transport_target *serving_of(unsigned id)
 {
 	const struct transport *transport = transport_find((enum slu_transport)id);
 
-	return transport ? transport->serving : NULL;
+	return transport && transport->target->create ? transport->target : NULL;
 }
 
 static int start(struct slu_engine *engine, unsigned id, const struct serving_env *env)
 {
-	const struct transport_serving *serving = serving_of(id);
-	int rc = serving->create(env, &engine->env.servers[id]);
+	const struct transport_target *target = serving_of(id);
+	int rc = target->create(env, &engine->env.servers[id]);
 
 	for (uint32_t i = 0; engine->env.servers[id] && i < env->pollers; i++) {
-		struct transport_service *service = serving->service(engine->env.servers[id], i);
+		struct transport_service *service = target->service(engine->env.servers[id], i);
 
 		poller_call(engine->pollers[i], begin_service, service);
 		if (rc == 0)
@@ -122,14 +122,14 @@ void serve_stop(struct slu_engine *engine)
 	void *server;
 
 	FOR_EACH_SERVED (engine, transport, server) {
-		const struct transport_serving *serving = transport->serving;
+		const struct transport_target *target = transport->target;
 
-		if (serving->stop)
-			serving->stop(server);
+		if (target->stop)
+			target->stop(server);
 		for (uint32_t i = 0; i < engine->poller_threads; i++)
-			poller_call(engine->pollers[i], end_service, serving->service(server, i));
+			poller_call(engine->pollers[i], end_service, target->service(server, i));
 		engine->env.servers[transport->id] = NULL;
-		serving->destroy(server);
+		target->destroy(server);
 	}
 }
 
@@ -140,8 +140,8 @@ int serve_export(struct slu_engine *engine, const struct export *export)
 	int rc = 0;
 
 	FOR_EACH_SERVED (engine, transport, server)
-		if (rc == 0 && transport->serving->export)
-			rc = transport->serving->export(server, export);
+		if (rc == 0 && transport->target->export)
+			rc = transport->target->export(server, export);
 	return rc;
 }
 
@@ -157,8 +157,8 @@ static int close_export(void *arg)
 	void *server;
 
 	FOR_EACH_SERVED (closing->engine, transport, server)
-		if (transport->serving->close)
-			transport->serving->close(server, closing->export);
+		if (transport->target->close)
+			transport->target->close(server, closing->export);
 	return 0;
 }
 
@@ -170,8 +170,8 @@ void serve_unexport(struct slu_engine *engine, const struct export *export)
 
 	control_call(engine->control, close_export, &closing);
 	FOR_EACH_SERVED (engine, transport, server)
-		if (transport->serving->unexport)
-			transport->serving->unexport(server, export);
+		if (transport->target->unexport)
+			transport->target->unexport(server, export);
 }
 
 /* What does not encrypt where the session does is good only if both ends say that it need not. */
@@ -179,7 +179,7 @@ bool serve_has(const struct slu_engine *engine, const struct peer_info *peer,
 	       const struct transport *transport)
 {
 	return engine->env.servers[transport->id] &&
-	       (!transport->serving->in_the_clear || !peer->tls || engine->rdma_plain ||
+	       (!transport->target->in_the_clear || !peer->tls || engine->rdma_plain ||
 		engine->tcp_plain);
 }
 
@@ -193,12 +193,12 @@ json_t *serve_describe(void *arg, const struct peer_info *peer)
 		const struct transport *transport = transport_find((enum slu_transport)id);
 
 		if (!transport || !serve_has(engine, peer, transport) ||
-		    !transport->serving->describe)
+		    !transport->target->describe)
 			continue;
 		if (!said)
 			said = json_object();
 		json_object_set_new(said, slu_transport_name(transport->id),
-				    transport->serving->describe(&engine->env));
+				    transport->target->describe(engine->env.servers[id]));
 	}
 	return said;
 }
@@ -210,9 +210,9 @@ void serve_attach(void *arg, struct stream *stream, const struct peer_info *peer
 	void *server;
 
 	FOR_EACH_SERVED (engine, transport, server)
-		if (transport->serving->attach)
-			transport->serving->attach(server, stream, peer->connection, link,
-						   peer->budget);
+		if (transport->target->attach)
+			transport->target->attach(server, stream, peer->connection, link,
+						  peer->budget);
 }
 
 void serve_fence(void *arg, uint64_t connection, uint64_t link)
@@ -222,7 +222,7 @@ void serve_fence(void *arg, uint64_t connection, uint64_t link)
 	void *server;
 
 	FOR_EACH_SERVED (engine, transport, server)
-		transport->serving->fence(server, connection, link);
+		transport->target->fence(server, connection, link);
 }
 
 /* A client's fence that is answered when what it ended is over, on each transport. */
@@ -261,10 +261,10 @@ static int ask_all(struct late_fence *fence)
 	void *server;
 
 	FOR_EACH_SERVED (fence->engine, transport, server) {
-		if (!transport->serving->after)
+		if (!transport->target->after)
 			continue;
 		atomic_fetch_add(&fence->left, 1);
-		if (transport->serving->after(server, on_settled, fence) < 0) {
+		if (transport->target->after(server, on_settled, fence) < 0) {
 			atomic_fetch_sub(&fence->left, 1);
 			return -ENOMEM;
 		}
@@ -299,8 +299,8 @@ void serve_wait(struct slu_engine *engine)
 	void *server;
 
 	FOR_EACH_SERVED (engine, transport, server)
-		if (transport->serving->settle)
-			transport->serving->settle(server);
+		if (transport->target->settle)
+			transport->target->settle(server);
 }
 
 /* Without its connection the server itself may have gone when a fence would be answered. */
@@ -321,5 +321,5 @@ void serve_gone(void *arg, uint64_t connection)
 
 	forget_fences(engine, connection);
 	FOR_EACH_SERVED (engine, transport, server)
-		transport->serving->gone(server, connection);
+		transport->target->gone(server, connection);
 }

@@ -3,10 +3,9 @@
  * @file
  * What a transport is: three small const tables, filled once.
  *
- *   control  capabilities, connect, disconnect: may allocate
- *   memory   what the target tells a client about a segment (publish), and what the client makes of
- *            it (import)
- *   fast     copy, or post and cancel: the polling core only
+ *   client  what it costs, what a client makes of a grant (import), paths (connect): may allocate
+ *   target  what a client is granted of a segment, and what our pollers do for clients
+ *   fast    copy, or post and cancel: the polling core only
  *
  * A path is what connect makes for one (poller, remote), and a link is what carries some of them;
  * see request.h. Order of calls: import, then connect once per poller, and the making of its link
@@ -48,6 +47,7 @@ struct path;
 struct repair;
 struct transport;
 struct client_inbox;
+struct grant;
 struct inbox;
 struct session;
 struct stream;
@@ -59,11 +59,11 @@ struct verbs_host;
 struct transport_env {
 	const struct clock *clock;
 	uint64_t seed;
-	const char *fake;              /* behaviour of the fake transport, or NULL */
-	uint32_t tcp_connections;      /* for bulk, of one link */
-	struct verbs_host *verbs;      /* RDMA devices, and the memory they know */
-	void *servers[TRANSPORTS];     /* what transport_serving.create made; NULL: nothing */
-	struct repair *repair;         /* for links that were lost */
+	const char *fake;          /* behaviour of the fake transport, or NULL */
+	uint32_t tcp_connections;  /* for bulk, of one link */
+	struct verbs_host *verbs;  /* RDMA devices, and the memory they know */
+	void *servers[TRANSPORTS]; /* what transport_target.create made; NULL: nothing */
+	struct repair *repair;     /* for links that were lost */
 };
 
 /** What one polling core lends to its paths. */
@@ -71,9 +71,9 @@ struct path_env {
 	const struct transport_env *transport;
 	struct copy_tracker *tracker;
 	struct schedule *schedule;
-	uint32_t poller;      /* index */
-	int node;             /* of its core; -1 unknown */
-	int epoll_fd;         /* descriptors whose readiness ends the poller's sleep */
+	uint32_t poller; /* index */
+	int node;        /* of its core; -1 unknown */
+	int epoll_fd;    /* descriptors whose readiness ends the poller's sleep */
 };
 
 /**
@@ -125,10 +125,10 @@ struct transport_peer {
 		   json_t **answer);
 	int (*ask_async)(struct session *session, json_t *offer,
 			 void (*answered)(void *arg, int error, const json_t *answer), void *arg);
-	const json_t *transports;           /* what the target's say of themselves; NULL: nothing */
-	bool encrypted;                     /* data connections are */
-	void *tcp_links[SLU_POLLERS_MAX];   /* by poller; engine->opening guards */
-	pthread_mutex_t joining;            /* of verbs_links, and who is on them; held shortly */
+	const json_t *transports;         /* what the target's say of themselves; NULL: nothing */
+	bool encrypted;                   /* data connections are */
+	void *tcp_links[SLU_POLLERS_MAX]; /* by poller; engine->opening guards */
+	pthread_mutex_t joining;          /* of verbs_links, and who is on them; held shortly */
 	void *verbs_links[TRANSPORT_POLLERS];     /* by poller */
 	uint64_t verbs_latest[TRANSPORT_POLLERS]; /* id of the link last offered; whose turn in the
 						   lane it is (repair.h) */
@@ -150,8 +150,25 @@ struct export
 	struct inbox *inbox; /* where pollers of this engine leave what came in for its owner */
 };
 
-struct transport_control {
-	void (*capabilities)(struct transport_capabilities *capabilities);
+/** Whoever opens a segment: the client's half. */
+struct transport_client {
+	struct transport_capabilities capabilities;
+	/**
+	 * Map what the target published, or take note of what it granted. The fds stay the
+	 * caller's. NULL on a transport that connects no processes.
+	 *
+	 * @param view  out: the transport's own; released by release
+	 * @return      0; -EPROTO the grant is not what it must be; -ENOMEM, -EACCES
+	 */
+	int (*import)(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
+		      uint32_t fd_count, void **view);
+	/** Client and target in one process; NULL on transports that connect processes. */
+	int (*import_local)(const struct export *export, uint32_t rights,
+			    struct client_inbox *inbox, void **view);
+	/** Have pages of it been taken away (guard.h)? May be NULL: they cannot be. */
+	bool (*is_lost)(const void *view);
+	/** Accepts NULL. */
+	void (*release)(void *view);
 	/**
 	 * Never waits: the path may be without a link (path.making), and what is posted is held
 	 * until it has one.
@@ -173,7 +190,8 @@ struct transport_control {
 
 /** A client's request that was not answered at once: whoever keeps it ends it, once. */
 struct transport_later {
-	/** Any thread, the next one when @p fn runs: have it run on the control thread. Never fails.
+	/** Any thread, the next one when @p fn runs: have it run on the control thread. Never
+	 * fails.
 	 */
 	void (*post)(struct transport_later *later, void (*fn)(void *arg), void *arg);
 	/**
@@ -185,69 +203,6 @@ struct transport_later {
 	 */
 	void (*end)(struct transport_later *later, int error, json_t *answer);
 	struct budget *budget; /* of the client's identity, while it is kept; may be NULL */
-};
-
-struct transport_memory {
-	/**
-	 * Target: describe @p export to one client that was granted @p rights.
-	 *
-	 * @param client   its number, for its notifications and calls
-	 * @param wake_fd  by which it wakes the owner (wake.h); stays the caller's
-	 * @param grant    JSON object that the client's import gets
-	 * @param fds      out: descriptors to pass along; the caller closes those in @p close_mask
-	 * @param inbox    out: where this client leaves what is for the owner (client_area.h); NULL
-	 *                 on a transport whose pollers leave it in the export's inbox
-	 * @return         number of fds; -ENOMEM, -EMFILE
-	 */
-	int (*publish)(const struct export *export, uint32_t rights, uint32_t client, int wake_fd,
-		       json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-		       struct client_inbox **inbox);
-	/** Target: the client has gone. Accepts NULL. */
-	void (*withdraw)(struct client_inbox *inbox);
-	/**
-	 * Target, in place of publish where our own pollers carry out what clients ask for.
-	 *
-	 * @param connection  the control connection that the client belongs to
-	 * @param granted     out: for revoke
-	 * @return            0; -ENOMEM, -ENOSPC
-	 */
-	int (*grant)(const struct transport_env *env, const struct export *export, uint32_t rights,
-		     uint32_t client, uint64_t connection, json_t *grant, void **granted);
-	/**
-	 * Target: a client asks for a path to what it was granted, whenever it wants and as often:
-	 * how many it gets has to be bounded. What was made ends with what was granted, in revoke.
-	 * Control thread: others wait meanwhile, so what may block is done elsewhere and answered
-	 * later. NULL on a transport that needs none.
-	 *
-	 * @param granted  what grant made
-	 * @param offer    JSON object of the client; input
-	 * @param answer   JSON object that the client gets
-	 * @param later    kept only if TRANSPORT_LATER is returned
-	 * @return         0; TRANSPORT_LATER; -EPROTO a bad offer; or another errno. The client is
-	 *                 told it, and slu_last_error().
-	 */
-	int (*join)(const struct transport_env *env, void *granted, const json_t *offer,
-		    json_t *answer, struct transport_later *later);
-	/**
-	 * Target: requests fail with @p reason from now on, or as soon as the transport says that
-	 * what begins to end here is over. Accepts NULL.
-	 */
-	void (*revoke)(const struct transport_env *env, void *granted, int reason);
-	/**
-	 * Client: map what the target published. The fds stay the caller's.
-	 *
-	 * @param view  out: the transport's own; released by release
-	 * @return      0; -EPROTO the grant is not what it must be; -ENOMEM, -EACCES
-	 */
-	int (*import)(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
-		      uint32_t fd_count, void **view);
-	/** Client and target in one process; NULL on transports that connect processes. */
-	int (*import_local)(const struct export *export, uint32_t rights,
-			    struct client_inbox *inbox, void **view);
-	/** Client: have pages of it been taken away (guard.h)? May be NULL: they cannot be. */
-	bool (*is_lost)(const void *view);
-	/** Accepts NULL. */
-	void (*release)(void *view);
 };
 
 /** Run @p fn on a poller's thread, between two of its turns, and wait for it. */
@@ -265,12 +220,33 @@ struct serving_env {
 };
 
 /**
- * What our pollers do for clients, on a transport of which they do anything. All but create is
- * called only where that made a server. The control thread's, but for those that say otherwise.
+ * Whoever exports a segment: the target's half. Either it publishes what the client maps itself, or
+ * our pollers do something for clients, and grant: then all but create is called only where that
+ * made a server. The control thread's, but for those that say otherwise.
  */
-struct transport_serving {
+struct transport_target {
+	/**
+	 * Describe @p export to one client that was granted @p rights.
+	 *
+	 * @param client   its number, for its notifications and calls
+	 * @param wake_fd  by which it wakes the owner (wake.h); stays the caller's
+	 * @param grant    JSON object that the client's import gets
+	 * @param fds      out: descriptors to pass along; the caller closes those in @p close_mask
+	 * @param inbox    out: where this client leaves what is for the owner (client_area.h)
+	 * @return         number of fds; -ENOMEM, -EMFILE
+	 */
+	int (*publish)(const struct export *export, uint32_t rights, uint32_t client, int wake_fd,
+		       json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
+		       struct client_inbox **inbox);
+	/** The client has gone. Accepts NULL. */
+	void (*withdraw)(struct client_inbox *inbox);
+
 	bool in_the_clear; /* bytes are not encrypted even where the session is */
-	/** Not on the control thread. @return 0; -errno. @p server is left alone: nothing to do */
+	/**
+	 * Not on the control thread. NULL: our pollers do nothing for clients.
+	 *
+	 * @return 0; -errno. @p server is left alone: nothing to do
+	 */
 	int (*create)(const struct serving_env *env, void **server);
 	/**
 	 * Nothing is granted or exported any more; wait until all that was is over. Pollers still
@@ -282,7 +258,7 @@ struct transport_serving {
 	/** What poller @p poller is to run. */
 	struct transport_service *(*service)(void *server, uint32_t poller);
 	/** What a client is told of it with its welcome. May be NULL: nothing. */
-	json_t *(*describe)(const struct transport_env *env);
+	json_t *(*describe)(void *server);
 	/** A segment is exported. Any thread. May be NULL. @return 0; -errno */
 	int (*export)(void *server, const struct export *export);
 	/**
@@ -291,6 +267,34 @@ struct transport_serving {
 	 */
 	void (*close)(void *server, const struct export *export);
 	void (*unexport)(void *server, const struct export *export);
+	/**
+	 * In place of publish: what the client is to do it leaves to our pollers.
+	 *
+	 * @param grant    to be kept; its handle is found
+	 * @param granted  out: for join and revoke
+	 * @return         as grants_add()
+	 */
+	int (*grant)(void *server, const struct grant *grant, json_t *description,
+		     struct grant **granted);
+	/**
+	 * A client asks for a path to what it was granted, whenever it wants and as often: how many
+	 * it gets has to be bounded. What was made ends with what was granted, in revoke. Others
+	 * wait meanwhile, so what may block is done elsewhere and answered later. NULL on a
+	 * transport that needs none.
+	 *
+	 * @param offer    JSON object of the client; input
+	 * @param answer   JSON object that the client gets
+	 * @param later    kept only if TRANSPORT_LATER is returned
+	 * @return         0; TRANSPORT_LATER; -EPROTO a bad offer; or another errno. The client is
+	 *                 told it, and slu_last_error().
+	 */
+	int (*join)(void *server, struct grant *granted, const json_t *offer, json_t *answer,
+		    struct transport_later *later);
+	/**
+	 * Requests fail with @p reason from now on, or as soon as the transport says that what
+	 * begins to end here is over. Accepts NULL.
+	 */
+	void (*revoke)(void *server, struct grant *granted, int reason);
 	/**
 	 * Serve a data connection of control connection @p connection, which calls it part of its
 	 * @p link. Takes @p stream. May be NULL: the transport has none.
@@ -333,8 +337,8 @@ struct transport_fast {
 	enum post_result (*post)(struct path *path, struct request *request,
 				 const struct op_part *part);
 	/**
-	 * All that is out of @p request, which has failed, is to come back by request_back(): now or
-	 * by poll, in bounded time. Its neighbours may have to be posted again; calls cannot be.
+	 * All that is out of @p request, which has failed, is to come back by request_back(): now
+	 * or by poll, in bounded time. Its neighbours may have to be posted again; calls cannot be.
 	 */
 	void (*cancel)(struct path *path, struct request *request);
 	/**
@@ -346,10 +350,9 @@ struct transport_fast {
 
 struct transport {
 	enum slu_transport id;
-	const struct transport_control *control;
-	const struct transport_memory *memory;
+	const struct transport_client *client;
+	const struct transport_target *target;
 	const struct transport_fast *fast;
-	const struct transport_serving *serving; /* NULL: our pollers do nothing for clients */
 };
 
 /**

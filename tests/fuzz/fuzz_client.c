@@ -129,17 +129,17 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 static void use(const struct client_grant *grant, uint32_t rights)
 {
-	const struct transport_memory *memory = shm_transport.memory;
+	const struct transport_client *client = shm_transport.client;
 	void *view;
 
 	if (grant->fd_count > MESSAGE_FDS_MAX)
 		abort();
-	if (memory->import(json_object_get(grant->opened, "grant"), grant->length, rights,
+	if (client->import(json_object_get(grant->opened, "grant"), grant->length, rights,
 			   grant->fds, grant->fd_count, &view) < 0)
 		return;
 	if (grant->length > SEGMENT_BYTES)
 		abort();
-	memory->release(view);
+	client->release(view);
 }
 
 static void on_lost(void *arg, int error)

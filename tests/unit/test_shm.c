@@ -27,7 +27,7 @@ static uint32_t close_mask;
 static void publish(uint32_t rights)
 {
 	grant = json_object();
-	assert_int_equal(shm_transport.memory->publish(&exported, rights, 9, wake_set_get(wake, 1),
+	assert_int_equal(shm_transport.target->publish(&exported, rights, 9, wake_set_get(wake, 1),
 						       grant, fds, &close_mask, &inbox),
 			 3);
 	assert_non_null(inbox);
@@ -35,7 +35,7 @@ static void publish(uint32_t rights)
 
 static void withdraw(void)
 {
-	shm_transport.memory->withdraw(inbox);
+	shm_transport.target->withdraw(inbox);
 	wake_set_put(wake, 1);
 	for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
 		if (close_mask & 1u << i)
@@ -46,7 +46,7 @@ static void withdraw(void)
 static int import(uint32_t rights, uint32_t fd_count, struct shm_view **view)
 {
 	void *out = NULL;
-	int rc = shm_transport.memory->import(grant, BYTES, rights, fds, fd_count, &out);
+	int rc = shm_transport.client->import(grant, BYTES, rights, fds, fd_count, &out);
 
 	*view = out;
 	return rc;
@@ -118,7 +118,7 @@ static void test_lost_memory(void **state)
 	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
 	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), 0);
 	remote.view = view;
-	assert_int_equal(shm_transport.control->connect(&remote, &env, &path), 0);
+	assert_int_equal(shm_transport.client->connect(&remote, &env, &path), 0);
 	assert_int_equal(arena_share(&shared->arena, true), 0);
 	post_one(path, SLU_WRITE, shared, 0, SLU_SCOPE_NONE);
 	assert_int_equal(slu_region_get_info(shared, &info), 0);
@@ -131,13 +131,13 @@ static void test_lost_memory(void **state)
 	post_one(path, SLU_READ, local, 0, SLU_SCOPE_NONE);
 	assert_int_equal(atomic_load(&remote.state), 0);
 	take_pages(view->base, BYTES, PROT_READ | PROT_WRITE);
-	assert_false(shm_transport.memory->is_lost(view));
+	assert_false(shm_transport.client->is_lost(view));
 	post_one(path, SLU_READ, local, -EFAULT, SLU_SCOPE_SESSION);
-	assert_true(shm_transport.memory->is_lost(view));
+	assert_true(shm_transport.client->is_lost(view));
 	assert_int_equal(atomic_load(&remote.state), -EFAULT);
 	post_one(path, SLU_READ, local, -EFAULT, SLU_SCOPE_SESSION);
-	shm_transport.control->disconnect(path);
-	shm_transport.memory->release(view);
+	shm_transport.client->disconnect(path);
+	shm_transport.client->release(view);
 	withdraw();
 	copy_tracker_destroy(env.tracker);
 	region_destroy(local);
@@ -167,7 +167,7 @@ static void test_shares_all(void **state)
 	assert_int_equal(mailbox_send(&calls, 0, "ask", 3), 0);
 	assert_true(mailbox_receive(&inbox->calls, &request));
 	assert_memory_equal(request.data, "ask", 3);
-	shm_transport.memory->release(view);
+	shm_transport.client->release(view);
 	withdraw();
 }
 
@@ -195,7 +195,7 @@ static void test_wakes_the_owner(void **state)
 	assert_true(woken(10000));
 	wake_set_clear(wake);
 	assert_false(woken(0));
-	shm_transport.memory->release(view);
+	shm_transport.client->release(view);
 	withdraw();
 }
 
@@ -224,7 +224,7 @@ static void test_read_only_cannot_notify(void **state)
 	notify_send(&forged, 666);
 	assert_int_equal(notify_receive(&inbox->notifications, &note, 1), 0);
 	assert_false(notify_pending(&inbox->notifications));
-	shm_transport.memory->release(view);
+	shm_transport.client->release(view);
 	withdraw();
 }
 
@@ -241,14 +241,14 @@ static void test_decides_on_fences(void **state)
 		barrier_reaches_us = i & 2;
 		assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
 		assert_int_equal(view->waker.fence, i != 3);
-		shm_transport.memory->release(view);
+		shm_transport.client->release(view);
 		withdraw();
 	}
 	publish(SLU_RIGHT_READ);
 	json_object_del(grant, "barrier");
 	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
 	assert_true(view->waker.fence);
-	shm_transport.memory->release(view);
+	shm_transport.client->release(view);
 	withdraw();
 	barrier_reaches_us = reaches_us;
 	barrier_reaches_others = reaches_others;

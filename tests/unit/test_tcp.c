@@ -134,7 +134,8 @@ static void test_target_checks(void **state)
 {
 	struct tcp_pair pair;
 	struct tcp_path *tcp;
-	void *read_only, *foreign, *view;
+	struct grant *read_only, *foreign;
+	void *view;
 
 	(void)state;
 	pair_open(&pair, false);
@@ -749,7 +750,8 @@ static void test_unread_responses(void **state)
 	struct wire_request head = {.type = WIRE_READ, .length = 1u << 16};
 	static char sink[1u << 16];
 	struct tcp_pair pair;
-	void *granted, *view;
+	struct grant *granted;
+	void *view;
 	uint64_t got = 0;
 	int ends[2];
 
@@ -776,8 +778,8 @@ static void test_unread_responses(void **state)
 		got += n > 0 ? (uint64_t)n : 0;
 		pair.service->run(pair.service);
 	}
-	tcp_transport.memory->release(view);
-	tcp_transport.memory->revoke(&pair.env, granted, -ESHUTDOWN);
+	tcp_transport.client->release(view);
+	tcp_transport.target->revoke(pair.server, granted, -ESHUTDOWN);
 	close(ends[0]);
 	pair_close(&pair);
 }

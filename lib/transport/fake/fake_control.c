@@ -53,11 +53,6 @@ int fake_parse(const char *text, struct fake_behaviour *behaviour)
 	return 0;
 }
 
-static void fake_capabilities(struct transport_capabilities *capabilities)
-{
-	*capabilities = (struct transport_capabilities){.slice_bytes = FAKE_SLICE_BYTES};
-}
-
 static int fake_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
 {
 	const struct fake_view *view = remote->view;
@@ -137,22 +132,22 @@ static int fake_import_local(const struct export *export, uint32_t rights,
 	return 0;
 }
 
-static const struct transport_control fake_control = {
-	.capabilities = fake_capabilities,
+static const struct transport_client fake_client = {
+	.capabilities = {.slice_bytes = FAKE_SLICE_BYTES},
+	.import_local = fake_import_local,
+	.release = free,
 	.connect = fake_connect,
 	.disconnect = fake_disconnect,
 };
 
-static const struct transport_memory fake_memory = {
+static const struct transport_target fake_target = {
 	.publish = fake_publish,
 	.withdraw = client_inbox_destroy,
-	.import_local = fake_import_local,
-	.release = free,
 };
 
 const struct transport fake_transport = {
 	.id = SLU_TRANSPORT_FAKE,
-	.control = &fake_control,
-	.memory = &fake_memory,
+	.client = &fake_client,
+	.target = &fake_target,
 	.fast = &fake_fast,
 };

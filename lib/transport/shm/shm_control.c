@@ -19,14 +19,6 @@
 
 enum { FD_SEGMENT, FD_AREA, FD_WAKE, FD_COUNT };
 
-static void shm_capabilities(struct transport_capabilities *capabilities)
-{
-	*capabilities = (struct transport_capabilities){.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
-							.immediate = true,
-							.latency_ns = 50,
-							.bytes_per_second = UINT64_C(20000000000)};
-}
-
 static int shm_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
 {
 	const struct shm_view *view = remote->view;
@@ -247,23 +239,26 @@ static int shm_import(const json_t *grant, uint64_t length, uint32_t rights, con
 	return 0;
 }
 
-static const struct transport_control shm_control = {
-	.capabilities = shm_capabilities,
+static const struct transport_client shm_client = {
+	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
+			 .immediate = true,
+			 .latency_ns = 50,
+			 .bytes_per_second = UINT64_C(20000000000)},
+	.import = shm_import,
+	.is_lost = shm_is_lost,
+	.release = shm_release,
 	.connect = shm_connect,
 	.disconnect = shm_disconnect,
 };
 
-static const struct transport_memory shm_memory = {
+static const struct transport_target shm_target = {
 	.publish = shm_publish,
 	.withdraw = client_inbox_destroy,
-	.import = shm_import,
-	.is_lost = shm_is_lost,
-	.release = shm_release,
 };
 
 const struct transport shm_transport = {
 	.id = SLU_TRANSPORT_SHM,
-	.control = &shm_control,
-	.memory = &shm_memory,
+	.client = &shm_client,
+	.target = &shm_target,
 	.fast = &shm_fast,
 };

@@ -8,16 +8,8 @@
 
 #include "base/log.h"
 #include "net/proof.h"
-#include "transport/grants.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
-
-static void tcp_capabilities(struct transport_capabilities *capabilities)
-{
-	*capabilities = (struct transport_capabilities){.slice_bytes = TCP_SLICE_BYTES,
-							.latency_ns = 20000,
-							.bytes_per_second = UINT64_C(3000000000)};
-}
 
 /* ---- links ---- */
 
@@ -207,42 +199,23 @@ static int tcp_import(const json_t *grant, uint64_t length, uint32_t rights, con
 	return 0;
 }
 
-static int tcp_grant(const struct transport_env *env, const struct export *export, uint32_t rights,
-		     uint32_t client, uint64_t connection, json_t *description, void **granted)
-{
-	const struct grant grant = {
-		.export = export, .rights = rights, .client = client, .connection = connection};
-	struct grant *made;
-	int rc = tcp_server_grant(env->servers[SLU_TRANSPORT_TCP], &grant, description, &made);
-
-	if (rc == 0)
-		*granted = made;
-	return rc;
-}
-
-static void tcp_revoke(const struct transport_env *env, void *granted, int reason)
-{
-	tcp_server_revoke(env->servers[SLU_TRANSPORT_TCP], granted, reason);
-}
-
-static const struct transport_control tcp_control = {
-	.capabilities = tcp_capabilities,
+static const struct transport_client tcp_client = {
+	.capabilities = {.slice_bytes = TCP_SLICE_BYTES,
+			 .latency_ns = 20000,
+			 .bytes_per_second = UINT64_C(3000000000)},
+	.import = tcp_import,
+	.release = free,
 	.connect = tcp_connect,
 	.disconnect = tcp_disconnect,
 };
 
-static const struct transport_memory tcp_memory = {
-	.grant = tcp_grant,
-	.revoke = tcp_revoke,
-	.import = tcp_import,
-	.release = free,
-};
-
-static const struct transport_serving tcp_serving = {
+static const struct transport_target tcp_target = {
 	.create = tcp_server_create,
 	.destroy = tcp_server_destroy,
 	.service = tcp_server_service,
 	.close = tcp_server_close,
+	.grant = tcp_server_grant,
+	.revoke = tcp_server_revoke,
 	.attach = tcp_server_attach,
 	.fence = tcp_server_fence,
 	.gone = tcp_server_gone,
@@ -250,8 +223,7 @@ static const struct transport_serving tcp_serving = {
 
 const struct transport tcp_transport = {
 	.id = SLU_TRANSPORT_TCP,
-	.control = &tcp_control,
-	.memory = &tcp_memory,
+	.client = &tcp_client,
+	.target = &tcp_target,
 	.fast = &tcp_fast,
-	.serving = &tcp_serving,
 };

@@ -229,10 +229,10 @@ void tcp_server_attach(void *server, const struct stream *stream, uint64_t owner
 
 /* ---- grants ---- */
 
-int tcp_server_grant(struct tcp_server *server, const struct grant *grant, json_t *description,
+int tcp_server_grant(void *server, const struct grant *grant, json_t *description,
 		     struct grant **out)
 {
-	return grants_add(server->grants, grant, description, out);
+	return grants_add(((struct tcp_server *)server)->grants, grant, description, out);
 }
 
 /*
@@ -250,9 +250,10 @@ static void forget(struct errand *errand, struct tcp_connection *connection)
 	connection->failed |= channel_refers(&connection->channel, errand->grant);
 }
 
-void tcp_server_revoke(struct tcp_server *server, struct grant *grant, int reason)
+void tcp_server_revoke(void *arg, struct grant *grant, int reason)
 {
 	struct errand errand = {.fn = forget, .grant = grant, .reason = reason};
+	struct tcp_server *server = arg;
 
 	if (!grant)
 		return;

@@ -17,11 +17,10 @@
 
 #include "transport/transport.h"
 
-struct tcp_server;
 struct grant;
 
 /*
- * As transport_serving has them; @p server is a struct tcp_server. When fence or gone return it is
+ * As transport_target has them; @p server is a struct tcp_server. When fence or gone return it is
  * over, and to revoke what a connection that has gone was granted asks no poller.
  */
 
@@ -33,12 +32,8 @@ void tcp_server_attach(void *server, const struct stream *stream, uint64_t conne
 void tcp_server_gone(void *server, uint64_t connection);
 void tcp_server_fence(void *server, uint64_t connection, uint64_t link);
 void tcp_server_close(void *server, const struct export *export);
-
-/** Control thread: add @p grant. @return as grants_add() */
-int tcp_server_grant(struct tcp_server *server, const struct grant *grant, json_t *description,
+int tcp_server_grant(void *server, const struct grant *grant, json_t *description,
 		     struct grant **out);
-
-/** Control thread: from now on requests for it fail with @p reason. */
-void tcp_server_revoke(struct tcp_server *server, struct grant *grant, int reason);
+void tcp_server_revoke(void *server, struct grant *grant, int reason);
 
 #endif

@@ -20,13 +20,6 @@
 
 #define HEX64_TEXT 17u
 
-static void verbs_capabilities(struct transport_capabilities *capabilities)
-{
-	*capabilities = (struct transport_capabilities){.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
-							.latency_ns = 3000,
-							.bytes_per_second = UINT64_C(12000000000)};
-}
-
 /* ---- links ---- */
 
 static void link_destroy(struct verbs_link *link)
@@ -552,49 +545,18 @@ static int verbs_import(const json_t *grant, uint64_t length, uint32_t rights, c
 	return 0;
 }
 
-/* ---- the target's side of the table ---- */
-
-static int verbs_grant(const struct transport_env *env, const struct export *export,
-		       uint32_t rights, uint32_t client, uint64_t connection, json_t *description,
-		       void **granted)
-{
-	const struct grant grant = {
-		.export = export, .rights = rights, .client = client, .connection = connection};
-	struct grant *made;
-	int rc = verbs_server_grant(env->servers[SLU_TRANSPORT_VERBS], &grant, description, &made);
-
-	if (rc == 0)
-		*granted = made;
-	return rc;
-}
-
-static int verbs_answer_join(const struct transport_env *env, void *granted, const json_t *offer,
-			     json_t *answer, struct transport_later *later)
-{
-	return verbs_server_join(env->servers[SLU_TRANSPORT_VERBS], granted, offer, answer, later);
-}
-
-static void verbs_revoke(const struct transport_env *env, void *granted, int reason)
-{
-	verbs_server_revoke(env->servers[SLU_TRANSPORT_VERBS], granted, reason);
-}
-
-static const struct transport_control verbs_control = {
-	.capabilities = verbs_capabilities,
+static const struct transport_client verbs_client = {
+	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
+			 .latency_ns = 3000,
+			 .bytes_per_second = UINT64_C(12000000000)},
+	.import = verbs_import,
+	.release = free,
 	.connect = verbs_connect,
 	.disconnect = verbs_disconnect,
 	.describe = verbs_describe_path,
 };
 
-static const struct transport_memory verbs_memory = {
-	.grant = verbs_grant,
-	.join = verbs_answer_join,
-	.revoke = verbs_revoke,
-	.import = verbs_import,
-	.release = free,
-};
-
-static const struct transport_serving verbs_serving = {
+static const struct transport_target verbs_target = {
 	.in_the_clear = true,
 	.create = verbs_server_create,
 	.stop = verbs_server_stop,
@@ -603,6 +565,9 @@ static const struct transport_serving verbs_serving = {
 	.describe = verbs_server_describe,
 	.export = verbs_server_export,
 	.unexport = verbs_server_unexport,
+	.grant = verbs_server_grant,
+	.join = verbs_server_join,
+	.revoke = verbs_server_revoke,
 	.fence = verbs_server_fence,
 	.gone = verbs_server_gone,
 	.after = verbs_server_after,
@@ -611,8 +576,7 @@ static const struct transport_serving verbs_serving = {
 
 const struct transport verbs_transport = {
 	.id = SLU_TRANSPORT_VERBS,
-	.control = &verbs_control,
-	.memory = &verbs_memory,
+	.client = &verbs_client,
+	.target = &verbs_target,
 	.fast = &verbs_fast,
-	.serving = &verbs_serving,
 };

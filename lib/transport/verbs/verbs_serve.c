@@ -164,9 +164,10 @@ void verbs_server_settle(void *server)
 
 /* ---- grants ---- */
 
-int verbs_server_grant(struct verbs_server *server, const struct grant *grant, json_t *description,
+int verbs_server_grant(void *arg, const struct grant *grant, json_t *description,
 		       struct grant **out)
 {
+	struct verbs_server *server = arg;
 	struct granted *granted = calloc(1, sizeof(*granted));
 	struct grant with = *grant;
 	struct link_owner *owner = find_owner(server, grant->connection);
@@ -220,9 +221,10 @@ static struct served_link *find_sound_link(struct verbs_server *server,
 	return NULL;
 }
 
-int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
-		      json_t *answer, struct transport_later *later)
+int verbs_server_join(void *arg, struct grant *grant, const json_t *offer, json_t *answer,
+		      struct transport_later *later)
 {
+	struct verbs_server *server = arg;
 	const struct link_owner *owner = ((struct granted *)grant->more)->owner;
 	uint64_t id, incarnation;
 	const char *id_text, *incarnation_text;
@@ -254,8 +256,9 @@ static bool must_end_links(const struct verbs_server *server, int reason)
 	return false;
 }
 
-void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason)
+void verbs_server_revoke(void *arg, struct grant *grant, int reason)
 {
+	struct verbs_server *server = arg;
 	struct granted *granted;
 	struct link_owner *owner;
 	struct visit *visit;
@@ -342,7 +345,7 @@ struct transport_service *verbs_server_service(void *server, uint32_t poller)
 	return (struct transport_service *)((struct verbs_server *)server)->services[poller];
 }
 
-json_t *verbs_server_describe(const struct transport_env *env)
+json_t *verbs_server_describe(void *server)
 {
-	return verbs_describe_devices(env->verbs->devices);
+	return verbs_describe_devices(((struct verbs_server *)server)->host->devices);
 }

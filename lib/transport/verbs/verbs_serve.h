@@ -29,7 +29,7 @@
 struct verbs_server;
 
 /*
- * As transport_serving has them; @p server is a struct verbs_server. None is made where there is no
+ * As transport_target has them; @p server is a struct verbs_server. None is made where there is no
  * device.
  */
 
@@ -37,7 +37,7 @@ int verbs_server_create(const struct serving_env *env, void **server);
 void verbs_server_stop(void *server);
 void verbs_server_destroy(void *server);
 struct transport_service *verbs_server_service(void *server, uint32_t poller);
-json_t *verbs_server_describe(const struct transport_env *env);
+json_t *verbs_server_describe(void *server);
 
 /** Registers the segment's memory with every device, with its rights. @return as verbs_register()
  */
@@ -53,7 +53,7 @@ int verbs_server_after(void *server, void (*fn)(void *arg), void *arg);
 void verbs_server_settle(void *server);
 
 /** Control thread: add @p grant. @return as grants_add() */
-int verbs_server_grant(struct verbs_server *server, const struct grant *grant, json_t *description,
+int verbs_server_grant(void *server, const struct grant *grant, json_t *description,
 		       struct grant **out);
 
 /**
@@ -65,13 +65,13 @@ int verbs_server_grant(struct verbs_server *server, const struct grant *grant, j
  *                means another life of this target; -EBUSY it asks for two at once; -EPROTO;
  *                -ENOSPC, -ENOMEM
  */
-int verbs_server_join(struct verbs_server *server, struct grant *grant, const json_t *offer,
-		      json_t *answer, struct transport_later *later);
+int verbs_server_join(void *server, struct grant *grant, const json_t *offer, json_t *answer,
+		      struct transport_later *later);
 
 /**
  * Control thread: it begins to end that the client reaches the segment. Where the device has no
  * windows, that ends all links of the client. Accepts a NULL @p grant.
  */
-void verbs_server_revoke(struct verbs_server *server, struct grant *grant, int reason);
+void verbs_server_revoke(void *server, struct grant *grant, int reason);
 
 #endif
