@@ -43,6 +43,7 @@ struct tcp_pair {
 	struct clock clock;
 	uint64_t now_ns;
 	struct transport_env env;
+	struct tcp_host host;
 	struct transport_peer peer; /* first of what dial() needs */
 	struct tcp_server *server;
 	struct transport_service *service;
@@ -214,7 +215,8 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair->now_ns = NS_PER_SECOND;
 	pair->clock = (struct clock){.now = pair_now, .arg = pair};
 	pair->env.clock = &pair->clock;
-	pair->env.tcp_connections = 1;
+	pair->env.hosts[SLU_TRANSPORT_TCP] = &pair->host;
+	pair->host.connections = 1;
 	pair->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pair_must(tcp_server_create(&(struct serving_env){.transport = &pair->env,
 							  .pollers = 1,
@@ -229,6 +231,7 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 				       .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
 	pair_must(inbox_create(1, pair->eventfd, &pair->export.inbox) == 0);
 	pair->thread = pthread_self();
+	pair_must(transports_meet(&pair->peer) == 0);
 	pair->peer.dial = pair_dial;
 	pair->peer.ticket = pair_ticket;
 	pair->peer.raise = pair_raise;
@@ -269,6 +272,7 @@ static inline void pair_close(struct tcp_pair *pair)
 {
 	pair_disconnect(pair, &pair->client);
 	repair_stop(pair->env.repair);
+	transports_leave(&pair->peer);
 	tcp_transport.client->release(pair->remote->view);
 	tcp_server_revoke(pair->server, pair->granted, -ESHUTDOWN);
 	tcp_server_close(pair->server, &pair->export);

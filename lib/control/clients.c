@@ -61,8 +61,10 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 {
 	struct client *client = calloc(1, sizeof(*client));
 
-	if (!client)
+	if (!client || transports_meet(&client->peer) < 0) {
+		free(client);
 		return NULL;
+	}
 	client->peer.dial = handshake_dial;
 	client->peer.ask = session_ask;
 	client->peer.ask_async = session_ask_async;
@@ -79,7 +81,6 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 	client->references = 1;
 	TAILQ_INIT(&client->asks);
 	pthread_mutex_init(&client->lock, NULL);
-	pthread_mutex_init(&client->peer.joining, NULL);
 	client_condition_init(&client->answered);
 	return client;
 }
@@ -95,7 +96,7 @@ static void client_destroy(struct client *client)
 	json_decref(client->welcome.transports);
 	free(client->slots);
 	pthread_cond_destroy(&client->answered);
-	pthread_mutex_destroy(&client->peer.joining);
+	transports_leave(&client->peer);
 	pthread_mutex_destroy(&client->lock);
 	free(client);
 }

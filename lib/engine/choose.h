@@ -14,10 +14,9 @@
 
 #include "control/client.h"
 #include "directory/p2p.h"
+#include "transport/transport.h"
 
 struct choice {
-	const struct verbs_devices *devices; /* ours */
-	bool rdma_plain;
 	struct p2p_name name;
 	struct client *connection; /* where the name points */
 	struct client *local;      /* over a Unix socket of the same target; may be the same one */
@@ -28,15 +27,12 @@ struct choice {
 /**
  * Connect, and consider every transport. Blocks.
  *
- * @param devices     our RDMA devices
- * @param rdma_plain  may they carry what the session encrypts?
  * @param until_ns  of the monotonic clock
  * @return          0, whether or not one is usable; as slu_remote_open() when nobody answers.
  *                  choice_release() in either case
  */
-int choice_make(struct choice *choice, struct client_pool *pool,
-		const struct verbs_devices *devices, bool rdma_plain, const char *name,
-		enum slu_transport wanted, uint64_t until_ns);
+int choice_make(struct choice *choice, struct client_pool *pool, const struct transport_env *env,
+		const char *name, enum slu_transport wanted, uint64_t until_ns);
 
 /** @return the candidate that was chosen; NULL: none is usable */
 const struct slu_candidate *choice_taken(const struct choice *choice);

@@ -17,8 +17,6 @@
 #include "memory/heap.h"
 #include "numa/placement.h"
 #include "transport/repair.h"
-#include "transport/verbs/verbs_host.h"
-#include "transport/fake/fake.h"
 
 #define LEAVE_TIMEOUT_US 2000000u
 
@@ -37,8 +35,6 @@ void slu_engine_options_init(struct slu_engine_options *options)
 
 static int check_options(const struct slu_engine_options *options)
 {
-	struct fake_behaviour behaviour;
-
 	if (options->size != sizeof(*options))
 		return fail(-EINVAL, "engine options of another version: call the init function");
 	if (options->pollers > SLU_POLLERS_MAX / 2)
@@ -46,16 +42,13 @@ static int check_options(const struct slu_engine_options *options)
 			    options->pollers, SLU_POLLERS_MAX / 2);
 	if (options->poll != SLU_POLL_ADAPTIVE && options->poll != SLU_POLL_BUSY)
 		return fail(-EINVAL, "unknown poll mode %d", options->poll);
-	if (options->tcp_connections > SLU_TCP_CONNECTIONS_MAX)
-		return fail(-EINVAL, "%u TCP connections per link, at most %d are possible",
-			    options->tcp_connections, SLU_TCP_CONNECTIONS_MAX);
 	if (options->allowed_uids_count > SLU_ALLOWED_UIDS_MAX)
 		return fail(-EINVAL, "%u users allowed, at most %d are possible",
 			    options->allowed_uids_count, SLU_ALLOWED_UIDS_MAX);
 	if (options->shm_writers_count > SLU_ALLOWED_UIDS_MAX)
 		return fail(-EINVAL, "%u users who write in shared memory, at most %d are possible",
 			    options->shm_writers_count, SLU_ALLOWED_UIDS_MAX);
-	return fake_parse(options->fake, &behaviour);
+	return 0;
 }
 
 static uint64_t random_word(void)
@@ -86,12 +79,9 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 	take_users(&engine->trust, options->allowed_uids, options->allowed_uids_count);
 	take_users(&engine->shm_writers, options->shm_writers, options->shm_writers_count);
 	engine->no_shm_writers = options->no_shm_writers;
-	engine->tcp_plain = options->tcp_plain;
-	engine->rdma_plain = options->rdma.plain;
+	engine->plain = options->tcp_plain || options->rdma.plain;
 	engine->env.clock = &engine->clock;
 	engine->env.seed = options->seed ? options->seed : random_word();
-	engine->env.fake = engine->fake;
-	engine->env.tcp_connections = options->tcp_connections ? options->tcp_connections : 1;
 }
 
 /* After EAL, which measures the rate of the time stamp counter. */
@@ -236,9 +226,6 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 {
 	int rc;
 
-	engine->fake = strdup(options->fake ? options->fake : "");
-	if (!engine->fake)
-		return fail(-ENOMEM, "out of memory");
 	take_options(engine, options);
 	barrier_init();
 	copy_init();
@@ -251,7 +238,7 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 		return rc;
 	take_clock(engine, options);
 	engine->llc_bytes = topology_llc_bytes(engine->topology, -1);
-	rc = verbs_host_open(&options->rdma, &engine->env.verbs);
+	rc = transports_open(&engine->env, options);
 	if (rc == 0)
 		rc = start_pollers(engine, options);
 	if (rc == 0)
@@ -351,12 +338,11 @@ void slu_engine_close(struct slu_engine *engine)
 	while (!LIST_EMPTY(&engine->regions))
 		slu_region_close(LIST_FIRST(&engine->regions));
 	work_report();
-	verbs_host_close(engine->env.verbs);
+	transports_close(&engine->env);
 	budgets_destroy(engine->budgets);
 	topology_close(engine->topology);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_mutex_destroy(&engine->opening);
-	free(engine->fake);
 	free(engine);
 	log_flush();
 	atomic_store(&engine_is_open, false);
@@ -376,8 +362,9 @@ int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
 	info->tls = engine->server_tls != NULL;
 	info->connections = server_connection_count(engine->server);
 	info->sessions = server_session_count(engine->server);
-	info->rdma = engine->env.verbs->devices->text;
-	info->rdma_devices = engine->env.verbs->devices->count;
+	info->rdma = transport_find(SLU_TRANSPORT_VERBS)
+			     ->host->devices(engine->env.hosts[SLU_TRANSPORT_VERBS],
+					     &info->rdma_devices);
 	return 0;
 }
 
@@ -429,7 +416,7 @@ int slu_engine_get_poller(struct slu_engine *engine, uint32_t index, struct slu_
 /* Regions hang on the engine so that closing it leaves nothing behind. */
 static int adopt_region(struct slu_engine *engine, struct slu_region *region)
 {
-	int rc = verbs_memory_add(&engine->env.verbs->memory, region);
+	int rc = transports_add(&engine->env, region);
 
 	if (rc < 0) {
 		region_destroy(region);
@@ -479,6 +466,6 @@ void slu_region_close(struct slu_region *region)
 	pthread_mutex_lock(&region->engine->lock);
 	LIST_REMOVE(region, link);
 	pthread_mutex_unlock(&region->engine->lock);
-	verbs_memory_remove(&region->engine->env.verbs->memory, region);
+	transports_remove(&region->engine->env, region);
 	region_destroy(region);
 }

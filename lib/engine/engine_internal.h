@@ -47,7 +47,6 @@ struct slu_engine {
 	struct clock clock;
 	LIST_HEAD(, late_fence) late_fences; /* not answered yet; the control thread's */
 	struct transport_env env;
-	char *fake;
 	struct topology *topology;
 	uint64_t llc_bytes;
 
@@ -59,8 +58,7 @@ struct slu_engine {
 	struct listener *tcp_listener; /* NULL: we serve nothing over TCP */
 	struct tls *server_tls;        /* NULL: TCP without TLS */
 	struct tls *client_tls;
-	bool tcp_plain; /* as the options say */
-	bool rdma_plain;
+	bool plain; /* data of encrypted sessions may go in the clear */
 
 	pthread_mutex_t opening; /* taken before lock */
 	pthread_mutex_t lock;
@@ -204,7 +202,7 @@ int serve_start(struct slu_engine *engine);
 uint32_t serve_lanes(const struct slu_engine *engine);
 
 /** A segment is exported. Any thread. @return 0; -errno */
-int serve_export(struct slu_engine *engine, const struct export *export);
+int serve_export(struct slu_engine *engine, struct export *export);
 
 /** The pollers leave it alone from now on. Not the control thread, nor a poller. */
 void serve_unexport(struct slu_engine *engine, const struct export *export);

@@ -9,7 +9,6 @@
 #include "engine/choose.h"
 #include "engine/engine_internal.h"
 #include "transport/repair.h"
-#include "transport/verbs/verbs_host.h"
 
 #define PATH_TEXT 384u /* of one path, as its transport describes it */
 
@@ -213,7 +212,7 @@ static int open_session(struct slu_remote *remote, const struct choice *choice,
  */
 static bool may_go_on(const struct choice *choice, enum slu_transport transport, int error)
 {
-	return transport == SLU_TRANSPORT_SHM &&
+	return transport_find(transport)->client->local &&
 	       (error == -EOPNOTSUPP || (error == -EACCES && choice->local != choice->connection));
 }
 
@@ -235,16 +234,16 @@ static int open_chosen(struct slu_remote *remote, struct choice *choice, enum sl
 	}
 }
 
-/* @param failed  why RDMA was tried in vain; NULL: it was not */
+/* @param failed  what was tried in vain; AUTO: nothing was */
 static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, uint64_t until_ns,
-			  const char *failed)
+			  enum slu_transport failed, const char *why)
 {
 	struct choice choice;
-	int rc = choice_make(&choice, remote->engine->clients, remote->engine->env.verbs->devices,
-			     remote->engine->rdma_plain, remote->name, wanted, until_ns);
+	int rc = choice_make(&choice, remote->engine->clients, &remote->engine->env, remote->name,
+			     wanted, until_ns);
 
-	if (rc == 0 && failed)
-		choice_refuse(&choice, SLU_TRANSPORT_VERBS, wanted, failed);
+	if (rc == 0 && failed != SLU_TRANSPORT_AUTO)
+		choice_refuse(&choice, failed, wanted, why);
 	if (rc == 0)
 		rc = open_chosen(remote, &choice, wanted, until_ns);
 	memcpy(remote->candidates, choice.candidates, sizeof(remote->candidates));
@@ -341,7 +340,7 @@ static bool has_path(const struct slu_remote *remote)
 	return false;
 }
 
-/* Without a poller nothing is connected yet: does RDMA get through at all? */
+/* Without a poller nothing is connected yet: does it get through at all? */
 static int try_path(struct slu_remote *remote, uint64_t until_ns)
 {
 	struct schedule nobody = {0};
@@ -353,7 +352,7 @@ static int try_path(struct slu_remote *remote, uint64_t until_ns)
 	struct path *path;
 	int rc;
 
-	if (remote->transport != &verbs_transport)
+	if (!remote->transport->client->trying)
 		return 0;
 	rc = remote->transport->client->connect(remote, &env, &path);
 	if (rc < 0)
@@ -491,32 +490,34 @@ static void undo(struct slu_remote *remote)
 
 /* That there are devices at both ends does not say that they reach each other: it is found out in
  * half of the time, and the rest is for another way. */
-static bool may_do_without_rdma(const struct slu_remote *remote, enum slu_transport wanted)
+static bool may_do_without(const struct slu_remote *remote, enum slu_transport wanted)
 {
-	return wanted == SLU_TRANSPORT_AUTO && remote->transport == &verbs_transport;
+	return wanted == SLU_TRANSPORT_AUTO && remote->transport->client->trying;
 }
 
 static int open_remote(struct slu_remote *remote, const struct slu_remote_options *options)
 {
 	const struct transport *transport = transport_find(options->transport);
 	uint64_t until_ns = clock_deadline_ns(options->timeout_us);
-	char failed[SLU_REASON_MAX];
+	enum slu_transport failed;
+	char why[SLU_REASON_MAX];
 	int rc;
 
 	if (transport && transport->client->import_local)
 		rc = open_in_process(remote, transport);
 	else
-		rc = open_elsewhere(remote, options->transport, until_ns, NULL);
+		rc = open_elsewhere(remote, options->transport, until_ns, SLU_TRANSPORT_AUTO, NULL);
 	if (rc < 0)
 		return rc;
-	if (!may_do_without_rdma(remote, options->transport))
+	if (!may_do_without(remote, options->transport))
 		return connect_remote(remote, until_ns);
 	rc = connect_remote(remote, clock_halfway_ns(until_ns));
 	if (rc == 0 || atomic_load(&remote->state) != 0)
 		return rc;
-	snprintf(failed, sizeof(failed), "%s", slu_last_error());
+	failed = remote->transport->id;
+	snprintf(why, sizeof(why), "%s", slu_last_error());
 	undo(remote);
-	rc = open_elsewhere(remote, options->transport, until_ns, failed);
+	rc = open_elsewhere(remote, options->transport, until_ns, failed, why);
 	return rc < 0 ? rc : connect_remote(remote, until_ns);
 }
 
@@ -658,7 +659,7 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 	info->address = remote->client ? client_welcome(remote->client)->address : "";
 	info->connections = connections;
 	info->encrypted =
-		connections > 0 && remote->transport == &tcp_transport && remote->peer->encrypted;
+		connections > 0 && remote->transport->client->dials && remote->peer->encrypted;
 	info->reads = sum.reads;
 	info->writes = sum.writes;
 	info->failed = sum.failed;

@@ -133,7 +133,7 @@ void serve_stop(struct slu_engine *engine)
 	}
 }
 
-int serve_export(struct slu_engine *engine, const struct export *export)
+int serve_export(struct slu_engine *engine, struct export *export)
 {
 	const struct transport *transport;
 	void *server;
@@ -179,8 +179,7 @@ bool serve_has(const struct slu_engine *engine, const struct peer_info *peer,
 	       const struct transport *transport)
 {
 	return engine->env.servers[transport->id] &&
-	       (!transport->target->in_the_clear || !peer->tls || engine->rdma_plain ||
-		engine->tcp_plain);
+	       (!transport->target->in_the_clear || !peer->tls || engine->plain);
 }
 
 /* What a client is told with its welcome. */

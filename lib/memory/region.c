@@ -95,13 +95,8 @@ int slu_region_get_info(const struct slu_region *region, struct slu_region_info 
 	info->node = region->node;
 	info->exportable = region->owned && region->arena.fd >= 0;
 	info->lost = region_is_dead(region);
-	info->devices = 0;
-	info->register_ns = region->export_register_ns;
-	for (uint32_t i = 0; i < REGION_DEVICES_MAX; i++)
-		info->register_ns += region->registered_ns[i];
-	for (uint32_t i = 0; i < REGION_DEVICES_MAX; i++)
-		info->devices += region->registered[i] != NULL;
-	if (info->devices < region->export_devices)
-		info->devices = region->export_devices;
+	info->register_ns = region->register_ns;
+	info->devices =
+		region->devices > region->export_devices ? region->devices : region->export_devices;
 	return 0;
 }

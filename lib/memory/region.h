@@ -14,27 +14,24 @@
 
 #include "memory/arena.h"
 
-#define REGION_DEVICES_MAX 8
-
-struct verbs_registration;
+#define REGION_PRIVATES 8u
 
 struct slu_region {
 	/* Read by every operation. */
 	char *addr;
 	uint64_t length;
-	struct verbs_registration *registered[REGION_DEVICES_MAX]; /* by device; NULL: not */
+	void *private[REGION_PRIVATES]; /* what a transport knows it by, its number */
 
 	uint64_t page_bytes;
-	uint64_t registered_ns[REGION_DEVICES_MAX]; /* what it took */
-	uint64_t export_register_ns;                /* likewise, as a segment, all devices */
-	uint32_t export_devices;
+	uint64_t register_ns;    /* what it took that devices know it */
+	uint32_t devices;        /* that do */
+	uint32_t export_devices; /* likewise, as a segment */
 	int node;
 	bool owned;        /* arena is ours, else the memory is the caller's */
 	uint32_t segments; /* exported from it and not closed */
 	struct arena arena;
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_region) link;
-	LIST_ENTRY(slu_region) registered_link; /* those that RDMA devices are to know */
 };
 
 /** Allocate, without telling an engine. @return as slu_region_alloc() */

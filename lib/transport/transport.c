@@ -19,20 +19,77 @@ int transport_parse(const char *name)
 	return -1;
 }
 
+static const struct transport *const transports[TRANSPORTS] = {
+	[SLU_TRANSPORT_SHM] = &shm_transport,
+	[SLU_TRANSPORT_VERBS] = &verbs_transport,
+	[SLU_TRANSPORT_TCP] = &tcp_transport,
+	[SLU_TRANSPORT_FAKE] = &fake_transport,
+};
+
 const struct transport *transport_find(enum slu_transport id)
 {
-	switch (id) {
-	case SLU_TRANSPORT_SHM:
-		return &shm_transport;
-	case SLU_TRANSPORT_VERBS:
-		return &verbs_transport;
-	case SLU_TRANSPORT_TCP:
-		return &tcp_transport;
-	case SLU_TRANSPORT_FAKE:
-		return &fake_transport;
-	default:
-		return NULL;
-	}
+	return (unsigned)id < TRANSPORTS ? transports[id] : NULL;
+}
+
+/* @return NULL: it needs none, or that is no transport */
+static const struct transport_host *host_of(unsigned id)
+{
+	return transports[id] ? transports[id]->host : NULL;
+}
+
+int transports_open(struct transport_env *env, const struct slu_engine_options *options)
+{
+	int rc = 0;
+
+	for (unsigned id = 0; rc == 0 && id < TRANSPORTS; id++)
+		if (host_of(id))
+			rc = host_of(id)->open(options, &env->hosts[id]);
+	return rc;
+}
+
+void transports_close(struct transport_env *env)
+{
+	for (unsigned id = 0; id < TRANSPORTS; id++)
+		if (host_of(id))
+			host_of(id)->close(env->hosts[id]);
+}
+
+void transports_remove(struct transport_env *env, struct slu_region *region)
+{
+	for (unsigned id = 0; id < TRANSPORTS; id++)
+		if (host_of(id) && host_of(id)->remove)
+			host_of(id)->remove(env->hosts[id], region);
+}
+
+int transports_add(struct transport_env *env, struct slu_region *region)
+{
+	int rc = 0;
+
+	for (unsigned id = 0; rc == 0 && id < TRANSPORTS; id++)
+		if (host_of(id) && host_of(id)->add)
+			rc = host_of(id)->add(env->hosts[id], region);
+	if (rc < 0)
+		transports_remove(env, region);
+	return rc;
+}
+
+void transports_leave(struct transport_peer *peer)
+{
+	for (unsigned id = 0; id < TRANSPORTS; id++)
+		if (peer->private[id])
+			transports[id]->client->leave(peer->private[id]);
+}
+
+int transports_meet(struct transport_peer *peer)
+{
+	int rc = 0;
+
+	for (unsigned id = 0; rc == 0 && id < TRANSPORTS; id++)
+		if (transports[id] && transports[id]->client->meet)
+			rc = transports[id]->client->meet(&peer->private[id]);
+	if (rc < 0)
+		transports_leave(peer);
+	return rc;
 }
 
 uint32_t transport_permitted(uint32_t rights)

@@ -15,7 +15,6 @@
 #ifndef TRANSPORT_TRANSPORT_H
 #define TRANSPORT_TRANSPORT_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,6 +22,7 @@
 
 #include <jansson.h>
 
+#include <sluice/engine.h>
 #include <sluice/queue.h>
 
 #include "base/clock.h"
@@ -51,17 +51,16 @@ struct grant;
 struct inbox;
 struct session;
 struct stream;
-struct verbs_host;
 
 #define TRANSPORTS (SLU_TRANSPORT_FAKE + 1) /* by number */
+
+static_assert(TRANSPORTS <= REGION_PRIVATES, "each has a slot of a region");
 
 /** What a transport may use of its surroundings; belongs to the engine. */
 struct transport_env {
 	const struct clock *clock;
 	uint64_t seed;
-	const char *fake;          /* behaviour of the fake transport, or NULL */
-	uint32_t tcp_connections;  /* for bulk, of one link */
-	struct verbs_host *verbs;  /* RDMA devices, and the memory they know */
+	void *hosts[TRANSPORTS];   /* what transport_host.open made; NULL: nothing */
 	void *servers[TRANSPORTS]; /* what transport_target.create made; NULL: nothing */
 	struct repair *repair;     /* for links that were lost */
 };
@@ -125,13 +124,9 @@ struct transport_peer {
 		   json_t **answer);
 	int (*ask_async)(struct session *session, json_t *offer,
 			 void (*answered)(void *arg, int error, const json_t *answer), void *arg);
-	const json_t *transports;         /* what the target's say of themselves; NULL: nothing */
-	bool encrypted;                   /* data connections are */
-	void *tcp_links[SLU_POLLERS_MAX]; /* by poller; engine->opening guards */
-	pthread_mutex_t joining;          /* of verbs_links, and who is on them; held shortly */
-	void *verbs_links[TRANSPORT_POLLERS];     /* by poller */
-	uint64_t verbs_latest[TRANSPORT_POLLERS]; /* id of the link last offered; whose turn in the
-						   lane it is (repair.h) */
+	const json_t *transports;  /* what the target's say of themselves; NULL: nothing */
+	bool encrypted;            /* data connections are */
+	void *private[TRANSPORTS]; /* what transport_client.meet made */
 };
 
 struct transport_capabilities {
@@ -148,11 +143,54 @@ struct export
 	uint64_t length;
 	uint32_t rights;
 	struct inbox *inbox; /* where pollers of this engine leave what came in for its owner */
+	void *private[TRANSPORTS];
+};
+
+/** What both halves need of this host. */
+struct transport_host {
+	/** @return 0; -EINVAL, -ENODEV what the options ask for; -ENOMEM */
+	int (*open)(const struct slu_engine_options *options, void **host);
+	/** Accepts NULL. */
+	void (*close)(void *host);
+	/** What is used of this machine, or why nothing is. May be NULL: nobody asks. */
+	const char *(*devices)(const void *host, uint32_t *count);
+	/** A region of ours was made, or goes; may have a private slot. May be NULL. @return 0;
+	 * -errno
+	 */
+	int (*add)(void *host, struct slu_region *region);
+	void (*remove)(void *host, struct slu_region *region);
+};
+
+/** What is known of a target before a transport is chosen. */
+struct transport_prospect {
+	const json_t *offer; /* what it says of this transport; NULL: nothing */
+	bool encrypted;      /* the session is, */
+	bool data_encrypted; /* and data connections are */
+	bool same_host;
+	const char *socket; /* path of a Unix socket of it, as it says; "": none */
+	const char *local;  /* address of one that was reached; NULL: none was */
+	const char *host;   /* where data connections go, */
+	uint16_t port;      /* 0: nowhere, */
+	bool tls;           /* and whether by TLS */
 };
 
 /** Whoever opens a segment: the client's half. */
 struct transport_client {
 	struct transport_capabilities capabilities;
+	bool local;  /* descriptors are passed: its sessions go over a Unix socket */
+	bool dials;  /* its bytes go over data connections, encrypted where those are */
+	bool trying; /* only when a link is made is it seen whether the target is reached */
+	/**
+	 * Can it be used with that target? NULL: it connects no processes.
+	 *
+	 * @param reason  out: why, or why not and what would change that; SLU_REASON_MAX bytes
+	 */
+	bool (*consider)(const struct transport_env *env, const struct transport_prospect *with,
+			 char *reason);
+	/** A target was found, of which paths may be made; it is left. May be NULL. @return 0;
+	 * -ENOMEM */
+	int (*meet)(void **private);
+	void (*leave)(void *private);
 	/**
 	 * Map what the target published, or take note of what it granted. The fds stay the
 	 * caller's. NULL on a transport that connects no processes.
@@ -173,7 +211,7 @@ struct transport_client {
 	 * Never waits: the path may be without a link (path.making), and what is posted is held
 	 * until it has one.
 	 *
-	 * @return 0; -ENOMEM; -EINVAL bad behaviour text (fake)
+	 * @return 0; -ENOMEM
 	 */
 	int (*connect)(struct slu_remote *remote, const struct path_env *env, struct path **path);
 	/**
@@ -260,7 +298,7 @@ struct transport_target {
 	/** What a client is told of it with its welcome. May be NULL: nothing. */
 	json_t *(*describe)(void *server);
 	/** A segment is exported. Any thread. May be NULL. @return 0; -errno */
-	int (*export)(void *server, const struct export *export);
+	int (*export)(void *server, struct export *export);
 	/**
 	 * Nothing of it is granted any more, and its inbox is left alone from then on. The first on
 	 * the control thread, the second, which may wait, on no thread of ours. May be NULL.
@@ -350,6 +388,7 @@ struct transport_fast {
 
 struct transport {
 	enum slu_transport id;
+	const struct transport_host *host; /* NULL: it needs nothing */
 	const struct transport_client *client;
 	const struct transport_target *target;
 	const struct transport_fast *fast;
@@ -406,6 +445,15 @@ struct transport_service {
 
 /** Mark it unusable, once: operations on it fail with @p error from now on. Any thread. */
 void remote_fail(struct slu_remote *remote, int error);
+
+/** For all transports, what their tables say. transports_close() takes what a failed open has left.
+ */
+int transports_open(struct transport_env *env, const struct slu_engine_options *options);
+void transports_close(struct transport_env *env);
+int transports_add(struct transport_env *env, struct slu_region *region);
+void transports_remove(struct transport_env *env, struct slu_region *region);
+int transports_meet(struct transport_peer *peer);
+void transports_leave(struct transport_peer *peer);
 
 /** A transport by number, or NULL when this build or machine has none such. */
 const struct transport *transport_find(enum slu_transport id);

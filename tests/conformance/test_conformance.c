@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/engine_internal.h"
+#include "transport/verbs/verbs_host.h"
 
 #include "../tap.h"
 #include "pattern.h"
@@ -1042,17 +1043,21 @@ static void keeps_encrypted(void **state)
 	struct slu_remote_info info = {.size = sizeof(info)};
 	enum slu_transport column = rig.options.transport;
 	struct slu_remote *remote = NULL;
+	struct verbs_host *host;
+	bool *plain;
 
 	(void)state;
 	if (!rig.options.tls || column != SLU_TRANSPORT_VERBS)
 		skip_because("of an encrypted session and RDMA");
-	rig.engine->rdma_plain = false;
+	host = rig.engine->env.hosts[SLU_TRANSPORT_VERBS];
+	plain = &host->devices->options.plain;
+	*plain = false;
 	assert_int_equal(rig_remote(&rig, "big", SLU_RIGHT_READ, &remote), -EOPNOTSUPP);
 	assert_non_null(strstr(slu_last_error(), "--rdma-plain at both ends"));
 	rig.options.transport = SLU_TRANSPORT_AUTO;
 	assert_int_equal(rig_remote(&rig, "big", SLU_RIGHT_READ, &remote), 0);
 	rig.options.transport = column;
-	rig.engine->rdma_plain = true;
+	*plain = true;
 	assert_int_equal(slu_remote_get_info(remote, &info), 0);
 	assert_int_not_equal(info.transport, SLU_TRANSPORT_VERBS);
 	slu_remote_close(remote);

@@ -29,6 +29,7 @@
 #define WAIT_NS       (60 * NS_PER_SECOND)
 
 static struct transport_env env;
+static struct verbs_host *host;
 static struct verbs_server *server;
 static struct slu_region region;
 static struct export segment;
@@ -172,7 +173,8 @@ static void open_server(const char *windows)
 		setenv("MLX5_MODEL_WINDOWS", windows, 1);
 	else
 		unsetenv("MLX5_MODEL_WINDOWS");
-	must(verbs_host_open(&options, &env.verbs) == 0);
+	must(verbs_host_open(&options, &host) == 0);
+	env.hosts[SLU_TRANSPORT_VERBS] = host;
 	must(verbs_server_create(&serving, &env.servers[SLU_TRANSPORT_VERBS]) == 0);
 	server = env.servers[SLU_TRANSPORT_VERBS];
 	region = (struct slu_region){.addr = aligned_alloc(4096, SEGMENT_BYTES),
@@ -194,7 +196,7 @@ static void close_server(void)
 	atomic_store(&over, true);
 	pthread_join(poller, NULL);
 	verbs_server_destroy(server);
-	verbs_host_close(env.verbs);
+	verbs_host_close(host);
 	free(region.addr);
 }
 
@@ -349,14 +351,14 @@ static void check_idle_links(uint32_t most)
 	open_server(NULL);
 	open_many();
 	busy = grant_to(MANY + 1);
-	link = raw_link_create(&env.verbs->devices->devices[0], MANY + 1, 1, 0);
+	link = raw_link_create(&host->devices->devices[0], MANY + 1, 1, 0);
 	for (uint32_t i = 0; i < RAW_RECEIVES; i++)
 		raw_link_receive(link, i);
 	ask(&asked, busy, link->id, raw_link_queues(link));
 	wait_for(&asked);
 	must(asked.error == 0);
 	must(raw_link_connect(link, json_object_get(asked.answer, "queues"),
-			      &env.verbs->devices->devices[0].gids[0].gid, 4));
+			      &host->devices->devices[0].gids[0].gid, 4));
 	json_decref(asked.answer);
 	work_forget();
 	be_busy(link, busy, 300);

@@ -56,13 +56,10 @@ int fake_parse(const char *text, struct fake_behaviour *behaviour)
 static int fake_connect(struct slu_remote *remote, const struct path_env *env, struct path **path)
 {
 	const struct fake_view *view = remote->view;
-	struct fake_behaviour behaviour;
-	struct fake_path *fake;
-	int rc = fake_parse(env->transport->fake, &behaviour);
+	const struct fake_behaviour *behaviour = env->transport->hosts[SLU_TRANSPORT_FAKE];
+	struct fake_path *fake =
+		calloc(1, sizeof(*fake) + behaviour->capacity * sizeof(fake->parts[0]));
 
-	if (rc < 0)
-		return rc;
-	fake = calloc(1, sizeof(*fake) + behaviour.capacity * sizeof(fake->parts[0]));
 	if (!fake)
 		return fail(-ENOMEM, "out of memory");
 	fake->path.fast = &fake_fast;
@@ -79,7 +76,7 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 	calls_init(&fake->calls, &fake->path, &view->waker, env);
 	fake->clock = env->transport->clock;
 	fake->random.state = env->transport->seed + env->poller;
-	fake->behaviour = behaviour;
+	fake->behaviour = *behaviour;
 	*path = &fake->path;
 	return 0;
 }
@@ -132,6 +129,20 @@ static int fake_import_local(const struct export *export, uint32_t rights,
 	return 0;
 }
 
+static int open_host(const struct slu_engine_options *options, void **out)
+{
+	struct fake_behaviour *behaviour = malloc(sizeof(*behaviour));
+	int rc = behaviour ? fake_parse(options->fake, behaviour) : fail(-ENOMEM, "out of memory");
+
+	if (rc == 0)
+		*out = behaviour;
+	else
+		free(behaviour);
+	return rc;
+}
+
+static const struct transport_host fake_hosts = {.open = open_host, .close = free};
+
 static const struct transport_client fake_client = {
 	.capabilities = {.slice_bytes = FAKE_SLICE_BYTES},
 	.import_local = fake_import_local,
@@ -147,6 +158,7 @@ static const struct transport_target fake_target = {
 
 const struct transport fake_transport = {
 	.id = SLU_TRANSPORT_FAKE,
+	.host = &fake_hosts,
 	.client = &fake_client,
 	.target = &fake_target,
 	.fast = &fake_fast,

@@ -239,11 +239,35 @@ static int shm_import(const json_t *grant, uint64_t length, uint32_t rights, con
 	return 0;
 }
 
+static bool shm_consider(const struct transport_env *env, const struct transport_prospect *with,
+			 char *reason)
+{
+	(void)env;
+	if (with->local)
+		snprintf(reason, SLU_REASON_MAX,
+			 "both ends are on this host and share its Unix socket (%s)", with->local);
+	else if (!with->same_host)
+		snprintf(reason, SLU_REASON_MAX,
+			 "the target is on another host, which shares no memory");
+	else if (with->socket[0])
+		snprintf(reason, SLU_REASON_MAX,
+			 "the target is on this host, but its Unix socket %s is not to be reached "
+			 "from here: share that directory",
+			 with->socket);
+	else
+		snprintf(reason, SLU_REASON_MAX,
+			 "the target is on this host, but no Unix socket of it can be reached from "
+			 "here: start it with --socket PATH in a directory that both see");
+	return with->local;
+}
+
 static const struct transport_client shm_client = {
 	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
 			 .immediate = true,
 			 .latency_ns = 50,
 			 .bytes_per_second = UINT64_C(20000000000)},
+	.local = true,
+	.consider = shm_consider,
 	.import = shm_import,
 	.is_lost = shm_is_lost,
 	.release = shm_release,

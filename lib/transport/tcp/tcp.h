@@ -65,6 +65,16 @@ enum tcp_link_state {
 	TCP_LINK_MENDED, /* it has new ones in fresh */
 };
 
+/** What an engine has of tcp. */
+struct tcp_host {
+	uint32_t connections; /* for bulk, of one link */
+};
+
+/** What a client has of one target. */
+struct tcp_peer {
+	struct tcp_link *links[SLU_POLLERS_MAX]; /* by poller; engine->opening guards */
+};
+
 struct tcp_link {
 	struct transport_link link; /* first */
 	uint32_t users;

@@ -2,6 +2,7 @@
 /* Set-up of tcp: what a grant says, links of data connections, paths over them. */
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -85,6 +86,7 @@ static int add_ends(struct tcp_link *link, uint32_t count)
 
 static int link_create(struct slu_remote *remote, const struct path_env *env, struct tcp_link **out)
 {
+	const struct tcp_host *host = env->transport->hosts[SLU_TRANSPORT_TCP];
 	struct tcp_link *link = calloc(1, sizeof(*link));
 	int rc;
 
@@ -101,7 +103,7 @@ static int link_create(struct slu_remote *remote, const struct path_env *env, st
 					     .target = link->target};
 	strcpy(link->target, remote->target);
 	link->state = TCP_LINK_DOWN;
-	rc = add_ends(link, 1 + env->transport->tcp_connections);
+	rc = add_ends(link, 1 + host->connections);
 	if (rc < 0) {
 		link_destroy(link);
 		return rc;
@@ -113,26 +115,28 @@ static int link_create(struct slu_remote *remote, const struct path_env *env, st
 /* The poller's link to that target: made by its first path, gone with its last. */
 static int link_get(struct slu_remote *remote, const struct path_env *env, struct tcp_link **out)
 {
-	struct transport_peer *peer = remote->peer;
-	struct tcp_link *link = peer->tcp_links[env->poller];
+	struct tcp_peer *peer = remote->peer->private[SLU_TRANSPORT_TCP];
+	struct tcp_link *link = peer->links[env->poller];
 	int rc = 0;
 
 	if (!link || link->error)
 		rc = link_create(remote, env, &link);
 	if (rc < 0)
 		return rc;
-	peer->tcp_links[env->poller] = link;
+	peer->links[env->poller] = link;
 	link->users++;
 	*out = link;
 	return 0;
 }
 
-static void link_put(struct tcp_link *link, struct transport_peer *peer, uint32_t poller)
+static void link_put(struct tcp_link *link, uint32_t poller)
 {
+	struct tcp_peer *peer = link->peer->private[SLU_TRANSPORT_TCP];
+
 	if (--link->users > 0)
 		return;
-	if (peer->tcp_links[poller] == link)
-		peer->tcp_links[poller] = NULL;
+	if (peer->links[poller] == link)
+		peer->links[poller] = NULL;
 	repair_drop(link->repair, &link->mending);
 }
 
@@ -173,7 +177,7 @@ static void tcp_disconnect(struct path *path)
 
 	if (!tcp)
 		return;
-	link_put(tcp->link, path->remote->peer, tcp->poller);
+	link_put(tcp->link, tcp->poller);
 	free(tcp);
 }
 
@@ -199,10 +203,53 @@ static int tcp_import(const json_t *grant, uint64_t length, uint32_t rights, con
 	return 0;
 }
 
+static bool tcp_consider(const struct transport_env *env, const struct transport_prospect *with,
+			 char *reason)
+{
+	(void)env;
+	if (with->port == 0)
+		snprintf(reason, SLU_REASON_MAX,
+			 "the target does not listen on TCP: start it with --listen ADDRESS:PORT");
+	else
+		snprintf(reason, SLU_REASON_MAX, "the target serves TCP at %s port %u, %s",
+			 with->host, with->port,
+			 with->data_encrypted ? "encrypted"
+			 : with->tls          ? "authenticated by TLS, data in the clear"
+					      : "in the clear");
+	return with->port != 0;
+}
+
+static int tcp_meet(void **private)
+{
+	*private = calloc(1, sizeof(struct tcp_peer));
+	return *private ? 0 : fail(-ENOMEM, "out of memory");
+}
+
+static int open_host(const struct slu_engine_options *options, void **out)
+{
+	struct tcp_host *host;
+
+	if (options->tcp_connections > SLU_TCP_CONNECTIONS_MAX)
+		return fail(-EINVAL, "%u TCP connections per link, at most %d are possible",
+			    options->tcp_connections, SLU_TCP_CONNECTIONS_MAX);
+	host = malloc(sizeof(*host));
+	if (!host)
+		return fail(-ENOMEM, "out of memory");
+	host->connections = options->tcp_connections ? options->tcp_connections : 1;
+	*out = host;
+	return 0;
+}
+
+static const struct transport_host tcp_hosts = {.open = open_host, .close = free};
+
 static const struct transport_client tcp_client = {
 	.capabilities = {.slice_bytes = TCP_SLICE_BYTES,
 			 .latency_ns = 20000,
 			 .bytes_per_second = UINT64_C(3000000000)},
+	.dials = true,
+	.consider = tcp_consider,
+	.meet = tcp_meet,
+	.leave = free,
 	.import = tcp_import,
 	.release = free,
 	.connect = tcp_connect,
@@ -223,6 +270,7 @@ static const struct transport_target tcp_target = {
 
 const struct transport tcp_transport = {
 	.id = SLU_TRANSPORT_TCP,
+	.host = &tcp_hosts,
 	.client = &tcp_client,
 	.target = &tcp_target,
 	.fast = &tcp_fast,

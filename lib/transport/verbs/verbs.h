@@ -11,6 +11,7 @@
 #ifndef VERBS_VERBS_H
 #define VERBS_VERBS_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
 
@@ -68,6 +69,14 @@ struct verbs_pair {
 	enum ibv_mtu mtu;
 };
 
+/** What a client has of one target. */
+struct verbs_peer {
+	pthread_mutex_t joining; /* of links, and who is on them; held shortly */
+	struct verbs_link *links[TRANSPORT_POLLERS]; /* by poller */
+	uint64_t latest[TRANSPORT_POLLERS];          /* id of the link last offered; whose turn in the
+							lane it is (repair.h) */
+};
+
 struct verbs_link {
 	/* The poller's. */
 	struct transport_link link; /* first */
@@ -96,7 +105,7 @@ struct verbs_link {
 	struct verbs_call slots[VERBS_CALLS]; /* slot % VERBS_CALLS */
 	struct verbs_end *ends[VERBS_QUEUES_MAX];
 
-	/* Under the peer's joining. */
+	/* Under verbs_peer.joining. */
 	uint32_t users;
 	uint64_t id;
 	struct transport_peer *peer;

@@ -132,6 +132,11 @@ static int link_create(struct verbs_host *host, struct verbs_path *path,
 
 /* ---- what we ask the target ---- */
 
+static struct verbs_peer *peer_of(const struct verbs_path *path)
+{
+	return path->path.remote->peer->private[SLU_TRANSPORT_VERBS];
+}
+
 static json_t *make_offer(const struct slu_remote *remote, const struct verbs_link *link)
 {
 	char id[HEX64_TEXT], incarnation[HEX64_TEXT];
@@ -147,7 +152,7 @@ static json_t *make_offer(const struct slu_remote *remote, const struct verbs_li
  */
 static uint64_t *latest_link(const struct verbs_path *path)
 {
-	return &path->path.remote->peer->verbs_latest[path->poller];
+	return &peer_of(path)->latest[path->poller];
 }
 
 static int add_queues(const struct verbs_path *path, const struct verbs_link *link, bool cm,
@@ -371,15 +376,15 @@ static int make_link(struct verbs_host *host, struct verbs_path *path, uint64_t 
 	return 0;
 }
 
-static void **link_at(const struct verbs_path *path)
+static struct verbs_link **link_at(const struct verbs_path *path)
 {
-	return &path->path.remote->peer->verbs_links[path->poller];
+	return &peer_of(path)->links[path->poller];
 }
 
 /* @return NULL: there is none that lives */
 static struct verbs_link *get_link(const struct verbs_path *path)
 {
-	pthread_mutex_t *joining = &path->path.remote->peer->joining;
+	pthread_mutex_t *joining = &peer_of(path)->joining;
 	struct verbs_link *link;
 
 	pthread_mutex_lock(joining);
@@ -394,7 +399,7 @@ static struct verbs_link *get_link(const struct verbs_path *path)
 
 static void publish_link(const struct verbs_path *path, struct verbs_link *link)
 {
-	pthread_mutex_t *joining = &path->path.remote->peer->joining;
+	pthread_mutex_t *joining = &peer_of(path)->joining;
 
 	link->users = 1;
 	pthread_mutex_lock(joining);
@@ -423,7 +428,7 @@ int verbs_join(struct verbs_host *host, struct verbs_path *path, uint64_t until_
 
 void verbs_leave(struct verbs_path *path, struct verbs_link *link)
 {
-	pthread_mutex_t *joining = &path->path.remote->peer->joining;
+	pthread_mutex_t *joining = &peer_of(path)->joining;
 	bool last;
 
 	if (!link)
@@ -480,7 +485,7 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 				    .transport = SLU_TRANSPORT_VERBS,
 				    .remote = remote};
 	verbs->path.calls = &verbs->path;
-	verbs->host = env->transport->verbs;
+	verbs->host = env->transport->hosts[SLU_TRANSPORT_VERBS];
 	verbs->repair = (struct repair_item){.attempt = verbs_repair_attempt,
 					     .dropped = path_dropped,
 					     .lane = &remote->peer->lanes[SLU_TRANSPORT_VERBS],
@@ -545,10 +550,58 @@ static int verbs_import(const json_t *grant, uint64_t length, uint32_t rights, c
 	return 0;
 }
 
+static bool verbs_consider(const struct transport_env *env, const struct transport_prospect *with,
+			   char *reason)
+{
+	const struct verbs_host *host = env->hosts[SLU_TRANSPORT_VERBS];
+	const struct verbs_devices *devices = host->devices;
+	char text[VERBS_PAIR_TEXT];
+	struct verbs_pair pair;
+
+	if (devices->count > 0 && with->data_encrypted && !devices->options.plain) {
+		snprintf(reason, SLU_REASON_MAX,
+			 "RDMA does not encrypt, and the session is encrypted: --rdma-plain at "
+			 "both ends allows it");
+		return false;
+	}
+	if (verbs_pair_choose(devices, with->offer, -1, 0, &pair) < 0) {
+		snprintf(reason, SLU_REASON_MAX, "%s%s", slu_last_error(),
+			 with->encrypted && !with->offer
+				 ? "; or not to encrypted sessions, without "
+				   "--rdma-plain of its own"
+				 : "");
+		return false;
+	}
+	snprintf(reason, SLU_REASON_MAX, "%s%s", verbs_pair_describe(devices, &pair, text),
+		 with->encrypted ? "; the session is encrypted, the data is not" : "");
+	return true;
+}
+
+static int verbs_meet(void **private)
+{
+	struct verbs_peer *peer = calloc(1, sizeof(*peer));
+
+	if (!peer)
+		return fail(-ENOMEM, "out of memory");
+	pthread_mutex_init(&peer->joining, NULL);
+	*private = peer;
+	return 0;
+}
+
+static void verbs_part(void *private)
+{
+	pthread_mutex_destroy(&((struct verbs_peer *)private)->joining);
+	free(private);
+}
+
 static const struct transport_client verbs_client = {
 	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
 			 .latency_ns = 3000,
 			 .bytes_per_second = UINT64_C(12000000000)},
+	.trying = true,
+	.consider = verbs_consider,
+	.meet = verbs_meet,
+	.leave = verbs_part,
 	.import = verbs_import,
 	.release = free,
 	.connect = verbs_connect,
@@ -576,6 +629,7 @@ static const struct transport_target verbs_target = {
 
 const struct transport verbs_transport = {
 	.id = SLU_TRANSPORT_VERBS,
+	.host = &verbs_hosts,
 	.client = &verbs_client,
 	.target = &verbs_target,
 	.fast = &verbs_fast,

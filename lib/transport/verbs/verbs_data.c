@@ -480,10 +480,19 @@ static inline uint64_t beyond_slice(uint64_t begin, uint64_t length)
 	return __builtin_expect(end > VERBS_SLICE_BYTES, 0) ? end - VERBS_SLICE_BYTES : 0;
 }
 
+/* Of the caller's memory, with the link's device. */
+static inline const struct verbs_registration *registration_of(const struct verbs_path *verbs,
+							       const struct slu_op *op)
+{
+	const struct verbs_region *region = op->region->private[SLU_TRANSPORT_VERBS];
+
+	return region->registered[verbs->link->device];
+}
+
 static inline void set_local(const struct verbs_path *verbs, const struct slu_op *op,
 			     uint64_t skipped, uint64_t length, struct verbs_work *work)
 {
-	const struct verbs_registration *registration = op->region->registered[verbs->link->device];
+	const struct verbs_registration *registration = registration_of(verbs, op);
 	uint64_t begin = op->local_offset + skipped;
 	uint64_t beyond = beyond_slice(begin, length);
 	uint64_t slice = begin >> VERBS_SLICE_SHIFT;
@@ -685,7 +694,7 @@ __attribute__((always_inline)) static inline void add_plain(struct verbs_path *v
 	uint32_t index = index_for(verbs->link, request);
 	uint64_t remote = op->remote_offset + part->offset;
 	uint64_t local = op->local_offset + part->offset;
-	const struct verbs_registration *registration = op->region->registered[verbs->link->device];
+	const struct verbs_registration *registration = registration_of(verbs, op);
 	struct verbs_work work = {
 		.opcode = opcode,
 		.flags = flags,

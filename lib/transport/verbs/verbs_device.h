@@ -14,9 +14,7 @@
 
 #include <sluice/engine.h>
 
-#include "memory/region.h"
-
-#define VERBS_DEVICES_MAX REGION_DEVICES_MAX
+#define VERBS_DEVICES_MAX 8u
 #define VERBS_GIDS_MAX    16u /* of one port that are considered */
 #define VERBS_NAME_MAX    63u
 #define VERBS_GID_TEXT    48u

@@ -14,14 +14,12 @@ struct verbs_exported {
 	const struct export *export;
 	struct verbs_registration *registered[VERBS_DEVICES_MAX][RIGHTS_COUNT];
 	uint32_t users; /* under the lock */
-	LIST_ENTRY(verbs_exported) link;
 };
 
 struct verbs_exports {
 	const struct verbs_devices *devices;
 	pthread_mutex_t lock;
 	pthread_cond_t unused; /* one of them is */
-	LIST_HEAD(, verbs_exported) list;
 };
 
 unsigned verbs_remote_access(uint32_t rights)
@@ -53,7 +51,7 @@ static void exported_destroy(struct verbs_exported *exported)
 	free(exported);
 }
 
-int verbs_exports_add(struct verbs_exports *exports, const struct export *export, uint64_t *ns)
+int verbs_exports_add(struct verbs_exports *exports, struct export *export, uint64_t *ns)
 {
 	const struct verbs_devices *devices = exports->devices;
 	struct verbs_exported *exported = calloc(1, sizeof(*exported));
@@ -72,45 +70,29 @@ int verbs_exports_add(struct verbs_exports *exports, const struct export *export
 		return rc;
 	}
 	exported->export = export;
-	pthread_mutex_lock(&exports->lock);
-	LIST_INSERT_HEAD(&exports->list, exported, link);
-	pthread_mutex_unlock(&exports->lock);
+	export->private[SLU_TRANSPORT_VERBS] = exported;
 	*ns = sum;
 	return 0;
 }
 
-/* Under the lock. */
-static struct verbs_exported *find(struct verbs_exports *exports, const struct export *export)
-{
-	struct verbs_exported *exported;
-
-	LIST_FOREACH (exported, &exports->list, link)
-		if (exported->export == export)
-			break;
-	return exported;
-}
-
 void verbs_exports_remove(struct verbs_exports *exports, const struct export *export)
 {
-	struct verbs_exported *exported;
+	struct verbs_exported *exported = export->private[SLU_TRANSPORT_VERBS];
 
+	if (!exported)
+		return;
 	pthread_mutex_lock(&exports->lock);
-	exported = find(exports, export);
-	while (exported && exported->users > 0)
+	while (exported->users > 0)
 		pthread_cond_wait(&exports->unused, &exports->lock);
-	if (exported)
-		LIST_REMOVE(exported, link);
 	pthread_mutex_unlock(&exports->lock);
-	if (exported)
-		exported_destroy(exported);
+	exported_destroy(exported);
 }
 
 struct verbs_exported *verbs_exports_get(struct verbs_exports *exports, const struct export *export)
 {
-	struct verbs_exported *exported;
+	struct verbs_exported *exported = export->private[SLU_TRANSPORT_VERBS];
 
 	pthread_mutex_lock(&exports->lock);
-	exported = find(exports, export);
 	exported->users++;
 	pthread_mutex_unlock(&exports->lock);
 	return exported;
@@ -145,7 +127,6 @@ int verbs_exports_create(const struct verbs_devices *devices, struct verbs_expor
 	exports->devices = devices;
 	pthread_mutex_init(&exports->lock, NULL);
 	pthread_cond_init(&exports->unused, NULL);
-	LIST_INIT(&exports->list);
 	*out = exports;
 	return 0;
 }

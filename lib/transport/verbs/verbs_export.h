@@ -24,7 +24,7 @@ int verbs_exports_create(const struct verbs_devices *devices, struct verbs_expor
 void verbs_exports_destroy(struct verbs_exports *exports);
 
 /** As verbs_server_export(). Any thread. */
-int verbs_exports_add(struct verbs_exports *exports, const struct export *export, uint64_t *ns);
+int verbs_exports_add(struct verbs_exports *exports, struct export *export, uint64_t *ns);
 
 /**
  * Nobody gets it any more; waits until those who have it have put it. One that is not there is

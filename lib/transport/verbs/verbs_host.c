@@ -56,3 +56,44 @@ void verbs_connection_init(const struct verbs_host *host, const struct verbs_dev
 		.traffic_class =
 			(uint8_t)(options->traffic_class < 0 ? 0 : options->traffic_class)};
 }
+
+static int open_host(const struct slu_engine_options *options, void **out)
+{
+	struct verbs_host *host;
+	int rc = verbs_host_open(&options->rdma, &host);
+
+	if (rc == 0)
+		*out = host;
+	return rc;
+}
+
+static void close_host(void *host)
+{
+	verbs_host_close(host);
+}
+
+static const char *devices(const void *arg, uint32_t *count)
+{
+	const struct verbs_host *host = arg;
+
+	*count = host->devices->count;
+	return host->devices->text;
+}
+
+static int add(void *host, struct slu_region *region)
+{
+	return verbs_memory_add(&((struct verbs_host *)host)->memory, region);
+}
+
+static void remove_region(void *host, struct slu_region *region)
+{
+	verbs_memory_remove(&((struct verbs_host *)host)->memory, region);
+}
+
+const struct transport_host verbs_hosts = {
+	.open = open_host,
+	.close = close_host,
+	.devices = devices,
+	.add = add,
+	.remove = remove_region,
+};

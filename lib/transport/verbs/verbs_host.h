@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include "transport/transport.h"
 #include "transport/verbs/verbs_device.h"
 #include "transport/verbs/verbs_memory.h"
 #include "transport/verbs/verbs_queue.h"
@@ -26,6 +27,8 @@ int verbs_host_open(const struct slu_rdma_options *options, struct verbs_host **
 
 /** Accepts NULL. */
 void verbs_host_close(struct verbs_host *host);
+
+extern const struct transport_host verbs_hosts;
 
 /** Fill what does not depend on the peer: our GID, timeouts, retries, traffic class. */
 void verbs_connection_init(const struct verbs_host *host, const struct verbs_device *device,

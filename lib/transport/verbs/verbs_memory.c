@@ -99,61 +99,67 @@ void verbs_memory_fini(struct verbs_memory *memory)
 	pthread_mutex_destroy(&memory->lock);
 }
 
-static int enter(struct slu_region *region, const struct verbs_device *device)
+static int enter(struct verbs_region *known, const struct verbs_device *device)
 {
-	struct verbs_registration **at = &region->registered[device->index];
+	struct verbs_registration **at = &known->registered[device->index];
+	struct slu_region *region = known->region;
 	int rc;
 
 	if (*at)
 		return 0;
 	rc = verbs_register(device, region->addr, region->length, IBV_ACCESS_LOCAL_WRITE, at);
-	if (rc == 0)
-		region->registered_ns[device->index] = (*at)->ns;
-	return rc;
-}
-
-static void leave(struct slu_region *region)
-{
-	for (uint32_t i = 0; i < VERBS_DEVICES_MAX; i++) {
-		verbs_deregister(region->registered[i]);
-		region->registered[i] = NULL;
+	if (rc == 0) {
+		region->register_ns += (*at)->ns;
+		region->devices++;
 	}
+	return rc;
 }
 
 int verbs_memory_add(struct verbs_memory *memory, struct slu_region *region)
 {
+	struct verbs_region *known = calloc(1, sizeof(*known));
 	int rc = 0;
 
+	if (!known)
+		return fail(-ENOMEM, "out of memory");
+	known->region = region;
+	region->private[SLU_TRANSPORT_VERBS] = known;
 	pthread_mutex_lock(&memory->lock);
+	LIST_INSERT_HEAD(&memory->regions, known, link);
 	for (uint32_t i = 0; rc == 0 && i < memory->devices->count; i++)
 		if (memory->used[i])
-			rc = enter(region, &memory->devices->devices[i]);
-	if (rc == 0)
-		LIST_INSERT_HEAD(&memory->regions, region, registered_link);
-	else
-		leave(region);
+			rc = enter(known, &memory->devices->devices[i]);
 	pthread_mutex_unlock(&memory->lock);
+	if (rc < 0)
+		verbs_memory_remove(memory, region);
 	return rc;
 }
 
 void verbs_memory_remove(struct verbs_memory *memory, struct slu_region *region)
 {
+	struct verbs_region *known = region->private[SLU_TRANSPORT_VERBS];
+
+	if (!known)
+		return;
 	pthread_mutex_lock(&memory->lock);
-	LIST_REMOVE(region, registered_link);
-	leave(region);
+	LIST_REMOVE(known, link);
 	pthread_mutex_unlock(&memory->lock);
+	for (uint32_t i = 0; i < VERBS_DEVICES_MAX; i++)
+		verbs_deregister(known->registered[i]);
+	region->private[SLU_TRANSPORT_VERBS] = NULL;
+	free(known);
 }
 
 int verbs_memory_use(struct verbs_memory *memory, const struct verbs_device *device)
 {
-	struct slu_region *region;
+	struct verbs_region *known;
 	int rc = 0;
 
 	pthread_mutex_lock(&memory->lock);
 	if (!memory->used[device->index])
-		LIST_FOREACH (region, &memory->regions, registered_link)
+		LIST_FOREACH (known, &memory->regions, link)
 			if (rc == 0)
-				rc = enter(region, device);
+				rc = enter(known, device);
 	memory->used[device->index] |= rc == 0;
 	pthread_mutex_unlock(&memory->lock);
 	return rc;

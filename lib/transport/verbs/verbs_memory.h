@@ -16,6 +16,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include <sluice/segment.h>
+
+#include "memory/region.h"
 #include "transport/verbs/verbs_device.h"
 
 #define VERBS_SLICE_SHIFT 31 /* 2 GiB */
@@ -43,21 +46,28 @@ int verbs_register(const struct verbs_device *device, void *addr, uint64_t lengt
 /** No operation uses it any more. Accepts NULL. */
 void verbs_deregister(struct verbs_registration *registration);
 
-/** The regions of an engine. */
+/** A region of the engine, as its devices know it. */
+struct verbs_region {
+	struct verbs_registration *registered[VERBS_DEVICES_MAX]; /* by device; NULL: not */
+	struct slu_region *region;
+	LIST_ENTRY(verbs_region) link;
+};
+
+/** All of them. */
 struct verbs_memory {
 	struct verbs_devices *devices;
 	pthread_mutex_t lock;
 	bool used[VERBS_DEVICES_MAX];
-	LIST_HEAD(, slu_region) regions;
+	LIST_HEAD(, verbs_region) regions;
 };
 
 void verbs_memory_init(struct verbs_memory *memory, struct verbs_devices *devices);
 void verbs_memory_fini(struct verbs_memory *memory);
 
-/** A region was made. @return 0; as verbs_register() */
+/** A region was made: it gets its private slot. @return 0; as verbs_register() */
 int verbs_memory_add(struct verbs_memory *memory, struct slu_region *region);
 
-/** It goes. */
+/** It goes. Accepts one without. */
 void verbs_memory_remove(struct verbs_memory *memory, struct slu_region *region);
 
 /** A path will use @p device. @return 0; as verbs_register() */

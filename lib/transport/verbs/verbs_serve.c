@@ -16,7 +16,7 @@
 
 /* ---- exported memory ---- */
 
-int verbs_server_export(void *arg, const struct export *export)
+int verbs_server_export(void *arg, struct export *export)
 {
 	struct verbs_server *server = arg;
 	struct slu_region *region = export->region;
@@ -24,7 +24,7 @@ int verbs_server_export(void *arg, const struct export *export)
 	int rc = verbs_exports_add(server->exports, export, &ns);
 
 	if (rc == 0) {
-		region->export_register_ns += ns;
+		region->register_ns += ns;
 		region->export_devices = server->host->devices->count;
 	}
 	return rc;
@@ -281,7 +281,7 @@ void verbs_server_revoke(void *arg, struct grant *grant, int reason)
 
 int verbs_server_create(const struct serving_env *env, void **out)
 {
-	struct verbs_host *host = env->transport->verbs;
+	struct verbs_host *host = env->transport->hosts[SLU_TRANSPORT_VERBS];
 	struct verbs_server *server;
 	int rc;
 

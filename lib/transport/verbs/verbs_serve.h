@@ -41,7 +41,7 @@ json_t *verbs_server_describe(void *server);
 
 /** Registers the segment's memory with every device, with its rights. @return as verbs_register()
  */
-int verbs_server_export(void *server, const struct export *export);
+int verbs_server_export(void *server, struct export *export);
 
 /** Waits until no window on it is open. */
 void verbs_server_unexport(void *server, const struct export *export);
