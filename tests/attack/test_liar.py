@@ -154,7 +154,9 @@ def relayed_plain():
                                    if kind == "fence"), "he is not asked", scene.client)
             scene.write(real, "ETIMEDOUT")
             scene.target.signal(signal.SIGCONT)
-            scene.write(liar, "ETIMEDOUT")
+            scene.write(real, "0")  # it is asked as well
+            scene.write(liar, "ETIMEDOUT lands")
+            scene.write(real, "ETIMEDOUT")
 
 
 @case("nor does he by what the target has given him")
