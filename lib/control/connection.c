@@ -564,15 +564,16 @@ static int check_user(struct connection *connection)
 	return 0;
 }
 
-static struct connection *create(struct server *server, int fd)
+static struct connection *create(struct server *server, const struct stream *stream)
 {
 	struct event_base *base = control_base(server->options.control);
 	struct connection *connection = calloc(1, sizeof(*connection));
+	int fd = stream->fd;
 
 	if (!connection)
 		return NULL;
 	connection->server = server;
-	connection->stream.fd = fd;
+	connection->stream = *stream;
 	connection->state = CONNECTION_NEW;
 	connection->writer.limit_bytes = SERVER_OUTPUT_MAX_BYTES;
 	event_assign(&connection->reading, base, fd, EV_READ | EV_PERSIST, on_reading, connection);
@@ -580,21 +581,23 @@ static struct connection *create(struct server *server, int fd)
 	return connection;
 }
 
-void connection_accept(struct listener *listener, int fd, const union address *address)
+void connection_accept(struct listener *listener, const struct stream *accepted,
+		       const union address *address)
 {
 	struct server *server = listener->server;
-	struct origin *origin = strangers_admit(listener, fd, address);
+	struct origin *origin = strangers_admit(listener, accepted, address);
+	struct stream stream = *accepted;
 	struct connection *connection;
 
 	if (!origin) {
-		strangers_turn_away(fd);
+		strangers_turn_away(&stream);
 		return;
 	}
-	fd = descriptors_spare(server, fd);
-	connection = create(server, fd);
+	descriptors_spare(server, &stream);
+	connection = create(server, &stream);
 	if (!connection) {
 		log_peer(SLU_LOG_ERROR, "a client is refused: out of memory");
-		close(fd);
+		stream_close(&stream);
 		return;
 	}
 	connection->info.is_unix = !listener->is_tcp;
@@ -602,8 +605,7 @@ void connection_accept(struct listener *listener, int fd, const union address *a
 	if (listener->is_tcp) {
 		connection->address = *address;
 		connection->state = CONNECTION_PEEKED;
-		address_tune(fd);
-		low_water(fd, TLS_BEGINNING_BYTES);
+		low_water(stream.fd, TLS_BEGINNING_BYTES);
 	} else if (check_user(connection) < 0) {
 		connection_close(connection);
 		return;

@@ -58,26 +58,28 @@ static bool make_room(struct server *server, const struct connection *spared)
 }
 
 /* It takes the number that became free: else strangers would fill the reserve bit by bit. */
-int descriptors_spare(struct server *server, int fd)
+void descriptors_spare(struct server *server, struct stream *stream)
 {
 	int lower;
 
-	if (fd < server->descriptor_limit - server->descriptor_reserve / 2)
-		return fd;
+	if (stream->fd < server->descriptor_limit - server->descriptor_reserve / 2)
+		return;
 	warn(server, "descriptors run short, the least deserving stranger is closed");
 	if (!make_room(server, NULL))
-		return fd;
-	lower = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		return;
+	lower = fcntl(stream->fd, F_DUPFD_CLOEXEC, 0);
 	if (lower < 0)
-		return fd;
-	close(fd);
-	return lower;
+		return;
+	close(stream->fd);
+	stream->fd = lower;
 }
 
 bool descriptors_free_one(struct listener *listener)
 {
 	struct server *server = listener->server;
-	int fd;
+	union address from;
+	struct stream stream;
+	int rc;
 
 	warn(server, "no descriptor for a new client");
 	if (make_room(server, NULL))
@@ -85,11 +87,11 @@ bool descriptors_free_one(struct listener *listener)
 	if (server->spare_fd < 0)
 		return false;
 	close(server->spare_fd);
-	fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd >= 0)
-		strangers_turn_away(fd);
+	rc = listener_accept(listener, &stream, &from);
+	if (rc == 0)
+		strangers_turn_away(&stream);
 	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	return fd >= 0;
+	return rc == 0;
 }
 
 /* Its newest connection. @return false: none was found among the newest of all */

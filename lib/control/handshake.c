@@ -17,6 +17,7 @@
 #include "control/boot_id.h"
 #include "control/client_internal.h"
 #include "control/invitation.h"
+#include "net/network.h"
 #include "net/tls.h"
 
 /* ---- waiting ---- */
@@ -166,8 +167,7 @@ static int connect_tcp(struct client *client, uint64_t until_ns)
 {
 	const struct client_pool_options *options = &client->pool->options;
 	union address addresses[ADDRESSES_MAX];
-	socklen_t length = sizeof(client->reached);
-	int count = address_resolve(&client->endpoint.tcp, until_ns, addresses);
+	int count = network->resolve(&client->endpoint.tcp, until_ns, addresses);
 	int rc;
 
 	if (count < 0)
@@ -175,11 +175,10 @@ static int connect_tcp(struct client *client, uint64_t until_ns)
 	rc = check_exposure(options, addresses, count, client->welcome.address);
 	if (rc < 0)
 		return rc;
-	client->stream.fd = address_connect(addresses, count, until_ns);
-	if (client->stream.fd < 0)
-		return client->stream.fd;
-	if (getpeername(client->stream.fd, &client->reached.any, &length) < 0)
-		return fail(-ECONNRESET, "%s closed the connection", client->welcome.address);
+	rc = address_connect(addresses, count, until_ns, &client->stream);
+	if (rc < 0)
+		return rc;
+	client->reached = addresses[rc];
 	if (!options->tls)
 		return 0;
 	rc = tls_start(options->tls, &client->stream, client->endpoint.tcp.host);
@@ -338,7 +337,7 @@ static int data_address(const struct client *client, uint64_t until_ns, union ad
 		set_port(address, welcome->tcp.port);
 		return 0;
 	}
-	rc = address_resolve(&welcome->tcp, until_ns, found);
+	rc = network->resolve(&welcome->tcp, until_ns, found);
 	if (rc < 0)
 		return rc;
 	*address = found[0];
@@ -440,11 +439,12 @@ static int dial_one(struct client *client, const union address *address, uint64_
 		    const uint8_t secret[static SECRET_BYTES], uint64_t until_ns,
 		    struct stream *out)
 {
-	struct stream stream = {.fd = address_connect(address, 1, until_ns)};
-	int rc = stream.fd;
+	struct stream stream;
+	int rc = address_connect(address, 1, until_ns, &stream);
 
-	if (rc >= 0)
-		rc = secure(client, &stream, address, until_ns);
+	if (rc < 0)
+		return rc;
+	rc = secure(client, &stream, address, until_ns);
 	if (rc == 0)
 		rc = attach(client, &stream, link, secret, until_ns);
 	if (rc < 0) {

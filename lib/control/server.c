@@ -18,6 +18,7 @@
 #include "base/work.h"
 #include "control/holder.h"
 #include "control/server_internal.h"
+#include "net/network.h"
 #include "net/secret.h"
 #include "net/tls.h"
 
@@ -44,24 +45,34 @@ static void pause_listener(struct listener *listener)
 	event_add(listener->resume, &accept_pause);
 }
 
+int listener_accept(const struct listener *listener, struct stream *stream, union address *from)
+{
+	int fd;
+
+	if (listener->is_tcp)
+		return network->accept(listener->fd, stream, from);
+	fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	*stream = (struct stream){.fd = fd};
+	return 0;
+}
+
 /* @return false: it is no use to go on */
 static bool accept_one(struct listener *listener)
 {
-	union address address = {0};
-	socklen_t length = sizeof(address);
-	int fd = accept4(listener->fd, listener->is_tcp ? &address.any : NULL,
-			 listener->is_tcp ? &length : NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	union address from = {0};
+	struct stream stream;
+	int rc = listener_accept(listener, &stream, &from);
 
 	work_count(WORK_ITEMS, 1);
-	if (fd >= 0) {
-		connection_accept(listener, fd, &address);
+	if (rc == 0)
+		connection_accept(listener, &stream, &from);
+	if (rc == 0 || rc == -ECONNABORTED || rc == -EINTR)
 		return true;
-	}
-	if (errno == ECONNABORTED || errno == EINTR)
+	if ((rc == -EMFILE || rc == -ENFILE) && descriptors_free_one(listener))
 		return true;
-	if ((errno == EMFILE || errno == ENFILE) && descriptors_free_one(listener))
-		return true;
-	if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+	if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -ENOBUFS)
 		pause_listener(listener);
 	return false;
 }
@@ -204,12 +215,11 @@ static int open_tcp(struct listener *listener, const char *text, bool insecure)
 {
 	const uint64_t until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
 	union address addresses[ADDRESSES_MAX];
-	socklen_t length = sizeof(listener->address);
 	struct host_port at;
 	int rc = address_parse(text, &at);
 
 	if (rc == 0)
-		rc = address_resolve(&at, until_ns, addresses);
+		rc = network->resolve(&at, until_ns, addresses);
 	if (rc < 0)
 		return rc;
 	if (!listener->server->options.tls && !insecure && !address_is_loopback(&addresses[0]))
@@ -218,11 +228,9 @@ static int open_tcp(struct listener *listener, const char *text, bool insecure)
 			    "the segments: give --psk or --tls-cert, or --insecure, or listen at "
 			    "127.0.0.1",
 			    text);
-	listener->fd = address_listen(&addresses[0], BACKLOG);
+	listener->fd = network->listen(&addresses[0], BACKLOG, &listener->address);
 	if (listener->fd < 0)
 		return listener->fd;
-	if (getsockname(listener->fd, &listener->address.any, &length) < 0)
-		return fail(-errno, "getsockname: %s", strerror(errno));
 	address_format(&listener->address, listener->text);
 	return 0;
 }

@@ -160,10 +160,16 @@ struct listener {
 	LIST_ENTRY(listener) link;
 };
 
+/* server.c */
+
+/** @return 0; -errno of accept() */
+int listener_accept(const struct listener *listener, struct stream *stream, union address *from);
+
 /* connection.c */
 
-/** Take over an accepted socket. */
-void connection_accept(struct listener *listener, int fd, const union address *address);
+/** Take over what was accepted. */
+void connection_accept(struct listener *listener, const struct stream *accepted,
+		       const union address *address);
 
 /** Nothing is served to it any more, its sessions end (sessions_part()), it is freed. */
 void connection_close(struct connection *connection);
@@ -228,11 +234,11 @@ bool connection_secret(const struct server *server, const struct connection_name
  * @param address  with a listener of TCP
  * @return         where it comes from; NULL: it is to be turned away
  */
-struct origin *strangers_admit(const struct listener *listener, int fd,
+struct origin *strangers_admit(const struct listener *listener, const struct stream *stream,
 			       const union address *address);
 
 /** Close it at once. */
-void strangers_turn_away(int fd);
+void strangers_turn_away(struct stream *stream);
 
 /** One more; another makes room where there are too many. */
 void strangers_add(struct connection *connection, struct origin *origin);
@@ -277,12 +283,8 @@ void in_flight_forget_all(struct server *server);
 /** How many may there be? At the start, and once a second. */
 void descriptors_look(struct server *server);
 
-/**
- * @p fd was accepted: another stranger makes room where descriptors run short.
- *
- * @return what to use in its place
- */
-int descriptors_spare(struct server *server, int fd);
+/** It was accepted: another stranger makes room where descriptors run short. */
+void descriptors_spare(struct server *server, struct stream *stream);
 
 /** There is none for a new client. @return false: and there will be none for a while */
 bool descriptors_free_one(struct listener *listener);

@@ -44,7 +44,7 @@ static bool rate_allows(struct server *server, struct origin *origin, bool is_tc
 			 now_ns);
 }
 
-static struct origin *find_origin(const struct listener *listener, int fd,
+static struct origin *find_origin(const struct listener *listener, const struct stream *stream,
 				  const union address *address, uint64_t now_ns)
 {
 	struct origins *origins = &listener->server->origins;
@@ -53,17 +53,17 @@ static struct origin *find_origin(const struct listener *listener, int fd,
 
 	if (listener->is_tcp)
 		return origins_of_address(origins, address, now_ns);
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+	if (getsockopt(stream->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
 		return NULL;
 	return origins_of_user(origins, peer.uid, now_ns);
 }
 
-struct origin *strangers_admit(const struct listener *listener, int fd,
+struct origin *strangers_admit(const struct listener *listener, const struct stream *stream,
 			       const union address *address)
 {
 	struct server *server = listener->server;
 	uint64_t now_ns = clock_monotonic_ns(NULL);
-	struct origin *origin = find_origin(listener, fd, address, now_ns);
+	struct origin *origin = find_origin(listener, stream, address, now_ns);
 
 	if (origin &&
 	    !origin_fails(origin, SERVER_FAILURES_MAX, SERVER_FAILURES_SECONDS * NS_PER_SECOND,
@@ -76,13 +76,13 @@ struct origin *strangers_admit(const struct listener *listener, int fd,
 	return NULL;
 }
 
-void strangers_turn_away(int fd)
+void strangers_turn_away(struct stream *stream)
 {
 	/* By a reset: the kernel keeps nothing of it. */
 	const struct linger at_once = {.l_onoff = 1};
 
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-	close(fd);
+	setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	stream_close(stream);
 }
 
 /* ---- who makes room ---- */

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "net/network.h"
 
 /* ---- text ---- */
 
@@ -291,44 +292,89 @@ static socklen_t length_of(const union address *address)
 	return address->any.sa_family == AF_INET ? sizeof(address->v4) : sizeof(address->v6);
 }
 
-static int wait_connected(int fd, uint64_t until_ns)
+/* No delay for small segments, and a peer that is silent for 20 s is dead. */
+static void tune(int fd)
 {
-	struct pollfd writable = {.fd = fd, .events = POLLOUT};
-	socklen_t length = sizeof(int);
-	int error = 0;
+	const int on = 1, idle_seconds = 10, interval_seconds = 3, probes = 3;
+	const unsigned unacknowledged_ms = 20000;
 
-	for (;;) {
-		uint64_t now = clock_monotonic_ns(NULL);
-		int rc = poll(&writable, 1,
-			      now < until_ns ? (int)((until_ns - now) / 1000000) + 1 : 0);
-
-		if (rc == 0)
-			return -ETIMEDOUT;
-		if (rc > 0)
-			break;
-		if (errno != EINTR)
-			return -errno;
-	}
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
-		return -errno;
-	return -error;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds, sizeof(idle_seconds));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_seconds, sizeof(interval_seconds));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
+		   sizeof(unacknowledged_ms));
 }
 
-static int connect_one(const union address *address, uint64_t until_ns)
+static int begin_connect(const union address *address, struct stream *stream)
 {
 	int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int rc = 0;
 
 	if (fd < 0)
 		return -errno;
-	if (connect(fd, &address->any, length_of(address)) < 0)
-		rc = errno == EINPROGRESS || errno == EINTR ? wait_connected(fd, until_ns) : -errno;
-	if (rc < 0) {
+	if (connect(fd, &address->any, length_of(address)) < 0 && errno != EINPROGRESS &&
+	    errno != EINTR) {
+		rc = -errno;
 		close(fd);
 		return rc;
 	}
-	address_tune(fd);
-	return fd;
+	tune(fd);
+	*stream = (struct stream){.fd = fd};
+	return 0;
+}
+
+static int end_connect(struct stream *stream)
+{
+	socklen_t length = sizeof(int);
+	int error = 0;
+
+	if (getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+		return -errno;
+	return -error;
+}
+
+static int accept_tcp(int listener, struct stream *stream, union address *from)
+{
+	socklen_t length = sizeof(*from);
+	int fd = accept4(listener, &from->any, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return -errno;
+	tune(fd);
+	*stream = (struct stream){.fd = fd};
+	return 0;
+}
+
+static int wait_connected(const struct stream *stream, uint64_t until_ns)
+{
+	struct pollfd writable = {.fd = stream->fd, .events = POLLOUT};
+
+	for (;;) {
+		uint64_t now = clock_monotonic_ns(NULL);
+		int rc = poll(&writable, 1,
+			      now < until_ns ? (int)((until_ns - now) / 1000000) + 1 : 0);
+
+		if (rc >= 0)
+			return rc == 0 ? -ETIMEDOUT : 0;
+		if (errno != EINTR)
+			return -errno;
+	}
+}
+
+static int connect_one(const union address *address, uint64_t until_ns, struct stream *stream)
+{
+	int rc = network->connect(address, stream);
+
+	if (rc < 0)
+		return rc;
+	rc = wait_connected(stream, until_ns);
+	if (rc == 0)
+		rc = network->connected(stream);
+	if (rc < 0)
+		stream_close(stream);
+	return rc;
 }
 
 static int connect_failed(const union address *address, int error)
@@ -354,18 +400,19 @@ static int connect_failed(const union address *address, int error)
 	}
 }
 
-int address_connect(const union address *addresses, int count, uint64_t until_ns)
+int address_connect(const union address *addresses, int count, uint64_t until_ns,
+		    struct stream *stream)
 {
-	int fd = -EADDRNOTAVAIL, i;
+	int rc = -EADDRNOTAVAIL, i;
 
-	for (i = 0; i < count && fd < 0; i++) {
+	for (i = 0; i < count && rc < 0; i++) {
 		uint64_t now = clock_monotonic_ns(NULL);
 		uint64_t left = until_ns > now ? until_ns - now : 0;
 
 		/* An address that swallows everything leaves time for the others. */
-		fd = connect_one(&addresses[i], now + left / (uint64_t)(count - i));
+		rc = connect_one(&addresses[i], now + left / (uint64_t)(count - i), stream);
 	}
-	return fd < 0 ? connect_failed(&addresses[i - 1], fd) : fd;
+	return rc < 0 ? connect_failed(&addresses[i - 1], rc) : i - 1;
 }
 
 static int listen_failed(const union address *address, int error)
@@ -388,9 +435,10 @@ static int listen_failed(const union address *address, int error)
 	}
 }
 
-int address_listen(const union address *address, int backlog)
+int address_listen(const union address *address, int backlog, union address *bound)
 {
 	const int on = 1;
+	socklen_t length = sizeof(*bound);
 	int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int rc;
 
@@ -398,23 +446,18 @@ int address_listen(const union address *address, int backlog)
 		return listen_failed(address, -errno);
 	/* A port whose old connections are in TIME_WAIT is free; one that is listened at is not. */
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(fd, &address->any, length_of(address)) == 0 && listen(fd, backlog) == 0)
+	if (bind(fd, &address->any, length_of(address)) == 0 && listen(fd, backlog) == 0 &&
+	    getsockname(fd, &bound->any, &length) == 0)
 		return fd;
 	rc = listen_failed(address, -errno);
 	close(fd);
 	return rc;
 }
 
-void address_tune(int fd)
-{
-	const int on = 1, idle_seconds = 10, interval_seconds = 3, probes = 3;
-	const unsigned unacknowledged_ms = 20000;
+static const struct network kernel = {.resolve = address_resolve,
+				      .listen = address_listen,
+				      .accept = accept_tcp,
+				      .connect = begin_connect,
+				      .connected = end_connect};
 
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds, sizeof(idle_seconds));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_seconds, sizeof(interval_seconds));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
-		   sizeof(unacknowledged_ms));
-}
+const struct network *network = &kernel;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * Addresses as people write them, and TCP sockets at them. Nothing here knows of TLS or messages.
+ * Addresses as people write them, and what connects to them (network.h). Nothing here knows of TLS
+ * or messages.
  */
 #ifndef NET_ADDRESS_H
 #define NET_ADDRESS_H
@@ -41,6 +42,8 @@ struct endpoint {
 /** Take "HOST:PORT" or "[V6]:PORT" apart. @return 0; -EINVAL, slu_last_error() quotes it */
 int address_parse(const char *text, struct host_port *at);
 
+struct stream;
+
 /**
  * Look a host up; blocks, but not beyond @p until_ns of the monotonic clock.
  *
@@ -69,14 +72,15 @@ bool endpoint_equal(const struct endpoint *one, const struct endpoint *other);
 /**
  * Connect to the first of @p addresses that answers; blocks, but not beyond @p until_ns.
  *
- * @return a non-blocking socket; -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT; -EMFILE, -errno
+ * @return which; -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT; -EMFILE, -errno
  */
-int address_connect(const union address *addresses, int count, uint64_t until_ns);
+int address_connect(const union address *addresses, int count, uint64_t until_ns,
+		    struct stream *stream);
 
-/** @return a non-blocking, listening socket; -EADDRINUSE; -EADDRNOTAVAIL; -EACCES; -errno */
-int address_listen(const union address *address, int backlog);
-
-/** No delay for small segments, and a peer that is silent for 20 s is dead. */
-void address_tune(int fd);
+/**
+ * @param bound  out: with the port that was chosen
+ * @return       a non-blocking, listening socket; -EADDRINUSE; -EADDRNOTAVAIL; -EACCES; -errno
+ */
+int address_listen(const union address *address, int backlog, union address *bound);
 
 #endif

@@ -88,6 +88,9 @@ void tls_peer_free(struct tls_peer *peer);
  */
 int tls_explain(SSL *ssl, int rc, bool *wants_write);
 
+/** tls_start() makes a stream one of these. */
+extern const struct stream_ops stream_tls;
+
 /** A BIO over a socket that raises no SIGPIPE. NULL: out of memory. */
 BIO *stream_bio(int fd);
 

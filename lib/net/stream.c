@@ -52,10 +52,11 @@ static ssize_t plain_error(const struct iovec *iov, int iovcnt)
  * instruction before and one after, a tenth of a small message's time. One piece is the common
  * case, and for it recvfrom() and sendto() copy less in.
  */
-static ssize_t plain_read(int fd, const struct iovec *iov, int iovcnt)
+static ssize_t plain_read(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
 				.msg_iovlen = (size_t)iovcnt};
+	const int fd = stream->fd;
 	ssize_t got;
 
 	do
@@ -68,11 +69,12 @@ static ssize_t plain_read(int fd, const struct iovec *iov, int iovcnt)
 	return got < 0 ? plain_error(iov, iovcnt) : got;
 }
 
-static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
+static ssize_t plain_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	const struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
 				      .msg_iovlen = (size_t)iovcnt};
 	const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+	const int fd = stream->fd;
 	ssize_t sent;
 
 	do
@@ -82,6 +84,30 @@ static ssize_t plain_write(int fd, const struct iovec *iov, int iovcnt)
 	while (sent < 0 && errno == EINTR);
 	return sent < 0 ? plain_error(iov, iovcnt) : sent;
 }
+
+static bool plain_pending(const struct stream *stream)
+{
+	(void)stream;
+	return false;
+}
+
+static const char *plain_describe(const struct stream *stream)
+{
+	(void)stream;
+	return "plain";
+}
+
+static void plain_close(struct stream *stream)
+{
+	if (stream->fd >= 0)
+		close(stream->fd);
+}
+
+static const struct stream_ops plain = {.read = plain_read,
+					.write = plain_write,
+					.pending = plain_pending,
+					.describe = plain_describe,
+					.close = plain_close};
 
 /* ---- TLS ---- */
 
@@ -153,6 +179,16 @@ static size_t gather(const struct iovec *iov, int iovcnt, size_t skip, char *rec
 	return have;
 }
 
+/*
+ * Then nothing may go through SSL_write(): what it could not send it remembers by address, even
+ * where it was told that buffers move (OpenSSL's issue 21202), and ours do. The kernel takes data
+ * by the plain call, any number of pieces at once.
+ */
+static bool kernel_encrypts(const struct stream *stream)
+{
+	return BIO_get_ktls_send(SSL_get_wbio(stream->ssl));
+}
+
 static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	const uint32_t deaths = guard_deaths();
@@ -160,6 +196,8 @@ static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iov
 	ssize_t total = 0;
 	size_t skip = 0;
 
+	if (kernel_encrypts(stream))
+		return plain_write(stream, iov, iovcnt);
 	while (iovcnt > 0) {
 		const char *front = (const char *)iov->iov_base + skip;
 		size_t length = iov->iov_len - skip;
@@ -187,56 +225,65 @@ static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iov
 	return total;
 }
 
+static bool tls_pending(const struct stream *stream)
+{
+	return SSL_pending(stream->ssl) > 0;
+}
+
+static const char *tls_describe(const struct stream *stream)
+{
+	return kernel_encrypts(stream) ? "TLS 1.3 in the kernel" : "TLS 1.3";
+}
+
+static void tls_end(struct stream *stream)
+{
+	ERR_clear_error();
+	if (SSL_is_init_finished(stream->ssl))
+		SSL_shutdown(stream->ssl);
+	tls_peer_free(tls_peer(stream->ssl));
+	SSL_free(stream->ssl);
+	ERR_clear_error();
+	plain_close(stream);
+}
+
+const struct stream_ops stream_tls = {.read = tls_read,
+				      .write = tls_write,
+				      .pending = tls_pending,
+				      .describe = tls_describe,
+				      .close = tls_end};
+
 /* ---- either ---- */
+
+static const struct stream_ops *ops_of(const struct stream *stream)
+{
+	return stream->ops ? stream->ops : &plain;
+}
 
 ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	stream->wants_write = false;
-	return stream->ssl ? tls_read(stream, iov, iovcnt) : plain_read(stream->fd, iov, iovcnt);
-}
-
-/*
- * Then nothing may go through SSL_write(): what it could not send it remembers by address, even
- * where it was told that buffers move (OpenSSL's issue 21202), and ours do. The kernel takes data
- * by the plain call, any number of pieces at once.
- */
-static bool kernel_encrypts(const struct stream *stream)
-{
-	return BIO_get_ktls_send(SSL_get_wbio(stream->ssl));
+	return ops_of(stream)->read(stream, iov, iovcnt);
 }
 
 ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	stream->wants_write = false;
-	if (stream->ssl && !kernel_encrypts(stream))
-		return tls_write(stream, iov, iovcnt);
-	return plain_write(stream->fd, iov, iovcnt);
+	return ops_of(stream)->write(stream, iov, iovcnt);
 }
 
 bool stream_pending(const struct stream *stream)
 {
-	return stream->ssl && SSL_pending(stream->ssl) > 0;
+	return ops_of(stream)->pending(stream);
 }
 
 const char *stream_describe(const struct stream *stream)
 {
-	if (!stream->ssl)
-		return "plain";
-	return kernel_encrypts(stream) ? "TLS 1.3 in the kernel" : "TLS 1.3";
+	return ops_of(stream)->describe(stream);
 }
 
 void stream_close(struct stream *stream)
 {
-	if (stream->ssl) {
-		ERR_clear_error();
-		if (SSL_is_init_finished(stream->ssl))
-			SSL_shutdown(stream->ssl);
-		tls_peer_free(tls_peer(stream->ssl));
-		SSL_free(stream->ssl);
-		ERR_clear_error();
-	}
-	if (stream->fd >= 0)
-		close(stream->fd);
+	ops_of(stream)->close(stream);
 	*stream = (struct stream){.fd = -1};
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * A connected, non-blocking byte stream: a Unix or TCP socket, plain or under TLS. The same calls
- * whichever it is; with TLS the kernel does the encryption where it can.
+ * A connected, non-blocking byte stream: a Unix or TCP socket, plain or under TLS, or a simulated
+ * one. The same calls whichever it is; with TLS the kernel does the encryption where it can.
  *
- * A stream has one user at a time; it may be handed from one thread to another between calls.
+ * A stream has one user at a time; it may be handed from one thread to another between calls. Where
+ * streams come from: network.h.
  */
 #ifndef NET_STREAM_H
 #define NET_STREAM_H
@@ -16,9 +17,21 @@
 
 typedef struct ssl_st SSL;
 
+struct stream;
+
+/** A kind of streams: what the calls below do. */
+struct stream_ops {
+	ssize_t (*read)(struct stream *stream, const struct iovec *iov, int iovcnt);
+	ssize_t (*write)(struct stream *stream, const struct iovec *iov, int iovcnt);
+	bool (*pending)(const struct stream *stream);
+	const char *(*describe)(const struct stream *stream);
+	void (*close)(struct stream *stream);
+};
+
 struct stream {
-	int fd;           /* -1: closed */
-	SSL *ssl;         /* NULL: plain */
+	const struct stream_ops *ops; /* NULL: plain */
+	int fd;                       /* -1: closed; poll and epoll tell of each kind by it */
+	SSL *ssl;                     /* NULL: plain */
 	bool wants_write; /* TLS: the last call stopped because the socket is full, whatever it was
 			   */
 };

@@ -355,6 +355,7 @@ int tls_start(struct tls *tls, struct stream *stream, const char *host)
 			goto no_memory;
 	}
 	stream->ssl = ssl;
+	stream->ops = &stream_tls;
 	return 0;
 no_memory:
 	tls_peer_free(peer);

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "net/stream.h"
 #include "tests/tap.h"
 
 static uint64_t in_ms(uint64_t ms)
@@ -31,14 +32,17 @@ static union address resolved(const char *text)
 /* A listening socket and the address that it got. */
 static int listening(const char *text, union address *address)
 {
-	socklen_t length = sizeof(*address);
-	int fd;
+	union address wanted = resolved(text);
 
-	*address = resolved(text);
-	fd = address_listen(address, 1);
-	if (fd >= 0)
-		assert_int_equal(getsockname(fd, &address->any, &length), 0);
-	return fd;
+	return address_listen(&wanted, 1, address);
+}
+
+static int connecting(const union address *addresses, int count, uint64_t until_ns)
+{
+	struct stream stream;
+	int rc = address_connect(addresses, count, until_ns, &stream);
+
+	return rc < 0 ? rc : stream.fd;
 }
 
 /* Goal: HOST:PORT and [IPV6]:PORT are taken apart, anything else is quoted. */
@@ -164,7 +168,7 @@ static void test_connect(void **state)
 {
 	union address address;
 	int listener = listening("127.0.0.1:0", &address);
-	int fd = address_connect(&address, 1, in_ms(1000));
+	int fd = connecting(&address, 1, in_ms(1000));
 
 	(void)state;
 	assert_true(listener >= 0 && fd >= 0);
@@ -189,7 +193,7 @@ static void test_connect_to_the_second(void **state)
 	(void)state;
 	close(listener); /* nobody is there now */
 	listener = listening("127.0.0.1:0", &addresses[1]);
-	fd = address_connect(addresses, 2, in_ms(1000));
+	fd = connecting(addresses, 2, in_ms(1000));
 	assert_true(fd >= 0);
 	close(fd);
 	close(listener);
@@ -203,7 +207,7 @@ static void test_refused(void **state)
 
 	(void)state;
 	close(listening("127.0.0.1:0", &address));
-	assert_int_equal(address_connect(&address, 1, in_ms(1000)), -ECONNREFUSED);
+	assert_int_equal(connecting(&address, 1, in_ms(1000)), -ECONNREFUSED);
 	address_format(&address, text);
 	assert_non_null(strstr(slu_last_error(), text));
 	assert_non_null(strstr(slu_last_error(), "--listen"));
@@ -217,7 +221,7 @@ static int connect_without_routes(void)
 
 	if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
 		return 1;
-	rc = address_connect(&address, 1, in_ms(1000));
+	rc = connecting(&address, 1, in_ms(1000));
 	return rc == -EHOSTUNREACH && strstr(slu_last_error(), "192.0.2.1:9") ? 0 : 2;
 }
 
@@ -249,7 +253,7 @@ static void test_no_answer(void **state)
 	(void)state;
 	do { /* until its queue is full and the kernel drops what comes */
 		begun = clock_monotonic_ns(NULL);
-		rc = fds[count] = address_connect(&address, 1, in_ms(300));
+		rc = fds[count] = connecting(&address, 1, in_ms(300));
 	} while (rc >= 0 && ++count < 16);
 	assert_int_equal(rc, -ETIMEDOUT);
 	assert_non_null(strstr(slu_last_error(), "did not answer"));
@@ -262,16 +266,16 @@ static void test_no_answer(void **state)
 /* Goal: a port that is taken is -EADDRINUSE, an address of another host -EADDRNOTAVAIL. */
 static void test_listen(void **state)
 {
-	union address address, foreign = resolved("192.0.2.1:0");
+	union address address, again, foreign = resolved("192.0.2.1:0");
 	int listener = listening("127.0.0.1:0", &address);
 
 	(void)state;
-	assert_int_equal(address_listen(&address, 1), -EADDRINUSE);
+	assert_int_equal(address_listen(&address, 1, &again), -EADDRINUSE);
 	assert_non_null(strstr(slu_last_error(), "is taken"));
-	assert_int_equal(address_listen(&foreign, 1), -EADDRNOTAVAIL);
+	assert_int_equal(address_listen(&foreign, 1, &again), -EADDRNOTAVAIL);
 	assert_non_null(strstr(slu_last_error(), "192.0.2.1:0 is not an address of this host"));
 	close(listener);
-	listener = address_listen(&address, 1); /* free again at once */
+	listener = address_listen(&address, 1, &again); /* free again at once */
 	assert_true(listener >= 0);
 	close(listener);
 }

@@ -916,9 +916,12 @@ static int try_dial(void)
 {
 	uint64_t until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
 	union address addresses[ADDRESSES_MAX];
+	struct stream stream;
+	int rc;
 
 	assert_int_equal(address_resolve(&at.tcp, until_ns, addresses), 1);
-	return address_connect(addresses, 1, until_ns);
+	rc = address_connect(addresses, 1, until_ns, &stream);
+	return rc < 0 ? rc : stream.fd;
 }
 
 static int dial(void)

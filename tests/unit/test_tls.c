@@ -15,6 +15,7 @@
 #include <openssl/ssl.h>
 
 #include "base/log.h"
+#include "net/net_internal.h"
 #include "tests/tap.h"
 #include "tests/unit/keys.h"
 
@@ -317,6 +318,7 @@ static void raw_start(struct end *end, bool is_server, const char *name)
 	else
 		SSL_set_connect_state(ssl);
 	end->stream.ssl = ssl;
+	end->stream.ops = &stream_tls;
 }
 
 /* Goal: a peer's expired certificate is -EKEYEXPIRED at either end, and that end's alert makes it
