@@ -15,7 +15,7 @@
 #define RUN_MESSAGES 32   /* of one target, then whoever else is served by the control thread */
 #define REPORT_MAX   128u /* sessions in one message of totals; a line is at most 75 bytes */
 
-static const struct timeval timer_interval = {.tv_sec = 1};
+#define TIMER_INTERVAL_US 1000000u
 
 /* An open that somebody waits for. Under the client's lock. */
 struct opening {
@@ -90,9 +90,9 @@ static void take_out(struct session *session)
 static void update(struct client *client)
 {
 	if (message_writer_busy(&client->writer) || client->stream.wants_write)
-		event_add(&client->writing, NULL);
+		watch_start(&client->writing, 0);
 	else
-		event_del(&client->writing);
+		watch_stop(&client->writing);
 }
 
 /* A connection that fails here is found broken when it is read. */
@@ -214,11 +214,9 @@ static void lose_all(struct client *client, int error)
 
 static void unwatch(struct client *client)
 {
-	event_del(&client->reading);
-	event_del(&client->writing);
-	if (client->timer)
-		event_free(client->timer);
-	client->timer = NULL;
+	watch_stop(&client->reading);
+	watch_stop(&client->writing);
+	watch_stop(&client->timer);
 	client->watched = false;
 	fence_client_over(client);
 }
@@ -245,7 +243,7 @@ static void end(struct client *client, int error)
 	if (error == -ECONNRESET || !message_writer_busy(&client->writer))
 		finish(client);
 	else
-		event_del(&client->reading);
+		watch_stop(&client->reading);
 	pthread_mutex_lock(&client->lock);
 	client->lost = true;
 	pthread_cond_broadcast(&client->answered);
@@ -406,13 +404,11 @@ static int take_messages(struct client *client)
 	return rc;
 }
 
-static void on_reading(evutil_socket_t fd, short what, void *arg)
+static void on_reading(void *arg)
 {
 	struct client *client = arg;
 	int rc;
 
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	client->silent_seconds = 0;
 	rc = take_messages(client);
@@ -423,10 +419,10 @@ static void on_reading(evutil_socket_t fd, short what, void *arg)
 	update(client);
 	/* What TLS has read off the socket already, epoll does not know of. */
 	if (stream_pending(&client->stream))
-		event_active(&client->reading, EV_READ, 0);
+		watch_trigger(&client->reading);
 }
 
-static void on_writing(evutil_socket_t fd, short what, void *arg)
+static void on_writing(void *arg)
 {
 	struct client *client = arg;
 	int rc = message_flush(&client->writer, &client->stream);
@@ -438,7 +434,7 @@ static void on_writing(evutil_socket_t fd, short what, void *arg)
 	else if (rc < 0)
 		leave(client, rc);
 	else
-		on_reading(fd, what, arg);
+		on_reading(arg);
 }
 
 /* ---- once a second ---- */
@@ -456,13 +452,11 @@ static int check_silence(struct client *client)
 	return client_say(client, json_pack("{s:s}", "type", "ping"));
 }
 
-static void on_timer(evutil_socket_t fd, short what, void *arg)
+static void on_timer(void *arg)
 {
 	struct client *client = arg;
 	int rc;
 
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	if (client->error)
 		return;
@@ -478,16 +472,16 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static int start_watching(void *arg)
 {
 	struct client *client = arg;
-	struct event_base *base = control_base(client->pool->options.control);
+	struct loop *loop = control_loop(client->pool->options.control);
 	int fd = client->stream.fd;
 
-	event_assign(&client->reading, base, fd, EV_READ | EV_PERSIST, on_reading, client);
-	event_assign(&client->writing, base, fd, EV_WRITE | EV_PERSIST, on_writing, client);
-	client->timer = event_new(base, -1, EV_PERSIST, on_timer, client);
-	if (client->timer && event_add(&client->reading, NULL) == 0 &&
-	    event_add(client->timer, &timer_interval) == 0) {
+	watch_init(&client->reading, loop, fd, WATCH_READ, on_reading, client);
+	watch_init(&client->writing, loop, fd, WATCH_WRITE, on_writing, client);
+	watch_init(&client->timer, loop, -1, WATCH_EVERY, on_timer, client);
+	if (watch_start(&client->reading, 0) == 0 &&
+	    watch_start(&client->timer, TIMER_INTERVAL_US) == 0) {
 		if (stream_pending(&client->stream))
-			event_active(&client->reading, EV_READ, 0);
+			watch_trigger(&client->reading);
 		client->watched = true;
 		return 0;
 	}

@@ -8,13 +8,12 @@
 #ifndef CONTROL_CLIENT_INTERNAL_H
 #define CONTROL_CLIENT_INTERNAL_H
 
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include <pthread.h>
 #include <sys/queue.h>
 
 #include "base/clock.h"
 #include "control/client.h"
+#include "control/loop.h"
 #include "net/proof.h"
 #include "net/stream.h"
 #include "transport/transport.h"
@@ -57,9 +56,9 @@ struct client {
 	/* The control thread's, once open. */
 	bool watched;
 	int error; /* 0, or why it is over */
-	struct event reading;
-	struct event writing;
-	struct event *timer;
+	struct watch reading;
+	struct watch writing;
+	struct watch timer;
 	struct message_writer writer;
 	uint32_t silent_seconds; /* in turns of the timer: a host may have been suspended */
 	uint32_t next_session;

@@ -23,8 +23,8 @@
 #define MESSAGE_COST_BYTES  256u   /* that each message counts for, beside its own */
 #define TLS_BEGINNING_BYTES 3
 
-static void on_reading(evutil_socket_t fd, short what, void *arg);
-static void on_writing(evutil_socket_t fd, short what, void *arg);
+static void on_reading(void *arg);
+static void on_writing(void *arg);
 
 /* ---- who, and what is said of them ---- */
 
@@ -105,12 +105,12 @@ static void hear(struct connection *connection)
 	enlist(connection, connection->info.is_unix ? NULL : &server->heard);
 }
 
-static void want(struct event *event, bool *added, bool wanted)
+static void want(struct watch *watch, bool wanted)
 {
-	if (wanted && !*added)
-		*added = event_add(event, NULL) == 0;
-	else if (!wanted && *added)
-		*added = event_del(event) != 0;
+	if (wanted)
+		watch_start(watch, 0);
+	else if (watch->started)
+		watch_stop(watch);
 }
 
 static void update(struct connection *connection)
@@ -118,12 +118,12 @@ static void update(struct connection *connection)
 	bool busy = message_writer_busy(&connection->writer);
 	bool closing = connection->state == CONNECTION_CLOSING;
 
-	want(&connection->reading, &connection->reads,
+	want(&connection->reading,
 	     closing || (!busy && !is_throttled(connection) && !connection->held));
-	want(&connection->writing, &connection->writes, busy || connection->stream.wants_write);
+	want(&connection->writing, busy || connection->stream.wants_write);
 	/* What TLS has read off the socket already, epoll does not know of. */
-	if (connection->reads && !closing && stream_pending(&connection->stream))
-		event_active(&connection->reading, EV_READ, 0);
+	if (connection->reading.started && !closing && stream_pending(&connection->stream))
+		watch_trigger(&connection->reading);
 }
 
 void connection_resume(struct connection *connection)
@@ -176,8 +176,8 @@ static void retire(struct connection *connection)
 
 static void release(struct connection *connection)
 {
-	event_del(&connection->reading);
-	event_del(&connection->writing);
+	watch_stop(&connection->reading);
+	watch_stop(&connection->writing);
 	message_reader_reset(&connection->reader);
 	message_writer_reset(&connection->writer);
 	budget_put(connection->info.budget);
@@ -189,8 +189,8 @@ void connection_close(struct connection *connection)
 {
 	retire(connection);
 	in_flight_part(connection);
-	event_del(&connection->reading); /* before its descriptor is another's */
-	event_del(&connection->writing);
+	watch_stop(&connection->reading); /* before its descriptor is another's */
+	watch_stop(&connection->writing);
 	stream_close(&connection->stream);
 	release(connection);
 }
@@ -488,13 +488,11 @@ static void leave(struct connection *connection, int rc)
 		connection_close_politely(connection);
 }
 
-static void on_reading(evutil_socket_t fd, short what, void *arg)
+static void on_reading(void *arg)
 {
 	struct connection *connection = arg;
 	int rc;
 
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	hear(connection);
 	rc = advance(connection);
@@ -514,13 +512,11 @@ static int flush(struct connection *connection)
 	return rc;
 }
 
-static void on_writing(evutil_socket_t fd, short what, void *arg)
+static void on_writing(void *arg)
 {
 	struct connection *connection = arg;
 	int rc;
 
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	rc = flush(connection);
 	if (rc == 0)
@@ -566,7 +562,7 @@ static int check_user(struct connection *connection)
 
 static struct connection *create(struct server *server, const struct stream *stream)
 {
-	struct event_base *base = control_base(server->options.control);
+	struct loop *loop = control_loop(server->options.control);
 	struct connection *connection = calloc(1, sizeof(*connection));
 	int fd = stream->fd;
 
@@ -576,8 +572,8 @@ static struct connection *create(struct server *server, const struct stream *str
 	connection->stream = *stream;
 	connection->state = CONNECTION_NEW;
 	connection->writer.limit_bytes = SERVER_OUTPUT_MAX_BYTES;
-	event_assign(&connection->reading, base, fd, EV_READ | EV_PERSIST, on_reading, connection);
-	event_assign(&connection->writing, base, fd, EV_WRITE | EV_PERSIST, on_writing, connection);
+	watch_init(&connection->reading, loop, fd, WATCH_READ, on_reading, connection);
+	watch_init(&connection->writing, loop, fd, WATCH_WRITE, on_writing, connection);
 	return connection;
 }
 
@@ -611,7 +607,7 @@ void connection_accept(struct listener *listener, const struct stream *accepted,
 		return;
 	}
 	update(connection);
-	if (!connection->reads) {
+	if (!connection->reading.started) {
 		log_peer(SLU_LOG_ERROR, "a client is refused: out of memory");
 		connection_close(connection);
 	}

@@ -94,9 +94,7 @@ static bool settle(struct server *server)
 
 static void look_again(struct server *server)
 {
-	const struct timeval wait = {.tv_usec = (suseconds_t)server->look_again_us};
-
-	event_add(server->look_again, &wait);
+	watch_start(&server->look_again, server->look_again_us);
 }
 
 bool in_flight_holds(struct connection *connection)

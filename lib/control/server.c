@@ -34,15 +34,16 @@
 #define LOCK_PAUSE_US 10000
 
 /* Out of memory, or of descriptors in spite of all: look again after this. */
-static const struct timeval accept_pause = {.tv_usec = 100000};
-static const struct timeval sweep_interval = {.tv_sec = 1};
+#define ACCEPT_PAUSE_US 100000u
+
+#define SWEEP_INTERVAL_US 1000000u
 
 /* ---- accepting ---- */
 
 static void pause_listener(struct listener *listener)
 {
-	event_del(listener->event);
-	event_add(listener->resume, &accept_pause);
+	watch_stop(&listener->accepting);
+	watch_start(&listener->resume, ACCEPT_PAUSE_US);
 }
 
 int listener_accept(const struct listener *listener, struct stream *stream, union address *from)
@@ -77,23 +78,19 @@ static bool accept_one(struct listener *listener)
 	return false;
 }
 
-static void on_connection(evutil_socket_t fd, short what, void *arg)
+static void on_connection(void *arg)
 {
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	for (int i = 0; i < ACCEPT_RUN; i++)
 		if (!accept_one(arg))
 			return;
 }
 
-static void on_resume(evutil_socket_t fd, short what, void *arg)
+static void on_resume(void *arg)
 {
 	struct listener *listener = arg;
 
-	(void)fd;
-	(void)what;
-	event_add(listener->event, NULL);
+	watch_start(&listener->accepting, 0);
 }
 
 /*
@@ -237,10 +234,8 @@ static int open_tcp(struct listener *listener, const char *text, bool insecure)
 
 static void listener_destroy(struct listener *listener)
 {
-	if (listener->event)
-		event_free(listener->event);
-	if (listener->resume)
-		event_free(listener->resume);
+	watch_stop(&listener->accepting);
+	watch_stop(&listener->resume);
 	if (listener->bound && listener->text[0] == '/')
 		unlink(listener->text);
 	if (listener->fd >= 0)
@@ -257,12 +252,11 @@ static int add_listener(void *arg)
 {
 	struct listen_call *call = arg;
 	struct listener *listener = call->listener;
-	struct event_base *base = control_base(call->server->options.control);
+	struct loop *loop = control_loop(call->server->options.control);
 
-	listener->event =
-		event_new(base, listener->fd, EV_READ | EV_PERSIST, on_connection, listener);
-	listener->resume = event_new(base, -1, 0, on_resume, listener);
-	if (!listener->event || !listener->resume || event_add(listener->event, NULL) < 0)
+	watch_init(&listener->accepting, loop, listener->fd, WATCH_READ, on_connection, listener);
+	watch_init(&listener->resume, loop, -1, WATCH_ONCE, on_resume, listener);
+	if (watch_start(&listener->accepting, 0) < 0)
 		return -ENOMEM;
 	LIST_INSERT_HEAD(&call->server->listeners, listener, link);
 	return 0;
@@ -359,10 +353,8 @@ struct revoking {
 
 /* ---- life ---- */
 
-static void on_sweep(evutil_socket_t fd, short what, void *arg)
+static void on_sweep(void *arg)
 {
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	connection_sweep(arg);
 }
@@ -423,10 +415,8 @@ static void take_limits(struct server *server)
 	limits->silence_seconds = or_default(limits->silence_seconds, SERVER_SILENCE_SECONDS);
 }
 
-static void on_look_again(evutil_socket_t fd, short what, void *arg)
+static void on_look_again(void *arg)
 {
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	in_flight_look(arg);
 }
@@ -434,14 +424,11 @@ static void on_look_again(evutil_socket_t fd, short what, void *arg)
 static int start_sweep(void *arg)
 {
 	struct server *server = arg;
+	struct loop *loop = control_loop(server->options.control);
 
-	server->sweep =
-		event_new(control_base(server->options.control), -1, EV_PERSIST, on_sweep, server);
-	server->look_again =
-		event_new(control_base(server->options.control), -1, 0, on_look_again, server);
-	return server->sweep && server->look_again && event_add(server->sweep, &sweep_interval) == 0
-		       ? 0
-		       : -ENOMEM;
+	watch_init(&server->sweep, loop, -1, WATCH_EVERY, on_sweep, server);
+	watch_init(&server->look_again, loop, -1, WATCH_ONCE, on_look_again, server);
+	return watch_start(&server->sweep, SWEEP_INTERVAL_US);
 }
 
 static void server_free(struct server *server)
@@ -517,10 +504,8 @@ static int end_all(void *arg)
 		LIST_REMOVE(listener, link);
 		listener_destroy(listener);
 	}
-	if (server->sweep)
-		event_free(server->sweep);
-	if (server->look_again)
-		event_free(server->look_again);
+	watch_stop(&server->sweep);
+	watch_stop(&server->look_again);
 	return 0;
 }
 

@@ -11,8 +11,6 @@
 #ifndef CONTROL_SERVER_INTERNAL_H
 #define CONTROL_SERVER_INTERNAL_H
 
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
 
@@ -20,6 +18,7 @@
 #include "control/boot_id.h"
 #include "control/invitation.h"
 #include "control/limits.h"
+#include "control/loop.h"
 #include "control/origins.h"
 #include "control/server.h"
 #include "control/thread.h"
@@ -60,10 +59,8 @@ TAILQ_HEAD(connection_list, connection);
 
 struct connection {
 	struct server *server;
-	struct event reading;
-	struct event writing;
-	bool reads; /* the event is added */
-	bool writes;
+	struct watch reading;
+	struct watch writing;
 	bool held; /* until it has received its descriptors */
 	bool said_bye;
 	enum connection_state state;
@@ -104,7 +101,7 @@ struct server {
 	struct identity identities[SLU_ALLOWED_UIDS_MAX + 2];
 	uint32_t identity_count;
 
-	struct event *sweep;
+	struct watch sweep;
 	uint64_t seconds; /* sweeps, not the clock: a host that slept has not waited for anybody */
 	bool draining;    /* nothing new */
 	LIST_HEAD(, listener) listeners;
@@ -137,7 +134,7 @@ struct server {
 	struct in_flight_list in_flight;
 	uint32_t held_count; /* connections that wait for their clients to receive */
 	uint32_t look_again_us;
-	struct event *look_again;
+	struct watch look_again;
 
 	int descriptor_limit;
 	int descriptor_reserve; /* of these, the highest */
@@ -150,8 +147,8 @@ struct server {
 
 struct listener {
 	struct server *server;
-	struct event *event;
-	struct event *resume;
+	struct watch accepting;
+	struct watch resume;
 	int fd;
 	bool is_tcp;
 	bool bound;                  /* a path is ours to remove */
@@ -266,7 +263,7 @@ void in_flight_passed(struct connection *connection, uint32_t count);
 /** Are so many unread that no more is to be read from the client? connection_resume() follows. */
 bool in_flight_holds(struct connection *connection);
 
-/** The event look_again. */
+/** The timer look_again. */
 void in_flight_look(struct server *server);
 
 /** The connection ends; what its client has not received stays charged. */

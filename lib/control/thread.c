@@ -2,7 +2,6 @@
 #include "control/thread.h"
 
 #include <errno.h>
-#include <event2/event.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +11,11 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "base/work.h"
+#include "control/loop.h"
 
 struct control_thread {
-	struct event_base *base;
-	struct event *wake;
+	struct loop *loop;
+	struct watch wake;
 	int eventfd;
 	pthread_t thread;
 	pthread_mutex_t turn; /* one caller at a time */
@@ -49,16 +49,15 @@ static void run_call(struct control_thread *thread)
 }
 
 /* Both are looked at together: what was posted before a call is never run after it. */
-static void on_wake(evutil_socket_t fd, short what, void *arg)
+static void on_wake(void *arg)
 {
 	struct control_thread *thread = arg;
 	struct task_list tasks = STAILQ_HEAD_INITIALIZER(tasks);
 	eventfd_t count;
 	bool called;
 
-	(void)what;
 	work_begin(WORK_EVENT);
-	eventfd_read(fd, &count);
+	eventfd_read(thread->eventfd, &count);
 	pthread_mutex_lock(&thread->lock);
 	STAILQ_CONCAT(&tasks, &thread->posted);
 	called = thread->fn;
@@ -95,25 +94,24 @@ void control_post(struct control_thread *thread, struct control_task *task)
 	eventfd_write(thread->eventfd, 1);
 }
 
-struct event_base *control_base(struct control_thread *thread)
+struct loop *control_loop(struct control_thread *thread)
 {
-	return thread->base;
+	return thread->loop;
 }
 
 static void *control_main(void *arg)
 {
 	struct control_thread *thread = arg;
 
-	event_base_dispatch(thread->base);
+	loop_ops->run(thread->loop);
 	return NULL;
 }
 
 static void destroy(struct control_thread *thread)
 {
-	if (thread->wake)
-		event_free(thread->wake);
-	if (thread->base)
-		event_base_free(thread->base);
+	watch_stop(&thread->wake);
+	if (thread->loop)
+		loop_ops->close(thread->loop);
 	if (thread->eventfd >= 0)
 		close(thread->eventfd);
 	pthread_cond_destroy(&thread->done);
@@ -127,12 +125,10 @@ static int build(struct control_thread *thread)
 	thread->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (thread->eventfd < 0)
 		return fail(-errno, "eventfd: %s", strerror(errno));
-	thread->base = event_base_new();
-	if (!thread->base)
+	if (loop_ops->open(&thread->loop) < 0)
 		return fail(-ENOMEM, "cannot make an event loop");
-	thread->wake =
-		event_new(thread->base, thread->eventfd, EV_READ | EV_PERSIST, on_wake, thread);
-	if (!thread->wake || event_add(thread->wake, NULL) < 0)
+	watch_init(&thread->wake, thread->loop, thread->eventfd, WATCH_READ, on_wake, thread);
+	if (watch_start(&thread->wake, 0) < 0)
 		return fail(-ENOMEM, "out of memory");
 	return thread_start(&thread->thread, "slu-control", control_main, thread);
 }
@@ -157,18 +153,19 @@ int control_thread_start(struct control_thread **out)
 	return 0;
 }
 
-static int break_loop(void *arg)
+static int leave_loop(void *arg)
 {
 	struct control_thread *thread = arg;
 
-	return event_base_loopbreak(thread->base);
+	loop_ops->leave(thread->loop);
+	return 0;
 }
 
 void control_thread_stop(struct control_thread *thread)
 {
 	if (!thread)
 		return;
-	control_call(thread, break_loop, thread);
+	control_call(thread, leave_loop, thread);
 	pthread_join(thread->thread, NULL);
 	destroy(thread);
 }

@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <sys/queue.h>
 
-struct event_base;
 struct control_thread;
+struct loop;
 
 typedef int (*control_fn)(void *arg);
 
@@ -36,7 +36,7 @@ int control_call(struct control_thread *thread, control_fn fn, void *arg);
  */
 void control_post(struct control_thread *thread, struct control_task *task);
 
-/** libevent's loop; to be used on the thread only. */
-struct event_base *control_base(struct control_thread *thread);
+/** Its loop (loop.h); to be used on the thread only. */
+struct loop *control_loop(struct control_thread *thread);
 
 #endif

@@ -13,7 +13,6 @@
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
 
-#include <event2/event_struct.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -27,6 +26,7 @@
 #include "control/access.h"
 #include "control/client.h"
 #include "control/credentials.h"
+#include "control/loop.h"
 #include "control/server.h"
 #include "control/thread.h"
 #include "memory/region.h"
@@ -53,7 +53,7 @@ struct slu_engine {
 	struct control_thread *control;
 	struct server *server;
 	struct client_pool *clients;
-	struct event *losses; /* of pages of shared memory; NULL: not watched */
+	struct watch losses; /* of pages of shared memory */
 	struct listener *socket;
 	struct listener *tcp_listener; /* NULL: we serve nothing over TCP */
 	struct tls *server_tls;        /* NULL: TCP without TLS */
@@ -152,7 +152,7 @@ struct slu_segment {
 	struct control_task leave;          /* does the next step for those two */
 	bool leave_posted;
 	bool closing; /* none lingers */
-	struct event linger;
+	struct watch linger;
 	_Atomic uint32_t present;
 	_Atomic uint64_t clients_total;
 	_Atomic uint64_t clients_lost;

@@ -5,7 +5,6 @@
  * that is lost, clients whose area is, remotes of ours. All others go on.
  */
 #include <errno.h>
-#include <event2/event.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -63,14 +62,13 @@ static void end_remotes(struct slu_engine *engine)
 	pthread_mutex_unlock(&engine->lock);
 }
 
-static void on_loss(evutil_socket_t fd, short what, void *arg)
+static void on_loss(void *arg)
 {
 	struct slu_engine *engine = arg;
 	uint64_t count;
 
-	(void)what;
 	work_begin(WORK_EVENT);
-	if (read(fd, &count, sizeof(count)) < 0)
+	if (read(engine->losses.fd, &count, sizeof(count)) < 0)
 		return;
 	end_sessions(engine);
 	end_remotes(engine);
@@ -82,9 +80,8 @@ int losses_watch(struct slu_engine *engine)
 
 	if (fd < 0)
 		return fd;
-	engine->losses =
-		event_new(control_base(engine->control), fd, EV_READ | EV_PERSIST, on_loss, engine);
-	if (!engine->losses || event_add(engine->losses, NULL) < 0)
+	watch_init(&engine->losses, control_loop(engine->control), fd, WATCH_READ, on_loss, engine);
+	if (watch_start(&engine->losses, 0) < 0)
 		return fail(-ENOMEM, "out of memory");
 	return 0;
 }
@@ -93,13 +90,12 @@ static int unwatch(void *arg)
 {
 	struct slu_engine *engine = arg;
 
-	event_free(engine->losses);
+	watch_stop(&engine->losses);
 	return 0;
 }
 
 void losses_unwatch(struct slu_engine *engine)
 {
-	if (engine->losses)
+	if (engine->losses.started)
 		control_call(engine->control, unwatch, engine);
-	engine->losses = NULL;
 }

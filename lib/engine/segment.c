@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Exported segments and their clients; what clients send is taken in receive.c. */
 #include <errno.h>
-#include <event2/event.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,17 +115,12 @@ static void wait_for_next(struct slu_segment *segment)
 {
 	const struct segment_client *next = TAILQ_FIRST(&segment->leaving);
 	uint64_t now_ns = clock_monotonic_ns(NULL);
-	struct timeval wait = {0};
 
 	if (!next && TAILQ_EMPTY(&segment->left))
 		return;
-	if (TAILQ_EMPTY(&segment->left) && !may_leave(segment, next, now_ns)) {
-		wait.tv_sec = (time_t)((next->leaves_ns - now_ns) / NS_PER_SECOND);
-		wait.tv_usec = (suseconds_t)((next->leaves_ns - now_ns) % NS_PER_SECOND / 1000);
-		if (event_add(&segment->linger, &wait) == 0)
-			return;
-	}
-	post_leave(segment);
+	if (!TAILQ_EMPTY(&segment->left) || may_leave(segment, next, now_ns) ||
+	    watch_start(&segment->linger, (next->leaves_ns - now_ns) / NS_PER_US) < 0)
+		post_leave(segment);
 }
 
 /* The next step: those that have left the set are destroyed before others leave it. */
@@ -149,10 +143,8 @@ static void on_leave(struct control_task *task)
 	leave(segment);
 }
 
-static void on_linger(evutil_socket_t fd, short what, void *arg)
+static void on_linger(void *arg)
 {
-	(void)fd;
-	(void)what;
 	work_begin(WORK_EVENT);
 	leave(arg);
 }
@@ -251,7 +243,7 @@ void segment_leave(struct segment_client *client, bool lost)
 	if (atomic_load(&segment->polls) > 0)
 		client->leaves_ns = clock_monotonic_ns(NULL) + LINGER_NS;
 	TAILQ_INSERT_TAIL(&segment->leaving, client, link);
-	if (!event_pending(&segment->linger, EV_TIMEOUT, NULL))
+	if (!segment->linger.started)
 		post_leave(segment);
 }
 
@@ -572,7 +564,8 @@ static int add_segment(void *arg)
 	if (engine->segment_count == SLU_SEGMENTS_MAX)
 		return -ENOSPC;
 	engine->segment_count++;
-	evtimer_assign(&segment->linger, control_base(engine->control), on_linger, segment);
+	watch_init(&segment->linger, control_loop(engine->control), -1, WATCH_ONCE, on_linger,
+		   segment);
 	LIST_INSERT_HEAD(&engine->segments, segment, link);
 	return 0;
 }
@@ -696,7 +689,7 @@ static int drop_clients(void *arg)
 	struct segment_client *client = TAILQ_FIRST(&segment->clients);
 
 	segment->closing = true;
-	event_del(&segment->linger);
+	watch_stop(&segment->linger);
 	for (uint32_t i = 0; i < LEAVE_RUN && client; i++) {
 		segment_leave(client, false);
 		client = TAILQ_FIRST(&segment->clients);

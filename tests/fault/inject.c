@@ -97,9 +97,6 @@ WRAP(int, pthread_create,
 
 /* The libraries below. */
 WRAP(struct event_base *, event_base_new, (void), (), NULL, ENOMEM)
-WRAP(struct event *, event_new,
-     (struct event_base * base, evutil_socket_t fd, short what, event_callback_fn fn, void *arg),
-     (base, fd, what, fn, arg), NULL, ENOMEM)
 WRAP(int, event_add, (struct event * event, const struct timeval *timeout), (event, timeout), -1,
      ENOMEM)
 WRAP(json_t *, json_object, (void), (), NULL, ENOMEM)
