@@ -160,9 +160,9 @@ double tick_ns(void)
 	if (ns > 0)
 		return ns;
 	start = ticks();
-	start_ns = clock_monotonic_ns(NULL);
+	start_ns = clock_kernel_ns();
 	do
-		end_ns = clock_monotonic_ns(NULL);
+		end_ns = clock_kernel_ns();
 	while (end_ns - start_ns < NS_PER_SECOND / 50);
 	ns = (double)(end_ns - start_ns) / (double)(ticks() - start);
 	return ns;

@@ -25,16 +25,16 @@ static void *runner_run(void *arg)
 {
 	struct runner *runner = arg;
 	const struct lane *lane = runner->lane;
-	uint64_t begin_ns = clock_monotonic_ns(NULL);
+	uint64_t begin_ns = clock_kernel_ns();
 	uint64_t units = 0;
 
-	while (clock_monotonic_ns(NULL) - begin_ns < WARM_UP_NS)
+	while (clock_kernel_ns() - begin_ns < WARM_UP_NS)
 		lane->step(lane->arg);
 	pthread_barrier_wait(&runner->slice->start);
-	runner->start_ns = clock_monotonic_ns(NULL);
+	runner->start_ns = clock_kernel_ns();
 	while (!atomic_load_explicit(&runner->slice->stop, memory_order_relaxed))
 		units += lane->step(lane->arg);
-	runner->end_ns = clock_monotonic_ns(NULL);
+	runner->end_ns = clock_kernel_ns();
 	runner->units = units;
 	if (lane->finish)
 		lane->finish(lane->arg);

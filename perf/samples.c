@@ -28,17 +28,16 @@ double samples_percentile_ns(uint64_t slice_ns, unsigned block, double fraction,
 			     void (*before)(void *arg), void (*once)(void *arg), void *arg)
 {
 	double *samples = malloc(SAMPLES_MAX * sizeof(*samples));
-	uint64_t start_ns = clock_monotonic_ns(NULL);
+	uint64_t start_ns = clock_kernel_ns();
 	size_t count = 0;
 	double value;
 
 	if (!samples)
 		die("out of memory");
-	for (unsigned i = 0; i < SAMPLES_WARM_UP && clock_monotonic_ns(NULL) - start_ns < slice_ns;
-	     i++)
+	for (unsigned i = 0; i < SAMPLES_WARM_UP && clock_kernel_ns() - start_ns < slice_ns; i++)
 		sample_ns(block, before, once, arg);
-	start_ns = clock_monotonic_ns(NULL);
-	while (count < SAMPLES_MAX && clock_monotonic_ns(NULL) - start_ns < slice_ns)
+	start_ns = clock_kernel_ns();
+	while (count < SAMPLES_MAX && clock_kernel_ns() - start_ns < slice_ns)
 		samples[count++] = sample_ns(block, before, once, arg);
 	value = percentile(samples, count, fraction);
 	free(samples);

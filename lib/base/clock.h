@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "base/environment.h"
+
 #define NS_PER_SECOND UINT64_C(1000000000)
 #define NS_PER_US     UINT64_C(1000)
 
@@ -24,14 +26,20 @@ static inline uint64_t clock_now_ns(const struct clock *clock)
 	return clock->now(clock->arg);
 }
 
-/** CLOCK_MONOTONIC; read in user space by way of the vDSO. */
-static inline uint64_t clock_monotonic_ns(void *arg)
+/** CLOCK_MONOTONIC, also in a simulation; read in user space by way of the vDSO. */
+static inline uint64_t clock_kernel_ns(void)
 {
 	struct timespec now;
 
-	(void)arg;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+/** Of the environment: CLOCK_MONOTONIC, or a simulation's virtual time. */
+static inline uint64_t clock_monotonic_ns(void *arg)
+{
+	(void)arg;
+	return environment->now_ns();
 }
 
 /** In @p timeout_us from now; more than a day is taken for a day, so that no sum overflows. */

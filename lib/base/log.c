@@ -255,7 +255,7 @@ static void *run_writer(void *arg)
 	(void)arg;
 	pthread_mutex_lock(&log_state.lock);
 	for (;;) {
-		uint64_t now_ns = clock_monotonic_ns(NULL);
+		uint64_t now_ns = clock_kernel_ns();
 		bool left = say_unsaid(now_ns);
 
 		if (log_state.used > 0)
@@ -332,7 +332,7 @@ static bool is_writer(void)
 static void flush_until(uint64_t until_ns)
 {
 	start();
-	while ((log_state.used > 0 || log_state.writing) && clock_monotonic_ns(NULL) < until_ns) {
+	while ((log_state.used > 0 || log_state.writing) && clock_kernel_ns() < until_ns) {
 		if (log_state.started || log_state.writing)
 			wait_until(&log_state.written, until_ns);
 		else
@@ -344,7 +344,7 @@ void log_flush(void)
 {
 	pthread_mutex_lock(&log_state.lock);
 	if (!is_writer())
-		flush_until(clock_monotonic_ns(NULL) + LOG_FLUSH_MS * UINT64_C(1000000));
+		flush_until(clock_kernel_ns() + LOG_FLUSH_MS * UINT64_C(1000000));
 	pthread_mutex_unlock(&log_state.lock);
 }
 
@@ -401,7 +401,7 @@ void log_limited(struct log_site *site, const char *format, ...)
 	va_end(args);
 	keep_to_one_line(text);
 	pthread_mutex_lock(&log_state.lock);
-	if (may_say(site, clock_monotonic_ns(NULL))) {
+	if (may_say(site, clock_kernel_ns())) {
 		put_and_wake((char)site->level, text);
 	} else {
 		keep_unsaid(site, text);

@@ -232,8 +232,7 @@ static int wait_for(struct waiting *waiting, uint64_t until_ns, json_t **answer)
 
 	control_call(client->pool->options.control, begin_waiting, waiting);
 	pthread_mutex_lock(&client->lock);
-	while (!waiting->answered &&
-	       client_condition_wait(&client->answered, &client->lock, until_ns))
+	while (!waiting->answered && condition_wait(&client->answered, &client->lock, until_ns))
 		;
 	answered = waiting->answered;
 	pthread_mutex_unlock(&client->lock);

@@ -576,8 +576,7 @@ static int wait_opened(struct session *session, struct opening *opening, uint64_
 	bool answered;
 
 	pthread_mutex_lock(&client->lock);
-	while (!opening->answered &&
-	       client_condition_wait(&client->answered, &client->lock, until_ns))
+	while (!opening->answered && condition_wait(&client->answered, &client->lock, until_ns))
 		;
 	answered = opening->answered;
 	pthread_mutex_unlock(&client->lock);
@@ -683,7 +682,7 @@ int session_usage(struct session *session, uint64_t timeout_us, uint64_t *cpu_ns
 		return fail(rc, "cannot ask the target: %s", slu_strerror(rc));
 	pthread_mutex_lock(&client->lock);
 	while (waiting && client->usages == before && !client->lost)
-		waiting = client_condition_wait(&client->answered, &client->lock, until_ns);
+		waiting = condition_wait(&client->answered, &client->lock, until_ns);
 	if (client->usages != before)
 		*cpu_ns = client->cpu_ns;
 	else

@@ -176,10 +176,4 @@ void fence_forgo(struct fence_ticket *ticket);
 /** Of targets that are never heard of again. No client is left. */
 void fences_destroy(struct client_pool *pool);
 
-/** A condition that waits by the monotonic clock. */
-void client_condition_init(pthread_cond_t *condition);
-
-/** @return false: @p until_ns has passed */
-bool client_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t until_ns);
-
 #endif

@@ -11,24 +11,6 @@
 #include "control/boot_id.h"
 #include "control/client_internal.h"
 
-void client_condition_init(pthread_cond_t *condition)
-{
-	pthread_condattr_t monotonic;
-
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(condition, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-}
-
-bool client_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t until_ns)
-{
-	const struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_SECOND),
-				       .tv_nsec = (long)(until_ns % NS_PER_SECOND)};
-
-	return pthread_cond_timedwait(condition, lock, &until) != ETIMEDOUT;
-}
-
 int client_pool_create(const struct client_pool_options *options, struct client_pool **out)
 {
 	struct client_pool *pool = calloc(1, sizeof(*pool));
@@ -38,7 +20,7 @@ int client_pool_create(const struct client_pool_options *options, struct client_
 	pool->options = *options;
 	boot_id_read(pool->boot_id);
 	pthread_mutex_init(&pool->lock, NULL);
-	client_condition_init(&pool->connected);
+	condition_init(&pool->connected);
 	LIST_INIT(&pool->clients);
 	TAILQ_INIT(&pool->fences);
 	*out = pool;
@@ -81,7 +63,7 @@ static struct client *client_create(struct client_pool *pool, const struct endpo
 	client->references = 1;
 	TAILQ_INIT(&client->asks);
 	pthread_mutex_init(&client->lock, NULL);
-	client_condition_init(&client->answered);
+	condition_init(&client->answered);
 	return client;
 }
 
@@ -119,7 +101,7 @@ static int share(struct client_pool *pool, const struct endpoint *endpoint, uint
 	struct client *client;
 
 	while ((client = find(pool, endpoint)) && client->state == CLIENT_CONNECTING)
-		if (!client_condition_wait(&pool->connected, &pool->lock, until_ns))
+		if (!condition_wait(&pool->connected, &pool->lock, until_ns))
 			return fail(-ETIMEDOUT, "the target did not answer in time");
 	if (client)
 		client->references++;

@@ -245,7 +245,7 @@ int greeting_attach(struct connection *connection, const json_t *message)
 {
 	struct data_claim *claim = &connection->claim;
 	char nonce[2 * INVITATION_NONCE_BYTES + 1];
-	struct connection *owner;
+	struct connection *owner = NULL;
 	int rc = 0;
 
 	if (!message_number(message, "connection", &claim->connection) ||

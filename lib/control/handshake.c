@@ -24,20 +24,11 @@
 
 static int wait_for(const struct stream *stream, short events, uint64_t until_ns)
 {
-	struct pollfd ready = {.fd = stream->fd, .events = events};
+	int rc = wait_ready(stream->fd, events, until_ns);
 
-	for (;;) {
-		uint64_t now = clock_monotonic_ns(NULL);
-		int rc =
-			poll(&ready, 1, now < until_ns ? (int)((until_ns - now) / 1000000) + 1 : 0);
-
-		if (rc > 0)
-			return 0;
-		if (rc == 0)
-			return fail(-ETIMEDOUT, "the target did not answer in time");
-		if (errno != EINTR)
-			return fail(-errno, "poll: %s", strerror(errno));
-	}
+	if (rc == -ETIMEDOUT)
+		return fail(rc, "the target did not answer in time");
+	return rc < 0 ? fail(rc, "poll: %s", strerror(-rc)) : 0;
 }
 
 int handshake_refused(const json_t *message)

@@ -20,14 +20,10 @@ static json_t *hear(struct stream *stream)
 	uint64_t until_ns = clock_monotonic_ns(NULL) + ANSWER_MS * UINT64_C(1000000);
 	struct message_reader reader = {0};
 	json_t *message = NULL;
-	uint64_t now_ns;
 
 	while (message_read(&reader, stream, &message) == 0 &&
-	       (now_ns = clock_monotonic_ns(NULL)) < until_ns) {
-		struct pollfd readable = {.fd = stream->fd, .events = POLLIN};
-
-		poll(&readable, 1, (int)((until_ns - now_ns) / 1000000) + 1);
-	}
+	       wait_ready(stream->fd, POLLIN, until_ns) == 0)
+		;
 	message_reader_reset(&reader);
 	return message;
 }

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/random.h"
 #include "base/work.h"
 #include "control/holder.h"
 #include "control/server_internal.h"
@@ -443,7 +443,7 @@ static void server_free(struct server *server)
 int server_create(const struct server_options *options, struct server **out)
 {
 	struct server *server = calloc(1, sizeof(*server));
-	uint64_t seed;
+	uint64_t word;
 
 	if (server) {
 		server->revoking = calloc(1, sizeof(*server->revoking));
@@ -463,16 +463,14 @@ int server_create(const struct server_options *options, struct server **out)
 	TAILQ_INIT(&server->throttled);
 	server->silence.run = connection_silence;
 	TAILQ_INIT(&server->in_flight);
-	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
-		seed = options->incarnation;
-	origins_init(&server->origins, seed);
+	origins_init(&server->origins, random_word());
 	server->spare_fd = -1;
 	descriptors_look(server);
 	sessions_init(server);
 	take_limits(server);
-	for (size_t at = 0; at < SECRET_BYTES; at += sizeof(seed)) {
-		seed = secret_number();
-		memcpy(server->master + at, &seed, sizeof(seed));
+	for (size_t at = 0; at < SECRET_BYTES; at += sizeof(word)) {
+		word = random_word();
+		memcpy(server->master + at, &word, sizeof(word));
 	}
 	name_users(server);
 	boot_id_read(server->boot_id);

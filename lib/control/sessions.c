@@ -8,7 +8,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -456,8 +455,7 @@ void sessions_init(struct server *server)
 {
 	TAILQ_INIT(&server->parted);
 	server->ending.run = on_ending;
-	if (getrandom(&server->session_hash, sizeof(server->session_hash), GRND_NONBLOCK) < 0)
-		server->session_hash = clock_monotonic_ns(NULL);
+	server->session_hash = random_word();
 }
 
 void sessions_part(struct connection *connection, bool lost)

@@ -5,11 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <unistd.h>
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "env/eal.h"
@@ -49,15 +48,6 @@ static int check_options(const struct slu_engine_options *options)
 		return fail(-EINVAL, "%u users who write in shared memory, at most %d are possible",
 			    options->shm_writers_count, SLU_ALLOWED_UIDS_MAX);
 	return 0;
-}
-
-static uint64_t random_word(void)
-{
-	uint64_t word = 0;
-
-	if (getrandom(&word, sizeof(word), 0) != sizeof(word))
-		word = clock_monotonic_ns(NULL) ^ (uint64_t)getpid() << 32;
-	return word;
 }
 
 static void take_users(struct trust *trust, const uid_t *uids, uint32_t count)
@@ -301,7 +291,7 @@ int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 	control_call(engine->control, unlisten_segments, engine);
 	server_drain(engine->server);
 	while (server_session_count(engine->server) > 0 && clock_monotonic_ns(NULL) < until)
-		usleep(2000);
+		pause_us(2000);
 	return (int)server_session_count(engine->server);
 }
 

@@ -222,6 +222,15 @@ static uint64_t deadline_ns(uint64_t timeout_us)
 							   : now + timeout_us * NS_PER_US;
 }
 
+/* Time stands still in a simulation while nobody waits for it. */
+static void relax(uint64_t until)
+{
+	if (environment_is_stepped())
+		environment->step(until);
+	else
+		rte_pause();
+}
+
 static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 {
 	uint64_t idle_since = 0;
@@ -241,7 +250,7 @@ static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 		if (now - idle_since >= INLINE_SPIN_NS)
 			poller_sleep(queue->poller, -1, until - now);
 		else
-			rte_pause();
+			relax(until);
 	}
 	return (int)queue_ready(queue);
 }
@@ -253,7 +262,7 @@ static bool spin(struct slu_queue *queue, uint32_t wanted)
 	do {
 		if (queue_ready(queue) >= wanted)
 			return true;
-		rte_pause();
+		relax(until);
 	} while (clock_monotonic_ns(NULL) < until);
 	return false;
 }

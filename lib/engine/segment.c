@@ -711,7 +711,7 @@ void slu_segment_close(struct slu_segment *segment)
 	control_call(engine->control, remove_segment, segment);
 	server_dismiss(engine->server, is_client_of, segment);
 	while (atomic_load(&segment->present) > 0 && clock_monotonic_ns(NULL) < until)
-		usleep(2000);
+		pause_us(2000);
 	server_drop(engine->server, is_client_of, segment);
 	while (control_call(engine->control, drop_clients, segment) > 0)
 		;

@@ -193,7 +193,6 @@ static void *lookup_main(void *arg)
 static struct lookup *lookup_start(const struct host_port *at)
 {
 	struct lookup *lookup = calloc(1, sizeof(*lookup));
-	pthread_condattr_t monotonic;
 	pthread_attr_t detached;
 	pthread_t thread;
 	int error;
@@ -203,10 +202,7 @@ static struct lookup *lookup_start(const struct host_port *at)
 	strcpy(lookup->host, at->host);
 	snprintf(lookup->port, sizeof(lookup->port), "%u", at->port);
 	pthread_mutex_init(&lookup->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&lookup->done, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	condition_init(&lookup->done);
 	pthread_attr_init(&detached);
 	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
 	error = pthread_create(&thread, &detached, lookup_main, lookup);
@@ -221,14 +217,11 @@ static struct lookup *lookup_start(const struct host_port *at)
 /* Takes the answer out; @p lookup is gone afterwards. @return error of getaddrinfo, -ETIMEDOUT */
 static int lookup_wait(struct lookup *lookup, uint64_t until_ns, struct addrinfo **found)
 {
-	const struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_SECOND),
-				       .tv_nsec = (long)(until_ns % NS_PER_SECOND)};
 	bool answered;
 	int error;
 
 	pthread_mutex_lock(&lookup->lock);
-	while (!lookup->answered &&
-	       pthread_cond_timedwait(&lookup->done, &lookup->lock, &until) == 0)
+	while (!lookup->answered && condition_wait(&lookup->done, &lookup->lock, until_ns))
 		;
 	answered = lookup->answered;
 	lookup->abandoned = !answered;
@@ -347,29 +340,13 @@ static int accept_tcp(int listener, struct stream *stream, union address *from)
 	return 0;
 }
 
-static int wait_connected(const struct stream *stream, uint64_t until_ns)
-{
-	struct pollfd writable = {.fd = stream->fd, .events = POLLOUT};
-
-	for (;;) {
-		uint64_t now = clock_monotonic_ns(NULL);
-		int rc = poll(&writable, 1,
-			      now < until_ns ? (int)((until_ns - now) / 1000000) + 1 : 0);
-
-		if (rc >= 0)
-			return rc == 0 ? -ETIMEDOUT : 0;
-		if (errno != EINTR)
-			return -errno;
-	}
-}
-
 static int connect_one(const union address *address, uint64_t until_ns, struct stream *stream)
 {
 	int rc = network->connect(address, stream);
 
 	if (rc < 0)
 		return rc;
-	rc = wait_connected(stream, until_ns);
+	rc = wait_ready(stream->fd, POLLOUT, until_ns);
 	if (rc == 0)
 		rc = network->connected(stream);
 	if (rc < 0)

@@ -6,24 +6,15 @@
 #include <openssl/hmac.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "base/environment.h"
 #include "base/log.h"
 
 int secret_make(uint8_t *bytes, size_t count)
 {
-	if (getrandom(bytes, count, GRND_NONBLOCK) != (ssize_t)count)
+	if (environment->random(bytes, count, false) < 0)
 		return fail(-EAGAIN, "this host has no randomness yet: try again");
 	return 0;
-}
-
-uint64_t secret_number(void)
-{
-	uint64_t number = 0;
-
-	while (getrandom(&number, sizeof(number), 0) != sizeof(number) && errno == EINTR)
-		;
-	return number;
 }
 
 void secret_format(const uint8_t *bytes, size_t count, char *text)

@@ -20,9 +20,6 @@
 /** Random bytes for secrets and nonces. @return 0; -EAGAIN the kernel has no randomness yet */
 int secret_make(uint8_t *bytes, size_t count);
 
-/** A number that nobody may guess; waits for the kernel to have randomness. */
-uint64_t secret_number(void);
-
 /** @p text has 2 * @p count + 1 bytes. */
 void secret_format(const uint8_t *bytes, size_t count, char *text);
 

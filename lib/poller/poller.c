@@ -321,10 +321,10 @@ static void drain_all(struct poller *poller, struct drain *drain)
 		if (drain->over)
 			return;
 		drain->gives_up = clock_monotonic_ns(NULL) >= until;
-		if (poller->is_thread)
-			usleep(DRAIN_LOOK_US);
-		else
+		if (!poller->is_thread)
 			poller_run_once(poller);
+		if (poller->is_thread || environment_is_stepped())
+			pause_us(DRAIN_LOOK_US);
 	}
 }
 

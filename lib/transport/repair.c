@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -98,15 +97,6 @@ static uint64_t end_pauses(struct repair *repair)
 	return next;
 }
 
-/* @return false: the time has come */
-static bool wait_until(struct repair *repair, pthread_cond_t *condition, uint64_t at_ns)
-{
-	struct timespec at = {.tv_sec = (time_t)(at_ns / NS_PER_SECOND),
-			      .tv_nsec = (long)(at_ns % NS_PER_SECOND)};
-
-	return pthread_cond_timedwait(condition, &repair->lock, &at) != ETIMEDOUT;
-}
-
 /* ---- attempts: under lock, but for the call ---- */
 
 /* Before the lane is another's: what it has of links is not to be found by the next. */
@@ -169,7 +159,7 @@ static void *repair_main(void *arg)
 
 		if (!lane) {
 			repair->waiting++;
-			wait_until(repair, &repair->work, next_ns);
+			condition_wait(&repair->work, &repair->lock, next_ns);
 			repair->waiting--;
 			continue;
 		}
@@ -183,21 +173,17 @@ static void *repair_main(void *arg)
 int repair_start(struct repair **out)
 {
 	struct repair *repair = calloc(1, sizeof(*repair));
-	pthread_condattr_t monotonic;
 	int rc;
 
 	if (!repair)
 		return fail(-ENOMEM, "out of memory");
-	if (getrandom(&repair->random.state, sizeof(repair->random.state), GRND_NONBLOCK) < 0)
-		repair->random.state = clock_monotonic_ns(NULL); /* only pauses hang on it */
+	repair->random.state = random_word();
 	TAILQ_INIT(&repair->ready);
 	for (uint32_t i = 0; i < PAUSES; i++)
 		TAILQ_INIT(&repair->pausing[i]);
 	pthread_mutex_init(&repair->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&repair->work, &monotonic);
-	pthread_cond_init(&repair->changed, &monotonic);
+	condition_init(&repair->work);
+	condition_init(&repair->changed);
 	rc = thread_start(&repair->threads[0], "slu-repair", repair_main, repair);
 	if (rc < 0) {
 		free(repair);
@@ -254,7 +240,7 @@ int repair_now(struct repair *repair, struct repair_item *item, pthread_mutex_t 
 	LIST_INSERT_HEAD(&item->callers, &turn, of_item);
 	queue(repair, &turn);
 	while (rc == 0 && turn.item && (lane->attempted || TAILQ_FIRST(&lane->turns) != &turn))
-		if (!wait_until(repair, &repair->changed, until_ns))
+		if (!condition_wait(&repair->changed, &repair->lock, until_ns))
 			rc = fail(-ETIMEDOUT, "the target did not answer in time");
 	if (turn.item)
 		LIST_REMOVE(&turn, of_item);
@@ -297,6 +283,6 @@ void repair_settle(struct repair *repair, const struct repair_lane *lane)
 	pthread_mutex_lock(&repair->lock);
 	over = lane->over;
 	while (lane->dropped && lane->over == over)
-		pthread_cond_wait(&repair->changed, &repair->lock);
+		condition_wait(&repair->changed, &repair->lock, NEVER_NS);
 	pthread_mutex_unlock(&repair->lock);
 }

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
+#include "base/random.h"
 #include "net/proof.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
@@ -51,7 +52,7 @@ int tcp_link_dial(struct tcp_link *link, uint64_t until_ns)
 {
 	struct stream streams[1 + SLU_TCP_CONNECTIONS_MAX];
 	struct transport_peer *peer = link->peer;
-	uint64_t name = secret_number();
+	uint64_t name = random_word();
 	struct fence_ticket *ticket = peer->ticket(peer, name);
 	int rc = ticket ? peer->dial(peer, name, link->count, until_ns, streams)
 			: fail(-ENOMEM, "out of memory");

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "net/proof.h"
 #include "transport/verbs/verbs.h"
 #include "transport/verbs/verbs_cm.h"
@@ -114,7 +115,7 @@ static int link_create(struct verbs_host *host, struct verbs_path *path,
 	link_init(&link->link, &verbs_link_ops, env->schedule);
 	link->link.wakes = true;
 	link->epoll_fd = env->epoll_fd;
-	link->id = secret_number();
+	link->id = random_word();
 	link->peer = path->path.remote->peer;
 	link->ticket = link->peer->ticket(link->peer, link->id);
 	rc = link->ticket ? make_messages(link) : fail(-ENOMEM, "out of memory");
@@ -162,7 +163,7 @@ static int add_queues(const struct verbs_path *path, const struct verbs_link *li
 	json_t *queues = json_array();
 
 	for (uint32_t i = 0; i < link->count; i++) {
-		psns[i] = (uint32_t)secret_number() & 0xffffff;
+		psns[i] = (uint32_t)random_word() & 0xffffff;
 		json_array_append_new(
 			queues, json_pack("[I, I]", (json_int_t)link->ends[i]->queue->qp->qp_num,
 					  (json_int_t)psns[i]));

@@ -18,6 +18,7 @@
 
 #include "base/budget.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "base/thread.h"
 #include "base/work.h"
 #include "net/proof.h"
@@ -351,7 +352,7 @@ static int take_numbers(struct opening *opening, const struct offer *offer)
 			return bad_offer();
 		opening->peer_qpn[i] = (uint32_t)qpn;
 		opening->peer_psn[i] = (uint32_t)psn;
-		opening->psn[i] = (uint32_t)secret_number() & 0xffffff;
+		opening->psn[i] = (uint32_t)random_word() & 0xffffff;
 	}
 	return 0;
 }
