@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making a connection, on the thread that wants one: socket, credentials or TLS, and the first
- * messages. Each step waits for no longer than the whole may take.
+ * Making a connection: socket, credentials or TLS, and the first messages. A machine that goes on
+ * when its stream is ready; whoever wants a connection drives it on his own thread, and waits no
+ * longer than the whole may take.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -20,15 +21,68 @@
 #include "net/network.h"
 #include "net/tls.h"
 
-/* ---- waiting ---- */
+/* ---- the machine ---- */
 
-static int wait_for(const struct stream *stream, short events, uint64_t until_ns)
+enum handshake_state {
+	HANDSHAKE_CONNECTING,
+	HANDSHAKE_SHAKING, /* TLS */
+	HANDSHAKE_CONNECTED,
+	HANDSHAKE_SAYING,
+	HANDSHAKE_HEARING,
+	HANDSHAKE_DONE,
+};
+
+struct handshake {
+	struct client *client;
+	struct stream *stream;
+	struct message_reader *reader;
+	struct message_writer writer;
+	enum handshake_state state;
+	short events; /* POLLIN or POLLOUT: what it waits for */
+	uint64_t until_ns;
+	struct dial dial;
+	const char *host; /* for TLS; NULL: without */
+	/* Once connected. @return as say() */
+	int (*begin)(struct handshake *handshake);
+	const char *due; /* the type of the next message */
+	/* It has come. @return as say() */
+	int (*heard)(struct handshake *handshake, const json_t *message);
+
+	/* Of a data connection. */
+	struct data_claim claim;
+	const uint8_t *secret;
+};
+
+static int too_late(void)
 {
-	int rc = wait_ready(stream->fd, events, until_ns);
+	return fail(-ETIMEDOUT, "the target did not answer in time");
+}
 
-	if (rc == -ETIMEDOUT)
-		return fail(rc, "the target did not answer in time");
-	return rc < 0 ? fail(rc, "poll: %s", strerror(-rc)) : 0;
+/* @return 0 wait for @p events */
+static int wait_for(struct handshake *handshake, short events)
+{
+	handshake->events = events;
+	return 0;
+}
+
+/* A target that refuses us may have closed: what it said is still there. @return as say() */
+static int said(struct handshake *handshake, int rc)
+{
+	if (rc == 0 && message_writer_busy(&handshake->writer))
+		return wait_for(handshake, POLLOUT);
+	if (rc < 0 && rc != -EPIPE && rc != -ECONNRESET)
+		return fail(rc, "cannot talk to the target: %s", strerror(-rc));
+	handshake->state = HANDSHAKE_HEARING;
+	return 1;
+}
+
+/* Consumes @p message. @return 1 go on; 0 wait; as slu_remote_open() */
+static int say(struct handshake *handshake, json_t *message, const char *due)
+{
+	handshake->state = HANDSHAKE_SAYING;
+	handshake->due = due;
+	return said(handshake,
+		    message_send(&handshake->writer, handshake->stream, message, NULL, 0));
 }
 
 int handshake_refused(const json_t *message)
@@ -41,62 +95,100 @@ int handshake_refused(const json_t *message)
 	return fail(-(int)error, "the target refused: %s", text);
 }
 
-/* @return 0 with the message of that type; or as slu_remote_open() */
-static int receive(struct message_reader *reader, struct stream *stream, const char *type,
-		   uint64_t until_ns, json_t **out)
+static int take(struct handshake *handshake, const json_t *message)
+{
+	if (strcmp(message_type(message), handshake->due) == 0)
+		return handshake->heard(handshake, message);
+	if (strcmp(message_type(message), "refused") == 0)
+		return handshake_refused(message);
+	return fail(-EPROTO, "the target said \"%.32s\" where \"%s\" was due",
+		    message_type(message), handshake->due);
+}
+
+static int hear(struct handshake *handshake)
 {
 	json_t *message;
-	int rc;
+	int rc = message_read(handshake->reader, handshake->stream, &message);
 
-	while ((rc = message_read(reader, stream, &message)) == 0) {
-		rc = wait_for(stream, POLLIN, until_ns);
-		if (rc < 0)
-			return rc;
-	}
+	if (rc == 0)
+		return wait_for(handshake, POLLIN);
 	if (rc == -ECONNRESET)
 		return fail(rc, "the target closed the connection during the handshake");
 	if (rc < 0)
 		return rc;
-	if (strcmp(message_type(message), type) == 0) {
-		*out = message;
-		return 0;
-	}
-	if (strcmp(message_type(message), "refused") == 0)
-		rc = handshake_refused(message);
-	else
-		rc = fail(-EPROTO, "the target said \"%.32s\" where \"%s\" was due",
-			  message_type(message), type);
+	rc = take(handshake, message);
 	json_decref(message);
 	return rc;
 }
 
-/* Consumes @p message. A target that refuses us may have closed: what it said is still there. */
-static int say(struct stream *stream, json_t *message, uint64_t until_ns)
+static int shake(struct handshake *handshake)
 {
-	struct message_writer writer = {.limit_bytes = MESSAGE_MAX_BYTES + 4};
-	int rc = message_send(&writer, stream, message, NULL, 0);
+	int rc = tls_handshake(handshake->stream);
 
-	while (rc == 0 && message_writer_busy(&writer)) {
-		rc = wait_for(stream, POLLOUT, until_ns);
-		if (rc == 0)
-			rc = message_flush(&writer, stream);
-	}
-	message_writer_reset(&writer);
-	if (rc == -EPIPE || rc == -ECONNRESET)
-		return 0;
-	return rc < 0 && rc != -ETIMEDOUT ? fail(rc, "cannot talk to the target: %s", strerror(-rc))
-					  : rc;
+	if (rc == 0)
+		return wait_for(handshake, handshake->stream->wants_write ? POLLOUT : POLLIN);
+	handshake->state = HANDSHAKE_CONNECTED;
+	return rc;
 }
 
-static int shake(struct stream *stream, uint64_t until_ns)
+static int connect_first(struct handshake *handshake)
+{
+	int rc = dial_advance(&handshake->dial, handshake->stream);
+
+	if (rc == 0)
+		return wait_for(handshake, POLLOUT);
+	handshake->state = handshake->host ? HANDSHAKE_SHAKING : HANDSHAKE_CONNECTED;
+	if (rc == 1 && handshake->host)
+		rc = tls_start(handshake->client->pool->options.tls, handshake->stream,
+			       handshake->host);
+	return rc < 0 ? rc : 1;
+}
+
+/* @return as say() */
+static int step(struct handshake *handshake)
+{
+	switch (handshake->state) {
+	case HANDSHAKE_CONNECTING:
+		return connect_first(handshake);
+	case HANDSHAKE_SHAKING:
+		return shake(handshake);
+	case HANDSHAKE_CONNECTED:
+		return handshake->begin(handshake);
+	case HANDSHAKE_SAYING:
+		return said(handshake, message_flush(&handshake->writer, handshake->stream));
+	default:
+		return hear(handshake);
+	}
+}
+
+/* @return 1 it is done; 0 wait for its events, but not beyond wake_of(); as slu_remote_open() */
+static int advance(struct handshake *handshake)
+{
+	int rc = 1;
+
+	while (rc > 0 && handshake->state != HANDSHAKE_DONE)
+		rc = step(handshake);
+	if (rc == 0 && clock_monotonic_ns(NULL) >= handshake->until_ns)
+		rc = too_late();
+	return rc;
+}
+
+static uint64_t wake_of(const struct handshake *handshake)
+{
+	return handshake->state == HANDSHAKE_CONNECTING ? handshake->dial.wake_ns
+							: handshake->until_ns;
+}
+
+/* On this thread, to its end. @return 0; as slu_remote_open() */
+static int drive(struct handshake *handshake)
 {
 	int rc;
 
-	while ((rc = tls_handshake(stream)) == 0) {
-		rc = wait_for(stream, stream->wants_write ? POLLOUT : POLLIN, until_ns);
-		if (rc < 0)
-			return rc;
-	}
+	handshake->writer.limit_bytes = MESSAGE_MAX_BYTES + 4;
+	handshake->dial.until_ns = handshake->until_ns;
+	while ((rc = advance(handshake)) == 0)
+		wait_ready(handshake->stream->fd, handshake->events, wake_of(handshake));
+	message_writer_reset(&handshake->writer);
 	return rc < 0 ? rc : 0;
 }
 
@@ -154,26 +246,17 @@ static int check_exposure(const struct client_pool_options *options, const union
 	return 0;
 }
 
-static int connect_tcp(struct client *client, uint64_t until_ns)
+static int connect_tcp(struct client *client, struct handshake *handshake)
 {
 	const struct client_pool_options *options = &client->pool->options;
-	union address addresses[ADDRESSES_MAX];
-	int count = network->resolve(&client->endpoint.tcp, until_ns, addresses);
-	int rc;
+	struct dial *dial = &handshake->dial;
 
-	if (count < 0)
-		return count;
-	rc = check_exposure(options, addresses, count, client->welcome.address);
-	if (rc < 0)
-		return rc;
-	rc = address_connect(addresses, count, until_ns, &client->stream);
-	if (rc < 0)
-		return rc;
-	client->reached = addresses[rc];
-	if (!options->tls)
-		return 0;
-	rc = tls_start(options->tls, &client->stream, client->endpoint.tcp.host);
-	return rc < 0 ? rc : shake(&client->stream, until_ns);
+	dial->count = network->resolve(&client->endpoint.tcp, handshake->until_ns, dial->addresses);
+	if (dial->count < 0)
+		return dial->count;
+	if (options->tls)
+		handshake->host = client->endpoint.tcp.host;
+	return check_exposure(options, dial->addresses, dial->count, client->welcome.address);
 }
 
 /* ---- greeting ---- */
@@ -215,8 +298,9 @@ static bool parse_places(const json_t *message, struct client_welcome *welcome)
 	return true;
 }
 
-static int parse_welcome(struct client *client, const json_t *message)
+static int parse_welcome(struct handshake *handshake, const json_t *message)
 {
+	struct client *client = handshake->client;
 	struct client_welcome *welcome = &client->welcome;
 	const char *name, *incarnation, *boot_id, *identity, *secret;
 	int version;
@@ -242,25 +326,20 @@ static int parse_welcome(struct client *client, const json_t *message)
 	welcome->encrypted = client->stream.ssl != NULL;
 	welcome->same_host =
 		client->pool->boot_id[0] && strcmp(boot_id, client->pool->boot_id) == 0;
-	return 0;
+	handshake->state = HANDSHAKE_DONE;
+	return 1;
 }
 
-static int greet(struct client *client, uint64_t until_ns)
+static int greet(struct handshake *handshake)
 {
-	json_t *message;
-	int rc = say(&client->stream,
-		     json_pack("{s:s, s:[i,i], s:o}", "type", "hello", "versions",
-			       MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH, "name",
-			       message_text(client->pool->options.name)),
-		     until_ns);
+	struct client *client = handshake->client;
 
-	if (rc == 0)
-		rc = receive(&client->reader, &client->stream, "welcome", until_ns, &message);
-	if (rc < 0)
-		return rc;
-	rc = parse_welcome(client, message);
-	json_decref(message);
-	return rc;
+	client->reached = handshake->dial.addresses[handshake->dial.next];
+	return say(handshake,
+		   json_pack("{s:s, s:[i,i], s:o}", "type", "hello", "versions",
+			     MESSAGE_VERSION_LOW, MESSAGE_VERSION_HIGH, "name",
+			     message_text(client->pool->options.name)),
+		   "welcome");
 }
 
 /*
@@ -277,13 +356,23 @@ static bool data_is_encrypted(const struct client *client)
 
 int handshake_connect(struct client *client, const char *segment, uint64_t until_ns)
 {
+	struct handshake handshake = {.client = client,
+				      .stream = &client->stream,
+				      .reader = &client->reader,
+				      .until_ns = until_ns,
+				      .begin = greet,
+				      .heard = parse_welcome};
 	int rc;
 
 	endpoint_format(&client->endpoint, client->welcome.address);
-	rc = client->endpoint.is_unix ? connect_unix(client, segment)
-				      : connect_tcp(client, until_ns);
+	if (client->endpoint.is_unix) {
+		rc = connect_unix(client, segment);
+		handshake.state = HANDSHAKE_CONNECTED;
+	} else {
+		rc = connect_tcp(client, &handshake);
+	}
 	if (rc == 0)
-		rc = greet(client, until_ns);
+		rc = drive(&handshake);
 	if (rc < 0)
 		return rc;
 	client->peer.encrypted = data_is_encrypted(client);
@@ -336,22 +425,22 @@ static int data_address(const struct client *client, uint64_t until_ns, union ad
 	return 0;
 }
 
-static int secure(struct client *client, struct stream *stream, const union address *address,
-		  uint64_t until_ns)
+/* @param host  out: for TLS; NULL: without */
+static int data_host(const struct client *client, const union address *address,
+		     char text[INET6_ADDRSTRLEN], const char **host)
 {
-	struct tls *tls = client->pool->options.tls;
-	char host[INET6_ADDRSTRLEN] = "";
-	int rc;
-
+	*host = NULL;
 	if (!client->peer.encrypted)
 		return 0;
-	if (!tls)
+	if (!client->pool->options.tls)
 		return fail(-EPERM,
 			    "the TCP port of target %s requires TLS: give --psk or --tls-cert",
 			    client->welcome.target);
-	getnameinfo(&address->any, sizeof(*address), host, sizeof(host), NULL, 0, NI_NUMERICHOST);
-	rc = tls_start(tls, stream, client->endpoint.is_unix ? host : client->endpoint.tcp.host);
-	return rc < 0 ? rc : shake(stream, until_ns);
+	*host = client->endpoint.is_unix ? text : client->endpoint.tcp.host;
+	text[0] = '\0';
+	getnameinfo(&address->any, sizeof(*address), text, INET6_ADDRSTRLEN, NULL, 0,
+		    NI_NUMERICHOST);
+	return 0;
 }
 
 /* Ask to be let connect: the answer goes over the session, and nothing of it over the wire. */
@@ -377,73 +466,65 @@ static int ask_invitation(struct client *client, uint64_t link, uint32_t count, 
 	return rc;
 }
 
-static int say_attach(struct client *client, struct stream *stream, uint64_t link,
-		      uint64_t until_ns)
+static int attach(struct handshake *handshake)
 {
 	char number[17], name[17];
 
-	snprintf(number, sizeof(number), "%016" PRIx64, client->secret.of.number);
-	snprintf(name, sizeof(name), "%016" PRIx64, link);
+	snprintf(number, sizeof(number), "%016" PRIx64, handshake->claim.connection);
+	snprintf(name, sizeof(name), "%016" PRIx64, handshake->claim.link);
 	return say(
-		stream,
+		handshake,
 		json_pack("{s:s, s:s, s:s}", "type", "attach", "connection", number, "link", name),
-		until_ns);
+		"challenge");
 }
 
-static int say_proof(struct stream *stream, const struct data_claim *claim,
-		     const uint8_t secret[static SECRET_BYTES], uint64_t until_ns)
+static int attached(struct handshake *handshake, const json_t *message)
 {
+	(void)message;
+	handshake->state = HANDSHAKE_DONE;
+	return 1;
+}
+
+static int challenged(struct handshake *handshake, const json_t *message)
+{
+	struct data_claim *claim = &handshake->claim;
 	char proof[PROOF_TEXT];
 
-	if (!secret_prove_text(secret, claim, sizeof(*claim), proof))
+	if (!secret_parse(json_string_value(json_object_get(message, "nonce")), claim->nonce,
+			  sizeof(claim->nonce)))
+		return fail(-EPROTO, "the target's challenge is incomplete");
+	if (!secret_prove_text(handshake->secret, claim, sizeof(*claim), proof))
 		return fail(-ENOMEM, "out of memory");
-	return say(stream, json_pack("{s:s, s:s}", "type", "proof", "proof", proof), until_ns);
-}
-
-static int attach(struct client *client, struct stream *stream, uint64_t link,
-		  const uint8_t secret[static SECRET_BYTES], uint64_t until_ns)
-{
-	struct data_claim claim = {.connection = client->secret.of.number, .link = link};
-	struct message_reader reader = {0};
-	json_t *message;
-	int rc = say_attach(client, stream, link, until_ns);
-
-	if (rc == 0)
-		rc = receive(&reader, stream, "challenge", until_ns, &message);
-	if (rc == 0) {
-		if (!secret_parse(json_string_value(json_object_get(message, "nonce")), claim.nonce,
-				  sizeof(claim.nonce)))
-			rc = fail(-EPROTO, "the target's challenge is incomplete");
-		json_decref(message);
-	}
-	if (rc == 0)
-		rc = say_proof(stream, &claim, secret, until_ns);
-	if (rc == 0)
-		rc = receive(&reader, stream, "attached", until_ns, &message);
-	if (rc == 0)
-		json_decref(message);
-	message_reader_reset(&reader);
-	return rc;
+	handshake->heard = attached;
+	return say(handshake, json_pack("{s:s, s:s}", "type", "proof", "proof", proof), "attached");
 }
 
 static int dial_one(struct client *client, const union address *address, uint64_t link,
 		    const uint8_t secret[static SECRET_BYTES], uint64_t until_ns,
 		    struct stream *out)
 {
-	struct stream stream;
-	int rc = address_connect(address, 1, until_ns, &stream);
+	struct message_reader reader = {0};
+	struct stream stream = {.fd = -1};
+	struct handshake handshake = {.client = client,
+				      .stream = &stream,
+				      .reader = &reader,
+				      .until_ns = until_ns,
+				      .dial = {.addresses = {*address}, .count = 1},
+				      .begin = attach,
+				      .heard = challenged,
+				      .claim = {.connection = client->secret.of.number, .link = link},
+				      .secret = secret};
+	char text[INET6_ADDRSTRLEN];
+	int rc = data_host(client, address, text, &handshake.host);
 
-	if (rc < 0)
-		return rc;
-	rc = secure(client, &stream, address, until_ns);
 	if (rc == 0)
-		rc = attach(client, &stream, link, secret, until_ns);
-	if (rc < 0) {
+		rc = drive(&handshake);
+	message_reader_reset(&reader);
+	if (rc < 0)
 		stream_close(&stream);
-		return rc;
-	}
-	*out = stream;
-	return 0;
+	else
+		*out = stream;
+	return rc;
 }
 
 int handshake_dial(struct transport_peer *peer, uint64_t link, uint32_t count, uint64_t until_ns,

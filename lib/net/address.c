@@ -318,11 +318,14 @@ static int begin_connect(const union address *address, struct stream *stream)
 	return 0;
 }
 
-static int end_connect(struct stream *stream)
+static int look_connected(struct stream *stream)
 {
+	struct pollfd writable = {.fd = stream->fd, .events = POLLOUT};
 	socklen_t length = sizeof(int);
 	int error = 0;
 
+	if (poll(&writable, 1, 0) == 0)
+		return -EINPROGRESS;
 	if (getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
 		return -errno;
 	return -error;
@@ -338,20 +341,6 @@ static int accept_tcp(int listener, struct stream *stream, union address *from)
 	tune(fd);
 	*stream = (struct stream){.fd = fd};
 	return 0;
-}
-
-static int connect_one(const union address *address, uint64_t until_ns, struct stream *stream)
-{
-	int rc = network->connect(address, stream);
-
-	if (rc < 0)
-		return rc;
-	rc = wait_ready(stream->fd, POLLOUT, until_ns);
-	if (rc == 0)
-		rc = network->connected(stream);
-	if (rc < 0)
-		stream_close(stream);
-	return rc;
 }
 
 static int connect_failed(const union address *address, int error)
@@ -377,19 +366,33 @@ static int connect_failed(const union address *address, int error)
 	}
 }
 
-int address_connect(const union address *addresses, int count, uint64_t until_ns,
-		    struct stream *stream)
+/* An address that swallows everything leaves time for the others. */
+static int try_next(struct dial *dial, struct stream *stream)
 {
-	int rc = -EADDRNOTAVAIL, i;
+	uint64_t now = clock_monotonic_ns(NULL);
+	uint64_t left = dial->until_ns > now ? dial->until_ns - now : 0;
 
-	for (i = 0; i < count && rc < 0; i++) {
-		uint64_t now = clock_monotonic_ns(NULL);
-		uint64_t left = until_ns > now ? until_ns - now : 0;
+	dial->wake_ns = now + left / (uint64_t)(dial->count - dial->next);
+	return network->connect(&dial->addresses[dial->next], stream);
+}
 
-		/* An address that swallows everything leaves time for the others. */
-		rc = connect_one(&addresses[i], now + left / (uint64_t)(count - i), stream);
+int dial_advance(struct dial *dial, struct stream *stream)
+{
+	for (;;) {
+		int rc = stream->fd < 0 ? try_next(dial, stream) : 0;
+
+		if (rc == 0)
+			rc = network->connected(stream);
+		if (rc == 0)
+			return 1;
+		if (rc == -EINPROGRESS && clock_monotonic_ns(NULL) < dial->wake_ns)
+			return 0;
+		stream_close(stream);
+		if (++dial->next < dial->count)
+			continue;
+		return connect_failed(&dial->addresses[dial->next - 1],
+				      rc == -EINPROGRESS ? -ETIMEDOUT : rc);
 	}
-	return rc < 0 ? connect_failed(&addresses[i - 1], rc) : i - 1;
 }
 
 static int listen_failed(const union address *address, int error)
@@ -435,6 +438,6 @@ static const struct network kernel = {.resolve = address_resolve,
 				      .listen = address_listen,
 				      .accept = accept_tcp,
 				      .connect = begin_connect,
-				      .connected = end_connect};
+				      .connected = look_connected};
 
 const struct network *network = &kernel;

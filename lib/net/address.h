@@ -69,13 +69,23 @@ void endpoint_format(const struct endpoint *endpoint, char text[ADDRESS_TEXT_MAX
 /** The same place, written in the same way? */
 bool endpoint_equal(const struct endpoint *one, const struct endpoint *other);
 
+/** Connecting to the first of some addresses that answers. */
+struct dial {
+	union address addresses[ADDRESSES_MAX];
+	int count;
+	int next; /* of them; once it is done, the one that has answered */
+	uint64_t until_ns;
+	uint64_t wake_ns; /* the next one is tried then */
+};
+
 /**
- * Connect to the first of @p addresses that answers; blocks, but not beyond @p until_ns.
+ * Go on as far as it goes without waiting.
  *
- * @return which; -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT; -EMFILE, -errno
+ * @param stream  closed, to begin with
+ * @return        1 it is connected; 0 wait until it can be written to, but not beyond wake_ns;
+ *                -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT; -EMFILE, -errno
  */
-int address_connect(const union address *addresses, int count, uint64_t until_ns,
-		    struct stream *stream);
+int dial_advance(struct dial *dial, struct stream *stream);
 
 /**
  * @param bound  out: with the port that was chosen

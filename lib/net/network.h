@@ -27,7 +27,7 @@ struct network {
 	 * @return 0; -errno, and @p stream is closed
 	 */
 	int (*connect)(const union address *address, struct stream *stream);
-	/** How it went. @return 0; -errno, and @p stream stays the caller's */
+	/** How does it go? @return 0; -EINPROGRESS; -errno, and @p stream stays the caller's */
 	int (*connected)(struct stream *stream);
 };
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sched.h>
 #include <stddef.h>
 #include <string.h>
@@ -39,9 +40,13 @@ static int listening(const char *text, union address *address)
 
 static int connecting(const union address *addresses, int count, uint64_t until_ns)
 {
-	struct stream stream;
-	int rc = address_connect(addresses, count, until_ns, &stream);
+	struct dial dial = {.count = count, .until_ns = until_ns};
+	struct stream stream = {.fd = -1};
+	int rc;
 
+	memcpy(dial.addresses, addresses, (size_t)count * sizeof(*addresses));
+	while ((rc = dial_advance(&dial, &stream)) == 0)
+		wait_ready(stream.fd, POLLOUT, dial.wake_ns);
 	return rc < 0 ? rc : stream.fd;
 }
 

@@ -915,12 +915,14 @@ static void test_revoked_key(void **state)
 static int try_dial(void)
 {
 	uint64_t until_ns = clock_monotonic_ns(NULL) + 5 * NS_PER_SECOND;
-	union address addresses[ADDRESSES_MAX];
-	struct stream stream;
+	struct dial dial = {.until_ns = until_ns};
+	struct stream stream = {.fd = -1};
 	int rc;
 
-	assert_int_equal(address_resolve(&at.tcp, until_ns, addresses), 1);
-	rc = address_connect(addresses, 1, until_ns, &stream);
+	dial.count = address_resolve(&at.tcp, until_ns, dial.addresses);
+	assert_int_equal(dial.count, 1);
+	while ((rc = dial_advance(&dial, &stream)) == 0)
+		wait_ready(stream.fd, POLLOUT, dial.wake_ns);
 	return rc < 0 ? rc : stream.fd;
 }
 
