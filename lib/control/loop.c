@@ -110,9 +110,20 @@ void watch_trigger(struct watch *watch)
 	loop_ops->trigger(watch);
 }
 
+static _Thread_local const struct loop *running;
+
+bool watch_is_running(const struct loop *loop)
+{
+	return running == loop;
+}
+
 void watch_run(struct watch *watch)
 {
+	const struct loop *outer = running;
+
+	running = watch->loop;
 	if (watch->kind == WATCH_ONCE)
 		watch->started = false;
-	watch->fn(watch->arg);
+	watch->fn(watch->arg); /* which may free it */
+	running = outer;
 }

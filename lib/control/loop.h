@@ -63,6 +63,9 @@ void watch_stop(struct watch *watch);
 /** It has been started: have its function called soon, as if it was ready. */
 void watch_trigger(struct watch *watch);
 
+/** Is this thread at an event of that loop? */
+bool watch_is_running(const struct loop *loop);
+
 /** A loop calls it when what was started is ready, or its time has come. */
 void watch_run(struct watch *watch);
 

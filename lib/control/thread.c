@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/environment.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "base/work.h"
@@ -67,12 +68,23 @@ static void on_wake(void *arg)
 		run_call(thread);
 }
 
+/* The one thread of a simulation is at no event of this loop: the next one is ours. */
+static int call_at_once(struct control_thread *thread, control_fn fn, void *arg)
+{
+	thread->fn = fn;
+	thread->arg = arg;
+	watch_run(&thread->wake);
+	return thread->result;
+}
+
 int control_call(struct control_thread *thread, control_fn fn, void *arg)
 {
 	int result;
 
-	if (pthread_equal(pthread_self(), thread->thread))
+	if (watch_is_running(thread->loop))
 		return fn(arg);
+	if (environment_is_stepped())
+		return call_at_once(thread, fn, arg);
 	pthread_mutex_lock(&thread->turn);
 	pthread_mutex_lock(&thread->lock);
 	thread->fn = fn;
@@ -130,7 +142,9 @@ static int build(struct control_thread *thread)
 	watch_init(&thread->wake, thread->loop, thread->eventfd, WATCH_READ, on_wake, thread);
 	if (watch_start(&thread->wake, 0) < 0)
 		return fail(-ENOMEM, "out of memory");
-	return thread_start(&thread->thread, "slu-control", control_main, thread);
+	return environment_is_stepped()
+		       ? 0
+		       : thread_start(&thread->thread, "slu-control", control_main, thread);
 }
 
 int control_thread_start(struct control_thread **out)
@@ -166,6 +180,7 @@ void control_thread_stop(struct control_thread *thread)
 	if (!thread)
 		return;
 	control_call(thread, leave_loop, thread);
-	pthread_join(thread->thread, NULL);
+	if (!environment_is_stepped())
+		pthread_join(thread->thread, NULL);
 	destroy(thread);
 }

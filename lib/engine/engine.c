@@ -77,7 +77,7 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 /* After EAL, which measures the rate of the time stamp counter. */
 static void take_clock(struct slu_engine *engine, const struct slu_engine_options *options)
 {
-	bool tsc = clock_tsc_init(eal_tsc_hz(), CLOCK_SOURCE_FILE);
+	bool tsc = !environment_is_stepped() && clock_tsc_init(eal_tsc_hz(), CLOCK_SOURCE_FILE);
 
 	engine->clock.now = options->clock ? options->clock
 			    : tsc          ? clock_tsc_ns
@@ -249,7 +249,8 @@ int slu_engine_open(const struct slu_engine_options *given, struct slu_engine **
 		return rc;
 	if (chosen.listen && chosen.pollers == 0)
 		chosen.pollers = 1; /* TCP is served by pollers */
-	if (!atomic_compare_exchange_strong(&engine_is_open, &open, true))
+	if (!environment_is_stepped() &&
+	    !atomic_compare_exchange_strong(&engine_is_open, &open, true))
 		return fail(-EBUSY,
 			    "this process has an engine already: share it, or close it first");
 	engine = calloc(1, sizeof(*engine));

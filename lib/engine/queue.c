@@ -247,7 +247,7 @@ static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 			break;
 		if (idle_since == 0)
 			idle_since = now;
-		if (now - idle_since >= INLINE_SPIN_NS)
+		if (now - idle_since >= INLINE_SPIN_NS && !environment_is_stepped())
 			poller_sleep(queue->poller, -1, until - now);
 		else
 			relax(until);
@@ -262,7 +262,7 @@ static bool spin(struct slu_queue *queue, uint32_t wanted)
 	do {
 		if (queue_ready(queue) >= wanted)
 			return true;
-		relax(until);
+		rte_pause();
 	} while (clock_monotonic_ns(NULL) < until);
 	return false;
 }
@@ -307,7 +307,7 @@ int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us)
 	uint64_t until = deadline_ns(timeout_us);
 	int rc = 0;
 
-	if (queue->is_inline)
+	if (queue->is_inline || environment_is_stepped())
 		return wait_inline(queue, wanted, until);
 	if (queue_ready(queue) >= wanted || timeout_us == 0 || spin(queue, wanted))
 		return (int)queue_ready(queue);

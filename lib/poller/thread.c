@@ -11,6 +11,7 @@
 #include <rte_ring.h>
 
 #include "base/barrier.h"
+#include "base/environment.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "numa/placement.h"
@@ -151,15 +152,17 @@ int poller_thread_start(struct poller *poller, int core, int node, enum slu_poll
 	char name[16];
 	int rc;
 
+	poller->core = core;
+	poller->node = poller->env.node = node;
+	poller->mode = mode;
+	if (environment_is_stepped())
+		return 0; /* whoever steps runs its turns */
 	poller->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (poller->eventfd < 0)
 		return fail(-errno, "eventfd: %s", strerror(errno));
 	pthread_mutex_init(&poller->call_turn, NULL);
 	pthread_mutex_init(&poller->call_lock, NULL);
 	pthread_cond_init(&poller->called, NULL);
-	poller->core = core;
-	poller->node = poller->env.node = node;
-	poller->mode = mode;
 	snprintf(name, sizeof(name), "slu-poll-%u", poller->index);
 	rc = thread_start(&poller->thread, name, poller_main, poller);
 	if (rc < 0) {

@@ -148,23 +148,46 @@ static void leave_another(struct repair *repair)
 		repair->thread_count++;
 }
 
+/* Under lock. The turn of who is first in a lane that is free. NULL: nobody, before @p next_ns */
+static struct repair_turn *next_turn(struct repair *repair, uint64_t *next_ns)
+{
+	const struct repair_lane *lane;
+
+	*next_ns = end_pauses(repair);
+	lane = TAILQ_FIRST(&repair->ready);
+	return lane ? TAILQ_FIRST(&lane->turns) : NULL;
+}
+
+bool repair_step(struct repair *repair)
+{
+	struct repair_turn *turn;
+	uint64_t next_ns;
+
+	pthread_mutex_lock(&repair->lock);
+	turn = next_turn(repair, &next_ns);
+	if (turn)
+		attempt(repair, turn, clock_monotonic_ns(NULL) + ATTEMPT_NS);
+	pthread_mutex_unlock(&repair->lock);
+	return turn != NULL;
+}
+
 static void *repair_main(void *arg)
 {
 	struct repair *repair = arg;
 
 	pthread_mutex_lock(&repair->lock);
 	while (!repair->stopping) {
-		uint64_t next_ns = end_pauses(repair);
-		struct repair_lane *lane = TAILQ_FIRST(&repair->ready);
+		uint64_t next_ns;
+		struct repair_turn *turn = next_turn(repair, &next_ns);
 
-		if (!lane) {
+		if (!turn) {
 			repair->waiting++;
 			condition_wait(&repair->work, &repair->lock, next_ns);
 			repair->waiting--;
 			continue;
 		}
 		leave_another(repair);
-		attempt(repair, TAILQ_FIRST(&lane->turns), clock_monotonic_ns(NULL) + ATTEMPT_NS);
+		attempt(repair, turn, clock_monotonic_ns(NULL) + ATTEMPT_NS);
 	}
 	pthread_mutex_unlock(&repair->lock);
 	return NULL;
@@ -173,7 +196,7 @@ static void *repair_main(void *arg)
 int repair_start(struct repair **out)
 {
 	struct repair *repair = calloc(1, sizeof(*repair));
-	int rc;
+	int rc = 0;
 
 	if (!repair)
 		return fail(-ENOMEM, "out of memory");
@@ -184,12 +207,13 @@ int repair_start(struct repair **out)
 	pthread_mutex_init(&repair->lock, NULL);
 	condition_init(&repair->work);
 	condition_init(&repair->changed);
-	rc = thread_start(&repair->threads[0], "slu-repair", repair_main, repair);
+	repair->thread_count = !environment_is_stepped();
+	if (repair->thread_count > 0)
+		rc = thread_start(&repair->threads[0], "slu-repair", repair_main, repair);
 	if (rc < 0) {
 		free(repair);
 		return rc;
 	}
-	repair->thread_count = 1;
 	*out = repair;
 	return 0;
 }

@@ -64,6 +64,9 @@ struct repair_item {
 /** @return 0; -ENOMEM, -EAGAIN */
 int repair_start(struct repair **repair);
 
+/** What a thread of it does, for a simulation: the attempt that is due. @return false: none is */
+bool repair_step(struct repair *repair);
+
 /** No item is left. Accepts NULL. */
 void repair_stop(struct repair *repair);
 
