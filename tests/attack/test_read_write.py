@@ -15,7 +15,7 @@ import harness
 from control import framed
 from harness import check, equal
 from scene import SEGMENT_BYTES, attack, memory_within
-from wire import CALL, DONE, NOTIFY, READ, WRITE, Data, fence, number, proof_of
+from wire import CALL, DONE, NOTIFY, READ, WRITE, Data, binding_of, fence, number, proof_of
 
 RESETS = 200
 SLICE = 512 << 10
@@ -131,6 +131,7 @@ def fenced_connection(scene):
             scene.target.signal(signal.SIGCONT)
             welcome = lost.control.welcome
             over = fence(new.control, connection=welcome["connection"],
+                         binding=binding_of(lost.control),
                          proof=proof_of(welcome["secret"], "end"))
             equal(over["proof"], proof_of(welcome["secret"], "over"), "proof of the target")
             stays(scene, new)
@@ -154,6 +155,7 @@ def foreign_fence(scene):
         for proof in ("0" * 32, proof_of(control.welcome["secret"], "end"), ""):
             control.answer({"type": "fence", "request": 1,
                             "offer": {"connection": one.control.welcome["connection"],
+                                      "binding": binding_of(one.control),
                                       "proof": proof}}, "refused")
         one.write(0, b"still here")
 

@@ -4,6 +4,7 @@
 Control connections: Control (TCP, plain or TLS by certificates), Keyed (TLS by pre-shared key), Local
 (a Unix socket, which passes descriptors). Data goes by Data (tcp) and Shared (shm).
 """
+import _ssl
 import contextlib
 import ctypes
 import errno
@@ -117,6 +118,19 @@ def invite(control, link=1, count=1):
 def fence(control, **offer):
     """Have the target end a link, or an earlier connection, and wait until it says that it has."""
     return control.answer({"type": "fence", "request": 0, "offer": offer}, "fence")["answer"]
+
+
+def binding_of(control):
+    """What both ends of that TLS connection know, and nobody else (RFC 9266). Python's ssl does not
+    tell, so its SSL object is asked: the one behind the head of the object and a reference."""
+    material = ctypes.create_string_buffer(32)
+    label = b"EXPORTER-Channel-Binding"
+    address = id(control.socket._sslobj) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+    done = ctypes.CDLL(_ssl.__file__).SSL_export_keying_material(
+        ctypes.c_void_p.from_address(address), material, ctypes.c_size_t(32), label,
+        ctypes.c_size_t(len(label)), None, ctypes.c_size_t(0), 0)
+    harness.check(done == 1, "no keying material of this connection")
+    return material.raw.hex()
 
 
 def proof_of(secret, said):
