@@ -92,25 +92,6 @@ int tls_explain(SSL *ssl, int rc, bool *wants_write);
 extern const struct stream_ops stream_tls;
 
 /** A BIO over a socket that raises no SIGPIPE. NULL: out of memory. */
-BIO *tls_bio(int fd);
-
-/**
- * What is written until tls_bio_flush() is put together; what was left of the last time goes first.
- *
- * @param wanted  bytes of text that are to be written: a few are not worth it
- * @param deaths  of guard_deaths(): when there are others, nothing more goes out
- * @param owed    out: as it was given to the last tls_bio_flush(), if that left something
- * @return        1; 0 the socket is full; as stream_write()
- */
-int tls_bio_gather(BIO *bio, size_t wanted, const uint32_t *deaths, size_t *owed);
-
-/** Send it. @return 1; 0 the socket did not take all; as stream_write() */
-int tls_bio_flush(BIO *bio, size_t owed);
-
-/** Who asks for @p wanted bytes may get more of the socket at once than OpenSSL asks for. */
-void tls_bio_read_ahead(BIO *bio, size_t wanted);
-
-/** Was something read ahead that OpenSSL has not got? */
-bool tls_bio_pending(const BIO *bio);
+BIO *stream_bio(int fd);
 
 #endif

@@ -298,7 +298,7 @@ static int expect_name(SSL *ssl, const char *name)
 
 static SSL *make_ssl(struct tls *tls, int fd, uint64_t *reading)
 {
-	BIO *bio = tls_bio(fd);
+	BIO *bio = stream_bio(fd);
 	SSL *ssl = NULL;
 
 	if (!bio)
