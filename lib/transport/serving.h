@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "transport/grants.h"
 #include "message/inbox.h"
+#include "transport/grants.h"
 #include "transport/transport.h"
 
 /** Data connections or links of one poller. */
