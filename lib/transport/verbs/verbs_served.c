@@ -146,7 +146,7 @@ static bool pending(struct transport_service *base)
 	struct verbs_service *service = (struct verbs_service *)base;
 
 	work_begin(WORK_TURN);
-	return verbs_tasks_pending(&service->tasks) || !LIST_EMPTY(&service->held) ||
+	return !verbs_tasks_rest(&service->tasks) || !LIST_EMPTY(&service->held) ||
 	       !TAILQ_EMPTY(&service->owing) || !TAILQ_EMPTY(&service->binding) ||
 	       serving_has_answers(&service->serving) || !receives_arm(service);
 }

@@ -55,14 +55,27 @@ static struct verbs_task *oldest_first(struct verbs_task *newest)
 	return first;
 }
 
+/* Before they are looked at: whoever finds none there writes it again. */
+static void read_event(struct verbs_tasks *tasks)
+{
+	eventfd_t posted;
+
+	eventfd_read(tasks->eventfd, &posted);
+}
+
+/* What was run may be told of only now: left in the eventfd it would keep the thread awake. */
+bool verbs_tasks_rest(struct verbs_tasks *tasks)
+{
+	read_event(tasks);
+	return !verbs_tasks_pending(tasks);
+}
+
 uint32_t verbs_tasks_run(struct verbs_tasks *tasks)
 {
 	struct verbs_task *task;
-	eventfd_t posted;
 	uint32_t n = 0;
 
-	/* Before they are taken: whoever finds none there writes it again. */
-	eventfd_read(tasks->eventfd, &posted);
+	read_event(tasks);
 	/* Pairs with the release in verbs_tasks_post(). */
 	task = oldest_first(atomic_exchange_explicit(&tasks->newest, NULL, memory_order_acquire));
 	while (task) {

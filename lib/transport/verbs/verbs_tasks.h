@@ -24,7 +24,7 @@ struct verbs_task {
 /** Those posted to one thread. */
 struct verbs_tasks {
 	_Atomic(struct verbs_task *) newest;
-	int eventfd; /* readable while there are some */
+	int eventfd; /* readable when there are some; also once more for what was seen before */
 };
 
 /** @return 0; -EMFILE, -errno */
@@ -40,6 +40,9 @@ static inline bool verbs_tasks_pending(const struct verbs_tasks *tasks)
 {
 	return atomic_load_explicit(&tasks->newest, memory_order_relaxed) != NULL;
 }
+
+/** Their thread, before it sleeps on the eventfd. @return false: there are some */
+bool verbs_tasks_rest(struct verbs_tasks *tasks);
 
 /** Their thread: run what is there. @return how many */
 uint32_t verbs_tasks_run(struct verbs_tasks *tasks);
