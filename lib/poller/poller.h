@@ -47,6 +47,7 @@ struct poller {
 	uint64_t changes;       /* transport_changes() that were looked at */
 	uint32_t clock_turns;   /* since the last look at the clock */
 	uint32_t deadlines;     /* requests that have one */
+	uint64_t pause_ns;      /* of the thread, while somebody holds up what it serves */
 	struct path_env env;
 	const struct clock *clock;
 	counter loops;

@@ -24,6 +24,10 @@
 /* Idle turns between two looks at the clock. */
 #define SPIN_TURNS 32u
 
+/* Between two looks at what somebody holds up: the longer he does, the less often. */
+#define PAUSE_MIN_NS (50 * NS_PER_US)
+#define PAUSE_MAX_NS (12800 * NS_PER_US)
+
 static void answer_call(struct poller *poller)
 {
 	poller_fn fn = atomic_load_explicit(&poller->call, memory_order_acquire);
@@ -73,6 +77,21 @@ static bool has_work(const struct poller *poller)
 	return false;
 }
 
+/* For how long may it sleep? */
+static uint64_t next_pause(struct poller *poller)
+{
+	uint64_t pause_ns = poller->pause_ns;
+	struct transport_service *service;
+
+	LIST_FOREACH (service, &poller->services, link)
+		if (service->held_up && service->held_up(service)) {
+			if (pause_ns < PAUSE_MAX_NS)
+				poller->pause_ns *= 2;
+			return pause_ns;
+		}
+	return UINT64_MAX;
+}
+
 /*
  * Sleep until somebody submits or calls. The heavy barrier pairs with the light one in
  * slu_submit(): either we see its operations or it sees us sleeping.
@@ -84,7 +103,7 @@ static void sleep_until_woken(struct poller *poller)
 	atomic_store_explicit(&poller->sleeping, true, memory_order_relaxed);
 	barrier_heavy();
 	if (!has_work(poller) && !atomic_load(&poller->call) && !atomic_load(&poller->stopping) &&
-	    poller_sleep(poller, poller->eventfd, UINT64_MAX))
+	    poller_sleep(poller, poller->eventfd, next_pause(poller)))
 		eventfd_read(poller->eventfd, &count);
 	atomic_store_explicit(&poller->sleeping, false, memory_order_relaxed);
 }
@@ -94,10 +113,12 @@ static void run_adaptive(struct poller *poller)
 	uint64_t idle_since = 0;
 	uint32_t idle_turns = 0;
 
+	poller->pause_ns = PAUSE_MIN_NS;
 	while (!atomic_load_explicit(&poller->stopping, memory_order_relaxed)) {
 		answer_call(poller);
 		if (poller_run_once(poller) > 0) {
 			idle_turns = 0;
+			poller->pause_ns = PAUSE_MIN_NS;
 			continue;
 		}
 		rte_pause();

@@ -439,6 +439,8 @@ struct transport_service {
 	uint32_t (*run)(struct transport_service *service);
 	/** Is there work that no descriptor tells of? Asked before the poller sleeps. */
 	bool (*pending)(struct transport_service *service);
+	/** Is there some that somebody else holds up? It is looked at now and then. May be NULL. */
+	bool (*held_up)(struct transport_service *service);
 	int fd; /* is readable when something has come for one that slept */
 	LIST_ENTRY(transport_service) link;
 };

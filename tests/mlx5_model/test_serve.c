@@ -35,6 +35,7 @@ static struct slu_region region;
 static struct export segment;
 static pthread_t poller;
 static atomic_bool over;
+static atomic_uint rests; /* turns of the poller after which it would have slept */
 
 /* ---- the control thread's part ---- */
 
@@ -156,9 +157,13 @@ static void *run_poller(void *arg)
 {
 	struct transport_service *service = verbs_server_service(server, 0);
 
-	while (!atomic_load(&over))
-		if (service->run(service) == 0)
-			usleep(10);
+	while (!atomic_load(&over)) {
+		if (service->run(service) > 0)
+			continue;
+		if (!service->pending(service))
+			atomic_fetch_add(&rests, 1);
+		usleep(10);
+	}
 	return arg;
 }
 
@@ -323,21 +328,45 @@ static void open_many(void)
 	free(asked);
 }
 
-static void be_busy(struct raw_link *link, const struct grant *grant, uint32_t rounds)
+/* A client's end of a link of its own. @param receives  for what the target sends it */
+static struct raw_link *open_raw_link(struct grant *grant, uint32_t receives)
+{
+	struct raw_link *link =
+		raw_link_create(&host->devices->devices[0], grant->connection, 1, 0);
+	struct asked asked;
+
+	for (uint32_t i = 0; i < receives; i++)
+		raw_link_receive(link, i);
+	ask(&asked, grant, link->id, raw_link_queues(link));
+	wait_for(&asked);
+	must(asked.error == 0);
+	must(raw_link_connect(link, json_object_get(asked.answer, "queues"),
+			      &host->devices->devices[0].gids[0].gid, 4));
+	json_decref(asked.answer);
+	return link;
+}
+
+static void carry_out(struct raw_link *link, struct verbs_work *work)
 {
 	uint64_t until = clock_monotonic_ns(NULL) + WAIT_NS;
 
+	must(raw_link_post(link, 0, work));
+	while (raw_link_poll(link) > 0)
+		must(clock_monotonic_ns(NULL) < until);
+	must(!link->error);
+}
+
+static void be_busy(struct raw_link *link, const struct grant *grant, uint32_t rounds)
+{
 	for (uint32_t i = 0; i < rounds; i++) {
-		struct verbs_message message = {.type = VERBS_SUBJECT, .handle = grant->handle};
+		struct verbs_message message = {
+			.type = VERBS_SUBJECT, .handle = grant->handle, .generation = 1};
 		struct verbs_work work = {
 			.opcode = VERBS_SEND, .pieces = 1, .piece = {{.length = sizeof(message)}}};
 
 		work.piece[0].addr = (uintptr_t)raw_link_buffer(link, 0);
 		memcpy(raw_link_buffer(link, 0), &message, sizeof(message));
-		must(raw_link_post(link, 0, &work));
-		while (raw_link_poll(link) > 0)
-			must(clock_monotonic_ns(NULL) < until);
-		must(!link->error);
+		carry_out(link, &work);
 	}
 }
 
@@ -346,20 +375,11 @@ static void check_idle_links(uint32_t most)
 {
 	struct raw_link *link;
 	struct grant *busy;
-	struct asked asked;
 
 	open_server(NULL);
 	open_many();
 	busy = grant_to(MANY + 1);
-	link = raw_link_create(&host->devices->devices[0], MANY + 1, 1, 0);
-	for (uint32_t i = 0; i < RAW_RECEIVES; i++)
-		raw_link_receive(link, i);
-	ask(&asked, busy, link->id, raw_link_queues(link));
-	wait_for(&asked);
-	must(asked.error == 0);
-	must(raw_link_connect(link, json_object_get(asked.answer, "queues"),
-			      &host->devices->devices[0].gids[0].gid, 4));
-	json_decref(asked.answer);
+	link = open_raw_link(busy, RAW_RECEIVES);
 	work_forget();
 	be_busy(link, busy, 300);
 	assert_in_range(work_greatest(WORK_TURN, WORK_ITEMS), 1, most + 1);
@@ -390,6 +410,72 @@ static void test_idle_links_with_own_receives(void **state)
 	mlx5_model_without_shared_receives(true);
 	check_idle_links(MANY / 32 + 1);
 	mlx5_model_without_shared_receives(false);
+}
+
+static bool rests_soon(void)
+{
+	uint64_t until = clock_monotonic_ns(NULL) + NS_PER_SECOND;
+	uint32_t before = atomic_load(&rests);
+
+	while (atomic_load(&rests) < before + 2 && clock_monotonic_ns(NULL) < until)
+		usleep(1000);
+	return atomic_load(&rests) >= before + 2;
+}
+
+static void test_deaf_client(void **state)
+{
+	/* Goal: a client that takes in nothing of what it is sent keeps the poller from no sleep,
+	 * and what it was not told yet is looked at all the same. */
+	struct transport_service *service;
+	struct raw_link *link;
+	struct grant *grant;
+
+	(void)state;
+	open_server(NULL);
+	service = verbs_server_service(server, 0);
+	grant = grant_to(1);
+	link = open_raw_link(grant, 0);
+	be_busy(link, grant, 200);
+	assert_true(rests_soon());
+	assert_true(service->held_up(service));
+	raw_link_destroy(link);
+	verbs_server_gone(server, 1);
+	verbs_server_revoke(server, grant, -ECONNRESET);
+	verbs_server_settle(server);
+	assert_true(rests_soon());
+	assert_false(service->held_up(service));
+	close_server();
+}
+
+static void test_deaf_owner(void **state)
+{
+	/* Goal: notifications that the segment's owner does not take keep the poller from no sleep,
+	 * while their client is there and when it has gone. */
+	struct verbs_work work = {.opcode = VERBS_WRITE_IMMEDIATE};
+	struct raw_link *link;
+	struct grant *grant;
+
+	(void)state;
+	open_server(NULL);
+	must(inbox_create(1, -1, &segment.inbox) == 0);
+	grant = grant_to(1);
+	link = open_raw_link(grant, RAW_RECEIVES);
+	be_busy(link, grant, 1); /* which says whom the notifications are for */
+	for (uint32_t i = 0; i < INBOX_NOTIFICATIONS - VERBS_RECEIVES / 2; i++) {
+		struct ibv_wc completion;
+
+		while (ibv_poll_cq(link->receive_cq, 1, &completion) > 0)
+			raw_link_receive(link, (uint32_t)completion.wr_id);
+		carry_out(link, &work);
+	}
+	assert_true(rests_soon());
+	raw_link_destroy(link);
+	verbs_server_gone(server, 1);
+	verbs_server_revoke(server, grant, -ECONNRESET);
+	verbs_server_settle(server);
+	assert_true(rests_soon());
+	close_server();
+	inbox_destroy(segment.inbox);
 }
 
 static void test_revokes_many(void **state)
@@ -436,6 +522,8 @@ int main(void)
 		cmocka_unit_test(test_closed_while_binding),
 		cmocka_unit_test(test_idle_links),
 		cmocka_unit_test(test_idle_links_with_own_receives),
+		cmocka_unit_test(test_deaf_client),
+		cmocka_unit_test(test_deaf_owner),
 		cmocka_unit_test(test_revokes_many),
 	};
 

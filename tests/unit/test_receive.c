@@ -400,6 +400,41 @@ static void test_answers_wake_the_poller(void **state)
 	poller_call(poller, unserve, &answering);
 }
 
+static uint32_t do_nothing(struct transport_service *service)
+{
+	(void)service;
+	return 0;
+}
+
+static bool never(struct transport_service *service)
+{
+	(void)service;
+	return false;
+}
+
+static bool always(struct transport_service *service)
+{
+	(void)service;
+	return true;
+}
+
+/* Goal: a poller sleeps though somebody holds up what it serves, and looks again by itself. */
+static void test_looks_at_what_is_held_up(void **state)
+{
+	struct transport_service service = {.run = do_nothing, .pending = never, .held_up = always};
+	struct poller *poller = engine->pollers[0];
+	uint64_t before;
+
+	(void)state;
+	poller_call(poller, serve, &service);
+	before = counter_read(&poller->sleeps);
+	for (uint32_t tries = 0; counter_read(&poller->sleeps) < before + 10; tries++) {
+		assert_true(tries < 10000);
+		usleep(1000);
+	}
+	poller_call(poller, unserve, &service);
+}
+
 /* ---- who joins while the owner arms ---- */
 
 #define TRAP_FLAG UINT64_C(0x100) /* of RFLAGS: a SIGTRAP after each instruction */
@@ -487,6 +522,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lanes, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_takes_from_both, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_answers_wake_the_poller, export_one,
+						close_one),
+		cmocka_unit_test_setup_teardown(test_looks_at_what_is_held_up, export_one,
 						close_one),
 	};
 

@@ -116,9 +116,10 @@ void served_link_owe(struct served_link *link)
 		send_credits(link);
 }
 
-void verbs_tell_rest(struct verbs_service *service)
+uint32_t verbs_tell_rest(struct verbs_service *service)
 {
 	struct served_link *last = TAILQ_LAST(&service->owing, served_links), *link = NULL;
+	uint32_t told = 0;
 
 	for (uint32_t i = 0; i < SERVED_LINKS_A_TURN && link != last; i++) {
 		link = TAILQ_FIRST(&service->owing);
@@ -126,5 +127,7 @@ void verbs_tell_rest(struct verbs_service *service)
 		TAILQ_REMOVE(&service->owing, link, owing);
 		TAILQ_INSERT_TAIL(&service->owing, link, owing);
 		send_credits(link);
+		told += !link->owes;
 	}
+	return told;
 }

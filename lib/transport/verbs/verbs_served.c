@@ -135,9 +135,7 @@ static uint32_t run(struct transport_service *base)
 		return work;
 	work += receives_take(service);
 	work += verbs_bind_some(service);
-	if (work == 0)
-		verbs_tell_rest(service);
-	return work;
+	return work > 0 ? work : verbs_tell_rest(service);
 }
 
 /* Messages need no looking after: a client that does not take them in keeps nobody awake. */
@@ -146,9 +144,16 @@ static bool pending(struct transport_service *base)
 	struct verbs_service *service = (struct verbs_service *)base;
 
 	work_begin(WORK_TURN);
-	return !verbs_tasks_rest(&service->tasks) || !LIST_EMPTY(&service->held) ||
-	       !TAILQ_EMPTY(&service->owing) || !TAILQ_EMPTY(&service->binding) ||
+	return !verbs_tasks_rest(&service->tasks) || !TAILQ_EMPTY(&service->binding) ||
 	       serving_has_answers(&service->serving) || !receives_arm(service);
+}
+
+/* By owners that do not poll, and by clients to whom nothing more can be said. */
+static bool held_up(struct transport_service *base)
+{
+	struct verbs_service *service = (struct verbs_service *)base;
+
+	return !LIST_EMPTY(&service->held) || !TAILQ_EMPTY(&service->owing);
 }
 
 int verbs_service_create(const struct grants *grants, uint32_t poller, uint32_t lane,
@@ -162,6 +167,7 @@ int verbs_service_create(const struct grants *grants, uint32_t poller, uint32_t 
 		return fail(-ENOMEM, "out of memory");
 	service->base.run = run;
 	service->base.pending = pending;
+	service->base.held_up = held_up;
 	service->grants = grants;
 	service->index = poller;
 	pthread_mutex_init(&service->lock, NULL);

@@ -233,8 +233,11 @@ void served_link_owe(struct served_link *link);
 /** There will be nobody to tell. */
 void served_link_owe_none(struct served_link *link);
 
-/** In a pause clients are told the rest of what was taken, so that they know exactly. */
-void verbs_tell_rest(struct verbs_service *service);
+/**
+ * In a pause clients are told the rest of what was taken, so that they know exactly; but for those
+ * that do not take in what they are sent. @return how many
+ */
+uint32_t verbs_tell_rest(struct verbs_service *service);
 
 /* ---- verbs_binding.c ---- */
 
