@@ -146,7 +146,7 @@ int message_read(struct message_reader *reader, struct stream *stream, json_t **
 			return (int)got;
 		reader->have += (uint32_t)got;
 		if (at + (uint32_t)got < end)
-			continue;
+			return 0; /* what else has come by now can wait: others are waiting */
 		if (!in_header)
 			return finish(reader, message);
 		rc = begin_body(reader);

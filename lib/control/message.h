@@ -144,7 +144,8 @@ struct message_writer {
  * Read what is there of the next message, and not one byte more.
  *
  * @return 1 @p message is complete, its descriptors are in reader->fds (the caller's now, if it
- *         sets fd_count to 0 before the next call, else closed by it); 0 more must come;
+ *         sets fd_count to 0 before the next call, else closed by it); 0 more must come,
+ *         or is to be read when others have had their turn;
  *         -ECONNRESET end of stream; -EPROTO; -ENOMEM; others as stream_read()
  */
 int message_read(struct message_reader *reader, struct stream *stream, json_t **message);

@@ -39,7 +39,8 @@ struct stream {
 /**
  * Read what is there into @p iov, front to back.
  *
- * @return bytes, over 0; 0 nothing is there now; -ECONNRESET end of stream, or the peer reset it;
+ * @return bytes, over 0; 0 nothing is there now, or others are to have their turn, and the
+ *         descriptor is still readable; -ECONNRESET end of stream, or the peer reset it;
  *         -EPROTO what came is not TLS; -errno. All but -ECONNRESET with slu_last_error().
  */
 ssize_t stream_read(struct stream *stream, const struct iovec *iov, int iovcnt);

@@ -172,6 +172,7 @@ static void test_end_of_stream(void **state)
 	send_header(100);
 	send_raw("{", 1);
 	shutdown(ends[0], SHUT_WR);
+	assert_int_equal(message_read(&reader, &to, &message), 0);
 	assert_int_equal(message_read(&reader, &to, &message), -ECONNRESET);
 }
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/memfd.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -247,6 +248,66 @@ static void test_tampering(void **state)
 	assert_int_equal(stream_read(&to, &in, 1), -EPROTO);
 }
 
+static int bytes_queued(void)
+{
+	int queued;
+
+	assert_int_equal(ioctl(to.fd, FIONREAD, &queued), 0);
+	return queued;
+}
+
+/* Goal: a peer that changes its keys again and again has the reader's time for one change in a
+ * call, not for all that have come; and what it sends after them arrives. */
+static void test_key_changes(void **state)
+{
+	char bytes[64];
+	struct iovec out = {.iov_base = "after", .iov_len = 5};
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	ssize_t got = 0;
+	int one;
+
+	(void)state;
+	for (int i = 0; i < 100; i++) {
+		assert_int_equal(SSL_key_update(from.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+		assert_int_equal(SSL_do_handshake(from.ssl), 1);
+	}
+	one = bytes_queued() / 100;
+	assert_int_equal(stream_write(&from, &out, 1), 5);
+	while (bytes_queued() > 0) {
+		int before = bytes_queued();
+
+		assert_int_equal(got, 0);
+		got = stream_read(&to, &in, 1);
+		assert_in_range(before - bytes_queued(), 1, one);
+		assert_true(got >= 0);
+	}
+	assert_int_equal(got, 5);
+}
+
+/* Goal: nor has one that sends records of a byte each the time for all of them. */
+static void test_small_records(void **state)
+{
+	static char records[64000], bytes[2000];
+	struct iovec out = {.iov_base = "x", .iov_len = 1};
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	ssize_t length = 0, total = 0, got;
+
+	(void)state;
+	for (int i = 0; i < 1000; i++) {
+		assert_int_equal(stream_write(&from, &out, 1), 1);
+		got = recv(to.fd, records + length, sizeof(records) - (size_t)length, 0);
+		assert_true(got > 0);
+		length += got;
+	}
+	/* At once: a socket has less room for many pieces. */
+	assert_int_equal(send(from.fd, records, (size_t)length, 0), length);
+	for (; total < 1000; total += got) {
+		got = stream_read(&to, &in, 1);
+		assert_in_range(got, 1, 256);
+	}
+	assert_int_equal(bytes_queued(), 0);
+}
+
 /* Memory that others could take pages from, all of them taken. cmocka has a handler of its own for
  * each test: on with the guard's, as it would be elsewhere. */
 static struct guard *lost_memory(struct iovec *iov)
@@ -337,12 +398,20 @@ static int close_keys(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		plain(test_transfer),    over_tls(test_transfer),
-		plain(test_end),         over_tls(test_end),
-		plain(test_no_signal),   over_tls(test_no_signal),
-		over_tls(test_pending),  over_tls(test_gathering),
-		over_tls(test_garbage),  over_tls(test_tampering),
-		plain(test_lost_memory), over_tls(test_lost_memory_encrypted),
+		plain(test_transfer),
+		over_tls(test_transfer),
+		plain(test_end),
+		over_tls(test_end),
+		plain(test_no_signal),
+		over_tls(test_no_signal),
+		over_tls(test_pending),
+		over_tls(test_gathering),
+		over_tls(test_garbage),
+		over_tls(test_tampering),
+		over_tls(test_key_changes),
+		over_tls(test_small_records),
+		plain(test_lost_memory),
+		over_tls(test_lost_memory_encrypted),
 	};
 
 	slu_log_set(SLU_LOG_ERROR, NULL, NULL);
