@@ -50,6 +50,7 @@ struct tls_peer {
 	bool unknown;     /* server: of the identity that was offered no key is there */
 	bool by_key;      /* authenticated so */
 	bool shaken;      /* the handshake is over; OpenSSL forgets that after an error */
+	uint32_t reads;   /* that are left for it */
 	uint64_t reading; /* of the files, by which the peer was found valid last */
 	char identity[SLU_IDENTITY_MAX + 1]; /* client: which we offer; server: the client's */
 	uint8_t key_digest[KEY_DIGEST_BYTES];
@@ -93,5 +94,8 @@ extern const struct stream_ops stream_tls;
 
 /** A BIO over a socket that raises no SIGPIPE. NULL: out of memory. */
 BIO *stream_bio(int fd);
+
+/** SSL_do_handshake() over such a BIO, which fails when it has read as often as @p reads says. */
+int stream_shake(SSL *ssl, uint32_t *reads);
 
 #endif

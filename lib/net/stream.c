@@ -343,7 +343,35 @@ static int bio_write(BIO *bio, const char *bytes, int length)
 	return (int)sent;
 }
 
-/* OpenSSL's own socket BIO but for writing. */
+/* Of a handshake; NULL: any number. */
+static _Thread_local uint32_t *reads_left;
+
+static int bio_read(BIO *bio, char *bytes, int length)
+{
+	int rc;
+
+	if (reads_left && *reads_left == 0) {
+		BIO_clear_retry_flags(bio);
+		errno = EPROTO;
+		return -1;
+	}
+	rc = BIO_meth_get_read(BIO_s_socket())(bio, bytes, length);
+	if (reads_left && rc > 0)
+		--*reads_left;
+	return rc;
+}
+
+int stream_shake(SSL *ssl, uint32_t *reads)
+{
+	int rc;
+
+	reads_left = reads;
+	rc = SSL_do_handshake(ssl);
+	reads_left = NULL;
+	return rc;
+}
+
+/* OpenSSL's own socket BIO but for reading and writing. */
 static void make_bio_method(void)
 {
 	const BIO_METHOD *socket = BIO_s_socket();
@@ -353,7 +381,7 @@ static void make_bio_method(void)
 
 	if (!method)
 		return;
-	BIO_meth_set_read(method, BIO_meth_get_read(socket));
+	BIO_meth_set_read(method, bio_read);
 	BIO_meth_set_write(method, bio_write);
 	BIO_meth_set_puts(method, BIO_meth_get_puts(socket));
 	BIO_meth_set_ctrl(method, BIO_meth_get_ctrl(socket));

@@ -15,6 +15,12 @@
 #include "base/log.h"
 #include "net/net_internal.h"
 
+/*
+ * Reads of a handshake, two for a record that comes whole. One has some tens of them at most; who
+ * cuts 128 KiB into records of a byte each would have us busy for a tenth of a second.
+ */
+#define HANDSHAKE_READS 1024u
+
 struct tls_peer *tls_peer(const SSL *ssl)
 {
 	return SSL_get_app_data(ssl);
@@ -323,6 +329,7 @@ static struct tls_peer *make_peer(const struct tls *tls, SSL *ssl, const char *h
 		return NULL;
 	peer->role = tls->role;
 	peer->has_certificate = tls->has_certificate;
+	peer->reads = HANDSHAKE_READS;
 	if (tls->role == TLS_SERVER)
 		return peer;
 	peer->host = strdup(host);
@@ -413,7 +420,10 @@ int tls_handshake(struct stream *stream)
 
 	stream->wants_write = false;
 	ERR_clear_error();
-	rc = SSL_do_handshake(stream->ssl);
+	rc = stream_shake(stream->ssl, &tls_peer(stream->ssl)->reads);
+	if (rc != 1 && tls_peer(stream->ssl)->reads == 0)
+		return fail(-EPROTO, "TLS with %s failed: its handshake is in too many pieces",
+			    other(tls_peer(stream->ssl)));
 	return rc == 1 ? finish(stream) : tls_explain(stream->ssl, rc, &stream->wants_write);
 }
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -420,6 +421,28 @@ static void test_hang_up(void **state)
 	tls_close(tls);
 }
 
+/* Goal: a handshake that was cut into very many records ends before it has cost much; the first
+ * message of one whose client says 128 KiB is to come, a byte in each. */
+static void test_handshake_in_pieces(void **state)
+{
+	static const uint8_t hello[] = {1, 2, 0, 0, 3, 3};
+	struct tls *tls = made(TLS_SERVER, certificate("target"));
+	uint8_t records[2000][6];
+	int left;
+
+	(void)state;
+	for (size_t i = 0; i < 2000; i++)
+		memcpy(records[i], (uint8_t[]){0x16, 3, 1, 0, 1, i < sizeof(hello) ? hello[i] : 0},
+		       6);
+	assert_int_equal(tls_start(tls, &server.stream, NULL), 0);
+	assert_int_equal(write(client.stream.fd, records, sizeof(records)), sizeof(records));
+	step(&server, &client);
+	assert_end(&server, "server", -EPROTO, "too many pieces");
+	assert_int_equal(ioctl(server.stream.fd, FIONREAD, &left), 0);
+	assert_in_range(left, sizeof(records) / 2, sizeof(records));
+	tls_close(tls);
+}
+
 /* ---- reloading ---- */
 
 /* Goal: new files count from the next connection on; a broken one changes nothing; who has lost or
@@ -734,6 +757,7 @@ int main(void)
 		with_pair(test_no_tls),
 		with_pair(test_old_version),
 		with_pair(test_hang_up),
+		with_pair(test_handshake_in_pieces),
 		with_pair(test_reload_keys),
 		with_pair(test_reload_authority),
 		with_pair(test_revoked),
