@@ -291,6 +291,7 @@ int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 	engine->socket = engine->tcp_listener = NULL;
 	control_call(engine->control, unlisten_segments, engine);
 	server_drain(engine->server);
+	atomic_store(&engine->drained_ns, clock_monotonic_ns(NULL));
 	while (server_session_count(engine->server) > 0 && clock_monotonic_ns(NULL) < until)
 		pause_us(2000);
 	return (int)server_session_count(engine->server);

@@ -58,7 +58,8 @@ struct slu_engine {
 	struct listener *tcp_listener; /* NULL: we serve nothing over TCP */
 	struct tls *server_tls;        /* NULL: TCP without TLS */
 	struct tls *client_tls;
-	bool plain; /* data of encrypted sessions may go in the clear */
+	bool plain;                  /* data of encrypted sessions may go in the clear */
+	_Atomic uint64_t drained_ns; /* when all clients were told to leave; 0: they were not */
 
 	pthread_mutex_t opening; /* taken before lock */
 	pthread_mutex_t lock;

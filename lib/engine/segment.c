@@ -699,14 +699,24 @@ static int drop_clients(void *arg)
 	       !TAILQ_EMPTY(&segment->left);
 }
 
+/* Once for all: who does not leave when the engine is drained keeps no segment waiting after that.
+ */
+static uint64_t leave_until(const struct slu_engine *engine)
+{
+	uint64_t told_ns = atomic_load(&engine->drained_ns);
+
+	return (told_ns ? told_ns : clock_monotonic_ns(NULL)) + LEAVE_TIMEOUT_NS;
+}
+
 void slu_segment_close(struct slu_segment *segment)
 {
-	uint64_t until = clock_monotonic_ns(NULL) + LEAVE_TIMEOUT_NS;
 	struct slu_engine *engine;
+	uint64_t until;
 
 	if (!segment)
 		return;
 	engine = segment->engine;
+	until = leave_until(engine);
 	server_unlisten(engine->server, segment->listener);
 	control_call(engine->control, remove_segment, segment);
 	server_dismiss(engine->server, is_client_of, segment);

@@ -16,9 +16,10 @@ import re
 import resource
 import select
 import threading
+import time
 
 import harness
-from control import Refused, framed
+from control import Control, Refused, framed
 from harness import case, check, equal, eventually, need_root_to_change_user
 from holder import Holder
 from scene import OTHER_USER, attack, memory_within, scene_of
@@ -37,6 +38,7 @@ MADV_REMOVE = 9
 OPENS = 100  # of which the first are answered, and the others fit into the socket
 DESCRIPTORS = 128  # that one connection may leave unread: half of BUDGET_DESCRIPTORS
 FEW = 128          # descriptors of the target
+STAYS, LEAVE_SECONDS = 8, 2  # segments, and what clients get to leave in
 FALLOC_PUNCH = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 
 
@@ -314,6 +316,22 @@ def opens_on_all_connections(scene):
     for fd in (has_them, say_so, go_on, let_go_on):
         os.close(fd)
     check("refused" in answers, f"there were descriptors for all: {answers}")
+
+
+@case("a target that is stopped waits for one that does not leave once, not for each segment")
+def does_not_leave():
+    names = [harness.unique(f"stay{i}") for i in range(STAYS)]
+    flags = [flag for name in names for flag in ("--segment", f"{name}=64K")]
+    with harness.Target("--listen", "127.0.0.1:0", *flags, size="64K") as target:
+        port = int(target.wait_for(r"@127\.0\.0\.1:(\d+)").group(1))
+        with Control(("127.0.0.1", port)) as client:
+            client.hello()
+            for session, name in enumerate(names):
+                client.open(name, session, READ_RIGHT)
+            begun = time.monotonic()
+            target.stop()
+            took = time.monotonic() - begun
+    check(took < LEAVE_SECONDS * STAYS / 2, f"it took {took:.1f} s")
 
 
 if __name__ == "__main__":
