@@ -407,6 +407,31 @@ static void test_old_version(void **state)
 	tls_close(tls);
 }
 
+/* Goal: a key exchange that takes very long is refused before it is made, whoever wants it; those
+ * that do not are not. */
+static void test_groups(void **state)
+{
+	static const struct {
+		const char *group;
+		int result;
+	} cases[] = {{"ffdhe8192", -EPROTO}, {"ffdhe2048", -EPROTO}, {"P-256", 1}};
+	struct tls *tls = made(TLS_SERVER, certificate("target"));
+
+	for (int i = 0; i < 3; i++) {
+		tear_down(state);
+		assert_int_equal(set_up(state), 0);
+		raw_start(&client, false, "carol");
+		assert_int_equal(SSL_set1_groups_list(client.stream.ssl, cases[i].group), 1);
+		assert_int_equal(tls_start(tls, &server.stream, NULL), 0);
+		for (int k = 0; k < 5; k++) {
+			SSL_do_handshake(client.stream.ssl);
+			step(&server, &client);
+		}
+		assert_int_equal(server.result, cases[i].result);
+	}
+	tls_close(tls);
+}
+
 /* Goal: a peer that goes in the middle is -ECONNRESET. */
 static void test_hang_up(void **state)
 {
@@ -756,6 +781,7 @@ int main(void)
 		with_pair(test_expires_meanwhile),
 		with_pair(test_no_tls),
 		with_pair(test_old_version),
+		with_pair(test_groups),
 		with_pair(test_hang_up),
 		with_pair(test_handshake_in_pieces),
 		with_pair(test_reload_keys),
