@@ -122,9 +122,14 @@ class Scene:
         self.memory_kib = harness.memory_kib(self.target.pid)
 
     def check_fds(self):
-        eventually(lambda: harness.fds(self.target.pid) == self.fds,
-                   lambda: f"descriptors that came: {self.difference()[0]}, "
-                           f"that went: {self.difference()[1]}", self.target, self.client)
+        def are_as_before():
+            if self.client.process.poll() is not None:
+                raise harness.Failure(f"the well-behaved client has ended\n{self.client.finish()}")
+            return harness.fds(self.target.pid) == self.fds
+
+        eventually(are_as_before, lambda: f"descriptors that came: {self.difference()[0]}, "
+                                          f"that went: {self.difference()[1]}",
+                   self.target, self.client)
 
     def difference(self):
         now, before = collections.Counter(harness.fds(self.target.pid)), \
