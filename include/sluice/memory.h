@@ -81,7 +81,8 @@ SLU_API void *slu_region_addr(const struct slu_region *region);
 SLU_API int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info);
 
 /**
- * Cut part of a region into equal buffers, 64-byte aligned, handed out by an rte_mempool.
+ * Cut part of a region into equal buffers, 64-byte aligned, handed out by an rte_mempool. Each
+ * thread finds what it gave back in a cache; others get that too before there is none.
  *
  * @param offset_bytes  64-byte aligned start inside @p region; the pool uses all from there to
  *                      @p offset_bytes + @p length_bytes

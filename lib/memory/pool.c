@@ -2,14 +2,21 @@
 /*
  * Pools: an rte_mempool whose objects lie in a region. The pool's own bookkeeping is EAL memory;
  * only the buffers and their 64-byte headers are in the region.
+ *
+ * EAL has caches only for threads of its own. A thread has one of a few of ours instead, mostly for
+ * itself: its line stays with its core, where the mempool's ring goes from core to core. When the
+ * mempool has too few all caches are emptied into it, so none is lost to whoever asks.
  */
+#include "memory/pool.h"
+
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <rte_errno.h>
-#include <rte_mempool.h>
 
 #include "base/log.h"
 #include "memory/heap.h"
@@ -17,10 +24,14 @@
 
 #define POOL_BURST 32
 #define POOL_ALIGN 64
+#define POOL_FLAGS (RTE_MEMPOOL_F_NO_SPREAD | RTE_MEMPOOL_F_NO_IOVA_CONTIG)
 
-struct slu_pool {
-	struct rte_mempool *mempool;
-	char *base; /* of the region */
+#define POOL_CACHES 8u /* threads share one where there are more */
+#define POOL_CACHED 32u
+
+struct pool_cache {
+	_Alignas(64) _Atomic bool taken; /* by a thread that looks into it */
+	struct rte_mempool_cache of;
 };
 
 static int populate(struct slu_pool *pool, char *start, uint64_t length, uint32_t count)
@@ -37,7 +48,7 @@ static int populate(struct slu_pool *pool, char *start, uint64_t length, uint32_
 
 static struct rte_mempool *mempool_create(uint32_t buffer_bytes, uint32_t count)
 {
-	static _Atomic uint32_t serial;
+	static uint32_t serial; /* under making */
 	int socket = heap_socket(sizeof(struct rte_mempool) + 2 * sizeof(void *) * (size_t)count);
 	char name[RTE_MEMPOOL_NAMESIZE];
 	struct rte_mempool *mempool;
@@ -46,9 +57,8 @@ static struct rte_mempool *mempool_create(uint32_t buffer_bytes, uint32_t count)
 		rte_errno = ENOMEM;
 		return NULL;
 	}
-	snprintf(name, sizeof(name), "slu_pool_%u", atomic_fetch_add(&serial, 1));
-	mempool = rte_mempool_create_empty(name, count, buffer_bytes, 0, 0, socket,
-					   RTE_MEMPOOL_F_NO_SPREAD | RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	snprintf(name, sizeof(name), "slu_pool_%u", serial++);
+	mempool = rte_mempool_create_empty(name, count, buffer_bytes, 0, 0, socket, POOL_FLAGS);
 	/* The default ring makes every thread spin for one that lost its CPU in the middle. */
 	if (mempool && rte_mempool_set_ops_byname(mempool, "ring_mt_rts", NULL) < 0) {
 		rte_mempool_free(mempool);
@@ -57,9 +67,23 @@ static struct rte_mempool *mempool_create(uint32_t buffer_bytes, uint32_t count)
 	return mempool;
 }
 
-int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_bytes,
-		  uint32_t buffer_bytes, uint32_t count, struct slu_pool **out)
+uint64_t pool_bytes(uint32_t buffer_bytes, uint32_t count)
 {
+	return (uint64_t)count * rte_mempool_calc_obj_size(buffer_bytes, POOL_FLAGS, NULL);
+}
+
+static int make(struct slu_pool *pool, char *start, uint64_t length, uint32_t buffer_bytes,
+		uint32_t count)
+{
+	pool->mempool = mempool_create(buffer_bytes, count);
+	return pool->mempool ? populate(pool, start, length, count)
+			     : fail(-ENOMEM, "cannot make a pool: %s", rte_strerror(rte_errno));
+}
+
+int pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_bytes,
+	      uint32_t buffer_bytes, uint32_t count, struct slu_pool **out)
+{
+	static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 	struct slu_pool *pool;
 	int rc;
 
@@ -72,12 +96,9 @@ int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t len
 	if (!pool)
 		return fail(-ENOMEM, "out of memory");
 	pool->base = region->addr;
-	pool->mempool = mempool_create(buffer_bytes, count);
-	if (!pool->mempool) {
-		free(pool);
-		return fail(-ENOMEM, "cannot make a pool: %s", rte_strerror(rte_errno));
-	}
-	rc = populate(pool, region->addr + offset_bytes, length_bytes, count);
+	pthread_mutex_lock(&making); /* or another takes the room that was made in EAL's heap */
+	rc = make(pool, region->addr + offset_bytes, length_bytes, buffer_bytes, count);
+	pthread_mutex_unlock(&making);
 	if (rc < 0) {
 		slu_pool_close(pool);
 		return rc;
@@ -86,13 +107,94 @@ int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t len
 	return 0;
 }
 
+int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_bytes,
+		  uint32_t buffer_bytes, uint32_t count, struct slu_pool **out)
+{
+	struct pool_cache *caches = aligned_alloc(64, POOL_CACHES * sizeof(*caches));
+	int rc;
+
+	if (!caches)
+		return fail(-ENOMEM, "out of memory");
+	for (uint32_t i = 0; i < POOL_CACHES; i++) {
+		caches[i].taken = false;
+		caches[i].of.len = 0;
+		caches[i].of.size = POOL_CACHED;
+		caches[i].of.flushthresh = POOL_CACHED * 3 / 2;
+	}
+	rc = pool_open(region, offset_bytes, length_bytes, buffer_bytes, count, out);
+	if (rc < 0)
+		free(caches);
+	else
+		(*out)->caches = caches;
+	return rc;
+}
+
 void slu_pool_close(struct slu_pool *pool)
 {
 	if (!pool)
 		return;
 	rte_mempool_free(pool->mempool);
+	free(pool->caches);
 	free(pool);
 }
+
+/* ---- caches ---- */
+
+/* @return the thread's, until leave(); NULL: another thread, which shares it, has it now */
+static struct pool_cache *enter(struct pool_cache *cache)
+{
+	/* Pairs with the release in leave(). */
+	return atomic_exchange_explicit(&cache->taken, true, memory_order_acquire) ? NULL : cache;
+}
+
+static void leave(struct pool_cache *cache)
+{
+	if (cache)
+		atomic_store_explicit(&cache->taken, false, memory_order_release);
+}
+
+static struct pool_cache *own_cache(const struct slu_pool *pool)
+{
+	static _Atomic uint32_t threads;
+	static _Thread_local uint32_t number; /* from 1; 0: it has none yet */
+
+	if (__builtin_expect(number == 0, 0))
+		number = 1 + atomic_fetch_add(&threads, 1) % POOL_CACHES;
+	return enter(&pool->caches[number - 1]);
+}
+
+static void empty_caches(const struct slu_pool *pool)
+{
+	for (uint32_t i = 0; i < POOL_CACHES; i++) {
+		struct pool_cache *cache = enter(&pool->caches[i]);
+
+		if (cache)
+			rte_mempool_cache_flush(&cache->of, pool->mempool);
+		leave(cache);
+	}
+}
+
+static int take(const struct slu_pool *pool, void **buffers, uint32_t n)
+{
+	struct pool_cache *cache = own_cache(pool);
+	int rc = rte_mempool_generic_get(pool->mempool, buffers, n, cache ? &cache->of : NULL);
+
+	leave(cache);
+	if (__builtin_expect(rc == 0, 1))
+		return 0;
+	empty_caches(pool);
+	return rte_mempool_generic_get(pool->mempool, buffers, n, NULL);
+}
+
+static void give(const struct slu_pool *pool, void *const *buffers, uint32_t n)
+{
+	struct pool_cache *cache = own_cache(pool);
+
+	rte_mempool_generic_put(pool->mempool, buffers, n, cache ? &cache->of : NULL);
+	leave(cache);
+}
+
+/* ---- the hot path ---- */
 
 int slu_pool_get(struct slu_pool *pool, uint64_t *offsets, uint32_t n)
 {
@@ -102,7 +204,7 @@ int slu_pool_get(struct slu_pool *pool, uint64_t *offsets, uint32_t n)
 	while (got < n) {
 		uint32_t burst = n - got < POOL_BURST ? n - got : POOL_BURST;
 
-		if (rte_mempool_get_bulk(pool->mempool, buffers, burst) < 0) {
+		if (take(pool, buffers, burst) < 0) {
 			slu_pool_put(pool, offsets, got);
 			return -ENOBUFS;
 		}
@@ -123,7 +225,7 @@ void slu_pool_put(struct slu_pool *pool, const uint64_t *offsets, uint32_t n)
 
 		for (uint32_t i = 0; i < burst; i++)
 			buffers[i] = pool->base + offsets[put + i];
-		rte_mempool_put_bulk(pool->mempool, buffers, burst);
+		give(pool, buffers, burst);
 		put += burst;
 	}
 }
