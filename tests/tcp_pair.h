@@ -23,6 +23,7 @@
 #include "memory/region.h"
 #include "message/inbox.h"
 #include "poller/poller.h"
+#include "transport/buffers.h"
 #include "transport/grants.h"
 #include "transport/tcp/tcp.h"
 #include "transport/tcp/tcp_serve.h"
@@ -46,6 +47,7 @@ struct tcp_pair {
 	struct tcp_host host;
 	struct transport_peer peer; /* first of what dial() needs */
 	struct tcp_server *server;
+	struct buffers *buffers; /* of its poller */
 	struct transport_service *service;
 	struct slu_region *segment;
 	struct slu_region *local;
@@ -218,8 +220,10 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair->env.hosts[SLU_TRANSPORT_TCP] = &pair->host;
 	pair->host.connections = 1;
 	pair->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pair->buffers = buffers_create(&pair->env);
 	pair_must(tcp_server_create(&(struct serving_env){.transport = &pair->env,
 							  .pollers = 1,
+							  .buffers = &pair->buffers,
 							  .on_poller = pair_on_poller},
 				    &pair->env.servers[SLU_TRANSPORT_TCP]) == 0);
 	pair->server = pair->env.servers[SLU_TRANSPORT_TCP];
@@ -277,6 +281,7 @@ static inline void pair_close(struct tcp_pair *pair)
 	tcp_server_revoke(pair->server, pair->granted, -ESHUTDOWN);
 	tcp_server_close(pair->server, &pair->export);
 	tcp_server_destroy(pair->server);
+	buffers_put(pair->buffers);
 	inbox_destroy(pair->export.inbox);
 	region_destroy(pair->segment);
 	region_destroy(pair->local);

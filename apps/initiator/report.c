@@ -178,7 +178,9 @@ static void print_pollers(const struct report *report)
 		printf(LABEL "%u polling threads (%s) on cores", "", path->engine.pollers,
 		       report->config->poll == SLU_POLL_BUSY ? "busy" : "adaptive");
 		for (uint32_t i = 0; i < path->engine.pollers; i++)
-			printf("%s %d", i ? "," : "", path->pollers[i].core);
+			printf("%s %d (of %u message buffers %u used at most)", i ? "," : "",
+			       path->pollers[i].core, path->pollers[i].buffers,
+			       path->pollers[i].buffers_most);
 	}
 	if (!report->setup->worker_cores_count)
 		printf("; workers not pinned");

@@ -126,10 +126,17 @@ static json_t *pollers_json(const struct path *path, const char *poll)
 {
 	json_t *pollers = json_array();
 
-	for (uint32_t i = 0; i < path->engine.pollers; i++)
+	for (uint32_t i = 0; i < path->engine.pollers; i++) {
+		const struct slu_poller_info *info = &path->pollers[i];
+
 		json_array_append_new(pollers,
-				      json_pack("{s:i, s:i, s:s}", "core", path->pollers[i].core,
-						"node", path->pollers[i].node, "poll", poll));
+				      json_pack("{s:i, s:i, s:s, s:i, s:i, s:i, s:I}", "core",
+						info->core, "node", info->node, "poll", poll,
+						"buffers", (int)info->buffers, "buffers_used",
+						(int)info->buffers_used, "buffers_most",
+						(int)info->buffers_most, "buffers_refused",
+						(json_int_t)info->buffers_refused));
+	}
 	return pollers;
 }
 

@@ -55,6 +55,21 @@ static json_t *segment_json(struct slu_segment *segment, const struct slu_region
 			 "rdma_registration_ns", (json_int_t)region.register_ns);
 }
 
+static json_t *pollers_json(struct slu_engine *engine)
+{
+	struct slu_poller_info info = {.size = sizeof(info)};
+	json_t *pollers = json_array();
+
+	for (uint32_t i = 0; slu_engine_get_poller(engine, i, &info) == 0; i++)
+		json_array_append_new(pollers, json_pack("{s:i, s:i, s:i, s:i, s:i, s:I}", "core",
+							 info.core, "node", info.node, "buffers",
+							 (int)info.buffers, "buffers_used",
+							 (int)info.buffers_used, "buffers_most",
+							 (int)info.buffers_most, "buffers_refused",
+							 (json_int_t)info.buffers_refused));
+	return pollers;
+}
+
 static json_t *report_json(const struct serving *serving, const struct config *config,
 			   const struct outcome *outcome)
 {
@@ -67,12 +82,12 @@ static json_t *report_json(const struct serving *serving, const struct config *c
 	for (uint32_t i = 0; i < config->segments_count; i++)
 		json_array_append_new(segments,
 				      segment_json(serving->segments[i], serving->regions[i]));
-	return json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:i, s:s?, s:o}", "schema",
+	return json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:i, s:s?, s:o, s:o}", "schema",
 			 "sluice-target-report/1", "version", slu_version(), "incarnation",
 			 incarnation, "served_seconds", outcome->served_seconds, "cpu_seconds",
 			 outcome->cpu_seconds, "clients_left", (int)outcome->clients_left,
-			 "rdma_devices", (int)engine.rdma_devices, "rdma", engine.rdma, "segments",
-			 segments);
+			 "rdma_devices", (int)engine.rdma_devices, "rdma", engine.rdma, "pollers",
+			 pollers_json(serving->engine), "segments", segments);
 }
 
 int report_write_json(const struct serving *serving, const struct config *config,

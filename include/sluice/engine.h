@@ -100,6 +100,10 @@ struct slu_poller_info {
 	uint64_t sleeps;
 	uint64_t operations; /* finished */
 	uint64_t bytes;
+	uint32_t buffers;         /* for messages, in memory that devices know */
+	uint32_t buffers_used;    /* of them: receives, calls, answers */
+	uint32_t buffers_most;    /* that were used at a time */
+	uint64_t buffers_refused; /* how often a call had to wait for want of one */
 };
 
 /** What the engine runs on. Texts live as long as the engine. */

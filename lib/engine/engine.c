@@ -15,6 +15,7 @@
 #include "memory/copy.h"
 #include "memory/heap.h"
 #include "numa/placement.h"
+#include "transport/buffers.h"
 #include "transport/repair.h"
 
 #define LEAVE_TIMEOUT_US 2000000u
@@ -388,6 +389,10 @@ static void describe_poller(const struct slu_engine *engine, const struct poller
 	info->sleeps = counter_read(&poller->sleeps);
 	info->operations = counter_read(&poller->operations);
 	info->bytes = bytes_of(engine, poller);
+	info->buffers = atomic_load(&poller->env.buffers->made);
+	info->buffers_used = buffers_used(poller->env.buffers);
+	info->buffers_most = atomic_load(&poller->env.buffers->most);
+	info->buffers_refused = counter_read(&poller->env.buffers->refused);
 }
 
 int slu_engine_get_poller(struct slu_engine *engine, uint32_t index, struct slu_poller_info *info)

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "engine/choose.h"
 #include "engine/engine_internal.h"
+#include "transport/buffers.h"
 #include "transport/repair.h"
 
 #define PATH_TEXT 384u /* of one path, as its transport describes it */
@@ -343,22 +344,25 @@ static bool has_path(const struct slu_remote *remote)
 /* Without a poller nothing is connected yet: does it get through at all? */
 static int try_path(struct slu_remote *remote, uint64_t until_ns)
 {
+	const struct transport_client *transport = remote->transport->client;
 	struct schedule nobody = {0};
-	const struct path_env env = {.transport = &remote->engine->env,
-				     .schedule = &nobody,
-				     .poller = TRANSPORT_NO_POLLER,
-				     .node = -1,
-				     .epoll_fd = -1};
+	struct path_env env = {.transport = &remote->engine->env,
+			       .schedule = &nobody,
+			       .poller = TRANSPORT_NO_POLLER,
+			       .node = -1,
+			       .epoll_fd = -1};
 	struct path *path;
 	int rc;
 
-	if (!remote->transport->client->trying)
+	if (!transport->trying)
 		return 0;
-	rc = remote->transport->client->connect(remote, &env, &path);
-	if (rc < 0)
-		return rc;
-	rc = repair_now(env.transport->repair, path->making, NULL, until_ns);
-	remote->transport->client->disconnect(path);
+	env.buffers = buffers_create(env.transport);
+	rc = env.buffers ? transport->connect(remote, &env, &path) : fail(-ENOMEM, "out of memory");
+	if (rc == 0) {
+		rc = repair_now(env.transport->repair, path->making, NULL, until_ns);
+		transport->disconnect(path);
+	}
+	buffers_put(env.buffers);
 	return rc;
 }
 

@@ -91,13 +91,17 @@ static int start(struct slu_engine *engine, unsigned id, const struct serving_en
 
 int serve_start(struct slu_engine *engine)
 {
+	struct buffers *buffers[SLU_POLLERS_MAX];
 	struct serving_env env = {.transport = &engine->env,
 				  .incarnation = engine->incarnation,
 				  .pollers = engine->poller_threads,
+				  .buffers = buffers,
 				  .on_poller = on_poller,
 				  .arg = engine};
 	int rc = 0;
 
+	for (uint32_t i = 0; i < env.pollers; i++)
+		buffers[i] = engine->pollers[i]->env.buffers;
 	for (unsigned id = 0; rc == 0 && id < TRANSPORTS; id++) {
 		if (!serving_of(id))
 			continue;

@@ -28,6 +28,7 @@ struct slu_region {
 	uint32_t export_devices; /* likewise, as a segment */
 	int node;
 	bool owned;        /* arena is ours, else the memory is the caller's */
+	bool of_buffers;   /* of a poller (transport/buffers.h), not of the application */
 	uint32_t segments; /* exported from it and not closed */
 	struct arena arena;
 	struct slu_engine *engine;

@@ -221,6 +221,19 @@ void inbox_answer_done(struct inbox_lane *lane)
 	ring_advance(&lane->answered.tail);
 }
 
+uint32_t inbox_open_calls(const struct inbox_lane *lane, uint64_t cookies[INBOX_CALLS])
+{
+	uint64_t open =
+		lane->touched == INBOX_CALLS ? UINT64_MAX : (UINT64_C(1) << lane->touched) - 1;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < lane->free_count; i++)
+		open &= ~(UINT64_C(1) << lane->free_slots[i]);
+	for (; open != 0; open &= open - 1)
+		cookies[n++] = lane->slots[__builtin_ctzll(open)].cookie;
+	return n;
+}
+
 bool inbox_answers_pending(const struct inbox_lane *lane)
 {
 	return ring_has_some(&lane->answered);

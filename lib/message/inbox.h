@@ -84,6 +84,9 @@ bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer);
 /** What inbox_answer() gave was sent or is not wanted: its memory is free. */
 void inbox_answer_done(struct inbox_lane *lane);
 
+/** Of the calls whose answers were not taken: the inbox goes. @return how many */
+uint32_t inbox_open_calls(const struct inbox_lane *lane, uint64_t cookies[INBOX_CALLS]);
+
 /** Asked before the poller sleeps. */
 bool inbox_answers_pending(const struct inbox_lane *lane);
 

@@ -12,6 +12,7 @@
 #include <rte_ring_elem.h>
 
 #include "base/log.h"
+#include "transport/buffers.h"
 
 /* Between two looks at work that nothing wakes us for. */
 #define NAP_NS (50 * NS_PER_US)
@@ -31,10 +32,12 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	if (!poller)
 		return fail(-ENOMEM, "out of memory");
 	memset(poller, 0, sizeof(*poller));
+	poller->env.buffers = buffers_create(env);
 	poller->queues = calloc(POLLER_QUEUES_MAX, sizeof(poller->queues[0]));
 	poller->env.tracker = copy_tracker_create(llc_bytes);
 	poller->env.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (!poller->queues || !poller->env.tracker || poller->env.epoll_fd < 0) {
+	if (!poller->queues || !poller->env.buffers || !poller->env.tracker ||
+	    poller->env.epoll_fd < 0) {
 		int rc = poller->env.epoll_fd < 0 ? -errno : -ENOMEM;
 
 		poller_destroy(poller);
@@ -66,6 +69,7 @@ void poller_destroy(struct poller *poller)
 		return;
 	if (poller->env.epoll_fd >= 0)
 		close(poller->env.epoll_fd);
+	buffers_put(poller->env.buffers);
 	copy_tracker_destroy(poller->env.tracker);
 	free(poller->queues);
 	free(poller);

@@ -16,6 +16,7 @@
 #include "base/thread.h"
 #include "numa/placement.h"
 #include "poller/poller.h"
+#include "transport/buffers.h"
 
 /* An adaptive poller spins so long after its last work; a sleep and a wake-up cost about as much.
  */
@@ -174,7 +175,7 @@ int poller_thread_start(struct poller *poller, int core, int node, enum slu_poll
 	int rc;
 
 	poller->core = core;
-	poller->node = poller->env.node = node;
+	poller->node = poller->env.node = poller->env.buffers->node = node;
 	poller->mode = mode;
 	if (environment_is_stepped())
 		return 0; /* whoever steps runs its turns */

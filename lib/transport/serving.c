@@ -9,9 +9,10 @@
 
 #define COOKIES (2 * SERVED_MAX) /* a free one is soon found */
 
-int serving_init(struct serving *serving, uint32_t lane)
+int serving_init(struct serving *serving, uint32_t lane, struct buffers *buffers)
 {
 	serving->lane = lane;
+	serving->buffers = buffers;
 	serving->by_cookie = calloc(COOKIES, sizeof(serving->by_cookie[0]));
 	serving->lanes = calloc(SLU_SEGMENTS_MAX, sizeof(serving->lanes[0]));
 	return serving->by_cookie && serving->lanes ? 0 : fail(-ENOMEM, "out of memory");
@@ -37,8 +38,10 @@ int serving_add(struct serving *serving, struct served *served)
 	return 0;
 }
 
-void serving_remove(struct serving *serving, const struct served *served)
+void serving_remove(struct serving *serving, const struct served *served, uint32_t kept)
 {
+	if (served->calls > 1)
+		buffers_release(serving->buffers, served->calls - 1 - kept);
 	serving->by_cookie[served->cookie % COOKIES] = NULL;
 	serving->count--;
 }
@@ -65,25 +68,32 @@ static struct open_lane *find_lane(struct serving *serving, struct inbox_lane *l
 	return &serving->lanes[i];
 }
 
-bool serving_call(struct serving *serving, const struct served *served, struct inbox_lane *lane,
+bool serving_call(struct serving *serving, struct served *served, struct inbox_lane *lane,
 		  uint32_t client, uint32_t slot, const void *message, uint32_t length)
 {
 	uint64_t cookie = (uint64_t)served->cookie << 32 | slot;
-	struct open_lane *open = find_lane(serving, lane);
+	struct open_lane *open;
 
+	if (!serving_may_call(serving, served)) {
+		counter_add(&serving->buffers->refused, 1);
+		return false;
+	}
+	open = find_lane(serving, lane);
 	if (!open || !inbox_call(lane, client, cookie, message, length))
 		return false;
+	if (served->calls++ > 0)
+		buffers_promise(serving->buffers);
 	open->calls++;
 	return true;
 }
 
-static void pass_on(const struct serving *serving, const struct inbox_answer *answer,
+/* @return false: not now */
+static bool pass_on(const struct serving *serving, const struct inbox_answer *answer,
 		    serving_send send)
 {
 	struct served *served = serving_find(serving, (uint32_t)(answer->cookie >> 32));
 
-	if (served)
-		send(served, (uint32_t)answer->cookie, answer);
+	return !served || send(served, (uint32_t)answer->cookie, answer);
 }
 
 uint32_t serving_answer(struct serving *serving, serving_send send)
@@ -94,8 +104,8 @@ uint32_t serving_answer(struct serving *serving, serving_send send)
 	for (uint32_t i = 0; i < serving->lanes_count;) {
 		struct open_lane *open = &serving->lanes[i];
 
-		while (open->calls > 0 && inbox_answer(open->lane, &answer)) {
-			pass_on(serving, &answer, send);
+		while (open->calls > 0 && inbox_answer(open->lane, &answer) &&
+		       pass_on(serving, &answer, send)) {
 			inbox_answer_done(open->lane);
 			open->calls--;
 			work++;
@@ -116,11 +126,27 @@ bool serving_has_answers(const struct serving *serving)
 	return false;
 }
 
+/* Their answers will not be sent. */
+static void forget_calls(struct serving *serving, const struct inbox_lane *lane)
+{
+	uint64_t cookies[INBOX_CALLS];
+	uint32_t n = inbox_open_calls(lane, cookies);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct served *served = serving_find(serving, (uint32_t)(cookies[i] >> 32));
+
+		if (served)
+			serving_answered(serving, served);
+	}
+}
+
 void serving_forget(struct serving *serving, const struct inbox_lane *lane)
 {
 	for (uint32_t i = 0; i < serving->lanes_count; i++)
-		if (serving->lanes[i].lane == lane)
+		if (serving->lanes[i].lane == lane) {
+			forget_calls(serving, lane);
 			serving->lanes[i--] = serving->lanes[--serving->lanes_count];
+		}
 }
 
 /* ---- owners ---- */

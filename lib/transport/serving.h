@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "message/inbox.h"
+#include "transport/buffers.h"
 #include "transport/grants.h"
 #include "transport/transport.h"
 
@@ -24,6 +25,7 @@
  */
 struct served {
 	uint32_t cookie;
+	uint32_t calls; /* that are open, or whose answers are on their way */
 };
 
 /** A lane with calls that were not answered. */
@@ -33,7 +35,8 @@ struct open_lane {
 };
 
 struct serving {
-	uint32_t lane; /* the poller's, of inboxes */
+	uint32_t lane;           /* the poller's, of inboxes */
+	struct buffers *buffers; /* likewise */
 	uint32_t count;
 	uint32_t next_cookie;
 	struct served **by_cookie;
@@ -42,7 +45,7 @@ struct serving {
 };
 
 /** @return 0; -ENOMEM */
-int serving_init(struct serving *serving, uint32_t lane);
+int serving_init(struct serving *serving, uint32_t lane, struct buffers *buffers);
 
 /** Accepts what is zeroed, or was not initialized wholly. */
 void serving_fini(struct serving *serving);
@@ -50,7 +53,8 @@ void serving_fini(struct serving *serving);
 /** @return 0; -ENOSPC */
 int serving_add(struct serving *serving, struct served *served);
 
-void serving_remove(struct serving *serving, const struct served *served);
+/** @p kept  shared buffers that it has still, and that are returned with it */
+void serving_remove(struct serving *serving, const struct served *served, uint32_t kept);
 
 /** @return NULL: it has gone */
 struct served *serving_find(const struct serving *serving, uint32_t cookie);
@@ -63,15 +67,32 @@ static inline struct inbox_lane *serving_lane(const struct serving *serving,
 }
 
 /**
+ * May it leave a call? The answer to its only one goes by what is its own, for any further one a
+ * shared buffer must be promised, so that no answer that is there waits for one, and others for it.
+ */
+static inline bool serving_may_call(const struct serving *serving, const struct served *served)
+{
+	return served->calls == 0 || buffers_may(serving->buffers, served->calls - 1);
+}
+
+/**
  * Leave a call of @p served in @p lane.
  *
  * @param slot  the client's, for the answer
- * @return      false: no room, nothing was done
+ * @return      false: no room, or it may not; nothing was done
  */
-bool serving_call(struct serving *serving, const struct served *served, struct inbox_lane *lane,
+bool serving_call(struct serving *serving, struct served *served, struct inbox_lane *lane,
 		  uint32_t client, uint32_t slot, const void *message, uint32_t length);
 
-typedef void (*serving_send)(struct served *served, uint32_t slot,
+/** The answer to a call of it takes no buffer any more. */
+static inline void serving_answered(struct serving *serving, struct served *served)
+{
+	if (--served->calls > 0)
+		buffers_release(serving->buffers, 1);
+}
+
+/** @return false: not now, nothing was done */
+typedef bool (*serving_send)(struct served *served, uint32_t slot,
 			     const struct inbox_answer *answer);
 
 /** Take the answers that are there; @p send is given those whose client has not gone. @return how

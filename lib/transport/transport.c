@@ -54,19 +54,19 @@ void transports_close(struct transport_env *env)
 			host_of(id)->close(env->hosts[id]);
 }
 
-void transports_remove(struct transport_env *env, struct slu_region *region)
+void transports_remove(const struct transport_env *env, struct slu_region *region)
 {
 	for (unsigned id = 0; id < TRANSPORTS; id++)
-		if (host_of(id) && host_of(id)->remove)
+		if (env->hosts[id] && host_of(id) && host_of(id)->remove)
 			host_of(id)->remove(env->hosts[id], region);
 }
 
-int transports_add(struct transport_env *env, struct slu_region *region)
+int transports_add(const struct transport_env *env, struct slu_region *region)
 {
 	int rc = 0;
 
 	for (unsigned id = 0; rc == 0 && id < TRANSPORTS; id++)
-		if (host_of(id) && host_of(id)->add)
+		if (env->hosts[id] && host_of(id) && host_of(id)->add)
 			rc = host_of(id)->add(env->hosts[id], region);
 	if (rc < 0)
 		transports_remove(env, region);

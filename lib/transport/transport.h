@@ -42,6 +42,7 @@
 #define TRANSPORT_POLLERS   (SLU_POLLERS_MAX + 1)
 
 struct budget;
+struct buffers;
 struct fence_ticket;
 struct path;
 struct repair;
@@ -70,6 +71,7 @@ struct path_env {
 	const struct transport_env *transport;
 	struct copy_tracker *tracker;
 	struct schedule *schedule;
+	struct buffers *buffers;
 	uint32_t poller; /* index */
 	int node;        /* of its core; -1 unknown */
 	int epoll_fd;    /* descriptors whose readiness ends the poller's sleep */
@@ -253,6 +255,7 @@ struct serving_env {
 	uint64_t incarnation;
 	uint32_t pollers;
 	uint32_t first_lane; /* of inboxes: as many as there are pollers, from that one on */
+	struct buffers *const *buffers; /* of the pollers */
 	transport_on_poller on_poller;
 	void *arg; /* for on_poller */
 };
@@ -452,8 +455,8 @@ void remote_fail(struct slu_remote *remote, int error);
  */
 int transports_open(struct transport_env *env, const struct slu_engine_options *options);
 void transports_close(struct transport_env *env);
-int transports_add(struct transport_env *env, struct slu_region *region);
-void transports_remove(struct transport_env *env, struct slu_region *region);
+int transports_add(const struct transport_env *env, struct slu_region *region);
+void transports_remove(const struct transport_env *env, struct slu_region *region);
 int transports_meet(struct transport_peer *peer);
 void transports_leave(struct transport_peer *peer);
 

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/work.h"
+#include "env/eal.h"
 #include "fabric.h"
 #include "mlx5_model.h"
 #include "tests/fuzz/raw_link.h"
@@ -26,11 +27,14 @@
 #define INCARNATION   7u
 #define SEGMENT_BYTES 65536u
 #define MANY          800u /* the model has 1,024 queue pairs */
+#define HOARDERS      16u
+#define IDLE          6u /* each has the greatest share of receives */
 #define WAIT_NS       (60 * NS_PER_SECOND)
 
 static struct transport_env env;
 static struct verbs_host *host;
 static struct verbs_server *server;
+static struct buffers *buffers; /* of its poller */
 static struct slu_region region;
 static struct export segment;
 static pthread_t poller;
@@ -172,7 +176,7 @@ static void open_server(const char *windows)
 	const struct slu_rdma_options options = {
 		.gid_index = -1, .timeout = -1, .retries = -1, .traffic_class = -1};
 	const struct serving_env serving = {
-		.transport = &env, .incarnation = INCARNATION, .pollers = 1};
+		.transport = &env, .incarnation = INCARNATION, .pollers = 1, .buffers = &buffers};
 
 	if (windows)
 		setenv("MLX5_MODEL_WINDOWS", windows, 1);
@@ -180,6 +184,7 @@ static void open_server(const char *windows)
 		unsetenv("MLX5_MODEL_WINDOWS");
 	must(verbs_host_open(&options, &host) == 0);
 	env.hosts[SLU_TRANSPORT_VERBS] = host;
+	buffers = buffers_create(&env);
 	must(verbs_server_create(&serving, &env.servers[SLU_TRANSPORT_VERBS]) == 0);
 	server = env.servers[SLU_TRANSPORT_VERBS];
 	region = (struct slu_region){.addr = aligned_alloc(4096, SEGMENT_BYTES),
@@ -201,6 +206,7 @@ static void close_server(void)
 	atomic_store(&over, true);
 	pthread_join(poller, NULL);
 	verbs_server_destroy(server);
+	buffers_put(buffers);
 	verbs_host_close(host);
 	free(region.addr);
 }
@@ -328,20 +334,29 @@ static void open_many(void)
 	free(asked);
 }
 
-/* A client's end of a link of its own. @param receives  for what the target sends it */
-static struct raw_link *open_raw_link(struct grant *grant, uint32_t receives)
+/*
+ * A client's end of a link of its own.
+ *
+ * @param receives  for what the target sends it
+ * @param target    out: its first queue pair there; NULL: nobody asks
+ */
+static struct raw_link *open_raw_link(struct grant *grant, uint32_t receives, uint32_t *target)
 {
 	struct raw_link *link =
 		raw_link_create(&host->devices->devices[0], grant->connection, 1, 0);
 	struct asked asked;
+	json_t *queues;
 
 	for (uint32_t i = 0; i < receives; i++)
 		raw_link_receive(link, i);
 	ask(&asked, grant, link->id, raw_link_queues(link));
 	wait_for(&asked);
 	must(asked.error == 0);
-	must(raw_link_connect(link, json_object_get(asked.answer, "queues"),
-			      &host->devices->devices[0].gids[0].gid, 4));
+	queues = json_object_get(asked.answer, "queues");
+	if (target)
+		*target = (uint32_t)json_integer_value(
+			json_array_get(json_array_get(queues, 0), 0));
+	must(raw_link_connect(link, queues, &host->devices->devices[0].gids[0].gid, 4));
 	json_decref(asked.answer);
 	return link;
 }
@@ -379,7 +394,7 @@ static void check_idle_links(uint32_t most)
 	open_server(NULL);
 	open_many();
 	busy = grant_to(MANY + 1);
-	link = open_raw_link(busy, RAW_RECEIVES);
+	link = open_raw_link(busy, RAW_RECEIVES, NULL);
 	work_forget();
 	be_busy(link, busy, 300);
 	assert_in_range(work_greatest(WORK_TURN, WORK_ITEMS), 1, most + 1);
@@ -434,7 +449,7 @@ static void test_deaf_client(void **state)
 	open_server(NULL);
 	service = verbs_server_service(server, 0);
 	grant = grant_to(1);
-	link = open_raw_link(grant, 0);
+	link = open_raw_link(grant, 0, NULL);
 	be_busy(link, grant, 200);
 	assert_true(rests_soon());
 	assert_true(service->held_up(service));
@@ -459,7 +474,7 @@ static void test_deaf_owner(void **state)
 	open_server(NULL);
 	must(inbox_create(1, -1, &segment.inbox) == 0);
 	grant = grant_to(1);
-	link = open_raw_link(grant, RAW_RECEIVES);
+	link = open_raw_link(grant, RAW_RECEIVES, NULL);
 	be_busy(link, grant, 1); /* which says whom the notifications are for */
 	for (uint32_t i = 0; i < INBOX_NOTIFICATIONS - VERBS_RECEIVES / 2; i++) {
 		struct ibv_wc completion;
@@ -476,6 +491,146 @@ static void test_deaf_owner(void **state)
 	assert_true(rests_soon());
 	close_server();
 	inbox_destroy(segment.inbox);
+	segment.inbox = NULL;
+}
+
+static void call_over(struct raw_link *link, const struct grant *grant, uint32_t slot)
+{
+	struct verbs_message message = {.type = VERBS_CALL,
+					.handle = grant->handle,
+					.generation = 1, /* the first in its place */
+					.slot = slot};
+	struct verbs_work work = {
+		.opcode = VERBS_SEND, .pieces = 1, .piece = {{.length = sizeof(message)}}};
+
+	work.piece[0].addr = (uintptr_t)raw_link_buffer(link, 0);
+	memcpy(raw_link_buffer(link, 0), &message, sizeof(message));
+	must(raw_link_post(link, 0, &work));
+}
+
+/* The owner answers all that there is, as long as may be. */
+static void answer_calls(void)
+{
+	static const char answer[SLU_MESSAGE_MAX];
+	struct inbox_request request;
+
+	while (inbox_receive(segment.inbox, 0, &request))
+		inbox_reply(segment.inbox, 0, request.slot, 0, answer, sizeof(answer));
+}
+
+/* @return answers that came over it, up to now */
+static uint32_t answers_of(struct raw_link *link)
+{
+	struct ibv_wc completions[RAW_RECEIVES];
+	int n = ibv_poll_cq(link->receive_cq, RAW_RECEIVES, completions);
+	uint32_t answers = 0;
+
+	raw_link_poll(link);
+	must(!link->error);
+	for (int i = 0; i < n; i++) {
+		const struct verbs_message *message =
+			(const void *)raw_link_received(link, completions[i].wr_id);
+
+		must(completions[i].status == IBV_WC_SUCCESS);
+		answers += message->type == VERBS_ANSWER;
+		raw_link_receive(link, (uint32_t)completions[i].wr_id);
+	}
+	return answers;
+}
+
+static void test_hoarders(void **state)
+{
+	/* Goal: clients that take no answers in wait, each with its own and its share of what is
+	 * there for all, and lose nothing; another is answered meanwhile. */
+	struct raw_link *hoarders[HOARDERS], *other;
+	struct grant *grants[HOARDERS + 1];
+	uint32_t targets[HOARDERS], answers = 0;
+	uint64_t until = clock_monotonic_ns(NULL) + WAIT_NS;
+
+	(void)state;
+	open_server("0");
+	must(inbox_create(1, -1, &segment.inbox) == 0);
+	for (uint32_t i = 0; i <= HOARDERS; i++)
+		grants[i] = grant_to(i + 1);
+	for (uint32_t i = 0; i < HOARDERS; i++) {
+		hoarders[i] = open_raw_link(grants[i], RAW_RECEIVES, &targets[i]);
+		mlx5_model_stall(targets[i], true);
+	}
+	other = open_raw_link(grants[HOARDERS], RAW_RECEIVES, NULL);
+	for (uint32_t i = 0; i < HOARDERS; i++)
+		for (uint32_t slot = 0; slot < VERBS_CALLS; slot++)
+			call_over(hoarders[i], grants[i], slot);
+	while (counter_read(&buffers->refused) == 0) {
+		answer_calls();
+		must(clock_monotonic_ns(NULL) < until);
+	}
+	for (uint32_t round = 0; round < 20; round++) {
+		call_over(other, grants[HOARDERS], round % VERBS_CALLS);
+		for (uint32_t got = 0; got == 0; got = answers_of(other)) {
+			answer_calls();
+			must(clock_monotonic_ns(NULL) < until);
+		}
+	}
+	for (uint32_t i = 0; i < HOARDERS; i++) {
+		assert_int_equal(answers_of(hoarders[i]), 0);
+		mlx5_model_stall(targets[i], false);
+	}
+	while (answers < HOARDERS * VERBS_CALLS) {
+		answer_calls();
+		for (uint32_t i = 0; i < HOARDERS; i++)
+			answers += answers_of(hoarders[i]);
+		must(clock_monotonic_ns(NULL) < until);
+	}
+	while (counter_read(&buffers->promised) > 0)
+		must(clock_monotonic_ns(NULL) < until);
+	for (uint32_t i = 0; i <= HOARDERS; i++) {
+		raw_link_destroy(i < HOARDERS ? hoarders[i] : other);
+		verbs_server_gone(server, i + 1);
+		verbs_server_revoke(server, grants[i], -ECONNRESET);
+	}
+	verbs_server_settle(server);
+	close_server();
+	inbox_destroy(segment.inbox);
+	segment.inbox = NULL;
+}
+
+/* @return registrations of the device that are no windows */
+static uint32_t registrations(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < FABRIC_KEYS; i++)
+		n += fabric->keys[i].key && !fabric->keys[i].pair;
+	return n;
+}
+
+static void test_memory_of_idle_links(void **state)
+{
+	/* Goal: an idle link has its receives and one buffer beside, of registrations that are
+	 * shared; and gives them back. */
+	uint32_t used, made;
+
+	(void)state;
+	open_server("0");
+	for (uint32_t i = 0; i < IDLE; i++) {
+		struct asked asked;
+
+		many[i] = grant_to(i + 1);
+		ask(&asked, many[i], i + 1, nobody());
+		expect(&asked, 0);
+	}
+	used = buffers_used(buffers);
+	made = buffers->made - buffers->shared;
+	assert_int_equal(used, IDLE * (VERBS_RECEIVES + 1));
+	assert_in_range(made, used, used + used / 2);
+	assert_in_range(registrations(), 1, IDLE + 4);
+	for (uint32_t i = 0; i < IDLE; i++) {
+		verbs_server_gone(server, i + 1);
+		verbs_server_revoke(server, many[i], -ECONNRESET);
+	}
+	verbs_server_settle(server);
+	assert_int_equal(buffers_used(buffers), IDLE * VERBS_RECEIVES); /* they stay posted */
+	close_server();
 }
 
 static void test_revokes_many(void **state)
@@ -514,6 +669,12 @@ static void test_revokes_many(void **state)
 	close_server();
 }
 
+static int start_eal(void **state)
+{
+	(void)state;
+	return eal_start();
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -524,8 +685,10 @@ int main(void)
 		cmocka_unit_test(test_idle_links_with_own_receives),
 		cmocka_unit_test(test_deaf_client),
 		cmocka_unit_test(test_deaf_owner),
+		cmocka_unit_test(test_hoarders),
+		cmocka_unit_test(test_memory_of_idle_links),
 		cmocka_unit_test(test_revokes_many),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, start_eal, NULL);
 }

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/budget.h"
 #include "base/log.h"
 
 /* What is read beyond a large body: the next head, and a few small frames. */
@@ -13,11 +12,6 @@
 
 /* Sent in one call, while the other end takes as much: then it is others' turn. */
 #define TURN_BYTES (UINT64_C(1) << 20)
-
-struct channel_copy {
-	struct channel_copy *next;
-	char bytes[];
-};
 
 int channel_open(struct channel *channel, const struct stream *stream)
 {
@@ -34,24 +28,11 @@ int channel_open(struct channel *channel, const struct stream *stream)
 	return 0;
 }
 
-static void free_copies(struct channel *channel)
-{
-	while (channel->copies) {
-		struct channel_copy *copy = channel->copies;
-
-		channel->copies = copy->next;
-		free(copy);
-	}
-	budget_give(channel->budget, SLU_LIMIT_RESPONSE_BYTES, channel->copied);
-	channel->copied = 0;
-}
-
 void channel_close(struct channel *channel)
 {
 	if (channel->stream.fd >= 0)
 		stream_close(&channel->stream);
 	channel->stream.fd = -1;
-	free_copies(channel);
 	free(channel->buffer);
 	free(channel->staging);
 	free(channel->pieces);
@@ -127,7 +108,11 @@ ssize_t channel_receive(struct channel *channel)
 
 const void *channel_peek(struct channel *channel, uint32_t n)
 {
-	return channel->end - channel->begin >= n ? channel->buffer + channel->begin : NULL;
+	if (channel->end - channel->begin >= n)
+		return channel->buffer + channel->begin;
+	if (channel->read_ahead < n)
+		channel->read_ahead = CHANNEL_BUFFER_BYTES;
+	return NULL;
 }
 
 /* Large bodies are to be read in place, so little is read ahead of them; small ones in bulk. */
@@ -230,37 +215,5 @@ int channel_send(struct channel *channel)
 		total += (size_t)n;
 	}
 	channel->first = channel->count = channel->staged = 0;
-	if (channel->copies)
-		free_copies(channel);
 	return 0;
-}
-
-/* Memory that goes when all is sent. */
-static char *take_aside(struct channel *channel, size_t n)
-{
-	struct channel_copy *copy;
-
-	if (!budget_try(channel->budget, SLU_LIMIT_RESPONSE_BYTES, n))
-		return NULL;
-	copy = malloc(sizeof(*copy) + n);
-	if (!copy) {
-		budget_give(channel->budget, SLU_LIMIT_RESPONSE_BYTES, n);
-		return NULL;
-	}
-	channel->copied += n;
-	copy->next = channel->copies;
-	channel->copies = copy;
-	return copy->bytes;
-}
-
-void *channel_stage_aside(struct channel *channel, uint32_t n)
-{
-	char *at;
-
-	if (channel_room(channel, n, 1))
-		return channel_stage(channel, n);
-	at = channel_room(channel, 0, 1) ? take_aside(channel, n) : NULL;
-	if (at)
-		channel_refer(channel, at, n, NULL);
-	return at;
 }

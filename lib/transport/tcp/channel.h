@@ -6,7 +6,7 @@
  * bodies are staged side by side, large bodies are referred to where they lie; all leaves in as few
  * system calls as the socket permits.
  *
- * One thread at a time. After channel_open() only channel_stage_aside() allocates.
+ * One thread at a time. After channel_open() nothing is allocated.
  */
 #ifndef TCP_CHANNEL_H
 #define TCP_CHANNEL_H
@@ -23,8 +23,6 @@
 
 /** A body up to this is copied beside its head: cheaper than a piece of its own. */
 #define CHANNEL_STAGE_BYTES 2048u
-
-struct budget;
 
 struct channel {
 	struct stream stream;
@@ -47,9 +45,6 @@ struct channel {
 	bool stuck;     /* and could send nothing at all */
 	struct iovec *pieces;
 	const void **owners; /* of the memory that a piece refers to; NULL: it is the channel's */
-	struct channel_copy *copies; /* what channel_stage_aside() made */
-	uint64_t copied;             /* bytes of them */
-	struct budget *budget;       /* which they are charged to; NULL: nobody's */
 };
 
 /** Take over @p stream. @return 0; -ENOMEM, the stream stays the caller's */
@@ -61,7 +56,10 @@ void channel_close(struct channel *channel);
 /** One read. @return bytes; 0 nothing there; negative: the connection is over */
 ssize_t channel_receive(struct channel *channel);
 
-/** The next @p n bytes, or NULL while fewer were read. @p n is at most CHANNEL_BUFFER_BYTES / 2. */
+/**
+ * The next @p n bytes, or NULL while fewer were read: then more are read at a time. @p n is at most
+ * CHANNEL_BUFFER_BYTES / 2.
+ */
 const void *channel_peek(struct channel *channel, uint32_t n);
 
 /** They have been dealt with. */
@@ -86,12 +84,6 @@ static inline bool channel_room(const struct channel *channel, uint32_t heads, u
 
 /** @p n bytes to fill and send; there is room, for one piece as well. */
 void *channel_stage(struct channel *channel, uint32_t n);
-
-/**
- * As channel_stage(), with memory of its own when the staging is full. @return NULL: no room, or
- * the budget is used up
- */
-void *channel_stage_aside(struct channel *channel, uint32_t n);
 
 /**
  * Send @p n bytes at @p data, which must stay until they have gone; there is room for a piece.

@@ -110,13 +110,14 @@ static int deliver_notification(const struct tcp_connection *connection)
 		       : -EAGAIN;
 }
 
-static int deliver_call(const struct tcp_connection *connection)
+/* All of it has been read. */
+static int deliver_call(struct tcp_connection *connection, const struct grant *grant)
 {
-	const struct grant *grant = connection->grant;
+	const struct wire_request *request = &connection->request;
 
 	return serving_call(&connection->service->serving, &connection->served,
-			    lane_of(connection, grant), grant->client, connection->request.tag,
-			    connection->message, connection->request.length)
+			    lane_of(connection, grant), grant->client, request->tag,
+			    channel_peek(&connection->channel, request->length), request->length)
 		       ? 0
 		       : -EAGAIN;
 }
@@ -128,24 +129,16 @@ static void body_arrived(struct tcp_connection *connection)
 	connection->receiving = false;
 	if (status == 0 && connection->request.type == WIRE_NOTIFY)
 		status = deliver_notification(connection);
-	else if (status == 0 && connection->request.type == WIRE_CALL)
-		status = deliver_call(connection);
 	connection->grant = NULL;
 	finish(connection, status);
 }
 
 /* Where the body goes; NULL: nowhere. */
-static char *destination(struct tcp_connection *connection)
+static char *destination(const struct tcp_connection *connection)
 {
-	if (connection->status < 0)
-		return NULL;
-	if (connection->request.type != WIRE_CALL)
-		return connection->grant->export->region->addr + connection->request.offset;
-	if (!connection->message)
-		connection->message = malloc(SLU_MESSAGE_MAX);
-	if (!connection->message)
-		connection->status = -ENOMEM;
-	return connection->message;
+	return connection->status < 0
+		       ? NULL
+		       : connection->grant->export->region->addr + connection->request.offset;
 }
 
 static void begin(struct tcp_connection *connection)
@@ -169,6 +162,11 @@ static void begin(struct tcp_connection *connection)
 			respond_data(connection, grant,
 				     grant->export->region->addr + request->offset,
 				     request->length);
+		return;
+	}
+	if (request->type == WIRE_CALL) {
+		finish(connection, status < 0 ? status : deliver_call(connection, grant));
+		channel_consume(&connection->channel, request->length);
 		return;
 	}
 	connection->grant = grant;
@@ -197,6 +195,10 @@ static bool step(struct tcp_connection *connection)
 		return false;
 	memcpy(&connection->request, head, sizeof(connection->request));
 	if (check_form(connection, &connection->request) < 0)
+		return false;
+	if (connection->request.type == WIRE_CALL &&
+	    !channel_peek(channel,
+			  (uint32_t)sizeof(connection->request) + connection->request.length))
 		return false;
 	channel_consume(channel, sizeof(connection->request));
 	begin(connection);

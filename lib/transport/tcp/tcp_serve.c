@@ -133,7 +133,8 @@ int tcp_server_create(const struct serving_env *env, void **out)
 	server->arg = env->arg;
 	rc = grants_create(&server->grants);
 	for (uint32_t i = 0; rc == 0 && i < env->pollers; i++)
-		rc = tcp_service_create(server->grants, env->first_lane + i, &server->services[i]);
+		rc = tcp_service_create(server->grants, env->first_lane + i, env->buffers[i],
+					&server->services[i]);
 	if (rc < 0) {
 		tcp_server_destroy(server);
 		return rc;

@@ -78,6 +78,48 @@ static void watch_both(struct tcp_connection *connection)
 				  (channel_unsent(&connection->channel) ? EPOLLOUT : 0u));
 }
 
+/* ---- answers that wait ---- */
+
+/* @return NULL: not now, or never, and then it has failed */
+static struct buffer *take_aside(struct tcp_connection *connection)
+{
+	struct buffer *buffer;
+
+	if (!budget_try(connection->budget, SLU_LIMIT_RESPONSE_BYTES, BUFFER_BYTES)) {
+		connection->failed = true;
+		return NULL;
+	}
+	buffer = buffers_take(connection->service->serving.buffers);
+	if (!buffer) {
+		budget_give(connection->budget, SLU_LIMIT_RESPONSE_BYTES, BUFFER_BYTES);
+		return NULL;
+	}
+	buffer->next = connection->aside;
+	connection->aside = buffer;
+	return buffer;
+}
+
+static void answers_are_sent(struct tcp_connection *connection)
+{
+	struct serving *serving = &connection->service->serving;
+	struct buffer *buffer;
+
+	while ((buffer = connection->aside)) {
+		connection->aside = buffer->next;
+		buffers_give(serving->buffers, buffer);
+		budget_give(connection->budget, SLU_LIMIT_RESPONSE_BYTES, BUFFER_BYTES);
+	}
+	for (; connection->waiting > 0; connection->waiting--)
+		serving_answered(serving, &connection->served);
+}
+
+static void send_some(struct tcp_connection *connection)
+{
+	connection->failed = channel_send(&connection->channel) < 0;
+	if (connection->waiting > 0 && !channel_unsent(&connection->channel))
+		answers_are_sent(connection);
+}
+
 /* ---- life ---- */
 
 int tcp_connection_create(const struct stream *stream, struct budget *budget,
@@ -90,19 +132,16 @@ int tcp_connection_create(const struct stream *stream, struct budget *budget,
 		free(connection);
 		return rc;
 	}
-	connection->channel.budget = budget_get(budget);
+	connection->budget = budget_get(budget);
 	*out = connection;
 	return 0;
 }
 
 void tcp_connection_close(struct tcp_connection *connection)
 {
-	struct budget *budget = connection->channel.budget;
-
 	channel_close(&connection->channel);
-	budget_give(budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
-	budget_put(budget);
-	free(connection->message);
+	budget_give(connection->budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
+	budget_put(connection->budget);
 	free(connection);
 }
 
@@ -116,7 +155,7 @@ int tcp_service_adopt(struct tcp_service *service, struct tcp_connection *connec
 	if (rc < 0)
 		return rc;
 	if (epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
-		serving_remove(&service->serving, &connection->served);
+		serving_remove(&service->serving, &connection->served, 0);
 		return -errno;
 	}
 	connection->service = service;
@@ -132,7 +171,8 @@ void tcp_service_drop(struct tcp_connection *connection)
 
 	deactivate(connection);
 	LIST_REMOVE(connection, of_owner);
-	serving_remove(&service->serving, &connection->served);
+	answers_are_sent(connection);
+	serving_remove(&service->serving, &connection->served, 0);
 	epoll_ctl(service->epoll_fd, EPOLL_CTL_DEL, connection->channel.stream.fd, NULL);
 	tcp_connection_close(connection);
 }
@@ -177,14 +217,14 @@ static uint32_t serve(struct tcp_connection *connection)
 	if (has_died(connection))
 		note_deaths(connection);
 	if (stuck && !connection->failed)
-		connection->failed = channel_send(channel) < 0;
+		send_some(connection);
 	if (!connection->failed)
 		work = tcp_carry_out(connection);
 	connection->failed |= has_died(connection); /* meanwhile: what it has got, nobody knows */
 	if (!connection->failed) {
 		tcp_respond_done(connection);
 		if (channel_unsent(channel))
-			connection->failed = channel_send(channel) < 0;
+			send_some(connection);
 	}
 	work += connection->failed || (stuck && !channel->full);
 	connection->silent = work > 0 ? 0 : connection->silent + 1;
@@ -195,25 +235,44 @@ static uint32_t serve(struct tcp_connection *connection)
 
 /* ---- answers of the segments' owners ---- */
 
-/* A client that takes no more answers in than it has asked for always leaves room for them. */
-static void send_answer(struct served *served, uint32_t slot, const struct inbox_answer *answer)
+/* Beside the heads where there is room. @return NULL: as take_aside() */
+static char *answer_place(struct tcp_connection *connection, uint32_t n)
+{
+	struct channel *channel = &connection->channel;
+	struct buffer *aside;
+
+	if (channel_room(channel, n, 1))
+		return channel_stage(channel, n);
+	connection->failed |= !channel_room(channel, 0, 1);
+	aside = connection->failed ? NULL : take_aside(connection);
+	if (!aside)
+		return NULL;
+	channel_refer(channel, aside->bytes, n, NULL);
+	return aside->bytes;
+}
+
+/* A client that takes no more answers in than it has asked for always leaves pieces for them. */
+static bool send_answer(struct served *served, uint32_t slot, const struct inbox_answer *answer)
 {
 	struct tcp_connection *connection = (struct tcp_connection *)served;
+	struct serving *serving = &connection->service->serving;
 	struct wire_response head = {.type = WIRE_ANSWER,
 				     .status = (int16_t)answer->status,
 				     .length = answer->length,
 				     .sequence = slot};
-	char *at =
-		channel_stage_aside(&connection->channel, (uint32_t)sizeof(head) + answer->length);
+	char *at = answer_place(connection, (uint32_t)sizeof(head) + answer->length);
 
-	if (!at) {
-		connection->failed = true;
-	} else {
-		memcpy(at, &head, sizeof(head));
-		if (answer->length > 0)
-			memcpy(at + sizeof(head), answer->data, answer->length);
-	}
 	activate(connection);
+	if (!at)
+		return connection->failed;
+	memcpy(at, &head, sizeof(head));
+	if (answer->length > 0)
+		memcpy(at + sizeof(head), answer->data, answer->length);
+	if (channel_room(&connection->channel, ANSWER_BYTES, 1))
+		serving_answered(serving, served);
+	else
+		connection->waiting++;
+	return true;
 }
 
 /* ---- the service ---- */
@@ -323,7 +382,8 @@ static bool pending(struct transport_service *base)
 	return false;
 }
 
-int tcp_service_create(const struct grants *grants, uint32_t lane, struct tcp_service **out)
+int tcp_service_create(const struct grants *grants, uint32_t lane, struct buffers *buffers,
+		       struct tcp_service **out)
 {
 	struct tcp_service *service = calloc(1, sizeof(*service));
 	int rc;
@@ -336,7 +396,9 @@ int tcp_service_create(const struct grants *grants, uint32_t lane, struct tcp_se
 	TAILQ_INIT(&service->active);
 	service->base.fd = service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	rc = service->epoll_fd < 0 ? fail(-errno, "epoll_create1: %s", strerror(errno))
-				   : serving_init(&service->serving, lane);
+				   : serving_init(&service->serving, lane, buffers);
+	if (rc == 0)
+		rc = buffers_lend(buffers, 0, BUFFERS_SHARED, NULL);
 	if (rc < 0) {
 		tcp_service_destroy(service);
 		return rc;

@@ -18,8 +18,13 @@
 #include "transport/tcp/channel.h"
 #include "transport/tcp/wire.h"
 
-/* Room for what one request can lead to: DONE for those before it, its own head, a small body. */
-#define RESPONSE_BYTES ((uint32_t)sizeof(struct wire_response) * 2 + CHANNEL_STAGE_BYTES)
+/* The answer to a call. */
+#define ANSWER_BYTES ((uint32_t)sizeof(struct wire_response) + (uint32_t)SLU_MESSAGE_MAX)
+
+/* Room for what one request can lead to: DONE for those before it, its own head, a small body; and,
+ * beside that, for one answer, so that the first always has a place. */
+#define RESPONSE_BYTES                                                                             \
+	((uint32_t)sizeof(struct wire_response) * 2 + CHANNEL_STAGE_BYTES + ANSWER_BYTES)
 
 /* And in pieces; those for the answers that a client can wait for stay free for them. */
 #define RESPONSE_PIECES (3 + INBOX_CALLS)
@@ -45,7 +50,12 @@ struct tcp_connection {
 	struct wire_request request;
 	struct grant *grant; /* NULL: refused with status */
 	int status;
-	char *message; /* body of a call */
+
+	/* Answers that the staging had no room for, or left none for the next, until all is sent.
+	 */
+	struct buffer *aside;
+	uint32_t waiting;
+	struct budget *budget; /* which those are charged to; NULL: nobody's */
 
 	LIST_ENTRY(tcp_connection) of_owner;
 	TAILQ_ENTRY(tcp_connection) active_link;
@@ -69,7 +79,8 @@ struct tcp_service {
 /* ---- tcp_served.c ---- */
 
 /** @p lane  of inboxes. @return 0; -ENOMEM; -errno of epoll_create */
-int tcp_service_create(const struct grants *grants, uint32_t lane, struct tcp_service **service);
+int tcp_service_create(const struct grants *grants, uint32_t lane, struct buffers *buffers,
+		       struct tcp_service **service);
 
 /** It has no connections. Accepts NULL. */
 void tcp_service_destroy(struct tcp_service *service);

@@ -46,7 +46,7 @@ struct verbs_sent {
 struct verbs_call {
 	struct request *request; /* NULL: it has ended */
 	uint32_t slot;           /* tells it from earlier users of the same place */
-	bool with_device;        /* its message has not left its buffer */
+	struct buffer *buffer;   /* with its message, while the device has that */
 };
 
 /** Our end of one queue pair. Work requests are numbered from 0, as verbs_work.id. */
@@ -100,8 +100,7 @@ struct verbs_link {
 	uint32_t silent;  /* turns with nothing but waiting */
 	uint64_t probe_at_ns;
 	uint32_t next_slot;
-	char *messages; /* VERBS_CALLS to send, then VERBS_CLIENT_RECEIVES */
-	struct verbs_registration *registration; /* of them */
+	struct sending sending;
 	struct verbs_call slots[VERBS_CALLS]; /* slot % VERBS_CALLS */
 	struct verbs_end *ends[VERBS_QUEUES_MAX];
 
@@ -120,6 +119,10 @@ struct verbs_link {
 	struct ibv_comp_channel *channel;
 	int epoll_fd;
 	bool registered; /* with epoll_fd */
+	struct buffers *buffers;
+	struct buffer *receiving; /* VERBS_CLIENT_RECEIVES of them */
+	struct buffer *left;      /* what it sent with, once the poller has left it */
+	bool is_left;
 };
 
 enum verbs_path_state {

@@ -23,6 +23,25 @@
 
 /* ---- links ---- */
 
+static void give_back(struct verbs_link *link)
+{
+	struct buffer *first = link->sending.own, *next;
+	uint32_t shared = link->sending.out > 0 ? link->sending.out - 1 : 0;
+
+	if (!link->receiving)
+		return;
+	if (first)
+		first->next = NULL;
+	else
+		first = link->left;
+	for (struct buffer *each = link->receiving; each; each = next) {
+		next = each->next;
+		each->next = first;
+		first = each;
+	}
+	buffers_return(link->buffers, first, VERBS_CLIENT_RECEIVES + 1, shared);
+}
+
 static void link_destroy(struct verbs_link *link)
 {
 	if (!link)
@@ -36,9 +55,9 @@ static void link_destroy(struct verbs_link *link)
 		ibv_destroy_cq(link->receive_cq);
 	if (link->channel)
 		ibv_destroy_comp_channel(link->channel);
-	verbs_deregister(link->registration);
+	give_back(link);
+	buffers_put(link->buffers);
 	link->peer->forgo(link->ticket);
-	free(link->messages);
 	free(link);
 }
 
@@ -69,15 +88,17 @@ static int add_end(struct verbs_link *link)
 	return verbs_queue_initialise(end->queue, link->port, 0);
 }
 
-static int make_messages(struct verbs_link *link)
+/* What it receives with, and one to send with. */
+static int borrow(struct verbs_link *link)
 {
-	size_t bytes = (size_t)(VERBS_CALLS + VERBS_CLIENT_RECEIVES) * VERBS_MESSAGE_BYTES;
+	int rc = buffers_lend(link->buffers, VERBS_CLIENT_RECEIVES + 1, VERBS_CALLS - 1,
+			      &link->receiving);
 
-	link->messages = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-	if (!link->messages)
-		return fail(-ENOMEM, "out of memory");
-	return verbs_register(link->port, link->messages, bytes, IBV_ACCESS_LOCAL_WRITE,
-			      &link->registration);
+	if (rc < 0)
+		return rc;
+	link->sending.own = link->receiving;
+	link->receiving = link->receiving->next;
+	return 0;
 }
 
 static int make_channel(struct verbs_link *link)
@@ -118,7 +139,8 @@ static int link_create(struct verbs_host *host, struct verbs_path *path,
 	link->id = random_word();
 	link->peer = path->path.remote->peer;
 	link->ticket = link->peer->ticket(link->peer, link->id);
-	rc = link->ticket ? make_messages(link) : fail(-ENOMEM, "out of memory");
+	link->buffers = buffers_get(env->buffers);
+	rc = link->ticket ? borrow(link) : fail(-ENOMEM, "out of memory");
 	if (rc == 0)
 		rc = make_channel(link);
 	for (uint32_t i = 0; rc == 0 && i < 1 + bulk; i++)
@@ -361,6 +383,8 @@ static int make_link(struct verbs_host *host, struct verbs_path *path, uint64_t 
 
 	if (rc == 0)
 		rc = verbs_memory_use(&host->memory, &host->devices->devices[pair.device]);
+	if (rc == 0)
+		rc = verbs_memory_use(&host->buffers, &host->devices->devices[pair.device]);
 	begun = clock_monotonic_ns(NULL);
 	if (rc == 0)
 		rc = link_create(host, path, &pair, &link);
@@ -471,6 +495,7 @@ static void path_dropped(struct repair_item *item)
 	verbs_leave(verbs, verbs->fresh);
 	free(verbs->fresh_keys);
 	free(verbs->keys);
+	buffers_put(verbs->env.buffers);
 	free(verbs);
 }
 
@@ -494,6 +519,7 @@ static struct verbs_path *path_create(struct slu_remote *remote, const struct pa
 	verbs->path.making = &verbs->repair;
 	verbs->state = VERBS_PATH_DOWN;
 	verbs->env = *env;
+	buffers_get(env->buffers);
 	verbs->poller = env->poller;
 	verbs->handle = view->handle;
 	verbs->generation = view->generation;

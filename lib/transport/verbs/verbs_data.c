@@ -41,8 +41,38 @@ static struct request *request_of(const struct verbs_link *link, const struct ve
 /* Its message has left its buffer, or its answer has come: the last of the two frees the slot. */
 static void free_slot(struct verbs_link *link, const struct verbs_call *call)
 {
-	if (!call->request && !call->with_device)
+	if (!call->request && !call->buffer)
 		link->calls--;
+}
+
+/* Whoever destroys a link gives back what it sent with: the buffers are its poller's. */
+static void give_buffer(struct verbs_link *link, struct verbs_call *call)
+{
+	struct buffer *buffer = call->buffer;
+
+	call->buffer = NULL;
+	if (link->is_left) {
+		buffer->next = link->left;
+		link->left = buffer;
+		return;
+	}
+	if (link->sending.out > 1)
+		buffers_release(link->buffers, 1);
+	sending_give(&link->sending, link->buffers, buffer);
+}
+
+/* @return NULL: as many are out as may be */
+static struct buffer *take_buffer(struct verbs_link *link)
+{
+	uint32_t out = link->sending.out;
+	bool may = out == 0 || buffers_may(link->buffers, out - 1);
+	struct buffer *buffer = may ? sending_take(&link->sending, link->buffers) : NULL;
+
+	if (!buffer)
+		counter_add(&link->buffers->refused, 1);
+	else if (out > 0)
+		buffers_promise(link->buffers);
+	return buffer;
 }
 
 static void end_call(struct verbs_link *link, struct verbs_call *call, int status, bool may_land)
@@ -88,7 +118,7 @@ static inline void went_well(struct verbs_link *link, struct verbs_sent *sent)
 		struct verbs_call *call = &link->slots[sent->slot % VERBS_CALLS];
 
 		sent->carries = false;
-		call->with_device = false;
+		give_buffer(link, call);
 		free_slot(link, call);
 	}
 }
@@ -100,7 +130,7 @@ static void went_wrong(struct verbs_link *link, struct verbs_sent *sent, int sta
 	if (sent->carries) {
 		struct verbs_call *call = &link->slots[sent->slot % VERBS_CALLS];
 
-		call->with_device = false;
+		give_buffer(link, call);
 		if (request)
 			end_call(link, call, status_of(request, status), may_land(status));
 		else
@@ -272,6 +302,7 @@ static bool finish_dead(struct verbs_link *link)
 
 void verbs_link_drain(struct verbs_link *link)
 {
+	link->is_left = true;
 	fail_link(link, -ECANCELED, false);
 	while (!link->drained && !finish_dead(link))
 		drive_ends(link);
@@ -279,27 +310,17 @@ void verbs_link_drain(struct verbs_link *link)
 
 /* ---- what the target sends ---- */
 
-static char *receive_buffer(const struct verbs_link *link, uint64_t index)
+static int post_receive(struct verbs_link *link, struct buffer *buffer)
 {
-	return link->messages + (VERBS_CALLS + index) * VERBS_MESSAGE_BYTES;
-}
-
-static int post_receive(struct verbs_link *link, uint64_t index)
-{
-	struct ibv_sge piece = {.addr = (uintptr_t)receive_buffer(link, index),
-				.length = VERBS_MESSAGE_BYTES,
-				.lkey = link->registration->slices[0].lkey};
-	struct ibv_recv_wr request = {.wr_id = index, .sg_list = &piece, .num_sge = 1}, *bad;
-
-	return ibv_post_recv(link->ends[0]->queue->qp, &request, &bad);
+	return verbs_receive(link->ends[0]->queue->qp, NULL, buffer, link->device);
 }
 
 int verbs_link_receive_all(struct verbs_link *link)
 {
 	int error = 0;
 
-	for (uint64_t i = 0; error == 0 && i < VERBS_CLIENT_RECEIVES; i++)
-		error = post_receive(link, i);
+	for (struct buffer *buffer = link->receiving; buffer && error == 0; buffer = buffer->next)
+		error = post_receive(link, buffer);
 	return error ? fail(-error, "cannot post a receive: %s", strerror(error)) : 0;
 }
 
@@ -325,9 +346,10 @@ static void on_answer(struct verbs_link *link, const struct verbs_message *messa
 	end_call(link, call, fits ? message->status : -EMSGSIZE, false);
 }
 
-static void on_message(struct verbs_link *link, const struct ibv_wc *completion)
+static void on_message(struct verbs_link *link, const struct ibv_wc *completion,
+		       const struct buffer *buffer)
 {
-	const struct verbs_message *at = (const void *)receive_buffer(link, completion->wr_id);
+	const struct verbs_message *at = (const void *)buffer->bytes;
 	struct verbs_message message;
 
 	if (completion->opcode != IBV_WC_RECV || completion->byte_len < sizeof(message)) {
@@ -351,11 +373,14 @@ static uint32_t drive_receives(struct verbs_link *link)
 {
 	struct ibv_wc completions[RECEIVE_TAKE];
 	int n = ibv_poll_cq(link->receive_cq, RECEIVE_TAKE, completions);
+
 	for (int i = 0; i < n && !link->error; i++) {
+		struct buffer *buffer = (void *)(uintptr_t)completions[i].wr_id;
+
 		if (completions[i].status != IBV_WC_SUCCESS)
 			continue; /* the queue pair dies: its sends say why */
-		on_message(link, &completions[i]);
-		if (!link->error && post_receive(link, completions[i].wr_id))
+		on_message(link, &completions[i], buffer);
+		if (!link->error && post_receive(link, buffer))
 			fail_link(link, -EIO, false);
 	}
 	return n > 0 ? (uint32_t)n : 0;
@@ -618,11 +643,9 @@ static struct verbs_call *take_slot(struct verbs_link *link)
 {
 	struct verbs_call *call;
 
-	if (link->calls == VERBS_CALLS)
-		return NULL;
 	do
 		call = &link->slots[link->next_slot++ % VERBS_CALLS];
-	while (call->request || call->with_device);
+	while (call->request || call->buffer);
 	call->slot = link->next_slot - 1;
 	link->calls++;
 	return call;
@@ -632,14 +655,18 @@ static enum post_result post_call(struct verbs_path *verbs, struct request *requ
 {
 	const struct slu_op *op = &request->op;
 	struct verbs_link *link = verbs->link;
-	struct verbs_call *call = link->credits > 0 ? take_slot(link) : NULL;
+	struct buffer *buffer = NULL;
 	struct verbs_message *message;
+	struct verbs_call *call;
 
-	if (!call)
+	if (link->credits > 0 && link->calls < VERBS_CALLS)
+		buffer = take_buffer(link);
+	if (!buffer)
 		return POST_FULL;
+	call = take_slot(link);
 	call->request = request;
-	call->with_device = true;
-	message = (void *)(link->messages + call->slot % VERBS_CALLS * VERBS_MESSAGE_BYTES);
+	call->buffer = buffer;
+	message = (void *)buffer->bytes;
 	*message = (struct verbs_message){.type = VERBS_CALL,
 					  .length = (uint32_t)op->length,
 					  .handle = verbs->handle,
@@ -648,7 +675,8 @@ static enum post_result post_call(struct verbs_path *verbs, struct request *requ
 	memcpy(message + 1, op->region->addr + op->local_offset, op->length);
 	link->credits--;
 	add_message(link, (struct verbs_sent){.slot = call->slot, .carries = true}, message,
-		    (uint32_t)(sizeof(*message) + op->length), link->registration->slices[0].lkey);
+		    (uint32_t)(sizeof(*message) + op->length),
+		    verbs_buffer_key(buffer, link->device));
 	return POST_DONE;
 }
 

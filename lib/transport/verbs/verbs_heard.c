@@ -17,8 +17,8 @@
 struct held {
 	uint32_t cookie; /* of its link */
 	uint32_t client;
-	uint32_t tag;    /* notification */
-	uint32_t buffer; /* the receive that it took */
+	uint32_t tag;          /* notification */
+	struct buffer *buffer; /* the receive that it took */
 	STAILQ_ENTRY(held) next;
 };
 
@@ -80,17 +80,17 @@ static void hold(struct served_link *link, struct inbox_lane *lane, bool is_call
 }
 
 /* It has been dealt with: the receive that it took is there for another. */
-static void put_back(struct served_link *link, uint32_t index)
+static void put_back(struct served_link *link, struct buffer *buffer)
 {
-	if (receives_post(link, index))
+	if (receives_post(link, buffer))
 		served_link_fail(link);
 	else if (!served_link_has_failed(link))
 		served_link_owe(link);
 }
 
-static const struct verbs_message *message_of(const struct served_link *link, uint32_t buffer)
+static const struct verbs_message *message_of(const struct buffer *buffer)
 {
-	return (const void *)receives_message(link, buffer);
+	return (const void *)buffer->bytes;
 }
 
 /* @return NULL: it has gone */
@@ -134,9 +134,9 @@ static bool notify(struct inbox_lane *lane, uint32_t client, uint32_t tag)
 
 /* @return false: no room */
 static bool call(struct served_link *link, struct inbox_lane *lane, uint32_t client,
-		 uint32_t buffer)
+		 struct buffer *buffer)
 {
-	const struct verbs_message *message = message_of(link, buffer);
+	const struct verbs_message *message = message_of(buffer);
 
 	return serving_call(&link->service->serving, &link->served, lane, client, message->slot,
 			    message + 1, message->length);
@@ -149,17 +149,43 @@ static bool deliver(struct verbs_service *service, const struct held_lane *of,
 			 : notify(of->lane, held->client, held->tag);
 }
 
+/* There is no room in its lane: then there is none for others. */
+static bool is_blocked(const struct verbs_service *service, const struct held_lane *of,
+		       const struct held *held)
+{
+	return !of->calls || serving_may_call(&service->serving, &link_of(service, held)->served);
+}
+
+/* Calls of those who have many open are passed over: others have room. @return how many went */
+static uint32_t retry(struct verbs_service *service, struct held_lane *of)
+{
+	uint32_t done = 0, passed = 0;
+	struct held *held;
+
+	while ((held = STAILQ_FIRST(&of->messages)) && passed < SERVED_LINKS_A_TURN) {
+		if (deliver(service, of, held)) {
+			release(service, of);
+			done++;
+		} else if (is_blocked(service, of, held)) {
+			break;
+		} else {
+			STAILQ_REMOVE_HEAD(&of->messages, next);
+			STAILQ_INSERT_TAIL(&of->messages, held, next);
+			if (passed++ == 0)
+				verbs_take_back_some(service);
+		}
+	}
+	return done;
+}
+
 uint32_t verbs_retry_held(struct verbs_service *service)
 {
 	struct held_lane *of = LIST_FIRST(&service->held), *next;
 	uint32_t done = 0;
 
 	for (; of; of = next) {
-		const struct held *held;
-
 		next = LIST_NEXT(of, link);
-		for (; (held = STAILQ_FIRST(&of->messages)) && deliver(service, of, held); done++)
-			release(service, of);
+		done += retry(service, of);
 		free_if_empty(of);
 	}
 	return done;
@@ -200,11 +226,6 @@ void verbs_drop_held(struct verbs_service *service, struct served_link *link)
 	}
 }
 
-static void refuse(struct served_link *link, uint32_t slot, int status)
-{
-	served_link_answer(link, slot, &(struct inbox_answer){.status = status});
-}
-
 static void forget(struct verbs_service *service, struct held_lane *of)
 {
 	struct held *held;
@@ -213,7 +234,7 @@ static void forget(struct verbs_service *service, struct held_lane *of)
 		struct served_link *link = link_of(service, held);
 
 		if (of->calls)
-			refuse(link, message_of(link, held->buffer)->slot, -ESHUTDOWN);
+			served_link_refuse(link, message_of(held->buffer)->slot, -ESHUTDOWN);
 	}
 	if (of)
 		free_if_empty(of);
@@ -240,7 +261,7 @@ static struct grant *find_grant(const struct verbs_service *service, const struc
 
 /* The right may have been withdrawn by now: then nobody is to be told. */
 static void on_notification(struct verbs_service *service, struct served_link *link, uint32_t tag,
-			    uint32_t buffer)
+			    struct buffer *buffer)
 {
 	const struct grant *grant = find_grant(service, link, link->subject);
 	struct inbox_lane *lane = grant && grant->rights & SLU_RIGHT_WRITE
@@ -257,13 +278,15 @@ static void on_notification(struct verbs_service *service, struct served_link *l
 				    .buffer = buffer});
 }
 
-static void on_call(struct verbs_service *service, struct served_link *link, uint32_t buffer)
+static void on_call(struct verbs_service *service, struct served_link *link, struct buffer *buffer)
 {
-	const struct verbs_message *message = message_of(link, buffer);
+	const struct verbs_message *message = message_of(buffer);
 	const struct grant *grant =
 		find_grant(service, link, (uint64_t)message->generation << 32 | message->handle);
 	struct inbox_lane *lane = grant ? serving_lane(&service->serving, grant) : NULL;
 
+	if (!serving_may_call(&service->serving, &link->served))
+		verbs_take_back_some(service);
 	if (lane && (find_held(service, lane, true) || !call(link, lane, grant->client, buffer))) {
 		hold(link, lane, true,
 		     &(struct held){.cookie = link->served.cookie,
@@ -272,11 +295,11 @@ static void on_call(struct verbs_service *service, struct served_link *link, uin
 		return;
 	}
 	if (!lane)
-		refuse(link, message->slot, -EKEYREVOKED);
+		served_link_refuse(link, message->slot, -EKEYREVOKED);
 	put_back(link, buffer);
 }
 
-static void hostile(struct served_link *link, uint32_t buffer, const char *what)
+static void hostile(struct served_link *link, struct buffer *buffer, const char *what)
 {
 	log_peer(SLU_LOG_WARNING, "an RDMA link is closed: its client sent %s", what);
 	link->expelled = true;
@@ -285,10 +308,9 @@ static void hostile(struct served_link *link, uint32_t buffer, const char *what)
 }
 
 static void on_message(struct verbs_service *service, struct served_link *link,
-		       const struct ibv_wc *completion)
+		       const struct ibv_wc *completion, struct buffer *buffer)
 {
-	uint32_t buffer = (uint32_t)completion->wr_id;
-	const struct verbs_message *message = message_of(link, buffer);
+	const struct verbs_message *message = message_of(buffer);
 
 	if (completion->byte_len < sizeof(*message) || message->reserved ||
 	    message->length != completion->byte_len - sizeof(*message)) {
@@ -304,10 +326,8 @@ static void on_message(struct verbs_service *service, struct served_link *link,
 }
 
 /* Also of a link that has failed since: the client was told that its notifications arrived. */
-void verbs_hear(struct served_link *link, const struct ibv_wc *completion)
+void verbs_hear(struct served_link *link, const struct ibv_wc *completion, struct buffer *buffer)
 {
-	uint32_t buffer = (uint32_t)completion->wr_id;
-
 	if (completion->status != IBV_WC_SUCCESS)
 		served_link_fail(link);
 	if (completion->status != IBV_WC_SUCCESS || link->expelled)
@@ -315,5 +335,5 @@ void verbs_hear(struct served_link *link, const struct ibv_wc *completion)
 	else if (completion->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
 		on_notification(link->service, link, ntohl(completion->imm_data), buffer);
 	else
-		on_message(link->service, link, completion);
+		on_message(link->service, link, completion, buffer);
 }

@@ -25,6 +25,7 @@ int verbs_host_open(const struct slu_rdma_options *options, struct verbs_host **
 	pthread_mutex_init(&host->texts, NULL);
 	rc = verbs_devices_open(options, &host->devices);
 	verbs_memory_init(&host->memory, host->devices);
+	verbs_memory_init(&host->buffers, host->devices);
 	if (rc < 0) {
 		verbs_host_close(host);
 		return rc;
@@ -38,6 +39,7 @@ void verbs_host_close(struct verbs_host *host)
 	if (!host)
 		return;
 	verbs_memory_fini(&host->memory);
+	verbs_memory_fini(&host->buffers);
 	verbs_devices_close(host->devices);
 	pthread_mutex_destroy(&host->texts);
 	free(host);
@@ -80,14 +82,19 @@ static const char *devices(const void *arg, uint32_t *count)
 	return host->devices->text;
 }
 
+static struct verbs_memory *memory_of(struct verbs_host *host, const struct slu_region *region)
+{
+	return region->of_buffers ? &host->buffers : &host->memory;
+}
+
 static int add(void *host, struct slu_region *region)
 {
-	return verbs_memory_add(&((struct verbs_host *)host)->memory, region);
+	return verbs_memory_add(memory_of(host, region), region);
 }
 
 static void remove_region(void *host, struct slu_region *region)
 {
-	verbs_memory_remove(&((struct verbs_host *)host)->memory, region);
+	verbs_memory_remove(memory_of(host, region), region);
 }
 
 const struct transport_host verbs_hosts = {

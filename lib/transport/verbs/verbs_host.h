@@ -18,8 +18,9 @@
 
 struct verbs_host {
 	struct verbs_devices *devices;
-	struct verbs_memory memory;
-	pthread_mutex_t texts; /* of verbs_path.text */
+	struct verbs_memory memory;  /* the application's */
+	struct verbs_memory buffers; /* the pollers', of devices over which there are links */
+	pthread_mutex_t texts;       /* of verbs_path.text */
 };
 
 /** @return as verbs_devices_open() */

@@ -164,3 +164,14 @@ int verbs_memory_use(struct verbs_memory *memory, const struct verbs_device *dev
 	pthread_mutex_unlock(&memory->lock);
 	return rc;
 }
+
+int verbs_receive(struct ibv_qp *qp, struct ibv_srq *srq, struct buffer *buffer, uint32_t device)
+{
+	struct ibv_sge piece = {.addr = (uintptr_t)buffer->bytes,
+				.length = BUFFER_BYTES,
+				.lkey = verbs_buffer_key(buffer, device)};
+	struct ibv_recv_wr request = {.wr_id = (uintptr_t)buffer, .sg_list = &piece, .num_sge = 1},
+			   *bad;
+
+	return qp ? ibv_post_recv(qp, &request, &bad) : ibv_post_srq_recv(srq, &request, &bad);
+}

@@ -6,7 +6,8 @@
  *
  * Local memory: every region of the engine is registered with every device that a path uses. That
  * begins with the first path over the device, and reaches regions that are made later when they are
- * made. Exported memory is registered for itself, with the rights that it is exported with.
+ * made. The buffers of pollers (transport/buffers.h) are kept in the same way, for links at
+ * either end. Exported memory is registered for itself, with the rights that it is exported with.
  */
 #ifndef VERBS_VERBS_MEMORY_H
 #define VERBS_VERBS_MEMORY_H
@@ -19,6 +20,7 @@
 #include <sluice/segment.h>
 
 #include "memory/region.h"
+#include "transport/buffers.h"
 #include "transport/verbs/verbs_device.h"
 
 #define VERBS_SLICE_SHIFT 31 /* 2 GiB */
@@ -72,5 +74,17 @@ void verbs_memory_remove(struct verbs_memory *memory, struct slu_region *region)
 
 /** A path will use @p device. @return 0; as verbs_register() */
 int verbs_memory_use(struct verbs_memory *memory, const struct verbs_device *device);
+
+/** What device @p device knows a buffer by. */
+static inline uint32_t verbs_buffer_key(const struct buffer *buffer, uint32_t device)
+{
+	const struct verbs_region *region = buffer->region->private[SLU_TRANSPORT_VERBS];
+
+	return region->registered[device]->slices[0].lkey;
+}
+
+/** Post it as a receive of @p qp, or (NULL) of @p srq; it comes back as wr_id. @return 0; an errno
+ */
+int verbs_receive(struct ibv_qp *qp, struct ibv_srq *srq, struct buffer *buffer, uint32_t device);
 
 #endif

@@ -377,8 +377,10 @@ static void take_made(void *arg);
 static void *make(void *arg)
 {
 	struct opening *opening = arg;
-	int rc = served_link_make(opening->link, opening->queues);
+	int rc = verbs_memory_use(&opening->server->host->buffers, opening->link->device);
 
+	if (rc == 0)
+		rc = served_link_make(opening->link, opening->queues);
 	if (rc == 0 && !opening->invites)
 		rc = connect_queues(opening);
 	set_result(opening, rc);

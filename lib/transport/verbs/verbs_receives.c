@@ -20,15 +20,8 @@
 #define CQ_ENTRIES   (2 * LINKS_PER_CQ * VERBS_RECEIVES) /* and what dead ones left */
 #define TAKE         16
 
-#define SHARED_MAX     16384u
-#define SHARE_MIN      4u
-#define CHUNK_RECEIVES 64u   /* shared ones that are made together */
-#define NUMBERS        4096u /* of the table of queue pairs */
-
-struct chunk {
-	char *messages;
-	struct verbs_registration *registration;
-};
+#define SHARED_MAX 16384u
+#define SHARE_MIN  4u
 
 struct receive_queue {
 	struct verbs_device *device;
@@ -40,9 +33,7 @@ struct receive_queue {
 	struct ibv_srq *srq;   /* NULL: each link has its own */
 	uint32_t depth;        /* how many may be posted there */
 	uint32_t promised;     /* to links; under the service's lock */
-	_Atomic uint32_t made; /* likewise; in whole chunks */
-	struct chunk *chunks;
-	LIST_HEAD(, served_link) * by_number; /* the poller's */
+	_Atomic uint32_t lent; /* likewise; there until the poller's buffers go */
 };
 
 static struct receive_queue *first_queue(const struct verbs_service *service)
@@ -61,12 +52,6 @@ static void queue_destroy(struct receive_queue *queue)
 		ibv_destroy_cq(queue->cq);
 	if (queue->channel)
 		ibv_destroy_comp_channel(queue->channel);
-	for (uint32_t i = 0; i < queue->made / CHUNK_RECEIVES; i++) {
-		verbs_deregister(queue->chunks[i].registration);
-		free(queue->chunks[i].messages);
-	}
-	free(queue->chunks);
-	free(queue->by_number);
 	free(queue);
 }
 
@@ -122,15 +107,6 @@ static void enter(struct verbs_service *service, struct receive_queue *queue)
 
 /* ---- shared ones; under the lock ---- */
 
-static char *shared_message(const struct receive_queue *queue, uint32_t index)
-{
-	/* Pairs with the release in make_chunk(). */
-	if (index >= atomic_load_explicit(&queue->made, memory_order_acquire))
-		return NULL;
-	return queue->chunks[index / CHUNK_RECEIVES].messages +
-	       (size_t)(index % CHUNK_RECEIVES) * VERBS_MESSAGE_BYTES;
-}
-
 static struct receive_queue *create_shared(struct verbs_service *service,
 					   struct verbs_device *device)
 {
@@ -141,10 +117,7 @@ static struct receive_queue *create_shared(struct verbs_service *service,
 	if (device->attr.max_srq <= 0 || queue_create(service, device, depth, &queue) < 0)
 		return NULL;
 	attr.attr.max_wr = queue->depth;
-	queue->chunks = calloc(queue->depth / CHUNK_RECEIVES + 1, sizeof(queue->chunks[0]));
-	queue->by_number = calloc(NUMBERS, sizeof(queue->by_number[0]));
-	if (queue->chunks && queue->by_number)
-		queue->srq = ibv_create_srq(device->pd, &attr);
+	queue->srq = ibv_create_srq(device->pd, &attr);
 	if (!queue->srq) {
 		queue_destroy(queue);
 		return NULL;
@@ -162,38 +135,33 @@ static struct receive_queue *find_shared(struct verbs_service *service, struct v
 	return queue ? queue : create_shared(service, device);
 }
 
-static int post_shared(struct receive_queue *queue, uint32_t index)
+/* @param to  whose own it is; NULL: they are shared */
+static int post(const struct receive_queue *queue, const struct served_link *to,
+		struct buffer *buffer)
 {
-	const struct chunk *chunk = &queue->chunks[index / CHUNK_RECEIVES];
-	struct ibv_sge piece = {.addr = (uintptr_t)shared_message(queue, index),
-				.length = VERBS_MESSAGE_BYTES,
-				.lkey = chunk->registration->slices[0].lkey};
-	struct ibv_recv_wr request = {.wr_id = index, .sg_list = &piece, .num_sge = 1}, *bad;
-
-	return ibv_post_srq_recv(queue->srq, &request, &bad);
+	return verbs_receive(to ? to->queues[0]->qp : NULL, queue->srq, buffer,
+			     queue->device->index);
 }
 
-static int make_chunk(struct receive_queue *queue)
+static int post_chain(const struct receive_queue *queue, const struct served_link *to,
+		      struct buffer *buffer)
 {
-	uint32_t made = atomic_load_explicit(&queue->made, memory_order_relaxed);
-	struct chunk *chunk = &queue->chunks[made / CHUNK_RECEIVES];
-	size_t bytes = ((size_t)CHUNK_RECEIVES * VERBS_MESSAGE_BYTES + 4095) / 4096 * 4096;
-	int error = 0, rc;
+	int error = 0;
 
-	chunk->messages = aligned_alloc(4096, bytes);
-	if (!chunk->messages)
-		return fail(-ENOMEM, "target is out of memory");
-	rc = verbs_register(queue->device, chunk->messages, bytes, IBV_ACCESS_LOCAL_WRITE,
-			    &chunk->registration);
-	if (rc < 0) {
-		free(chunk->messages);
-		return rc;
-	}
-	/* Pairs with the acquire in shared_message(). */
-	atomic_store_explicit(&queue->made, made + CHUNK_RECEIVES, memory_order_release);
-	for (uint32_t i = 0; error == 0 && i < CHUNK_RECEIVES; i++)
-		error = post_shared(queue, made + i);
-	return error ? fail(-error, "cannot post a receive: %s", strerror(error)) : 0;
+	for (; buffer && error == 0; buffer = buffer->next)
+		error = post(queue, to, buffer);
+	return error;
+}
+
+static int post_more(struct receive_queue *queue, struct buffers *buffers, uint32_t n)
+{
+	struct buffer *first;
+	int rc = buffers_lend(buffers, n, 0, &first);
+	int error = rc < 0 ? 0 : post_chain(queue, NULL, first);
+
+	if (rc == 0)
+		queue->lent += n;
+	return error ? fail(-error, "cannot post a receive: %s", strerror(error)) : rc;
 }
 
 /* The more links there are the smaller, so that very many find some. */
@@ -211,10 +179,11 @@ static int join_shared(struct served_link *link)
 	uint32_t share = queue ? share_of(queue) : 0;
 	int rc = 0;
 
-	if (!queue || queue->promised + share + CHUNK_RECEIVES > queue->depth)
+	if (!queue || queue->promised + share > queue->depth)
 		return 0;
-	while (rc >= 0 && queue->made < queue->promised + share)
-		rc = make_chunk(queue);
+	if (queue->lent < queue->promised + share)
+		rc = post_more(queue, link->service->serving.buffers,
+			       queue->promised + share - queue->lent);
 	if (rc < 0)
 		return rc;
 	queue->promised += share;
@@ -229,17 +198,18 @@ static int join_own(struct served_link *link)
 {
 	struct verbs_service *service = link->service;
 	struct receive_queue *queue = first_queue(service);
-	int rc = 0;
+	int rc = buffers_lend(service->serving.buffers, VERBS_RECEIVES, 0, &link->receiving);
 
 	while (queue && (queue->device != link->device || queue->srq ||
 			 atomic_load(&queue->links) >= LINKS_PER_CQ))
 		queue = queue->older;
-	if (!queue) {
+	if (rc == 0 && !queue) {
 		rc = queue_create(service, link->device, CQ_ENTRIES, &queue);
-		if (rc < 0)
-			return rc;
-		enter(service, queue);
+		if (rc == 0)
+			enter(service, queue);
 	}
+	if (rc < 0)
+		return rc;
 	link->receives = queue;
 	link->share = VERBS_RECEIVES;
 	return 0;
@@ -262,6 +232,8 @@ int receives_join(struct served_link *link)
 
 void receives_leave(struct served_link *link)
 {
+	if (link->receiving)
+		buffers_return(link->service->serving.buffers, link->receiving, VERBS_RECEIVES, 0);
 	if (!link->receives)
 		return;
 	pthread_mutex_lock(&link->service->lock);
@@ -271,11 +243,6 @@ void receives_leave(struct served_link *link)
 	pthread_mutex_unlock(&link->service->lock);
 }
 
-bool receives_are_own(const struct served_link *link)
-{
-	return !link->receives->srq;
-}
-
 void receives_choose(const struct served_link *link, uint32_t index,
 		     struct verbs_queue_options *options)
 {
@@ -283,7 +250,7 @@ void receives_choose(const struct served_link *link, uint32_t index,
 	if (index > 0)
 		return;
 	options->srq = link->receives->srq;
-	options->receives = receives_are_own(link) ? link->share : 0;
+	options->receives = link->receiving ? link->share : 0;
 }
 
 /* ---- the poller's ---- */
@@ -291,50 +258,25 @@ void receives_choose(const struct served_link *link, uint32_t index,
 int receives_begin(struct served_link *link)
 {
 	uint32_t number = link->queues[0]->qp->qp_num;
-	int error = 0;
 
-	if (!receives_are_own(link))
-		LIST_INSERT_HEAD(&link->receives->by_number[number % NUMBERS], link, by_number);
-	for (uint32_t i = 0; receives_are_own(link) && error == 0 && i < link->share; i++)
-		error = receives_post(link, i);
-	return error;
+	LIST_INSERT_HEAD(&link->service->by_number[number % SERVED_NUMBERS], link, by_number);
+	return post_chain(link->receives, link, link->receiving);
 }
 
 void receives_end(struct served_link *link)
 {
-	if (!receives_are_own(link))
-		LIST_REMOVE(link, by_number);
+	LIST_REMOVE(link, by_number);
 }
 
-char *receives_message(const struct served_link *link, uint32_t index)
+int receives_post(struct served_link *link, struct buffer *buffer)
 {
-	return receives_are_own(link)
-		       ? link->messages + (size_t)(SERVED_SENDS + index) * VERBS_MESSAGE_BYTES
-		       : shared_message(link->receives, index);
+	return post(link->receives, link->receiving ? link : NULL, buffer);
 }
 
-static int post_own(struct served_link *link, uint32_t index)
+void receives_give_up(struct served_link *link, struct buffer *buffer)
 {
-	struct ibv_sge piece = {.addr = (uintptr_t)receives_message(link, index),
-				.length = VERBS_MESSAGE_BYTES,
-				.lkey = link->registration->slices[0].lkey};
-	struct ibv_recv_wr request = {.wr_id = (uint64_t)link->served.cookie << 32 | index,
-				      .sg_list = &piece,
-				      .num_sge = 1},
-			   *bad;
-
-	return ibv_post_recv(link->queues[0]->qp, &request, &bad);
-}
-
-int receives_post(struct served_link *link, uint32_t index)
-{
-	return receives_are_own(link) ? post_own(link, index) : post_shared(link->receives, index);
-}
-
-void receives_give_up(struct served_link *link, uint32_t index)
-{
-	if (!receives_are_own(link))
-		post_shared(link->receives, index);
+	if (!link->receiving)
+		post(link->receives, NULL, buffer);
 }
 
 /* @return NULL: it has been dropped */
@@ -343,11 +285,8 @@ static struct served_link *link_of(const struct verbs_service *service,
 {
 	struct served_link *link;
 
-	if (!queue->srq)
-		return (struct served_link *)serving_find(&service->serving,
-							  (uint32_t)(of->wr_id >> 32));
-	LIST_FOREACH (link, &queue->by_number[of->qp_num % NUMBERS], by_number)
-		if (link->queues[0]->qp->qp_num == of->qp_num)
+	LIST_FOREACH (link, &service->by_number[of->qp_num % SERVED_NUMBERS], by_number)
+		if (link->receives == queue && link->queues[0]->qp->qp_num == of->qp_num)
 			break;
 	return link;
 }
@@ -360,11 +299,12 @@ static uint32_t take_from(struct verbs_service *service, struct receive_queue *q
 	work_count(WORK_ITEMS, 1);
 	for (int i = 0; i < n; i++) {
 		struct served_link *link = link_of(service, queue, &completions[i]);
+		struct buffer *buffer = (void *)(uintptr_t)completions[i].wr_id;
 
 		if (link)
-			verbs_hear(link, &completions[i]);
+			verbs_hear(link, &completions[i], buffer);
 		else if (queue->srq)
-			post_shared(queue, (uint32_t)completions[i].wr_id);
+			post(queue, NULL, buffer);
 	}
 	return n > 0 ? (uint32_t)n : 0;
 }
@@ -383,7 +323,7 @@ uint32_t receives_take(struct verbs_service *service)
 /* Neighbours may go on sending. */
 static void empty(struct verbs_service *service, struct receive_queue *queue)
 {
-	uint32_t left = (queue->srq ? queue->made : queue->depth) / TAKE + 1;
+	uint32_t left = (queue->srq ? queue->lent : queue->depth) / TAKE + 1;
 
 	while (left-- > 0 && take_from(service, queue) > 0)
 		;

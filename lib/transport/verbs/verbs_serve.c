@@ -302,7 +302,7 @@ int verbs_server_create(const struct serving_env *env, void **out)
 	if (rc == 0)
 		rc = verbs_worker_start(&server->worker);
 	for (uint32_t i = 0; rc == 0 && i < env->pollers; i++)
-		rc = verbs_service_create(server->grants, i, env->first_lane + i,
+		rc = verbs_service_create(server->grants, i, env->first_lane + i, env->buffers[i],
 					  &server->services[i]);
 	if (rc < 0) {
 		verbs_server_destroy(server);

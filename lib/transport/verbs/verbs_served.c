@@ -14,14 +14,12 @@
 #include "transport/verbs/verbs_cm.h"
 #include "transport/verbs/verbs_queue.h"
 
-#define INLINE_WANT 128u
-
 /* ---- a link ---- */
 
 static int make_queue(struct verbs_device *device, struct served_link *link, uint32_t index)
 {
 	struct verbs_queue_options options = {.depth = SERVED_SENDS + SERVED_BINDS,
-					      .inline_bytes = INLINE_WANT,
+					      .inline_bytes = SERVED_INLINE,
 					      .binds = device->windows};
 	int rc;
 
@@ -30,20 +28,11 @@ static int make_queue(struct verbs_device *device, struct served_link *link, uin
 	if (rc < 0)
 		return rc;
 	link->count++;
+	if (link->queues[index]->inline_bytes < sizeof(struct verbs_message))
+		return fail(-EOPNOTSUPP, "%s takes only %u bytes inline", device->name,
+			    link->queues[index]->inline_bytes);
 	return verbs_queue_initialise(link->queues[index], device,
 				      IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE);
-}
-
-static int make_messages(struct served_link *link)
-{
-	uint32_t own = receives_are_own(link) ? link->share : 0;
-	size_t bytes = (size_t)(own + SERVED_SENDS) * VERBS_MESSAGE_BYTES;
-
-	link->messages = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-	if (!link->messages)
-		return fail(-ENOMEM, "target is out of memory");
-	return verbs_register(link->device, link->messages, bytes, IBV_ACCESS_LOCAL_WRITE,
-			      &link->registration);
 }
 
 int served_link_make(struct served_link *link, uint32_t queues)
@@ -51,10 +40,28 @@ int served_link_make(struct served_link *link, uint32_t queues)
 	int rc = receives_join(link);
 
 	if (rc == 0)
-		rc = make_messages(link);
+		rc = buffers_lend(link->service->serving.buffers, 1, VERBS_CALLS - 1,
+				  &link->sending.own);
 	for (uint32_t i = 0; rc == 0 && i < queues; i++)
 		rc = make_queue(link->device, link, i);
 	return rc;
+}
+
+/* Those that it has still in its hands, one of which, at most, was lent. */
+static void return_sending(struct served_link *link)
+{
+	uint32_t shared = link->sending.out > 0 ? link->sending.out - 1 : 0;
+	struct buffer *first = link->sending.own;
+
+	if (first)
+		first->next = NULL;
+	for (uint32_t i = 0; i < SERVED_SENDS; i++)
+		if (link->out[i]) {
+			link->out[i]->next = first;
+			first = link->out[i];
+		}
+	if (first)
+		buffers_return(link->service->serving.buffers, first, 1, shared);
 }
 
 void served_link_close(struct served_link *link)
@@ -65,10 +72,9 @@ void served_link_close(struct served_link *link)
 		verbs_queue_destroy(link->queues[i]);
 	}
 	receives_leave(link);
-	verbs_deregister(link->registration);
+	return_sending(link);
 	budget_give(link->budget, SLU_LIMIT_LINKS, 1);
 	budget_put(link->budget);
-	free(link->messages);
 }
 
 void served_link_fail(struct served_link *link)
@@ -86,7 +92,8 @@ int verbs_service_adopt(struct verbs_service *service, struct served_link *link)
 	int rc = serving_add(&service->serving, &link->served);
 
 	if (rc == 0 && receives_begin(link)) {
-		serving_remove(&service->serving, &link->served);
+		receives_end(link);
+		serving_remove(&service->serving, &link->served, 0);
 		rc = -ENOMEM;
 	}
 	return rc;
@@ -100,7 +107,7 @@ void verbs_service_drop(struct verbs_service *service, struct served_link *link)
 	receives_empty(link);
 	receives_end(link);
 	served_link_owe_none(link);
-	serving_remove(&service->serving, &link->served);
+	serving_remove(&service->serving, &link->served, served_link_answer_none(link));
 	verbs_drop_held(service, link);
 }
 
@@ -114,9 +121,9 @@ void verbs_service_forget(struct verbs_service *service, const struct export *ex
 
 /* ---- the service ---- */
 
-static void send_answer(struct served *served, uint32_t slot, const struct inbox_answer *answer)
+static bool send_answer(struct served *served, uint32_t slot, const struct inbox_answer *answer)
 {
-	served_link_answer((struct served_link *)served, slot, answer);
+	return served_link_answer((struct served_link *)served, slot, answer);
 }
 
 static uint32_t run(struct transport_service *base)
@@ -135,7 +142,11 @@ static uint32_t run(struct transport_service *base)
 		return work;
 	work += receives_take(service);
 	work += verbs_bind_some(service);
-	return work > 0 ? work : verbs_tell_rest(service);
+	if (work > 0)
+		return work;
+	work = verbs_tell_rest(service);
+	verbs_take_back_some(service);
+	return work;
 }
 
 /* Messages need no looking after: a client that does not take them in keeps nobody awake. */
@@ -153,11 +164,12 @@ static bool held_up(struct transport_service *base)
 {
 	struct verbs_service *service = (struct verbs_service *)base;
 
-	return !LIST_EMPTY(&service->held) || !TAILQ_EMPTY(&service->owing);
+	return !LIST_EMPTY(&service->held) || !TAILQ_EMPTY(&service->owing) ||
+	       !TAILQ_EMPTY(&service->answering);
 }
 
 int verbs_service_create(const struct grants *grants, uint32_t poller, uint32_t lane,
-			 struct verbs_service **out)
+			 struct buffers *buffers, struct verbs_service **out)
 {
 	struct verbs_service *service = calloc(1, sizeof(*service));
 	struct epoll_event event = {.events = EPOLLIN};
@@ -173,11 +185,13 @@ int verbs_service_create(const struct grants *grants, uint32_t poller, uint32_t 
 	pthread_mutex_init(&service->lock, NULL);
 	TAILQ_INIT(&service->binding);
 	TAILQ_INIT(&service->owing);
+	TAILQ_INIT(&service->answering);
+	service->by_number = calloc(SERVED_NUMBERS, sizeof(service->by_number[0]));
 	service->base.fd = service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	rc = verbs_tasks_init(&service->tasks);
 	if (rc == 0)
-		rc = serving_init(&service->serving, lane);
-	if (rc < 0 || service->epoll_fd < 0 ||
+		rc = serving_init(&service->serving, lane, buffers);
+	if (rc < 0 || !service->by_number || service->epoll_fd < 0 ||
 	    epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, service->tasks.eventfd, &event) < 0) {
 		verbs_service_destroy(service);
 		return fail(-ENOMEM, "cannot make a service: %s", strerror(errno));
@@ -195,6 +209,7 @@ void verbs_service_destroy(struct verbs_service *service)
 		close(service->epoll_fd);
 	verbs_tasks_fini(&service->tasks);
 	pthread_mutex_destroy(&service->lock);
+	free(service->by_number);
 	serving_fini(&service->serving);
 	free(service);
 }

@@ -24,8 +24,14 @@
 /* Messages to one client that the device has not finished; a power of two. */
 #define SERVED_SENDS 32u
 
+/* What is sent without a buffer, where the device takes as much inline. */
+#define SERVED_INLINE 128u
+
 /* Windows that are bound in one burst of a queue pair. */
 #define SERVED_BINDS 32u
+
+/* Of the table of queue pairs. */
+#define SERVED_NUMBERS 4096u
 
 /* Links that owe or bind, in one turn. */
 #define SERVED_LINKS_A_TURN 16u
@@ -83,14 +89,14 @@ struct served_link {
 	uint32_t count;
 	struct verbs_queue *queues[VERBS_QUEUES_MAX];
 	struct receive_queue *receives;
-	uint32_t share; /* how many receives there are for it */
-	char *messages; /* SERVED_SENDS, then, where receives are not shared, as many as there are
-			 */
-	struct verbs_registration *registration;
+	uint32_t share;           /* how many receives there are for it */
+	struct buffer *receiving; /* these, where they are not shared */
 
 	/* The poller's. */
-	uint32_t sent[VERBS_QUEUES_MAX]; /* work requests posted, by queue */
-	uint32_t back[VERBS_QUEUES_MAX]; /* and come back */
+	struct sending sending;
+	struct buffer *out[SERVED_SENDS]; /* of messages, by their number; NULL: it went inline */
+	uint32_t sent[VERBS_QUEUES_MAX];  /* work requests posted, by queue */
+	uint32_t back[VERBS_QUEUES_MAX];  /* and come back */
 	uint64_t says; /* which of the latest 64 of the first queue are messages */
 	uint32_t messages_sent;
 	uint32_t messages_back;
@@ -103,7 +109,8 @@ struct served_link {
 	STAILQ_HEAD(, binding) bindings; /* the first is under way */
 	TAILQ_ENTRY(served_link) binding;
 	TAILQ_ENTRY(served_link) owing;
-	LIST_ENTRY(served_link) by_number; /* where receives are shared */
+	TAILQ_ENTRY(served_link) answering;
+	LIST_ENTRY(served_link) by_number;
 
 	_Atomic bool failed; /* the poller tells the control thread */
 };
@@ -119,15 +126,17 @@ struct verbs_service {
 	struct serving serving;
 	struct served_links binding;            /* with windows that are not bound */
 	struct served_links owing;              /* that have taken receives and not told of them */
+	struct served_links answering;          /* with buffers that have not come back */
 	_Atomic(struct receive_queue *) queues; /* the latest one; they stay */
 	pthread_mutex_t lock;                   /* of who makes or looks for a queue */
+	LIST_HEAD(, served_link) * by_number;   /* of their first queue pairs */
 	LIST_HEAD(, held_lane) held;            /* messages that inboxes had no room for */
 	uint32_t held_dead;                     /* of links that have gone */
 };
 
 /** @p lane  of inboxes. @return 0; -ENOMEM; -errno of epoll_create */
 int verbs_service_create(const struct grants *grants, uint32_t poller, uint32_t lane,
-			 struct verbs_service **service);
+			 struct buffers *buffers, struct verbs_service **service);
 
 /** Its poller does not run it any more. Accepts NULL. */
 void verbs_service_destroy(struct verbs_service *service);
@@ -170,9 +179,6 @@ void receives_leave(struct served_link *link);
 /** The service ends. */
 void receives_destroy(struct verbs_service *service);
 
-/** Has it receives of its own, for which there must be room in its messages? */
-bool receives_are_own(const struct served_link *link);
-
 /* The poller: */
 
 /** From now on what comes for it is found. @return 0; an errno */
@@ -181,14 +187,11 @@ int receives_begin(struct served_link *link);
 /** It is not any more. */
 void receives_end(struct served_link *link);
 
-/** What a receive brought. */
-char *receives_message(const struct served_link *link, uint32_t index);
-
-/** It has been dealt with: it is there for another. @return 0; an errno */
-int receives_post(struct served_link *link, uint32_t index);
+/** What came has been dealt with: the receive is there for another. @return 0; an errno */
+int receives_post(struct served_link *link, struct buffer *buffer);
 
 /** Likewise where the link has failed, or goes: only others can use it. */
-void receives_give_up(struct served_link *link, uint32_t index);
+void receives_give_up(struct served_link *link, struct buffer *buffer);
 
 /** Take some of what has come. @return how many */
 uint32_t receives_take(struct verbs_service *service);
@@ -203,7 +206,7 @@ bool receives_arm(struct verbs_service *service);
 /* ---- verbs_heard.c ---- */
 
 /** One of its receives has come back. */
-void verbs_hear(struct served_link *link, const struct ibv_wc *completion);
+void verbs_hear(struct served_link *link, const struct ibv_wc *completion, struct buffer *buffer);
 
 /** Try what had no room again. @return how much was dealt with */
 uint32_t verbs_retry_held(struct verbs_service *service);
@@ -224,8 +227,17 @@ bool served_link_post(struct served_link *link, uint32_t queue, struct verbs_wor
 /** See what has come back of those. */
 void served_link_take_back(struct served_link *link, uint32_t queue);
 
-/** A call is answered; @p data of answer->length. */
-void served_link_answer(struct served_link *link, uint32_t slot, const struct inbox_answer *answer);
+/** A call is answered. @return false: not now */
+bool served_link_answer(struct served_link *link, uint32_t slot, const struct inbox_answer *answer);
+
+/** One that was not left to anybody is. */
+void served_link_refuse(struct served_link *link, uint32_t slot, int status);
+
+/** It goes: its buffers are not to be looked for. @return how many shared ones it keeps */
+uint32_t served_link_answer_none(struct served_link *link);
+
+/** See of some links whether what they have sent has come back, and its buffers with it. */
+void verbs_take_back_some(struct verbs_service *service);
 
 /** One more receive was put back, of which the client is told soon. */
 void served_link_owe(struct served_link *link);
