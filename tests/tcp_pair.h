@@ -153,19 +153,17 @@ static inline void pair_mend(struct tcp_pair *pair)
 }
 
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
-static inline struct grant *pair_grant(struct tcp_pair *pair, uint32_t rights,
-				       uint64_t connection, void **view)
+static inline struct grant *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t connection,
+				       void **view)
 {
-	const struct grant grant = {.export = &pair->export,
-				    .rights = rights,
-				    .client = 5,
-				    .connection = connection};
+	const struct grant grant = {
+		.export = &pair->export, .rights = rights, .client = 5, .connection = connection};
 	json_t *description = json_object();
 	struct grant *granted;
 
 	pair_must(tcp_server_grant(pair->server, &grant, description, &granted) == 0);
-	pair_must(tcp_transport.client->import(description, PAIR_BYTES, rights, NULL, 0, view) ==
-		  0);
+	pair_must(tcp_transport.client->import(NULL, description, PAIR_BYTES, rights, NULL, 0,
+					       view) == 0);
 	json_decref(description);
 	return granted;
 }
@@ -178,15 +176,14 @@ static inline uint64_t pair_now(void *arg)
 /** Connect poller @p index to the target. */
 static inline void pair_connect(struct tcp_pair *pair, uint32_t index, struct pair_client *client)
 {
-	const struct slu_queue_options options = {.depth = PAIR_DEPTH,
-						  .poller = SLU_POLLER_INLINE};
+	const struct slu_queue_options options = {.depth = PAIR_DEPTH, .poller = SLU_POLLER_INLINE};
 
 	pair_must(poller_create(index, &pair->env, 0, &client->poller) == 0);
 	pair_must(queue_create(&options, client->poller, -1, &client->queue) == 0);
 	client->queue->clock = &pair->clock;
 	pair_must(poller_attach(client->poller, client->queue) == 0);
 	pair_must(tcp_transport.client->connect(pair->remote, &client->poller->env,
-						 &client->path) == 0);
+						&client->path) == 0);
 	pair->remote->paths[index] = client->path;
 	pair_must(repair_now(pair->env.repair, client->path->making, NULL, UINT64_MAX / 2) == 0);
 }

@@ -47,7 +47,7 @@ enum slu_opcode {
  * SLU_CALL sends the @p length bytes at @p local_offset, 0..SLU_MESSAGE_MAX, and puts the answer at
  * @p remote_offset, which for a call counts from the start of the same region, into the @p tag
  * bytes there, 0..SLU_MESSAGE_MAX. A longer answer fails with -EMSGSIZE and nothing is written. The
- * calls of one remote that the owner has not answered are bounded (over shm to SLU_CALLS_MAX):
+ * calls of one remote, over shm of all of one segment, that the owner has not answered are bounded:
  * others wait, in order, until they may go or are late. Any right is enough to call. A call goes
  * out once; one that ended with -ETIMEDOUT and SLU_MAY_LAND may have reached the owner, whose
  * answer is then dropped.

@@ -51,11 +51,11 @@ extern "C" {
 #define SLU_SOCKET_PATH_MAX   107   /* bytes of a Unix socket path */
 #define SLU_ADDRESS_MAX       261   /* bytes of an address: a host name, a colon and a port */
 #define SLU_REMOTE_NAME_MAX   (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
-#define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote and poller */
+#define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote (shm: segment) and poller */
 #define SLU_REASON_MAX        320  /* bytes of slu_candidate.reason, with the NUL */
 #define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
 #define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
-#define SLU_CALLS_MAX         16   /* sent and not answered, per remote and poller, over shm */
+#define SLU_CALLS_MAX         16   /* sent and not answered, per segment and poller, over shm */
 #define SLU_CANDIDATES_MAX    3    /* shm, verbs, tcp */
 
 struct slu_segment;
@@ -190,7 +190,9 @@ SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment
 /**
  * Take up to @p n notifications. The data of each is visible when it is handed out.
  *
- * Hot: neither blocks nor allocates nor enters the kernel. Thread: one at a time per segment.
+ * Hot: neither blocks nor allocates; enters the kernel only with more than 32 client processes in
+ * shared memory, every 20 us or so. Of one that was idle beside so many what comes is seen then.
+ * Thread: one at a time per segment.
  *
  * @return 0..n
  */
@@ -216,7 +218,7 @@ SLU_API int slu_segment_arm(struct slu_segment *segment);
 /**
  * Take up to @p n requests. Those taken must be answered: at most SLU_MESSAGES_MAX can be open.
  *
- * Hot: neither blocks nor allocates nor enters the kernel. Thread: the one that polls.
+ * Hot: as slu_segment_poll(). Thread: the one that polls.
  *
  * @return 0..n
  */

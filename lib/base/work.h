@@ -5,7 +5,8 @@
  * single one that walks, copies or waits for too much holds up everybody else, which no average
  * shows. Builds with tests count, and a test fails beyond the bound; in others all this vanishes.
  *
- * Whoever is called back by the event loop, and each turn of a poller, begins with work_begin();
+ * Whoever is called back by the event loop, each turn of a poller, and each call by which a
+ * segment's owner takes what was left for it, begins with work_begin();
  * what it then counts on the same thread is its work. A thread that has begun nothing counts
  * nothing.
  *
@@ -20,6 +21,7 @@
 enum work_place {
 	WORK_EVENT, /* of the control thread */
 	WORK_TURN,  /* of a poller */
+	WORK_OWNER, /* one call of a segment's owner */
 	WORK_PLACES,
 };
 

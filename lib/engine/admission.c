@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * May a client have one more session? Its identity's budget says it; and a session in shared memory
- * takes a mapping of this process, of which the kernel allows only so many. Some are kept for the
- * process itself, and some for identities that have few sessions.
+ * May one more area be shared with a client? It takes a mapping of this process, of which the
+ * kernel allows only so many. Some are kept for the process itself, and some for identities that
+ * have few sessions.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,46 +33,20 @@ static uint32_t reserve(uint32_t max)
 }
 
 /* Asked anew each time that it matters: it can be raised while we run. */
-static int check_mappings(const struct slu_engine *engine, const struct budget *budget)
+int admission_check(const struct slu_engine *engine, const struct budget *budget)
 {
 	bool few = !budget || budget_used(budget, SLU_LIMIT_SESSIONS) <= FEW_SESSIONS;
 	uint32_t max;
 
-	if (engine->mapped_sessions < FEW_SESSIONS)
+	if (engine->mapped_areas < FEW_SESSIONS)
 		return 0;
 	max = mappings_max();
-	if (engine->mapped_sessions < max - (few ? 1 : 2) * reserve(max))
+	if (engine->mapped_areas < max - (few ? 1 : 2) * reserve(max))
 		return 0;
 	return fail(-ENOSPC,
-		    "target %s shares memory with %u sessions, and of the %u mappings that Linux "
-		    "gives a process the rest is kept for %s: raise it with sysctl "
+		    "target %s shares %u areas of memory with clients, and of the %u mappings that "
+		    "Linux gives a process the rest is kept for %s: raise it with sysctl "
 		    "vm.max_map_count, or use --require tcp",
-		    engine->name, engine->mapped_sessions, max,
+		    engine->name, engine->mapped_areas, max,
 		    few ? "the process itself" : "it and for other identities");
-}
-
-int admission_take(struct slu_engine *engine, const struct transport *transport,
-		   struct budget *budget)
-{
-	int rc = budget_take(budget, SLU_LIMIT_SESSIONS, 1);
-
-	if (rc == 0 && transport->target->publish) {
-		rc = check_mappings(engine, budget);
-		if (rc < 0)
-			budget_give(budget, SLU_LIMIT_SESSIONS, 1);
-		else
-			engine->mapped_sessions++;
-	}
-	if (rc == 0)
-		budget_get(budget);
-	return rc;
-}
-
-void admission_give(struct slu_engine *engine, const struct transport *transport,
-		    struct budget *budget)
-{
-	if (transport->target->publish)
-		engine->mapped_sessions--;
-	budget_give(budget, SLU_LIMIT_SESSIONS, 1);
-	budget_put(budget);
 }

@@ -72,17 +72,34 @@ struct slu_engine {
 
 	/* Control thread. */
 	struct access *access;
-	struct budgets *budgets;  /* what each identity has of us, and may have */
-	uint32_t mapped_sessions; /* over transports that share memory with the client */
+	struct budgets *budgets; /* what each identity has of us, and may have */
+	uint32_t mapped_areas;   /* that are shared with clients */
 	uint32_t segment_count;
 	uint32_t next_client;
 	LIST_HEAD(, slu_segment) segments;
 };
 
+/**
+ * What clients leave their messages in, where they share memory with us: one for all of a
+ * connection that have the same rights. Control thread, but for the inbox and what is said.
+ */
+struct segment_area {
+	struct client_inbox inbox;
+	uint64_t connection; /* with rights: by what it is found; 0: it is of one client alone */
+	uint32_t rights;
+	uint32_t place;   /* in its segment's set */
+	uint32_t members; /* its clients in the segment's set; 0: nor is it itself */
+	uint32_t users;   /* its clients that were not destroyed */
+	bool lost;        /* so is its connection */
+	bool hot;         /* the polling thread: it is among the hot */
+	bool active;      /* something came since that was looked at */
+	struct budget *budget;
+};
+
 /** One client of a segment. */
 struct segment_client {
-	struct client_inbox *inbox; /* NULL: it comes through the export's inbox */
-	struct grant *granted;      /* of a transport that our pollers serve */
+	struct segment_area *area; /* NULL: it comes through the export's inbox */
+	struct grant *granted;     /* of a transport that our pollers serve */
 	struct peer_info peer;
 	uint32_t rights;
 	int reason; /* why it was ended; 0: it was not */
@@ -92,29 +109,55 @@ struct segment_client {
 	uint64_t operations;
 	uint64_t bytes_read;
 	uint64_t bytes_written;
-	uint32_t place;     /* in its segment's set; with an inbox */
+	uint32_t place;     /* in its segment's set; with an area */
 	uint64_t leaves_ns; /* its session is over, notifications may be left until then */
 	TAILQ_ENTRY(segment_client) link;
 };
 
 TAILQ_HEAD(segment_client_list, segment_client);
 
-#define CLIENT_SET_CHUNK  1024u
-#define CLIENT_SET_CHUNKS 1024u
-#define CLIENT_SET_MAX    (CLIENT_SET_CHUNK * CLIENT_SET_CHUNKS)
+#define PLACE_SET_CHUNK  1024u
+#define PLACE_SET_CHUNKS 1024u
+#define PLACE_SET_MAX    (PLACE_SET_CHUNK * PLACE_SET_CHUNKS)
 
 /**
- * What slu_segment_poll() goes through, without a lock, while the control thread changes it:
- * clients with an inbox of their own. To add or to remove one takes a step, however many there are:
- * the last takes the place of one that leaves. So a client can be missed, or seen twice, by who
- * goes through at that moment; he finds moves changed then, or odd.
+ * Where the polling thread finds by its place, without a lock, what the control thread adds and
+ * removes. What has a place keeps it; then it is another's.
  */
-struct client_set {
-	_Atomic uint32_t count;
-	_Atomic uint32_t moves;
-	struct client_chunk {
-		_Atomic(struct segment_client *) clients[CLIENT_SET_CHUNK]; /* or NULL */
-	} * chunks[CLIENT_SET_CHUNKS];
+struct place_set {
+	_Atomic uint32_t count; /* of places that were ever used */
+	_Atomic uint32_t used;
+	uint32_t free; /* the place, plus 1, that was given back last; 0: none */
+	struct place_chunk {
+		_Atomic(void *) items[PLACE_SET_CHUNK]; /* odd: free */
+	} * chunks[PLACE_SET_CHUNKS];
+};
+
+/** A client's number in its area: its place, and what tells it from those that had it before. */
+#define SESSION_AGE_BITS 11u
+static_assert(PLACE_SET_MAX <= 1u << (31 - SESSION_AGE_BITS), "a session is 31 bits of a word");
+
+/** So many areas are polled always, though nothing comes. */
+#define HOT_FEW 32u
+
+/**
+ * The areas that are polled; of others their clients ring (message/wake.h), and then they are,
+ * until nothing came for a while. The polling thread's.
+ */
+struct hot_areas {
+	struct hot_area {
+		uint32_t place;
+		uint32_t id; /* of what was there */
+	} * areas;           /* PLACE_SET_MAX, touched as they come */
+	uint32_t count;
+	uint32_t seen;        /* of slu_segment.added */
+	uint32_t next_polled; /* round robin */
+	uint32_t next_received;
+	uint32_t polls_left; /* before the clock is read */
+	uint32_t looks;
+	uint64_t clock;  /* when it was, */
+	uint64_t looked; /* and when it was asked who has rung */
+	bool armed;      /* a wake-up is asked for, and owed */
 };
 
 /** A request that was handed out, by its index; its private copy, if it has one, by the same. */
@@ -123,8 +166,8 @@ struct open_request {
 	uint32_t client;
 	uint32_t lane;
 	uint32_t slot;
-	uint32_t place; /* of the client in the set, if it has not moved */
-	bool shared;    /* the client has an inbox of its own; else it came through the export's */
+	uint32_t area;  /* its id; 0: it came through the export's inbox */
+	uint32_t place; /* of the area */
 };
 
 /** Requests of one segment that were received and are not answered. */
@@ -162,20 +205,24 @@ struct slu_segment {
 	_Atomic uint64_t bytes_written;
 	bool lost;              /* its memory is, and that was said */
 	bool written_in_memory; /* by other processes; else it is sealed against that */
+	void *shared_areas;     /* tree, by connection and rights */
+
+	/* Control thread, for the polling thread. */
+	_Alignas(64) _Atomic uint32_t added; /* areas, ever */
+	_Atomic uint32_t fresh[HOT_FEW];     /* places of the last ones */
+	struct place_set areas;
+	struct place_set sessions; /* clients with an area */
 
 	/* The polling thread. */
-	_Alignas(64) _Atomic uint64_t polls; /* odd while it goes through the set; 0: never has */
-	_Atomic bool armed;                  /* as last asked for: new clients begin so */
-	struct inbox *inbox;                 /* the export's; NULL without poller threads */
-	uint32_t next_client;                /* round robin */
-	uint32_t next_caller;
-	uint32_t next_lane;
+	_Alignas(64) _Atomic uint64_t polls; /* odd while it uses the sets; 0: never has */
+	struct hot_areas hot;
+	struct inbox *inbox; /* the export's; NULL without poller threads */
+	uint32_t next_lane;  /* round robin */
 	uint32_t next_called_lane;
 	bool polls_lanes_first; /* this time, before the clients in shared memory */
 	bool receives_lanes_first;
 	_Atomic uint64_t notifications;
 	struct requests *requests;
-	struct client_set set;
 };
 
 /** Control plane callbacks of the engine's segments. */
@@ -231,17 +278,9 @@ bool serve_has(const struct slu_engine *engine, const struct peer_info *peer,
  * sessions; an eighth of vm.max_map_count where that is less. */
 #define ENGINE_MAPPINGS_RESERVE 2048u
 
-/**
- * Control thread: charge a session; @p budget may be NULL.
- *
- * @return 0, with a reference to @p budget; -EDQUOT; -ENOSPC too many mappings
+/** Control thread: may another area be mapped for @p budget, which may be NULL? @return 0; -ENOSPC
  */
-int admission_take(struct slu_engine *engine, const struct transport *transport,
-		   struct budget *budget);
-
-/** Control thread: it is over, and what it had of us is free. */
-void admission_give(struct slu_engine *engine, const struct transport *transport,
-		    struct budget *budget);
+int admission_check(const struct slu_engine *engine, const struct budget *budget);
 
 /** Control thread: find an exported segment. @return NULL: -ENOENT */
 struct slu_segment *segment_find(struct slu_engine *engine, const char *name);
@@ -255,30 +294,62 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		  const struct transport *transport, uint32_t rights, json_t *grant,
 		  int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct segment_client **client);
 
+/** Its number in its area, as it says it with what it leaves there. */
+static inline uint32_t segment_session(const struct segment_client *client)
+{
+	return client->place << SESSION_AGE_BITS |
+	       (client->number & ((1u << SESSION_AGE_BITS) - 1));
+}
+
 /** Control thread: the client's session is over. */
 void segment_leave(struct segment_client *client, bool lost);
 
-/** Control thread: make room for one more. @return 0; -ENOMEM, -ENOSPC */
-int client_set_reserve(struct client_set *set);
+/** Control thread: @return the place that the next one gets; -ENOMEM, -ENOSPC */
+int place_set_reserve(struct place_set *set);
 
-/** Control thread: the polling thread may see it from now on. Room was made. */
-void client_set_add(struct client_set *set, struct segment_client *client);
+/** Control thread: the polling thread may see it from now on, at the place that was reserved. */
+void place_set_add(struct place_set *set, uint32_t place, void *item);
 
 /** Control thread: who begins to poll after a heavy barrier does not see it any more. */
-void client_set_remove(struct client_set *set, struct segment_client *client);
+void place_set_remove(struct place_set *set, uint32_t place);
 
 /** Accepts one that is all zero. */
-void client_set_free(struct client_set *set);
+void place_set_free(struct place_set *set);
 
-/** The polling thread: who is at @p place, below the count that it has read? NULL: nobody now. */
-static inline struct segment_client *client_set_at(const struct client_set *set, uint32_t place)
+/** The polling thread: what is at @p place, any number? NULL: nothing now. */
+static inline void *place_set_at(const struct place_set *set, uint32_t place)
 {
-	const struct client_chunk *chunk = set->chunks[place / CLIENT_SET_CHUNK];
+	void *item;
 
-	/* Pairs with the release in put(). */
-	return atomic_load_explicit(&chunk->clients[place % CLIENT_SET_CHUNK],
-				    memory_order_acquire);
+	/* Both pair with the releases in place_set_add(). */
+	if (place >= atomic_load_explicit(&set->count, memory_order_acquire))
+		return NULL;
+	item = atomic_load_explicit(
+		&set->chunks[place / PLACE_SET_CHUNK]->items[place % PLACE_SET_CHUNK],
+		memory_order_acquire);
+	return (uintptr_t)item & 1 ? NULL : item;
 }
+
+/** hot.c: memory for them. @return 0; -ENOMEM */
+int hot_init(struct hot_areas *hot);
+
+/** Accepts one that is all zero. */
+void hot_fini(struct hot_areas *hot);
+
+/**
+ * The polling thread, all of them. Before it takes something: those who have come, or rung, are
+ * polled as well, and now and then those of whom nothing came no longer.
+ */
+void hot_begin(struct slu_segment *segment);
+
+/** The next to be polled, in turn. There is at least one. @return NULL: it has gone */
+struct segment_area *hot_next(struct slu_segment *segment, uint32_t *next);
+
+/** Have all that is polled ring as well, or not any more. */
+void hot_arm(struct slu_segment *segment, bool armed);
+
+/** Has something come of those that are polled? @p calls: requests count */
+bool hot_pending(struct slu_segment *segment, bool calls);
 
 /** Memory for the requests of a segment; touched as they come. @return NULL: out of memory */
 struct requests *requests_create(void);

@@ -29,7 +29,7 @@ static bool is_lost(void *arg, void *unused)
 
 	(void)unused;
 	if (!region_is_dead(client->segment->export.region) &&
-	    !(client->inbox && guard_is_dead(client->inbox->guard)))
+	    !(client->area && guard_is_dead(client->area->inbox.guard)))
 		return false;
 	client->reason = -EFAULT;
 	return true;

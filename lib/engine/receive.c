@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What clients left for a segment's owner: notifications, requests, and the answers back. It comes
- * from two places: the inboxes of the clients in shared memory, and the lanes that pollers of this
- * engine fill.
+ * from two places: the areas of clients in shared memory that are hot (hot.c), and the lanes that
+ * pollers of this engine fill.
  *
  * Hot, on the application's polling thread; slu_segment_arm() is the one call that enters the
  * kernel, and waits there for nobody.
@@ -14,6 +14,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/work.h"
 #include "engine/engine_internal.h"
 
 #define COPIES_BYTES ((size_t)SLU_MESSAGES_MAX * SLU_MESSAGE_MAX)
@@ -28,16 +29,13 @@ static inline void count_poll(struct slu_segment *segment, memory_order order)
 }
 
 /*
- * While we poll, no client that the set has held meanwhile goes away. The light barrier pairs with
+ * While we poll, nothing goes away that the sets have held meanwhile. The light barrier pairs with
  * the heavy one in leave_set().
- *
- * @return how many places of the set to look at
  */
-static inline uint32_t begin_polling(struct slu_segment *segment)
+static inline void begin_polling(struct slu_segment *segment)
 {
 	count_poll(segment, memory_order_relaxed);
 	barrier_light();
-	return atomic_load_explicit(&segment->set.count, memory_order_acquire);
 }
 
 static inline void end_polling(struct slu_segment *segment)
@@ -52,23 +50,49 @@ static inline bool take_turn(bool *lanes_first)
 	return *lanes_first;
 }
 
+/* Who says that it is @p session of that area? @return NULL: nobody who is here */
+static const struct segment_client *find_client(const struct slu_segment *segment,
+						const struct segment_area *area, uint32_t session)
+{
+	const struct segment_client *client =
+		place_set_at(&segment->sessions, session >> SESSION_AGE_BITS);
+
+	return client && client->area == area && segment_session(client) == session ? client : NULL;
+}
+
 /* ---- notifications ---- */
 
-/* Each client once, beginning where the last call ended, so that none starves. */
-static uint32_t poll_clients(struct slu_segment *segment, uint32_t count,
-			     struct slu_notification *out, uint32_t n)
+/* @return how many are left: those of clients that have gone, or never were, are nobody's */
+static uint32_t name_clients(const struct slu_segment *segment, const struct segment_area *area,
+			     struct slu_notification *notes, uint32_t n)
+{
+	uint32_t named = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct segment_client *client = find_client(segment, area, notes[i].client);
+
+		if (client)
+			notes[named++] = (struct slu_notification){.tag = notes[i].tag,
+								   .client = client->number};
+	}
+	return named;
+}
+
+/* Each area once, beginning where the last call ended, so that none starves. */
+static uint32_t poll_areas(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
 {
 	uint32_t taken = 0;
 
-	for (uint32_t i = 0; i < count && taken < n; i++) {
-		struct segment_client *client;
+	for (uint32_t left = segment->hot.count; left > 0 && taken < n; left--) {
+		struct segment_area *area = hot_next(segment, &segment->hot.next_polled);
+		uint32_t count =
+			area ? notify_receive(&area->inbox.notifications, out + taken, n - taken)
+			     : 0;
 
-		if (segment->next_client >= count)
-			segment->next_client = 0;
-		client = client_set_at(&segment->set, segment->next_client++);
-		if (client)
-			taken += notify_receive(&client->inbox->notifications, out + taken,
-						n - taken);
+		if (count == 0)
+			continue;
+		area->active = true;
+		taken += name_clients(segment, area, out + taken, count);
 	}
 	return taken;
 }
@@ -98,9 +122,14 @@ int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, 
 {
 	uint32_t lanes = inbox_lanes(segment->inbox);
 	bool lanes_first = lanes > 0 && take_turn(&segment->polls_lanes_first);
-	uint32_t taken = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
+	uint32_t taken;
 
-	taken += poll_clients(segment, begin_polling(segment), out + taken, n - taken);
+	work_begin(WORK_OWNER);
+	taken = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
+
+	begin_polling(segment);
+	hot_begin(segment);
+	taken += poll_areas(segment, out + taken, n - taken);
 	end_polling(segment);
 	if (lanes > 0 && !lanes_first)
 		taken += poll_lanes(segment, lanes, out + taken, n - taken);
@@ -178,42 +207,53 @@ static void close_request(struct requests *requests, struct open_request *reques
 	requests->free[requests->free_count++] = (uint16_t)(request - requests->open);
 }
 
-/* The client could change its request while we look at it: only a copy is handed out. */
-static void take_shared(struct requests *requests, const struct segment_client *client,
-			uint32_t place, const struct mailbox_request *request,
-			struct slu_message *out)
+/*
+ * The client could change its request while we look at it: only a copy is handed out. What nobody
+ * has asked who is here is answered at once, so that it does not keep its slot from others.
+ */
+static bool take_shared(struct slu_segment *segment, struct segment_area *area,
+			const struct mailbox_request *request, struct slu_message *out)
 {
-	uint32_t index = take_index(requests);
-	uint8_t *copy = requests->copies[index];
+	const struct segment_client *client = find_client(segment, area, request->session);
+	struct requests *requests = segment->requests;
+	uint32_t index;
+	uint8_t *copy;
 
+	if (!client) {
+		mailbox_reply(&area->inbox.calls, request->lane, request->slot, -ECONNRESET, NULL,
+			      0);
+		return false;
+	}
+	index = take_index(requests);
+	copy = requests->copies[index];
 	memcpy(copy, request->data, request->length);
 	open_request(requests, index,
 		     (struct open_request){.client = client->number,
 					   .lane = request->lane,
 					   .slot = request->slot,
-					   .place = place,
-					   .shared = true},
+					   .area = area->inbox.id,
+					   .place = area->place},
 		     copy, request->length, out);
+	return true;
 }
 
-static uint32_t receive_clients(struct slu_segment *segment, uint32_t count,
-				struct slu_message *out, uint32_t n)
+static uint32_t receive_areas(struct slu_segment *segment, struct slu_message *out, uint32_t n)
 {
 	uint32_t taken = 0, idle = 0;
 
-	while (idle < count && taken < n && any_free(segment->requests)) {
+	while (idle < segment->hot.count && taken < n && any_free(segment->requests)) {
+		struct segment_area *area = hot_next(segment, &segment->hot.next_received);
 		struct mailbox_request request;
-		struct segment_client *client;
 
-		if (segment->next_caller >= count)
-			segment->next_caller = 0;
-		client = client_set_at(&segment->set, segment->next_caller++);
-		if (client && mailbox_receive(&client->inbox->calls, &request)) {
-			take_shared(segment->requests, client, segment->next_caller - 1, &request,
-				    &out[taken++]);
+		if (!area)
+			continue;
+		idle++;
+		if (!mailbox_receive(&area->inbox.calls, &request))
+			continue;
+		area->active = true;
+		if (take_shared(segment, area, &request, &out[taken])) {
+			taken++;
 			idle = 0;
-		} else {
-			idle++;
 		}
 	}
 	return taken;
@@ -248,9 +288,14 @@ int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, ui
 {
 	uint32_t lanes = inbox_lanes(segment->inbox);
 	bool lanes_first = lanes > 0 && take_turn(&segment->receives_lanes_first);
-	uint32_t taken = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
+	uint32_t taken;
 
-	taken += receive_clients(segment, begin_polling(segment), out + taken, n - taken);
+	work_begin(WORK_OWNER);
+	taken = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
+
+	begin_polling(segment);
+	hot_begin(segment);
+	taken += receive_areas(segment, out + taken, n - taken);
 	end_polling(segment);
 	if (lanes > 0 && !lanes_first)
 		taken += receive_lanes(segment, lanes, out + taken, n - taken);
@@ -259,34 +304,16 @@ int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, ui
 
 /* ---- answers ---- */
 
-static struct segment_client *at_if(const struct client_set *set, uint32_t place, uint32_t number)
-{
-	struct segment_client *client = client_set_at(set, place);
-
-	return client && client->number == number ? client : NULL;
-}
-
-/* It is where it was, or has taken the place of one that left. @return NULL: it has left itself */
-static struct segment_client *find_client(const struct client_set *set, uint32_t count,
-					  const struct open_request *request)
-{
-	struct segment_client *client = NULL;
-
-	if (request->place < count)
-		client = at_if(set, request->place, request->client);
-	for (uint32_t i = 0; i < count && !client; i++)
-		client = at_if(set, i, request->client);
-	return client;
-}
-
+/* To its area, if that is still there: also of a client that has left, whose slot is free then. */
 static void answer_shared(struct slu_segment *segment, const struct open_request *request,
 			  int status, const void *data, uint32_t length)
 {
-	uint32_t count = begin_polling(segment);
-	struct segment_client *client = find_client(&segment->set, count, request);
+	struct segment_area *area;
 
-	if (client)
-		mailbox_reply(&client->inbox->calls, request->lane, request->slot, status, data,
+	begin_polling(segment);
+	area = place_set_at(&segment->areas, request->place);
+	if (area && area->inbox.id == request->area)
+		mailbox_reply(&area->inbox.calls, request->lane, request->slot, status, data,
 			      length);
 	end_polling(segment);
 }
@@ -321,7 +348,7 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 			    status);
 	if (status != 0)
 		length = 0;
-	if (request->shared)
+	if (request->area != 0)
 		answer_shared(segment, request, status, data, length);
 	else
 		answer_lane(segment, request, status, data, length);
@@ -336,63 +363,36 @@ int slu_segment_fd(struct slu_segment *segment)
 	return wake_set_fd(segment->wake);
 }
 
-static void set_armed(struct slu_segment *segment, uint32_t count, bool armed)
+static void set_armed(struct slu_segment *segment, bool armed)
 {
-	for (uint32_t i = 0; i < count; i++) {
-		struct segment_client *client = client_set_at(&segment->set, i);
-
-		if (client)
-			atomic_store_explicit(&client->inbox->area->armed, armed,
-					      memory_order_relaxed);
-	}
+	hot_arm(segment, armed);
 	if (segment->inbox && armed)
 		inbox_arm(segment->inbox);
 	else if (segment->inbox)
 		inbox_disarm(segment->inbox);
 }
 
-/* Requests that cannot be received for want of room would wake for nothing. */
-static bool anything_pending(const struct slu_segment *segment, uint32_t count)
-{
-	bool calls = any_free(segment->requests);
-
-	for (uint32_t i = 0; i < count; i++) {
-		const struct segment_client *client = client_set_at(&segment->set, i);
-
-		if (client && (notify_pending(&client->inbox->notifications) ||
-			       (calls && mailbox_pending(&client->inbox->calls))))
-			return true;
-	}
-	return inbox_pending(segment->inbox, calls);
-}
-
 /*
  * The heavy barriers pair with the light ones in client_stored(), in this process or another, and
- * in the inbox: either we see what came, or it is seen that we want to be woken. Whoever joins
- * meanwhile is counted, or sees that the segment is armed: that is stored before begin_polling(),
- * whose light barrier pairs with the heavy one in share().
+ * in the inbox: either we see what came, or it is seen that we want to be woken. What is not polled
+ * is armed all the time, from before its client has it. Requests that cannot be received for want
+ * of room would wake for nothing.
  */
 int slu_segment_arm(struct slu_segment *segment)
 {
-	uint32_t moves = atomic_load(&segment->set.moves);
-	uint32_t count;
+	bool calls = any_free(segment->requests);
 	bool pending;
 	int rc;
 
+	work_begin(WORK_OWNER);
 	wake_set_clear(segment->wake);
-	atomic_store_explicit(&segment->armed, true, memory_order_relaxed);
-	count = begin_polling(segment);
-	set_armed(segment, count, true);
+	begin_polling(segment);
+	set_armed(segment, true);
 	barrier_heavy();
 	rc = barrier_heavy_shared();
-	pending = anything_pending(segment, count);
-	/* Who was moved meanwhile may not have been armed: as if something had come of it. */
-	if (moves & 1 || moves != atomic_load(&segment->set.moves))
-		pending = true;
-	if (pending || rc < 0) {
-		atomic_store_explicit(&segment->armed, false, memory_order_relaxed);
-		set_armed(segment, count, false);
-	}
+	pending = rc < 0 || hot_pending(segment, calls) || inbox_pending(segment->inbox, calls);
+	if (pending)
+		set_armed(segment, false);
 	end_polling(segment);
 	if (rc < 0)
 		return fail(rc, "membarrier is not allowed any more: poll instead of waiting, or "

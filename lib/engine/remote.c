@@ -152,8 +152,8 @@ static struct slu_remote *remote_create(struct slu_engine *engine, const char *n
 
 /* ---- a target in another process ---- */
 
-static int take_grant(struct slu_remote *remote, const struct client_grant *grant,
-		      enum slu_transport transport)
+static int take_grant(struct slu_remote *remote, struct transport_peer *peer,
+		      const struct client_grant *grant, enum slu_transport transport)
 {
 	if (grant->transport != transport)
 		return fail(-EPROTO, "the target chose a transport that we did not offer");
@@ -161,7 +161,7 @@ static int take_grant(struct slu_remote *remote, const struct client_grant *gran
 	remote->length = grant->length;
 	remote->page_bytes = grant->page_bytes;
 	remote->node = grant->node;
-	return remote->transport->client->import(json_object_get(grant->opened, "grant"),
+	return remote->transport->client->import(peer, json_object_get(grant->opened, "grant"),
 						 grant->length, remote->rights, grant->fds,
 						 grant->fd_count, &remote->view);
 }
@@ -192,7 +192,7 @@ static int open_session(struct slu_remote *remote, const struct choice *choice,
 	rc = session_open(client, &request, &remote->session, &grant);
 	if (rc < 0)
 		return rc;
-	rc = take_grant(remote, &grant, transport);
+	rc = take_grant(remote, client_peer(client), &grant, transport);
 	client_grant_free(&grant);
 	if (rc < 0) {
 		session_close(remote->session);
@@ -280,7 +280,8 @@ static int open_local(void *arg)
 	if (rc < 0)
 		return rc;
 	rc = call->transport->client->import_local(&segment->export, remote->rights,
-						   remote->local->inbox, &remote->view);
+						   &remote->local->area->inbox,
+						   segment_session(remote->local), &remote->view);
 	if (rc < 0)
 		return rc;
 	remote->transport = call->transport;
@@ -417,11 +418,11 @@ static int leave_local(void *arg)
 static void remote_destroy(struct slu_remote *remote)
 {
 	session_close(remote->session);
-	client_release(remote->client);
 	if (remote->local)
 		control_call(remote->engine->control, leave_local, remote->local);
 	if (remote->view)
 		remote->transport->client->release(remote->view);
+	client_release(remote->client);
 	free(remote);
 }
 
@@ -480,9 +481,9 @@ static void undo(struct slu_remote *remote)
 {
 	leave_paths(remote);
 	session_close(remote->session);
-	client_release(remote->client);
 	if (remote->view)
 		remote->transport->client->release(remote->view);
+	client_release(remote->client);
 	remote->session = NULL;
 	remote->client = NULL;
 	remote->peer = NULL;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Exported segments and their clients; what clients send is taken in receive.c. */
 #include <errno.h>
+#include <search.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,6 @@
 
 #define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
 
-/* ---- clients: control thread ---- */
-
 struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
 {
 	struct slu_segment *segment;
@@ -33,26 +32,141 @@ struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
 	return NULL;
 }
 
-static void withdraw_from(struct segment_client *client, int reason)
-{
-	const struct transport *transport = client->transport;
+/* ---- areas ---- */
 
-	if (transport->target->revoke)
-		transport->target->revoke(client->segment->engine->env.servers[transport->id],
-					  client->granted, reason);
-	else
-		transport->target->withdraw(client->inbox);
+static int compare(const void *a, const void *b)
+{
+	const struct segment_area *one = a, *other = b;
+	int by_connection =
+		(one->connection > other->connection) - (one->connection < other->connection);
+
+	return by_connection ? by_connection
+			     : (one->rights > other->rights) - (one->rights < other->rights);
 }
+
+/* The polling thread finds the last ones without looking for them. */
+static void area_add(struct slu_segment *segment, struct segment_area *area)
+{
+	uint32_t added = atomic_load_explicit(&segment->added, memory_order_relaxed);
+
+	place_set_add(&segment->areas, area->place, area);
+	atomic_store_explicit(&segment->fresh[added % HOT_FEW], area->place, memory_order_relaxed);
+	/* Pairs with the acquire in heat_fresh(). */
+	atomic_store_explicit(&segment->added, added + 1, memory_order_release);
+}
+
+/* Of a client alone, unless its connection has a number. @return 0; -ENOSPC, -ENOMEM, -EMFILE */
+static int area_create(struct segment_client *client, uint64_t connection,
+		       struct segment_area **out)
+{
+	struct slu_segment *segment = client->segment;
+	struct budget *budget = client->peer.budget;
+	struct segment_area *area;
+	int wake_fd, rc = admission_check(segment->engine, budget);
+
+	if (rc == 0)
+		rc = place_set_reserve(&segment->areas);
+	if (rc < 0)
+		return rc;
+	area = calloc(1, sizeof(*area));
+	wake_fd = area ? wake_set_add(segment->wake, (uint32_t)rc)
+		       : fail(-ENOMEM, "target is out of memory");
+	if (wake_fd < 0) {
+		free(area);
+		return wake_fd;
+	}
+	area->connection = connection;
+	area->rights = client->rights;
+	area->place = (uint32_t)rc;
+	rc = client_inbox_init(&area->inbox, client->number, client->rights, wake_fd, budget);
+	if (rc == 0 && connection && !tsearch(area, &segment->shared_areas, compare)) {
+		client_inbox_fini(&area->inbox);
+		rc = fail(-ENOMEM, "target is out of memory");
+	}
+	if (rc < 0) {
+		wake_set_remove(segment->wake, wake_fd);
+		free(area);
+		return rc;
+	}
+	atomic_store(&area->inbox.area->armed, 1); /* until its owner polls it */
+	area->budget = budget_get(budget);
+	segment->engine->mapped_areas++;
+	*out = area;
+	return 0;
+}
+
+static int area_get(struct segment_client *client)
+{
+	const struct segment_area wanted = {.connection = client->peer.connection,
+					    .rights = client->rights};
+	/* In one process nothing is mapped, and nothing shared. */
+	bool shared = client->transport->client->import;
+	void *at = shared ? tfind(&wanted, &client->segment->shared_areas, compare) : NULL;
+	struct segment_area *area = at ? *(struct segment_area **)at : NULL;
+	int rc = area ? 0 : area_create(client, shared ? wanted.connection : 0, &area);
+
+	if (rc < 0)
+		return rc;
+	area->users++;
+	client->area = area;
+	return 0;
+}
+
+/* Nobody else joins it. */
+static void area_forget(struct slu_segment *segment, struct segment_area *area)
+{
+	if (area->connection)
+		tdelete(area, &segment->shared_areas, compare);
+}
+
+static void area_put(struct slu_segment *segment, struct segment_area *area)
+{
+	if (--area->users > 0)
+		return;
+	segment->engine->mapped_areas--;
+	wake_set_remove(segment->wake, area->inbox.wake_fd);
+	client_inbox_fini(&area->inbox);
+	budget_put(area->budget);
+	free(area);
+}
+
+/* ---- clients: control thread ---- */
 
 /* On no list, and in no set that anybody reads. */
 static void client_destroy(struct segment_client *client)
 {
+	const struct transport *transport = client->transport;
+	struct slu_engine *engine = client->segment->engine;
+
 	work_count(WORK_ITEMS, 1);
-	if (client->inbox)
-		wake_set_put(client->segment->wake, client->peer.connection);
-	withdraw_from(client, client->reason ? client->reason : -ESHUTDOWN);
-	admission_give(client->segment->engine, client->transport, client->peer.budget);
+	if (client->area)
+		area_put(client->segment, client->area);
+	else
+		transport->target->revoke(engine->env.servers[transport->id], client->granted,
+					  client->reason ? client->reason : -ESHUTDOWN);
+	budget_give(client->peer.budget, SLU_LIMIT_SESSIONS, 1);
+	budget_put(client->peer.budget);
 	free(client);
+}
+
+static void join_set(struct segment_client *client)
+{
+	struct slu_segment *segment = client->segment;
+
+	place_set_add(&segment->sessions, client->place, client);
+	if (client->area->members++ == 0)
+		area_add(segment, client->area);
+}
+
+static void leave_one(struct segment_client *client)
+{
+	struct slu_segment *segment = client->segment;
+
+	place_set_remove(&segment->sessions, client->place);
+	if (--client->area->members > 0)
+		return;
+	place_set_remove(&segment->areas, client->area->place);
+	area_forget(segment, client->area);
 }
 
 static bool may_leave(const struct slu_segment *segment, const struct segment_client *client,
@@ -62,8 +176,9 @@ static bool may_leave(const struct slu_segment *segment, const struct segment_cl
 }
 
 /*
- * Out of the set go those whose time has come. The heavy barrier pairs with the light one in
- * begin_polling(): who polls from now on does not see them, who polls already we see polling.
+ * Out of the sets go those whose time has come, and areas with their last. The heavy barrier pairs
+ * with the light one in begin_polling(): who polls from now on does not see them, who polls already
+ * we see polling.
  */
 static void leave_set(struct slu_segment *segment)
 {
@@ -74,7 +189,7 @@ static void leave_set(struct slu_segment *segment)
 		client = TAILQ_FIRST(&segment->leaving);
 		if (!client || !may_leave(segment, client, now_ns))
 			break;
-		client_set_remove(&segment->set, client);
+		leave_one(client);
 		TAILQ_REMOVE(&segment->leaving, client, link);
 		TAILQ_INSERT_TAIL(&segment->left, client, link);
 	}
@@ -149,55 +264,47 @@ static void on_linger(void *arg)
 	leave(arg);
 }
 
-/* slu_segment_arm() goes through the set that it finds: the new client is there, or we see that it
- * was armed. */
-static void share(struct segment_client *client)
-{
-	struct slu_segment *segment = client->segment;
-
-	client_set_add(&segment->set, client);
-	barrier_heavy();
-	if (atomic_load(&segment->armed))
-		atomic_store(&client->inbox->area->armed, 1);
-}
-
 /* @return number of fds, or an error */
 static int publish_to(struct segment_client *client, json_t *grant, int fds[TRANSPORT_FDS_MAX],
 		      uint32_t *close_mask)
 {
 	const struct transport *transport = client->transport;
-	const struct export *export = &client->segment->export;
-	const struct grant granted = {.export = export,
+	struct slu_segment *segment = client->segment;
+	const struct grant granted = {.export = &segment->export,
 				      .rights = client->rights,
 				      .client = client->number,
 				      .connection = client->peer.connection};
-	struct wake_set *wake = client->segment->wake;
-	int wake_fd, count;
+	int rc;
 
-	*close_mask = 0;
 	if (transport->target->grant)
-		return transport->target->grant(client->segment->engine->env.servers[transport->id],
+		return transport->target->grant(segment->engine->env.servers[transport->id],
 						&granted, grant, &client->granted);
-	wake_fd = wake_set_get(wake, client->peer.connection);
-	if (wake_fd < 0)
-		return wake_fd;
-	count = transport->target->publish(export, client->rights, client->number, wake_fd, grant,
-					   fds, close_mask, &client->inbox);
-	if (count < 0)
-		wake_set_put(wake, client->peer.connection);
-	return count;
+	rc = place_set_reserve(&segment->sessions);
+	if (rc < 0)
+		return rc;
+	client->place = (uint32_t)rc;
+	rc = area_get(client);
+	if (rc < 0)
+		return rc;
+	rc = transport->target->publish(&segment->export, client->rights, &client->area->inbox,
+					segment_session(client), grant, fds, close_mask);
+	if (rc >= 0) {
+		join_set(client);
+		return rc;
+	}
+	if (client->area->members == 0)
+		area_forget(segment, client->area);
+	area_put(segment, client->area);
+	return rc;
 }
 
 int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		  const struct transport *transport, uint32_t rights, json_t *grant,
 		  int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct segment_client **out)
 {
-	struct segment_client *client;
-	int count = client_set_reserve(&segment->set);
+	struct segment_client *client = calloc(1, sizeof(*client));
+	int count;
 
-	if (count < 0)
-		return count;
-	client = calloc(1, sizeof(*client));
 	if (!client)
 		return fail(-ENOMEM, "out of memory");
 	client->number = ++segment->engine->next_client;
@@ -205,26 +312,31 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 	client->transport = transport;
 	client->peer = *peer;
 	client->rights = rights;
-	count = admission_take(segment->engine, transport, peer->budget);
+	*close_mask = 0;
+	count = budget_take(peer->budget, SLU_LIMIT_SESSIONS, 1);
 	if (count == 0) {
 		count = publish_to(client, grant, fds, close_mask);
 		if (count < 0)
-			admission_give(segment->engine, transport, peer->budget);
+			budget_give(peer->budget, SLU_LIMIT_SESSIONS, 1);
 	}
 	if (count < 0) {
 		free(client);
 		return count;
 	}
+	budget_get(peer->budget);
 	TAILQ_INSERT_TAIL(&segment->clients, client, link);
-	if (client->inbox) {
-		client->inbox->notifications.lanes.budget = peer->budget;
-		client->inbox->calls.lanes.budget = peer->budget;
-		share(client);
-	}
 	atomic_fetch_add(&segment->present, 1);
 	atomic_fetch_add(&segment->clients_total, 1);
 	*out = client;
 	return count;
+}
+
+/* What dies may have stored something and not rung: its owner looks. */
+static void ring_for_lost(struct segment_area *area)
+{
+	if (!area->lost)
+		wake_ring(area->inbox.wake_fd);
+	area->lost = true;
 }
 
 void segment_leave(struct segment_client *client, bool lost)
@@ -235,10 +347,12 @@ void segment_leave(struct segment_client *client, bool lost)
 	if (lost)
 		atomic_fetch_add(&segment->clients_lost, 1);
 	TAILQ_REMOVE(&segment->clients, client, link);
-	if (!client->inbox) {
+	if (!client->area) {
 		client_destroy(client);
 		return;
 	}
+	if (lost)
+		ring_for_lost(client->area);
 	/* Notifications that nobody ever polls for are not waited for. */
 	if (atomic_load(&segment->polls) > 0)
 		client->leaves_ns = clock_monotonic_ns(NULL) + LINGER_NS;
@@ -550,7 +664,9 @@ static void segment_destroy(struct slu_segment *segment)
 	inbox_destroy(segment->inbox);
 	requests_destroy(segment->requests);
 	wake_set_destroy(segment->wake);
-	client_set_free(&segment->set);
+	hot_fini(&segment->hot);
+	place_set_free(&segment->areas);
+	place_set_free(&segment->sessions);
 	free(segment);
 }
 
@@ -616,7 +732,7 @@ static int prepare_polling(struct slu_segment *segment)
 	segment->requests = requests_create();
 	if (!segment->requests)
 		return fail(-ENOMEM, "out of memory");
-	rc = client_set_reserve(&segment->set);
+	rc = hot_init(&segment->hot);
 	if (rc == 0 && pollers > 0)
 		rc = inbox_create(serve_lanes(segment->engine), wake_set_eventfd(segment->wake),
 				  &segment->inbox);

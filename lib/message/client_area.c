@@ -4,14 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/log.h"
 
-int client_area_create(struct client_area **area)
+/* @return the fd of sealed memory, mapped at @p area; -EMFILE, -ENOMEM */
+static int create(struct client_area **area)
 {
 	int fd = memfd_create("sluice-client", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	void *addr = MAP_FAILED;
@@ -30,17 +30,6 @@ int client_area_create(struct client_area **area)
 	return fd;
 }
 
-int client_area_create_private(struct client_area **area)
-{
-	void *addr = mmap(NULL, CLIENT_AREA_BYTES, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (addr == MAP_FAILED)
-		return fail(-ENOMEM, "memory shared with a client: %s", strerror(errno));
-	*area = addr;
-	return 0;
-}
-
 void client_area_unmap(struct client_area *area)
 {
 	if (area)
@@ -50,31 +39,37 @@ void client_area_unmap(struct client_area *area)
 /* What a client has that may not notify: no lanes. */
 static struct notify_ring no_notifications;
 
-struct client_inbox *client_inbox_create(struct client_area *area, uint32_t client, uint32_t rights,
-					 int wake_fd)
+int client_inbox_init(struct client_inbox *inbox, uint32_t id, uint32_t rights, int wake_fd,
+		      struct budget *budget)
 {
-	struct client_inbox *inbox = calloc(1, sizeof(*inbox));
+	struct client_area *area = NULL;
+	int fd = create(&area);
+	int rc;
 
-	if (!inbox)
-		return NULL;
-	inbox->area = area;
-	inbox->wake_fd = wake_fd;
-	inbox->notifications.ring =
-		rights & SLU_RIGHT_WRITE ? &area->notifications : &no_notifications;
-	inbox->notifications.client = client;
-	inbox->calls.box = &area->calls;
-	return inbox;
+	if (fd < 0)
+		return fd;
+	*inbox = (struct client_inbox){.area = area,
+				       .notifications = {.ring = rights & SLU_RIGHT_WRITE
+									 ? &area->notifications
+									 : &no_notifications,
+							 .lanes.budget = budget},
+				       .calls = {.box = &area->calls, .lanes.budget = budget},
+				       .id = id,
+				       .fd = fd,
+				       .wake_fd = wake_fd};
+	rc = guard_add(area, CLIENT_AREA_BYTES, &inbox->guard);
+	if (rc < 0)
+		client_inbox_fini(inbox);
+	return rc;
 }
 
-void client_inbox_destroy(struct client_inbox *inbox)
+void client_inbox_fini(struct client_inbox *inbox)
 {
-	if (!inbox)
-		return;
 	guard_remove(inbox->guard);
 	lanes_end(&inbox->notifications.lanes);
 	lanes_end(&inbox->calls.lanes);
 	client_area_unmap(inbox->area);
-	free(inbox);
+	close(inbox->fd);
 }
 
 void client_wake_owner(const struct client_waker *waker)

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * What one client shares with the owner of a segment beside the segment itself, where both reach
- * the same memory: notifications, calls, and the word by which the owner asks to be woken. Made by
- * the target, used by shm and, within one process, by fake. Pages are touched only as lanes are
- * used.
+ * What a client shares with the owner of a segment beside the segment itself, where both reach the
+ * same memory: notifications, calls, and the word by which the owner asks to be woken. Made by the
+ * target, used by shm, where all sessions of one connection with the same rights on the segment
+ * have one, and, within one process, by fake. Pages are touched only as lanes are used.
+ *
+ * Each session has a number (lane_session()), which goes with all that it leaves there. A client
+ * may say that it is another session of its own; of others' it has no area.
  *
  * Waking: the owner sets armed and looks once more; a client that has stored something reads armed,
  * and whoever takes it back to 0 wakes the owner (wake.h). The barriers between the store and the
@@ -40,8 +43,10 @@ struct client_inbox {
 	struct client_area *area;
 	struct notify_inbox notifications;
 	struct mailbox_receiver calls;
+	uint32_t id;         /* tells the areas of a connection apart, also later ones */
+	int fd;              /* of the area */
 	int wake_fd;         /* by which the client wakes the owner; not owned */
-	struct guard *guard; /* of the area; NULL in memory that nobody else has */
+	struct guard *guard; /* of the area */
 };
 
 /** A poller's way to wake the owner. */
@@ -51,21 +56,15 @@ struct client_waker {
 	bool fence;  /* the owner's heavy barrier does not reach us */
 };
 
-/** @return the fd of sealed memory, mapped at @p area; -EMFILE, -ENOMEM */
-int client_area_create(struct client_area **area);
+/** Make an area, in sealed memory. @p budget may be NULL. @return 0; -EMFILE, -ENOMEM */
+int client_inbox_init(struct client_inbox *inbox, uint32_t id, uint32_t rights, int wake_fd,
+		      struct budget *budget);
 
-/** Memory of this process only. @return 0; -ENOMEM */
-int client_area_create_private(struct client_area **area);
+/** And the area. */
+void client_inbox_fini(struct client_inbox *inbox);
 
 /** Accepts NULL. */
 void client_area_unmap(struct client_area *area);
-
-/** @return NULL: out of memory; @p area is then still the caller's */
-struct client_inbox *client_inbox_create(struct client_area *area, uint32_t client, uint32_t rights,
-					 int wake_fd);
-
-/** And the area. Accepts NULL. */
-void client_inbox_destroy(struct client_inbox *inbox);
 
 /** Out of line: enters the kernel. */
 void client_wake_owner(const struct client_waker *waker);

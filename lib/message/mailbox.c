@@ -8,11 +8,6 @@
 
 #define ANSWER_DONE (UINT64_C(1) << 63)
 
-static uint64_t request_word(uint32_t position, uint32_t slot, uint32_t length)
-{
-	return (uint64_t)(position / MAILBOX_SLOTS + 1) << 32 | slot << 16 | length;
-}
-
 static uint64_t answer_word(int32_t status, uint32_t length)
 {
 	return ANSWER_DONE | (uint64_t)(uint32_t)-status << 16 | length;
@@ -51,7 +46,8 @@ static void use_lane(struct mailbox_sender *sender)
 		;
 }
 
-int mailbox_send(struct mailbox_sender *sender, uint32_t busy, const void *data, uint32_t length)
+int mailbox_send(struct mailbox_sender *sender, uint32_t session, uint32_t busy, const void *data,
+		 uint32_t length)
 {
 	struct mailbox_lane *lane;
 	uint32_t slot;
@@ -65,9 +61,11 @@ int mailbox_send(struct mailbox_sender *sender, uint32_t busy, const void *data,
 	if (length > 0)
 		memcpy(lane->slots[slot].data, data, length);
 	atomic_store_explicit(&lane->slots[slot].answer, 0, memory_order_relaxed);
-	/* Pairs with the acquire in next_request(): request and zeroed answer word before it. */
-	atomic_store_explicit(&lane->requests[sender->position % MAILBOX_SLOTS],
-			      request_word(sender->position, slot, length), memory_order_release);
+	/* Pairs with the acquire in lane_read(): request and zeroed answer word before it. */
+	atomic_store_explicit(
+		&lane->requests[sender->position % MAILBOX_SLOTS],
+		lane_word(sender->position, MAILBOX_SLOTS, session, slot << 16 | length),
+		memory_order_release);
 	sender->position++;
 	sender->open |= 1u << slot;
 	return (int)slot;
@@ -93,15 +91,10 @@ bool mailbox_answered(struct mailbox_sender *sender, uint32_t slot, struct mailb
 
 /* ---- the segment's owner ---- */
 
-static uint64_t next_request(const struct mailbox_receiver *receiver, uint32_t index)
+static bool next_request(const struct mailbox_receiver *receiver, uint32_t index, uint64_t *word)
 {
-	uint32_t position = receiver->positions[index];
-	struct mailbox_lane *lane = &receiver->box->lane[index];
-	/* Pairs with the release in mailbox_send(). */
-	uint64_t word = atomic_load_explicit(&lane->requests[position % MAILBOX_SLOTS],
-					     memory_order_acquire);
-
-	return word >> 32 == position / MAILBOX_SLOTS + 1 ? word : 0;
+	return lane_read(receiver->box->lane[index].requests, receiver->positions[index],
+			 MAILBOX_SLOTS, word);
 }
 
 static uint32_t lanes_in_use(struct mailbox_receiver *receiver)
@@ -115,16 +108,18 @@ static uint32_t lanes_in_use(struct mailbox_receiver *receiver)
 static bool receive_lane(struct mailbox_receiver *receiver, uint32_t index,
 			 struct mailbox_request *request)
 {
-	uint64_t word = next_request(receiver, index);
-	uint32_t slot = (uint32_t)word >> 16;
-	uint32_t length = word & 0xffff;
+	uint32_t slot, length;
+	uint64_t word;
 
-	if (word == 0)
+	if (!next_request(receiver, index, &word))
 		return false;
 	receiver->positions[index]++;
+	slot = (uint32_t)word >> 16;
+	length = word & 0xffff;
 	if (slot >= MAILBOX_SLOTS || length > SLU_MESSAGE_MAX)
 		return false;
-	*request = (struct mailbox_request){.lane = index,
+	*request = (struct mailbox_request){.session = lane_session(word),
+					    .lane = index,
 					    .slot = slot,
 					    .length = length,
 					    .data = receiver->box->lane[index].slots[slot].data};
@@ -147,9 +142,10 @@ bool mailbox_receive(struct mailbox_receiver *receiver, struct mailbox_request *
 bool mailbox_pending(struct mailbox_receiver *receiver)
 {
 	uint32_t lanes = lanes_in_use(receiver);
+	uint64_t word;
 
 	for (uint32_t i = 0; i < lanes; i++)
-		if (next_request(receiver, i) != 0)
+		if (next_request(receiver, i, &word))
 			return true;
 	return false;
 }

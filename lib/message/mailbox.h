@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * Calls through shared memory: requests of one client to a segment's owner, and the answers. Like
- * the notification ring it has a lane for each poller of the client, and like there what the other
- * side wrote is input.
+ * Calls through shared memory: requests of the sessions of an area to a segment's owner, and the
+ * answers. Like the notification ring it has a lane for each poller of the client, and like there
+ * what the other side wrote is input.
  *
  *   line 0              lanes in use: raised by the client, read by the target
  *   lane[poller]
  *     line 0            saved position and open slots (client, between two owners of the lane)
- *     line 1..2         request words (client): lap << 32 | slot << 16 | length
+ *     line 1..2         request words (client), as in lanes.h
  *     slots             answer word (target) and the message, SLU_MESSAGE_MAX bytes
  *
- * A request is written into a free slot, then announced by a request word, whose lap tells it from
- * older ones as in notify_ring.h. The target copies it out before anyone looks at it, and answers
+ * A request is written into a free slot, then announced by a request word. The target copies it out
+ * before anyone looks at it, and answers
  * later, in any order, in the same slot: message first, then the answer word, which the client had
  * zeroed. The client keeps to itself which slots are free; the one of a call that was given up is
  * free only when its late answer has come.
@@ -77,6 +77,7 @@ struct mailbox_receiver {
 
 /** A request as the target takes it; not yet copied, so not to be believed. */
 struct mailbox_request {
+	uint32_t session; /* as it says */
 	uint32_t lane;
 	uint32_t slot;
 	uint32_t length;     /* 0..SLU_MESSAGE_MAX */
@@ -100,11 +101,12 @@ void mailbox_attach(struct mailbox_sender *sender, struct mailbox *box, uint32_t
 void mailbox_detach(struct mailbox_sender *sender);
 
 /**
- * Send a request. @p busy: slots that the caller still keeps for other reasons.
+ * Send a request of @p session. @p busy: slots that the caller still keeps for other reasons.
  *
  * @return the slot; -1: none is free
  */
-int mailbox_send(struct mailbox_sender *sender, uint32_t busy, const void *data, uint32_t length);
+int mailbox_send(struct mailbox_sender *sender, uint32_t session, uint32_t busy, const void *data,
+		 uint32_t length);
 
 /**
  * Has the request in @p slot been answered? Then its slot is free, but its message stays readable

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The memory that carries notifications: one per client of a segment, made by the target. Each
- * poller of the client has a lane of its own, a ring that it alone writes and the segment's owner
- * reads; so nothing is locked, and finding a notification moves one cache line.
+ * The memory that carries notifications, part of an area (client_area.h). Each poller of the client
+ * has a lane of its own, a ring that it alone writes, for all sessions of the area, and the
+ * segment's owner reads; so nothing is locked, and finding a notification moves one cache line.
  *
  *   line 0              lanes in use: raised by the client, read by the target
  *   lanes[poller]
  *     line 0            tail (target) and saved head (client, between two owners of the lane)
  *     line 1..          SLU_NOTIFICATIONS_MAX slots of 8 bytes (client)
  *
- * A slot holds (lap << 32 | tag) in one word, so that a notification is one store. The lap of
- * position p is p / slots + 1, which no slot holds before. What the other side wrote is input: a
- * hostile client can only invent tags, a hostile target only stall.
+ * A slot is a word as in lanes.h. What the other side wrote is input: a hostile client can only
+ * invent tags and sessions, a hostile target only stall.
  */
 #ifndef MESSAGE_NOTIFY_RING_H
 #define MESSAGE_NOTIFY_RING_H
@@ -55,16 +54,10 @@ struct notify_sender {
 /** The target's end. Positions are its own count, never read back from the memory. */
 struct notify_inbox {
 	struct notify_ring *ring;
-	uint32_t client;    /* number of the client, for its notifications */
 	uint32_t next_lane; /* round robin */
 	struct lanes lanes;
 	uint32_t positions[SLU_POLLERS_MAX];
 };
-
-static inline uint64_t notify_word(uint32_t position, uint32_t tag)
-{
-	return (uint64_t)(position / NOTIFY_SLOTS + 1) << 32 | tag;
-}
 
 /** Take over lane @p index, and touch it so that no page fault comes later. Control path. */
 static inline void notify_attach(struct notify_sender *sender, struct notify_ring *ring,
@@ -100,10 +93,11 @@ static inline bool notify_room(struct notify_sender *sender)
 }
 
 /** After notify_room(), after the data: pairs with the acquire in notify_receive(). */
-static inline void notify_send(struct notify_sender *sender, uint32_t tag)
+static inline void notify_send(struct notify_sender *sender, uint32_t session, uint32_t tag)
 {
 	atomic_store_explicit(&sender->lane->slots[sender->head % NOTIFY_SLOTS],
-			      notify_word(sender->head, tag), memory_order_release);
+			      lane_word(sender->head, NOTIFY_SLOTS, session, tag),
+			      memory_order_release);
 	sender->head++;
 }
 
@@ -113,15 +107,11 @@ static inline uint32_t notify_receive_lane(struct notify_inbox *inbox, uint32_t 
 	struct notify_lane *lane = &inbox->ring->lane[index];
 	uint32_t position = inbox->positions[index];
 	uint32_t taken = 0;
+	uint64_t word;
 
-	while (taken < n) {
-		uint64_t word = atomic_load_explicit(&lane->slots[position % NOTIFY_SLOTS],
-						     memory_order_acquire);
-
-		if (word >> 32 != position / NOTIFY_SLOTS + 1)
-			break;
-		out[taken++] =
-			(struct slu_notification){.tag = (uint32_t)word, .client = inbox->client};
+	while (taken < n && lane_read(lane->slots, position, NOTIFY_SLOTS, &word)) {
+		out[taken++] = (struct slu_notification){.tag = (uint32_t)word,
+							 .client = lane_session(word)};
 		position++;
 	}
 	if (taken > 0) {
@@ -138,7 +128,7 @@ static inline uint32_t notify_lanes(struct notify_inbox *inbox)
 			  NOTIFY_LANES);
 }
 
-/** Take up to @p n, each lane in turn. */
+/** Take up to @p n, each lane in turn; as client is the session, as it says. */
 static inline uint32_t notify_receive(struct notify_inbox *inbox, struct slu_notification *out,
 				      uint32_t n)
 {
@@ -159,11 +149,9 @@ static inline bool notify_pending(struct notify_inbox *inbox)
 	uint32_t lanes = notify_lanes(inbox);
 
 	for (uint32_t i = 0; i < lanes; i++) {
-		uint32_t position = inbox->positions[i];
-		uint64_t word = atomic_load_explicit(
-			&inbox->ring->lane[i].slots[position % NOTIFY_SLOTS], memory_order_acquire);
+		uint64_t word;
 
-		if (word >> 32 == position / NOTIFY_SLOTS + 1)
+		if (lane_read(inbox->ring->lane[i].slots, inbox->positions[i], NOTIFY_SLOTS, &word))
 			return true;
 	}
 	return false;

@@ -2,7 +2,6 @@
 #include "message/wake.h"
 
 #include <errno.h>
-#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,27 +11,16 @@
 
 #include "base/log.h"
 
-/* Taken in one call, and calls at most: who rings all the time is not waited for. */
-#define EVENTS 64
-#define ROUNDS 16
-
-/* Of one connection. */
-struct doorbell {
-	uint64_t connection; /* first: the key */
-	uint32_t users;
-	int fd;
-};
+#define EVENTFD UINT64_MAX /* among the numbers */
 
 struct wake_set {
 	int epoll_fd;
 	int eventfd;
-	void *doorbells; /* tree by connection */
 };
 
-/* Edges, since nothing is ever read that would end a level. */
-static int watch(const struct wake_set *set, int fd)
+static int watch(const struct wake_set *set, int fd, uint32_t events, uint64_t number)
 {
-	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+	struct epoll_event event = {.events = events, .data.u64 = number};
 
 	if (epoll_ctl(set->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
 		return fail(-errno, "epoll_ctl: %s%s", strerror(errno),
@@ -52,7 +40,7 @@ int wake_set_create(struct wake_set **out)
 	if (set->epoll_fd < 0 || set->eventfd < 0)
 		rc = fail(-errno, "epoll or eventfd: %s", strerror(errno));
 	if (rc == 0)
-		rc = watch(set, set->eventfd);
+		rc = watch(set, set->eventfd, EPOLLIN, EVENTFD);
 	if (rc < 0) {
 		wake_set_destroy(set);
 		return rc;
@@ -61,19 +49,10 @@ int wake_set_create(struct wake_set **out)
 	return 0;
 }
 
-static void free_doorbell(void *arg)
-{
-	struct doorbell *doorbell = arg;
-
-	close(doorbell->fd);
-	free(doorbell);
-}
-
 void wake_set_destroy(struct wake_set *set)
 {
 	if (!set)
 		return;
-	tdestroy(set->doorbells, free_doorbell);
 	if (set->eventfd >= 0)
 		close(set->eventfd);
 	if (set->epoll_fd >= 0)
@@ -91,70 +70,45 @@ int wake_set_eventfd(const struct wake_set *set)
 	return set->eventfd;
 }
 
-static int compare(const void *a, const void *b)
-{
-	const struct doorbell *one = a, *other = b;
-
-	return (one->connection > other->connection) - (one->connection < other->connection);
-}
-
-static struct doorbell *find(const struct wake_set *set, uint64_t connection)
-{
-	const struct doorbell wanted = {.connection = connection};
-	void *at = tfind(&wanted, &set->doorbells, compare);
-
-	return at ? *(struct doorbell **)at : NULL;
-}
-
-static int add(struct wake_set *set, uint64_t connection)
+/* Edges, since nothing is ever read that would end a level. */
+int wake_set_add(struct wake_set *set, uint32_t number)
 {
 	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	struct doorbell *doorbell;
 	int rc;
 
 	if (fd < 0)
 		return fail(-errno, "timerfd: %s", strerror(errno));
-	rc = watch(set, fd);
-	doorbell = rc == 0 ? malloc(sizeof(*doorbell)) : NULL;
-	if (doorbell) {
-		*doorbell = (struct doorbell){.connection = connection, .users = 1, .fd = fd};
-		if (tsearch(doorbell, &set->doorbells, compare))
-			return fd;
-	}
-	free(doorbell);
+	rc = watch(set, fd, EPOLLIN | EPOLLET, number);
+	if (rc == 0)
+		return fd;
 	close(fd);
-	return rc < 0 ? rc : fail(-ENOMEM, "out of memory");
-}
-
-int wake_set_get(struct wake_set *set, uint64_t connection)
-{
-	struct doorbell *doorbell = find(set, connection);
-
-	if (!doorbell)
-		return add(set, connection);
-	doorbell->users++;
-	return doorbell->fd;
+	return rc;
 }
 
 /* The client has the timer still: closing our descriptor would leave it in the set. */
-void wake_set_put(struct wake_set *set, uint64_t connection)
+void wake_set_remove(struct wake_set *set, int fd)
 {
-	struct doorbell *doorbell = find(set, connection);
-
-	if (!doorbell || --doorbell->users > 0)
-		return;
-	epoll_ctl(set->epoll_fd, EPOLL_CTL_DEL, doorbell->fd, NULL);
-	tdelete(doorbell, &set->doorbells, compare);
-	free_doorbell(doorbell);
+	epoll_ctl(set->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	close(fd);
 }
 
 void wake_set_clear(struct wake_set *set)
 {
-	struct epoll_event events[EVENTS];
+	eventfd_t ignored;
 
-	for (int i = 0; i < ROUNDS; i++)
-		if (epoll_wait(set->epoll_fd, events, EVENTS, 0) < EVENTS)
-			return;
+	eventfd_read(set->eventfd, &ignored);
+}
+
+uint32_t wake_set_take(struct wake_set *set, uint32_t numbers[WAKE_TAKEN])
+{
+	struct epoll_event events[WAKE_TAKEN];
+	int n = epoll_wait(set->epoll_fd, events, WAKE_TAKEN, 0);
+	uint32_t taken = 0;
+
+	for (int i = 0; i < n; i++)
+		if (events[i].data.u64 != EVENTFD)
+			numbers[taken++] = (uint32_t)events[i].data.u64;
+	return taken;
 }
 
 int wake_check(int fd)

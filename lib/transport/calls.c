@@ -7,16 +7,10 @@
 #include "transport/calls.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <string.h>
 
-static struct calls_path *of_link(struct transport_link *link)
-{
-	return (struct calls_path *)((char *)link - offsetof(struct calls_path, link));
-}
-
 /* Late answers of calls that were given up: their slots are free again. @return how many */
-static uint32_t reclaim(struct calls_path *calls)
+static uint32_t reclaim(struct calls_link *calls)
 {
 	uint32_t left = calls->sender.open & ~calls->posted, freed = 0;
 	struct mailbox_answer late;
@@ -29,13 +23,14 @@ static uint32_t reclaim(struct calls_path *calls)
 static enum post_result calls_post(struct path *path, struct request *request,
 				   const struct op_part *part)
 {
-	struct calls_path *calls = (struct calls_path *)path;
+	const struct calls_path *of = (struct calls_path *)path;
+	struct calls_link *calls = of->calls;
 	const struct slu_op *op = &request->op;
 	int slot;
 
 	reclaim(calls);
-	slot = mailbox_send(&calls->sender, calls->posted, op->region->addr + op->local_offset,
-			    (uint32_t)part->length);
+	slot = mailbox_send(&calls->sender, of->session, calls->posted,
+			    op->region->addr + op->local_offset, (uint32_t)part->length);
 	if (slot < 0)
 		return POST_FULL;
 	calls->posted |= 1u << slot;
@@ -45,10 +40,10 @@ static enum post_result calls_post(struct path *path, struct request *request,
 
 static void calls_flush(struct transport_link *link)
 {
-	client_stored(of_link(link)->waker);
+	client_stored(((struct calls_link *)link)->waker);
 }
 
-static int take_answer(struct calls_path *calls, uint32_t slot, const struct mailbox_answer *answer)
+static int take_answer(struct calls_link *calls, uint32_t slot, const struct mailbox_answer *answer)
 {
 	struct request *request = calls->requests[slot];
 	const struct slu_op *op = &request->op;
@@ -64,7 +59,7 @@ static int take_answer(struct calls_path *calls, uint32_t slot, const struct mai
 	return 0;
 }
 
-static void give_back(struct calls_path *calls, uint32_t slot, int status)
+static void give_back(struct calls_link *calls, uint32_t slot, int status)
 {
 	calls->posted &= ~(1u << slot);
 	request_back(calls->requests[slot], status, false);
@@ -72,7 +67,7 @@ static void give_back(struct calls_path *calls, uint32_t slot, int status)
 
 static uint32_t calls_poll(struct transport_link *link)
 {
-	struct calls_path *calls = of_link(link);
+	struct calls_link *calls = (struct calls_link *)link;
 	uint32_t finished = reclaim(calls); /* a call may be stalled for want of just those */
 	struct mailbox_answer answer;
 
@@ -89,7 +84,7 @@ static uint32_t calls_poll(struct transport_link *link)
 
 static void calls_cancel(struct path *path, struct request *request)
 {
-	struct calls_path *calls = (struct calls_path *)path;
+	struct calls_link *calls = ((struct calls_path *)path)->calls;
 
 	for (uint32_t left = calls->posted; left != 0; left &= left - 1) {
 		uint32_t slot = (uint32_t)__builtin_ctz(left);
@@ -103,11 +98,15 @@ static void calls_cancel(struct path *path, struct request *request)
 
 static void calls_dead(struct path *path, int state)
 {
-	struct calls_path *calls = (struct calls_path *)path;
+	struct calls_link *calls = ((struct calls_path *)path)->calls;
 
 	calls_poll(&calls->link);
-	for (uint32_t left = calls->posted; left != 0; left &= left - 1)
-		give_back(calls, (uint32_t)__builtin_ctz(left), state);
+	for (uint32_t left = calls->posted; left != 0; left &= left - 1) {
+		uint32_t slot = (uint32_t)__builtin_ctz(left);
+
+		if (calls->requests[slot]->path == path)
+			give_back(calls, slot, state);
+	}
 }
 
 static const struct link_ops link_ops = {.flush = calls_flush, .poll = calls_poll};
@@ -118,22 +117,29 @@ static const struct transport_fast calls_fast = {
 	.dead = calls_dead,
 };
 
-void calls_init(struct calls_path *calls, struct path *main, const struct client_waker *waker,
-		const struct path_env *env)
+void calls_link_init(struct calls_link *calls, const struct client_waker *waker,
+		     const struct path_env *env)
 {
-	*calls = (struct calls_path){.path = {.fast = &calls_fast,
-					      .slice_bytes = SLU_MESSAGE_MAX,
-					      .transport = main->transport,
-					      .remote = main->remote,
-					      .link = &calls->link},
-				     .waker = waker};
-	path_init(&calls->path);
+	*calls = (struct calls_link){.waker = waker};
 	link_init(&calls->link, &link_ops, env->schedule);
 	mailbox_attach(&calls->sender, &waker->area->calls, env->poller);
-	main->calls = &calls->path;
 }
 
-void calls_fini(struct calls_path *calls)
+void calls_link_fini(struct calls_link *calls)
 {
 	mailbox_detach(&calls->sender);
+}
+
+void calls_init(struct calls_path *path, struct path *main, struct calls_link *calls,
+		uint32_t session)
+{
+	*path = (struct calls_path){.path = {.fast = &calls_fast,
+					     .slice_bytes = SLU_MESSAGE_MAX,
+					     .transport = main->transport,
+					     .remote = main->remote,
+					     .link = &calls->link},
+				    .calls = calls,
+				    .session = session};
+	path_init(&path->path);
+	main->calls = &path->path;
 }

@@ -197,14 +197,15 @@ struct transport_client {
 	 * Map what the target published, or take note of what it granted. The fds stay the
 	 * caller's. NULL on a transport that connects no processes.
 	 *
+	 * @param peer  the target: outlives the view
 	 * @param view  out: the transport's own; released by release
 	 * @return      0; -EPROTO the grant is not what it must be; -ENOMEM, -EACCES
 	 */
-	int (*import)(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
-		      uint32_t fd_count, void **view);
+	int (*import)(struct transport_peer *peer, const json_t *grant, uint64_t length,
+		      uint32_t rights, const int *fds, uint32_t fd_count, void **view);
 	/** Client and target in one process; NULL on transports that connect processes. */
 	int (*import_local)(const struct export *export, uint32_t rights,
-			    struct client_inbox *inbox, void **view);
+			    const struct client_inbox *inbox, uint32_t session, void **view);
 	/** Have pages of it been taken away (guard.h)? May be NULL: they cannot be. */
 	bool (*is_lost)(const void *view);
 	/** Accepts NULL. */
@@ -269,18 +270,15 @@ struct transport_target {
 	/**
 	 * Describe @p export to one client that was granted @p rights.
 	 *
-	 * @param client   its number, for its notifications and calls
-	 * @param wake_fd  by which it wakes the owner (wake.h); stays the caller's
+	 * @param inbox    where it leaves what is for the owner (client_area.h)
+	 * @param session  its number there
 	 * @param grant    JSON object that the client's import gets
 	 * @param fds      out: descriptors to pass along; the caller closes those in @p close_mask
-	 * @param inbox    out: where this client leaves what is for the owner (client_area.h)
 	 * @return         number of fds; -ENOMEM, -EMFILE
 	 */
-	int (*publish)(const struct export *export, uint32_t rights, uint32_t client, int wake_fd,
-		       json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-		       struct client_inbox **inbox);
-	/** The client has gone. Accepts NULL. */
-	void (*withdraw)(struct client_inbox *inbox);
+	int (*publish)(const struct export *export, uint32_t rights,
+		       const struct client_inbox *inbox, uint32_t session, json_t *grant,
+		       int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask);
 
 	bool in_the_clear; /* bytes are not encrypted even where the session is */
 	/**

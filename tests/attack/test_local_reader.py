@@ -26,7 +26,7 @@ OWNER = os.path.join(os.environ["SLUICE_PARTS"], "owner")
 RINGS = 200
 SO_PASSRIGHTS = 83
 
-# lib/message/client_area.h, notify_ring.h
+# lib/message/client_area.h, notify_ring.h, lanes.h
 ARMED, LANES, LANE = 0, 64, 128
 LANE_BYTES, SLOTS_AT, SLOTS, LANE_COUNT = 64 + 8 * 256, 64, 256, 128
 
@@ -64,6 +64,7 @@ class Client(contextlib.ExitStack):
         self.shared = self.enter_context(local.share(owner.name, rights=rights))
         self.area = self.enter_context(mmap.mmap(self.shared.area_fd, 0))
         self.wake_fd = self.shared.fds[2]
+        self.number = self.shared.opened["grant"]["number"]
         self.sent = 0
 
     def ring(self, first_ns=1, interval_ns=0):
@@ -74,7 +75,8 @@ class Client(contextlib.ExitStack):
         position = self.sent
         self.sent += 1
         slot = LANE + lane * LANE_BYTES + SLOTS_AT + 8 * (position % SLOTS)
-        struct.pack_into("<Q", self.area, slot, (position // SLOTS + 1) << 32 | tag)
+        word = (1 - position // SLOTS % 2) << 63 | self.number << 32 | tag
+        struct.pack_into("<Q", self.area, slot, word)
         struct.pack_into("<I", self.area, LANES, LANE_COUNT)
         eventually(lambda: struct.unpack_from("<I", self.area, ARMED)[0] == 1,
                    lambda: "the owner never sleeps")
@@ -178,8 +180,23 @@ def forged():
             hostile.notify(tag, lane)
         beset.serve()
         for offset in range(LANE, LANE + LANE_COUNT * LANE_BYTES, 8):
-            struct.pack_into("<Q", hostile.area, offset, 1 << 32 | 669)
+            struct.pack_into("<Q", hostile.area, offset, 1 << 63 | hostile.number << 32 | 669)
         hostile.ring()
+        beset.serve()
+
+
+@case("who says that he is another session of the segment is nobody")
+def another():
+    with Beset() as beset, Client(beset.owner, READ_RIGHT | WRITE_RIGHT) as hostile:
+        own = hostile.number
+        for number in (beset.good.number, beset.hostile.number, own ^ 1, own + 2048, 0, 2**31 - 1):
+            hostile.number = number
+            hostile.notify(670)
+        hostile.number = own
+        beset.serve()
+        beset.tags.append(len(beset.tags))
+        hostile.notify(beset.tags[-1])
+        beset.owner.notified(beset.tags[-1])
         beset.serve()
 
 

@@ -356,6 +356,7 @@ static void test_answering(void **state)
 	assert_int_equal(slu_queue_open(engine, &inlined, &queue), 0);
 	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
 	assert_int_equal(slu_remote_open(engine, name, &options, &own), 0);
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 0); /* it sees its client */
 	counting_open();
 	for (uint32_t i = 0; i < CALLS; i++) {
 		struct slu_completion done = {.status = 1};

@@ -14,7 +14,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "transport/calls.h"
 
-#define CLIENT   7u
+#define SESSION  7u
 #define OPEN_MAX (2 * MAILBOX_SLOTS) /* more than go out at once */
 
 #define must(condition)                                                                            \
@@ -37,16 +37,17 @@ struct call {
 
 struct both {
 	struct client_area *area;
-	struct client_inbox *inbox;
+	struct client_inbox inbox;
 	struct client_waker waker;
 	struct slu_remote remote;
 	struct poller *poller;
 	struct slu_queue *queue;
 	struct path main;
+	struct calls_link link;
 	struct calls_path calls;
 	struct notify_sender notify;
 	struct call *open[OPEN_MAX]; /* by user_data */
-	bool answers;                     /* the owner has one to give */
+	bool answers;                /* the owner has one to give */
 	struct mailbox_request request;
 };
 
@@ -73,7 +74,7 @@ static uint32_t next_u32(struct input *input)
 
 /* ---- somebody in bad faith ---- */
 
-/* Mostly what could be meant: a lap, a slot, and a length at a limit. */
+/* Mostly what could be meant: of either round, a slot, and a length at a limit. */
 static uint64_t make_word(struct input *input)
 {
 	static const uint32_t lengths[] = {0, 1, SLU_MESSAGE_MAX, SLU_MESSAGE_MAX + 1, 0xffff};
@@ -81,7 +82,8 @@ static uint64_t make_word(struct input *input)
 	uint64_t length = lengths[kind % 5];
 
 	if (kind < 64)
-		return (uint64_t)next(input) << 32 | next(input) << 16 | length;
+		return (uint64_t)(next(input) & 1) << 63 | (uint64_t)next(input) << 32 |
+		       next(input) << 16 | length;
 	if (kind < 128)
 		return UINT64_C(1) << 63 | (uint64_t)next(input) << 16 | length;
 	return (uint64_t)next_u32(input) << 32 | next_u32(input);
@@ -131,12 +133,12 @@ static void take_notifications(struct both *both, struct input *input)
 {
 	struct slu_notification notes[32];
 	uint32_t n = next(input) % 33;
-	uint32_t taken = notify_receive(&both->inbox->notifications, notes, n);
+	uint32_t taken = notify_receive(&both->inbox.notifications, notes, n);
 
 	must(taken <= n);
 	for (uint32_t i = 0; i < taken; i++)
-		must(notes[i].client == CLIENT);
-	notify_pending(&both->inbox->notifications);
+		must(notes[i].client <= INT32_MAX);
+	notify_pending(&both->inbox.notifications);
 }
 
 static void take_request(struct both *both)
@@ -145,8 +147,8 @@ static void take_request(struct both *both)
 	const char *data;
 	uint8_t copy[SLU_MESSAGE_MAX];
 
-	mailbox_pending(&both->inbox->calls);
-	both->answers = mailbox_receive(&both->inbox->calls, &both->request);
+	mailbox_pending(&both->inbox.calls);
+	both->answers = mailbox_receive(&both->inbox.calls, &both->request);
 	if (!both->answers)
 		return;
 	data = (const char *)both->request.data;
@@ -165,7 +167,7 @@ static void answer(struct both *both, struct input *input)
 	if (!both->answers)
 		return;
 	both->answers = false;
-	mailbox_reply(&both->inbox->calls, both->request.lane, both->request.slot, good ? 0 : -EIO,
+	mailbox_reply(&both->inbox.calls, both->request.lane, both->request.slot, good ? 0 : -EIO,
 		      text, good ? length : 0);
 }
 
@@ -240,7 +242,7 @@ static void end_all(struct both *both)
 static void notify(struct both *both, struct input *input)
 {
 	for (uint32_t n = next(input); n > 0 && notify_room(&both->notify); n--)
-		notify_send(&both->notify, n);
+		notify_send(&both->notify, SESSION, n);
 	client_stored(&both->waker);
 }
 
@@ -251,7 +253,8 @@ static void attach(struct both *both, uint32_t index)
 	must(poller_create(index, &env, 0, &both->poller) == 0);
 	must(queue_create(&options, both->poller, -1, &both->queue) == 0);
 	must(poller_attach(both->poller, both->queue) == 0);
-	calls_init(&both->calls, &both->main, &both->waker, &both->poller->env);
+	calls_link_init(&both->link, &both->waker, &both->poller->env);
+	calls_init(&both->calls, &both->main, &both->link, SESSION);
 	notify_attach(&both->notify, &both->area->notifications, index);
 	both->remote.paths[index] = &both->main;
 }
@@ -261,7 +264,7 @@ static void detach(struct both *both)
 	end_all(both);
 	poller_detach(both->poller, both->queue);
 	both->remote.paths[both->poller->index] = NULL;
-	calls_fini(&both->calls);
+	calls_link_fini(&both->link);
 	notify_detach(&both->notify);
 	queue_destroy(both->queue);
 	poller_destroy(both->poller);
@@ -326,9 +329,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input input = {.at = data, .left = size};
 	struct both both = {.main = {.transport = SLU_TRANSPORT_SHM}};
 
-	must(client_area_create_private(&both.area) == 0);
-	both.inbox = client_inbox_create(both.area, CLIENT, SLU_RIGHT_WRITE, wake_of_owner);
-	must(both.inbox);
+	must(client_inbox_init(&both.inbox, 1, SLU_RIGHT_WRITE, wake_of_owner, NULL) == 0);
+	both.area = both.inbox.area;
 	both.waker =
 		(struct client_waker){.area = both.area, .wake_fd = wake_of_owner, .fence = true};
 	both.main.remote = &both.remote;
@@ -337,6 +339,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (input.left > 0)
 		step(&both, &input);
 	detach(&both);
-	client_inbox_destroy(both.inbox);
+	client_inbox_fini(&both.inbox);
 	return 0;
 }

@@ -127,14 +127,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	return 0;
 }
 
-static void use(const struct client_grant *grant, uint32_t rights)
+static void use(struct transport_peer *peer, const struct client_grant *grant, uint32_t rights)
 {
 	const struct transport_client *client = shm_transport.client;
 	void *view;
 
 	if (grant->fd_count > MESSAGE_FDS_MAX)
 		abort();
-	if (client->import(json_object_get(grant->opened, "grant"), grant->length, rights,
+	if (client->import(peer, json_object_get(grant->opened, "grant"), grant->length, rights,
 			   grant->fds, grant->fd_count, &view) < 0)
 		return;
 	if (grant->length > SEGMENT_BYTES)
@@ -213,7 +213,7 @@ static void open_session(struct client *client)
 
 	if (session_open(client, &request, &session, &grant) < 0)
 		return;
-	use(&grant, request.rights);
+	use(client_peer(client), &grant, request.rights);
 	client_grant_free(&grant);
 	session_ask_async(session, json_pack("{s:i}", "qpn", 2), on_answered, &answered);
 	ask(session);

@@ -11,6 +11,8 @@
 #define PRODUCERS    3
 #define PER_PRODUCER 20000u
 
+#define SESSION 0x7ffffffdu
+
 static struct notify_ring *new_ring(void)
 {
 	struct notify_ring *ring = aligned_alloc(64, sizeof(*ring));
@@ -23,14 +25,14 @@ static struct notify_ring *new_ring(void)
 static void send(struct notify_sender *sender, uint32_t tag)
 {
 	assert_true(notify_room(sender));
-	notify_send(sender, tag);
+	notify_send(sender, SESSION, tag);
 }
 
 /* Goal: tags come out once, in order, over many laps of a lane. */
 static void test_order_over_laps(void **state)
 {
 	struct notify_ring *ring = new_ring();
-	struct notify_inbox inbox = {.ring = ring, .client = 77};
+	struct notify_inbox inbox = {.ring = ring};
 	struct notify_sender sender;
 	struct slu_notification tags[8];
 	uint32_t expected = 0;
@@ -44,7 +46,7 @@ static void test_order_over_laps(void **state)
 		assert_int_equal(notify_receive(&inbox, tags + 3, 5), 2);
 		for (uint32_t i = 0; i < 5; i++)
 			assert_int_equal(tags[i].tag, expected++);
-		assert_int_equal(tags[0].client, 77);
+		assert_int_equal(tags[0].client, SESSION);
 	}
 	assert_int_equal(notify_receive(&inbox, tags, 8), 0);
 	free(ring);
@@ -103,6 +105,9 @@ static void test_positions_wrap(void **state)
 
 	(void)state;
 	ring->lane[0].saved_head = start;
+	for (uint32_t i = 0; i < NOTIFY_SLOTS; i++) /* of the round before */
+		ring->lane[0].slots[(start + i) % NOTIFY_SLOTS] =
+			lane_word(start + i - NOTIFY_SLOTS, NOTIFY_SLOTS, 0, 0);
 	atomic_store(&ring->lane[0].tail, start);
 	notify_attach(&sender, ring, 0);
 	for (uint32_t i = 0; i < 4 * NOTIFY_SLOTS; i++) {
@@ -123,9 +128,13 @@ static void test_hostile_memory_is_bounded(void **state)
 
 	(void)state;
 	memset(ring, 0xff, sizeof(*ring));
-	assert_int_equal(notify_receive(&inbox, tags, 4), 0);
+	assert_int_equal(notify_receive(&inbox, tags, 4), 4);
+	assert_int_equal(tags[3].client, INT32_MAX); /* nobody's */
+	memset(ring, 0, sizeof(*ring));
+	memset(&inbox.positions, 0, sizeof(inbox.positions));
+	atomic_store(&ring->lanes, NOTIFY_LANES);
 	for (uint32_t i = 0; i < NOTIFY_SLOTS; i++)
-		atomic_store(&ring->lane[1].slots[i], notify_word(i, i));
+		atomic_store(&ring->lane[1].slots[i], lane_word(i, NOTIFY_SLOTS, SESSION, i));
 	assert_int_equal(notify_receive(&inbox, tags, 2 * NOTIFY_SLOTS), NOTIFY_SLOTS);
 	atomic_store(&ring->lane[1].tail, 12345);
 	ring->lane[1].saved_head = 54321;
@@ -149,7 +158,7 @@ static void *produce(void *arg)
 	for (uint32_t i = 0; i < PER_PRODUCER; i++) {
 		while (!notify_room(&sender))
 			sched_yield();
-		notify_send(&sender, producer->index << 16 | i);
+		notify_send(&sender, i, producer->index << 16 | i);
 	}
 	return NULL;
 }

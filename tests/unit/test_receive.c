@@ -6,12 +6,14 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "base/work.h"
 #include "engine/engine_internal.h"
 #include "tests/tap.h"
 
@@ -107,13 +109,23 @@ static void finish(void)
 	} while (info.outstanding > 0);
 }
 
-/* Within the time? Then it is forgotten. */
-static bool woken(int timeout_ms)
+/* Within the time? */
+static bool is_woken(int timeout_ms)
 {
 	struct pollfd wake = {.fd = slu_segment_fd(segment), .events = POLLIN};
-	bool ready = poll(&wake, 1, timeout_ms) == 1;
+
+	return poll(&wake, 1, timeout_ms) == 1;
+}
+
+/* Then it is forgotten; of clients that are polled. */
+static bool woken(int timeout_ms)
+{
+	bool ready = is_woken(timeout_ms);
+	uint32_t numbers[WAKE_TAKEN];
 
 	wake_set_clear(segment->wake);
+	while (wake_set_take(segment->wake, numbers) > 0)
+		;
 	return ready;
 }
 
@@ -219,7 +231,7 @@ static void test_answers_a_client_that_left(void **state)
 	assert_int_equal(slu_wait(other, 1, 10000000), 1);
 	assert_int_equal(slu_reap(other, &done, 1), 1);
 	assert_int_equal(done.status, -ECANCELED);
-	while (atomic_load(&segment->set.count) > 1) /* lingering, for a second */
+	while (atomic_load(&segment->sessions.used) > 1) /* lingering, for a second */
 		sched_yield();
 	assert_int_equal(((const uint8_t *)messages[0].data)[99], 0);
 	assert_int_equal(slu_segment_answer(segment, &messages[0], 0, NULL, 0), 0);
@@ -238,6 +250,7 @@ static void test_wakes(void **state)
 	struct slu_remote *early = open_remote(), *late;
 
 	(void)state;
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 0);
 	submit(early, SLU_WRITE_NOTIFY, 1);
 	assert_false(woken(QUIET_MS));
 	assert_int_equal(slu_segment_arm(segment), 1);
@@ -496,9 +509,8 @@ static void test_arms_newcomers(void **state)
 	do {
 		int rc;
 
-		atomic_store(&segment->armed, false); /* as when something was found before */
 		rc = arm_in_steps(count);
-		if (rc == 0 && !atomic_load(&newcomer->local->inbox->area->armed))
+		if (rc == 0 && !atomic_load(&newcomer->local->area->inbox.area->armed))
 			fail_msg("not armed: joined after %u instructions", count);
 		atomic_store(&segment->polls, 0); /* as if nobody polled: it does not linger */
 		slu_remote_close(newcomer);
@@ -506,6 +518,287 @@ static void test_arms_newcomers(void **state)
 	tap_comment("%u instructions", count);
 	assert_true(count > 10 && count < STEPS_MAX);
 	signal(SIGTRAP, SIG_DFL);
+}
+
+/* ---- very many ---- */
+
+#define AREAS    300u
+#define SESSIONS 10000u
+
+/* What polls have done at most, since it was forgotten. */
+static uint64_t most_items(void)
+{
+	return work_greatest(WORK_OWNER, WORK_ITEMS);
+}
+
+static void poll_empty(uint32_t polls)
+{
+	struct slu_notification note;
+
+	for (uint32_t i = 0; i < polls; i++)
+		assert_int_equal(slu_segment_poll(segment, &note, 1), 0);
+}
+
+/* Until only few are hot. */
+static void poll_until_cold(void)
+{
+	for (uint32_t tries = 0; segment->hot.count > HOT_FEW; tries++) {
+		assert_true(tries < 10000);
+		poll_empty(1);
+		usleep(100);
+	}
+}
+
+/* What comes is of that client, within the time that it may take. */
+static void expect_one(const struct slu_remote *remote, bool calls)
+{
+	struct slu_notification note = {.client = 0};
+	struct slu_message message;
+	uint32_t taken = 0;
+
+	for (uint32_t tries = 0; taken == 0; tries++) {
+		assert_true(tries < 1000000);
+		note.tag = 0;
+		taken = (uint32_t)(calls ? slu_segment_receive(segment, &message, 1)
+					 : slu_segment_poll(segment, &note, 1));
+	}
+	assert_int_equal(calls ? message.client : note.client, remote->local->number);
+	if (calls)
+		assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+}
+
+/* Goal: what a poll does does not grow with the clients that are idle; each of them is heard, and
+ * wakes the owner. */
+static void test_idle_areas(void **state)
+{
+	static struct slu_remote *remotes[AREAS];
+
+	(void)state;
+	for (uint32_t i = 0; i < AREAS; i++)
+		remotes[i] = open_remote();
+	poll_until_cold();
+	work_forget();
+	poll_empty(10000);
+	assert_in_range(most_items(), 1, 2 * HOT_FEW); /* when those are sorted: twice */
+	for (uint32_t i = 0; i < AREAS; i++) {
+		submit(remotes[i], i % 2 ? SLU_CALL : SLU_WRITE_NOTIFY, 1);
+		expect_one(remotes[i], i % 2);
+	}
+	poll_until_cold();
+	for (uint32_t i = 0; i < AREAS; i += 7) {
+		assert_int_equal(slu_segment_arm(segment), 0);
+		assert_in_range(segment->hot.count, 1, HOT_FEW);
+		submit(remotes[i], SLU_WRITE_NOTIFY, 1);
+		assert_true(is_woken(SOON_MS));
+		expect_one(remotes[i], false);
+	}
+	finish();
+	for (uint32_t i = 0; i < AREAS; i++)
+		slu_remote_close(remotes[i]);
+}
+
+/* Goal: all at once are heard, once each, and those that are active stay hot. */
+static void test_busy_areas(void **state)
+{
+	static struct slu_remote *remotes[AREAS];
+	static struct slu_notification notes[2 * AREAS];
+	uint32_t taken = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < AREAS; i++)
+		remotes[i] = open_remote();
+	poll_until_cold();
+	for (uint32_t i = 0; i < AREAS; i++)
+		submit(remotes[i], SLU_WRITE_NOTIFY, 1);
+	for (uint32_t tries = 0; taken < AREAS; tries++) {
+		assert_true(tries < 1000000);
+		taken += (uint32_t)slu_segment_poll(segment, notes + taken, 2 * AREAS - taken);
+	}
+	poll_empty(1000);
+	for (uint32_t i = 0; i < AREAS; i++)
+		for (uint32_t j = 0; j < i; j++)
+			assert_int_not_equal(notes[i].client, notes[j].client);
+	for (uint32_t i = 0; i < AREAS; i++)
+		slu_remote_close(remotes[i]);
+}
+
+/* Goal: a wake-up that was asked for comes, though a poll took what had rung. */
+static void test_poll_keeps_the_wakeup(void **state)
+{
+	struct slu_remote *remotes[HOT_FEW + 8], *last = NULL;
+	struct slu_notification note;
+
+	(void)state;
+	for (uint32_t i = 0; i < HOT_FEW + 8; i++)
+		remotes[i] = open_remote();
+	poll_until_cold();
+	assert_int_equal(slu_segment_arm(segment), 0);
+	for (uint32_t i = 0; i < HOT_FEW + 8; i++)
+		if (!remotes[i]->local->area->hot)
+			last = remotes[i];
+	assert_non_null(last);
+	submit(last, SLU_WRITE_NOTIFY, 1);
+	while (slu_segment_poll(segment, &note, 1) == 0)
+		;
+	assert_true(is_woken(SOON_MS));
+	for (uint32_t i = 0; i < HOT_FEW + 8; i++)
+		slu_remote_close(remotes[i]);
+}
+
+/* ---- sessions of one connection, in shared memory: of the engine to itself ---- */
+
+static struct slu_remote *share(void)
+{
+	struct slu_remote_options options;
+	struct slu_remote *remote = NULL;
+
+	slu_remote_options_init(&options);
+	options.transport = SLU_TRANSPORT_SHM;
+	if (slu_remote_open(engine, "receive", &options, &remote) < 0)
+		fail_msg("%s", slu_last_error());
+	return remote;
+}
+
+static void send_by(struct slu_remote *remote, enum slu_opcode opcode, uint32_t tag)
+{
+	const struct slu_op op = {.remote = remote,
+				  .region = region,
+				  .length = 8,
+				  .tag = tag,
+				  .opcode = (uint8_t)opcode};
+
+	assert_int_equal(slu_submit(queue, &op, 1), 1);
+	slu_reap(queue, NULL, 0);
+}
+
+static uint32_t mappings(const char *of)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	uint32_t count = 0;
+	char line[512];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		count += strstr(line, of) != NULL;
+	fclose(file);
+	return count;
+}
+
+/* Goal: very many sessions of one connection take one mapping at each end, and of the owner's polls
+ * as much as one; each says what it sends as itself. */
+static void test_idle_sessions(void **state)
+{
+	static struct slu_remote *remotes[SESSIONS];
+	struct slu_notification first, last;
+	uint32_t before;
+
+	(void)state;
+	remotes[0] = share();
+	before = mappings("");
+	for (uint32_t i = 1; i < SESSIONS; i++)
+		remotes[i] = share();
+	tap_comment("%u mappings, of areas %u", mappings(""), mappings("sluice-client"));
+	assert_int_equal(mappings("sluice-client"), 2); /* both ends are this process */
+	assert_in_range(mappings(""), before, before + 100);
+	work_forget();
+	send_by(remotes[0], SLU_WRITE_NOTIFY, 1);
+	assert_int_equal(slu_segment_poll(segment, &first, 1), 1);
+	send_by(remotes[SESSIONS - 1], SLU_WRITE_NOTIFY, 2);
+	assert_int_equal(slu_segment_poll(segment, &last, 1), 1);
+	assert_int_equal(first.tag, 1);
+	assert_int_equal(last.tag, 2);
+	assert_int_equal(last.client - first.client, SESSIONS - 1);
+	assert_in_range(most_items(), 1, 3);
+	for (uint32_t i = 0; i < SESSIONS; i++)
+		slu_remote_close(remotes[i]);
+}
+
+static void wait_for_sessions(uint32_t count)
+{
+	for (uint32_t tries = 0; atomic_load(&segment->sessions.used) != count; tries++) {
+		assert_true(tries < 100000);
+		usleep(1000);
+	}
+}
+
+/* Goal: what a session has sent before it closed is heard for a while, and then not taken for
+ * another's; the order of the others stays. */
+static void test_closed_with_messages(void **state)
+{
+	struct slu_remote *stays = share(), *leaves = share();
+	struct slu_notification notes[4];
+
+	(void)state;
+	assert_int_equal(slu_segment_poll(segment, notes, 4), 0);
+	send_by(leaves, SLU_WRITE_NOTIFY, 1);
+	send_by(stays, SLU_WRITE_NOTIFY, 2);
+	slu_remote_close(leaves);
+	assert_int_equal(slu_segment_poll(segment, notes, 4), 2);
+	assert_int_equal(notes[0].tag, 1);
+	assert_int_equal(notes[1].tag, 2);
+	wait_for_sessions(1);
+	leaves = share();
+	send_by(leaves, SLU_WRITE_NOTIFY, 3);
+	send_by(stays, SLU_WRITE_NOTIFY, 4);
+	slu_remote_close(leaves);
+	wait_for_sessions(1);
+	leaves = share(); /* has the other's place */
+	assert_int_equal(slu_segment_poll(segment, notes, 4), 1);
+	assert_int_equal(notes[0].tag, 4);
+	slu_remote_close(leaves);
+	slu_remote_close(stays);
+}
+
+static void expect_calls(struct slu_message *messages, uint32_t n)
+{
+	uint32_t taken = 0;
+
+	for (uint32_t tries = 0; taken < n; tries++) {
+		assert_true(tries < 1000000);
+		taken += (uint32_t)slu_segment_receive(segment, messages + taken, n - taken);
+	}
+}
+
+/* Goal: slots of a session that left with calls open are free for others once they are answered,
+ * also those that its owner never took. */
+static void test_left_with_slots(void **state)
+{
+	struct slu_message messages[SLU_CALLS_MAX], message;
+	struct slu_completion done[SLU_CALLS_MAX + 1];
+	struct slu_remote *stays = share(), *leaves = share();
+	struct slu_queue *other;
+
+	(void)state;
+	assert_int_equal(slu_queue_open(engine, NULL, &other), 0);
+	for (uint32_t i = 0; i < SLU_CALLS_MAX; i++) {
+		const struct slu_op op = {
+			.remote = leaves, .region = region, .length = 8, .opcode = SLU_CALL};
+
+		assert_int_equal(slu_submit(other, &op, 1), 1);
+	}
+	expect_calls(messages, SLU_CALLS_MAX / 2);
+	slu_remote_close(leaves);
+	assert_int_equal(slu_wait(other, SLU_CALLS_MAX, 10000000), SLU_CALLS_MAX);
+	assert_int_equal(slu_reap(other, done, SLU_CALLS_MAX), SLU_CALLS_MAX);
+	wait_for_sessions(1);
+	for (uint32_t i = 0; i < SLU_CALLS_MAX / 2; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, NULL, 0), 0);
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 0);
+	for (uint32_t i = 0; i < SLU_CALLS_MAX; i++) {
+		const struct slu_op op = {
+			.remote = stays, .region = region, .length = 8, .opcode = SLU_CALL};
+
+		assert_int_equal(slu_submit(other, &op, 1), 1);
+	}
+	expect_calls(messages, SLU_CALLS_MAX); /* each has a slot */
+	for (uint32_t i = 0; i < SLU_CALLS_MAX; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, NULL, 0), 0);
+	assert_int_equal(slu_wait(other, SLU_CALLS_MAX, 10000000), SLU_CALLS_MAX);
+	assert_int_equal(slu_reap(other, done, SLU_CALLS_MAX), SLU_CALLS_MAX);
+	for (uint32_t i = 0; i < SLU_CALLS_MAX; i++)
+		assert_int_equal(done[i].status, 0);
+	slu_queue_close(other);
+	slu_remote_close(stays);
 }
 
 int main(void)
@@ -525,6 +818,12 @@ int main(void)
 						close_one),
 		cmocka_unit_test_setup_teardown(test_looks_at_what_is_held_up, export_one,
 						close_one),
+		cmocka_unit_test_setup_teardown(test_idle_areas, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_busy_areas, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_poll_keeps_the_wakeup, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_idle_sessions, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_closed_with_messages, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_left_with_slots, export_one, close_one),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -18,35 +18,51 @@
 #define BYTES 65536u
 
 static struct export exported;
-static struct client_inbox *inbox;
+static struct client_inbox inbox;
+static uint32_t areas;
+static struct transport_peer peer;
 static struct wake_set *wake;
 static json_t *grant;
 static int fds[TRANSPORT_FDS_MAX];
 static uint32_t close_mask;
 
-static void publish(uint32_t rights)
+static void publish_as(uint32_t rights, uint32_t session)
 {
 	grant = json_object();
-	assert_int_equal(shm_transport.target->publish(&exported, rights, 9, wake_set_get(wake, 1),
-						       grant, fds, &close_mask, &inbox),
+	close_mask = 0;
+	assert_int_equal(shm_transport.target->publish(&exported, rights, &inbox, session, grant,
+						       fds, &close_mask),
 			 3);
-	assert_non_null(inbox);
 }
 
-static void withdraw(void)
+/* In an area of its own. */
+static void publish(uint32_t rights)
 {
-	shm_transport.target->withdraw(inbox);
-	wake_set_put(wake, 1);
+	int wake_fd = wake_set_add(wake, ++areas);
+
+	assert_int_equal(client_inbox_init(&inbox, areas, rights, wake_fd, NULL), 0);
+	publish_as(rights, 9);
+}
+
+static void forget_grant(void)
+{
 	for (uint32_t i = 0; i < TRANSPORT_FDS_MAX; i++)
 		if (close_mask & 1u << i)
 			close(fds[i]);
 	json_decref(grant);
 }
 
+static void withdraw(void)
+{
+	wake_set_remove(wake, inbox.wake_fd);
+	client_inbox_fini(&inbox);
+	forget_grant();
+}
+
 static int import(uint32_t rights, uint32_t fd_count, struct shm_view **view)
 {
 	void *out = NULL;
-	int rc = shm_transport.client->import(grant, BYTES, rights, fds, fd_count, &out);
+	int rc = shm_transport.client->import(&peer, grant, BYTES, rights, fds, fd_count, &out);
 
 	*view = out;
 	return rc;
@@ -62,6 +78,8 @@ static int setup(void **state)
 	options.page = SLU_PAGE_ORDINARY;
 	exported.length = BYTES;
 	exported.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
+	if (shm_transport.client->meet(&peer.private[SLU_TRANSPORT_SHM]) < 0)
+		return -1;
 	return wake_set_create(&wake) < 0 ? -1 : region_create(BYTES, &options, &exported.region);
 }
 
@@ -70,6 +88,7 @@ static int teardown(void **state)
 	(void)state;
 	region_destroy(exported.region);
 	wake_set_destroy(wake);
+	shm_transport.client->leave(peer.private[SLU_TRANSPORT_SHM]);
 	return 0;
 }
 
@@ -130,7 +149,7 @@ static void test_lost_memory(void **state)
 	assert_true(info.lost);
 	post_one(path, SLU_READ, local, 0, SLU_SCOPE_NONE);
 	assert_int_equal(atomic_load(&remote.state), 0);
-	take_pages(view->base, BYTES, PROT_READ | PROT_WRITE);
+	take_pages(view->mapping->base, BYTES, PROT_READ | PROT_WRITE);
 	assert_false(shm_transport.client->is_lost(view));
 	post_one(path, SLU_READ, local, -EFAULT, SLU_SCOPE_SESSION);
 	assert_true(shm_transport.client->is_lost(view));
@@ -156,17 +175,74 @@ static void test_shares_all(void **state)
 	(void)state;
 	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
 	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), 0);
-	strcpy(view->base, "through the segment");
+	strcpy(view->mapping->base, "through the segment");
 	assert_string_equal(exported.region->addr, "through the segment");
-	notify_attach(&notify, &view->waker.area->notifications, 0);
-	notify_send(&notify, 77);
-	assert_int_equal(notify_receive(&inbox->notifications, &note, 1), 1);
+	notify_attach(&notify, &view->mapping->waker.area->notifications, 0);
+	notify_send(&notify, view->session, 77);
+	assert_int_equal(notify_receive(&inbox.notifications, &note, 1), 1);
 	assert_int_equal(note.tag, 77);
-	assert_int_equal(note.client, 9);
-	mailbox_attach(&calls, &view->waker.area->calls, 0);
-	assert_int_equal(mailbox_send(&calls, 0, "ask", 3), 0);
-	assert_true(mailbox_receive(&inbox->calls, &request));
+	assert_int_equal(note.client, 9); /* as it says */
+	mailbox_attach(&calls, &view->mapping->waker.area->calls, 0);
+	assert_int_equal(mailbox_send(&calls, view->session, 0, "ask", 3), 0);
+	assert_true(mailbox_receive(&inbox.calls, &request));
 	assert_memory_equal(request.data, "ask", 3);
+	assert_int_equal(request.session, 9);
+	shm_transport.client->release(view);
+	withdraw();
+}
+
+/* Goal: sessions with one area have one mapping, and a poller's paths to them one lane, of which
+ * each says whose it is; it goes with the last. */
+static void test_shares_mapping(void **state)
+{
+	static struct slu_remote remotes[2];
+	struct path_env env = {.tracker = copy_tracker_create(1 << 20), .epoll_fd = -1};
+	struct slu_notification notes[3];
+	struct shm_view *views[2];
+	struct path *paths[2];
+
+	(void)state;
+	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
+	for (uint32_t i = 0; i < 2; i++) {
+		if (i > 0)
+			publish_as(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 10);
+		assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &views[i]), 0);
+		remotes[i].view = views[i];
+		assert_int_equal(shm_transport.client->connect(&remotes[i], &env, &paths[i]), 0);
+		if (i == 0)
+			forget_grant();
+	}
+	assert_ptr_equal(views[0]->mapping, views[1]->mapping);
+	post_one(paths[0], SLU_WRITE_NOTIFY, exported.region, 0, SLU_SCOPE_NONE);
+	post_one(paths[1], SLU_WRITE_NOTIFY, exported.region, 0, SLU_SCOPE_NONE);
+	shm_transport.client->disconnect(paths[0]);
+	shm_transport.client->release(views[0]);
+	post_one(paths[1], SLU_WRITE_NOTIFY, exported.region, 0, SLU_SCOPE_NONE);
+	assert_int_equal(notify_receive(&inbox.notifications, notes, 3), 3);
+	assert_int_equal(notes[0].client, 9);
+	assert_int_equal(notes[1].client, 10);
+	assert_int_equal(notes[2].client, 10);
+	shm_transport.client->disconnect(paths[1]);
+	shm_transport.client->release(views[1]);
+	withdraw();
+	copy_tracker_destroy(env.tracker);
+}
+
+/* Goal: a target that calls two things by one name is caught. */
+static void test_refuses_confused_areas(void **state)
+{
+	struct shm_view *view, *other;
+
+	(void)state;
+	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), 0);
+	assert_int_equal(import(SLU_RIGHT_READ, 3, &other), -EPROTO);
+	json_object_set_new(grant, "mapped_bytes", json_integer(2 * BYTES));
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &other), -EPROTO);
+	json_object_set_new(grant, "number", json_integer(-1));
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &other), -EPROTO);
+	json_object_del(grant, "area");
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &other), -EPROTO);
 	shm_transport.client->release(view);
 	withdraw();
 }
@@ -181,19 +257,21 @@ static bool woken(int timeout_ms)
 /* Goal: a client wakes the owner if it is armed, and once. */
 static void test_wakes_the_owner(void **state)
 {
+	uint32_t numbers[WAKE_TAKEN];
 	struct shm_view *view;
 
 	(void)state;
 	publish(SLU_RIGHT_READ);
 	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
-	client_stored(&view->waker);
+	client_stored(&view->mapping->waker);
 	assert_false(woken(0));
-	atomic_store(&inbox->area->armed, 1);
-	client_stored(&view->waker);
-	client_stored(&view->waker);
-	assert_int_equal(atomic_load(&inbox->area->armed), 0);
+	atomic_store(&inbox.area->armed, 1);
+	client_stored(&view->mapping->waker);
+	client_stored(&view->mapping->waker);
+	assert_int_equal(atomic_load(&inbox.area->armed), 0);
 	assert_true(woken(10000));
-	wake_set_clear(wake);
+	assert_int_equal(wake_set_take(wake, numbers), 1);
+	assert_int_equal(numbers[0], areas);
 	assert_false(woken(0));
 	shm_transport.client->release(view);
 	withdraw();
@@ -220,10 +298,10 @@ static void test_read_only_cannot_notify(void **state)
 	(void)state;
 	publish(SLU_RIGHT_READ);
 	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
-	notify_attach(&forged, &view->waker.area->notifications, 0);
-	notify_send(&forged, 666);
-	assert_int_equal(notify_receive(&inbox->notifications, &note, 1), 0);
-	assert_false(notify_pending(&inbox->notifications));
+	notify_attach(&forged, &view->mapping->waker.area->notifications, 0);
+	notify_send(&forged, 9, 666);
+	assert_int_equal(notify_receive(&inbox.notifications, &note, 1), 0);
+	assert_false(notify_pending(&inbox.notifications));
 	shm_transport.client->release(view);
 	withdraw();
 }
@@ -240,14 +318,14 @@ static void test_decides_on_fences(void **state)
 		publish(SLU_RIGHT_READ);
 		barrier_reaches_us = i & 2;
 		assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
-		assert_int_equal(view->waker.fence, i != 3);
+		assert_int_equal(view->mapping->waker.fence, i != 3);
 		shm_transport.client->release(view);
 		withdraw();
 	}
 	publish(SLU_RIGHT_READ);
 	json_object_del(grant, "barrier");
 	assert_int_equal(import(SLU_RIGHT_READ, 3, &view), 0);
-	assert_true(view->waker.fence);
+	assert_true(view->mapping->waker.fence);
 	shm_transport.client->release(view);
 	withdraw();
 	barrier_reaches_us = reaches_us;
@@ -308,6 +386,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lost_memory),
 		cmocka_unit_test(test_shares_all),
+		cmocka_unit_test(test_shares_mapping),
+		cmocka_unit_test(test_refuses_confused_areas),
 		cmocka_unit_test(test_wakes_the_owner),
 		cmocka_unit_test(test_read_only),
 		cmocka_unit_test(test_read_only_cannot_notify),

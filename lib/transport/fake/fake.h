@@ -34,6 +34,7 @@ struct fake_behaviour {
 struct fake_view {
 	char *base;
 	struct client_waker waker; /* and the area */
+	uint32_t session;          /* its number there */
 	bool writes;               /* the right to */
 };
 
@@ -49,6 +50,8 @@ struct fake_path {
 	char *base;
 	struct notify_sender notify; /* lane NULL without the right to write */
 	const struct client_waker *waker;
+	uint32_t session;
+	struct calls_link calls_link;
 	struct calls_path calls;
 	const struct clock *clock;
 	struct random random;

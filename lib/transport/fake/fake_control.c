@@ -71,9 +71,11 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 	link_init(&fake->link, &fake_link_ops, env->schedule);
 	fake->base = view->base;
 	fake->waker = &view->waker;
+	fake->session = view->session;
 	if (view->writes)
 		notify_attach(&fake->notify, &view->waker.area->notifications, env->poller);
-	calls_init(&fake->calls, &fake->path, &view->waker, env);
+	calls_link_init(&fake->calls_link, &view->waker, env);
+	calls_init(&fake->calls, &fake->path, &fake->calls_link, view->session);
 	fake->clock = env->transport->clock;
 	fake->random.state = env->transport->seed + env->poller;
 	fake->behaviour = *behaviour;
@@ -89,33 +91,27 @@ static void fake_disconnect(struct path *path)
 		return;
 	if (fake->notify.lane)
 		notify_detach(&fake->notify);
-	calls_fini(&fake->calls);
+	calls_link_fini(&fake->calls_link);
 	free(fake);
 }
 
-static int fake_publish(const struct export *export, uint32_t rights, uint32_t client, int wake_fd,
-			json_t *grant, int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask,
-			struct client_inbox **out)
+/* The client is told by import_local. */
+static int fake_publish(const struct export *export, uint32_t rights,
+			const struct client_inbox *inbox, uint32_t session, json_t *grant,
+			int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask)
 {
-	struct client_area *area;
-	int rc = client_area_create_private(&area);
-
 	(void)export;
+	(void)rights;
+	(void)inbox;
+	(void)session;
 	(void)grant;
 	(void)fds;
-	if (rc < 0)
-		return rc;
-	*out = client_inbox_create(area, client, rights, wake_fd);
-	if (!*out) {
-		client_area_unmap(area);
-		return fail(-ENOMEM, "out of memory");
-	}
-	*close_mask = 0;
+	(void)close_mask;
 	return 0;
 }
 
 static int fake_import_local(const struct export *export, uint32_t rights,
-			     struct client_inbox *inbox, void **out)
+			     const struct client_inbox *inbox, uint32_t session, void **out)
 {
 	struct fake_view *view = calloc(1, sizeof(*view));
 
@@ -124,6 +120,7 @@ static int fake_import_local(const struct export *export, uint32_t rights,
 	view->base = export->region->addr;
 	view->waker = (struct client_waker){
 		.area = inbox->area, .wake_fd = inbox->wake_fd, .fence = !barrier_is_asymmetric};
+	view->session = session;
 	view->writes = rights & SLU_RIGHT_WRITE;
 	*out = view;
 	return 0;
@@ -153,7 +150,6 @@ static const struct transport_client fake_client = {
 
 static const struct transport_target fake_target = {
 	.publish = fake_publish,
-	.withdraw = client_inbox_destroy,
 };
 
 const struct transport fake_transport = {

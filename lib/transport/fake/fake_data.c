@@ -45,7 +45,7 @@ static int perform(struct fake_path *fake, const struct slu_op *op, const struct
 		return -EAGAIN;
 	memcpy(remote, local, part->length);
 	if (notifies) {
-		notify_send(&fake->notify, op->tag);
+		notify_send(&fake->notify, fake->session, op->tag);
 		client_stored(fake->waker);
 	}
 	return 0;

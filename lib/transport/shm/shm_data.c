@@ -83,7 +83,7 @@ static uint32_t shm_copy(struct path *path, const struct slu_op *ops, uint32_t n
 		bool read = op->opcode == SLU_READ;
 		bool notify = op->opcode == SLU_WRITE_NOTIFY;
 
-		if (notify && !notify_room(&shm->notify))
+		if (notify && !notify_room(&shm->lane->notify))
 			break; /* before anything is written */
 		if (op->length <= COPY_SMALL_BYTES)
 			copy_small(read ? local : remote, read ? remote : local, op->length);
@@ -92,7 +92,7 @@ static uint32_t shm_copy(struct path *path, const struct slu_op *ops, uint32_t n
 				  op->length);
 		if (notify) {
 			copy_settle(shm->tracker);
-			notify_send(&shm->notify, op->tag);
+			notify_send(&shm->lane->notify, shm->session, op->tag);
 			notified = true;
 		}
 		complete(&done[i], op->user_data);

@@ -182,12 +182,13 @@ static void tcp_disconnect(struct path *path)
 	free(tcp);
 }
 
-static int tcp_import(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
-		      uint32_t fd_count, void **out)
+static int tcp_import(struct transport_peer *peer, const json_t *grant, uint64_t length,
+		      uint32_t rights, const int *fds, uint32_t fd_count, void **out)
 {
 	struct tcp_view *view;
 	json_int_t handle, generation;
 
+	(void)peer;
 	(void)length;
 	(void)rights;
 	(void)fds;

@@ -555,12 +555,13 @@ static void verbs_describe_path(struct path *path, char *text, size_t size)
 	pthread_mutex_unlock(&verbs->host->texts);
 }
 
-static int verbs_import(const json_t *grant, uint64_t length, uint32_t rights, const int *fds,
-			uint32_t fd_count, void **out)
+static int verbs_import(struct transport_peer *peer, const json_t *grant, uint64_t length,
+			uint32_t rights, const int *fds, uint32_t fd_count, void **out)
 {
 	struct verbs_view *view;
 	json_int_t handle, generation;
 
+	(void)peer;
 	(void)length;
 	(void)rights;
 	(void)fds;
