@@ -146,18 +146,21 @@ static_assert(PLACE_SET_MAX <= 1u << (31 - SESSION_AGE_BITS), "a session is 31 b
  */
 struct hot_areas {
 	struct hot_area {
+		struct segment_area *area; /* there, while changes is up to date */
+		uint32_t id;
 		uint32_t place;
-		uint32_t id; /* of what was there */
-	} * areas;           /* PLACE_SET_MAX, touched as they come */
+	} * areas; /* PLACE_SET_MAX, touched as they come */
 	uint32_t count;
+	uint32_t changes;     /* of the set, as last seen */
 	uint32_t seen;        /* of slu_segment.added */
+	bool looking;         /* some are not hot, or too many are */
+	bool armed;           /* a wake-up is asked for, and owed */
 	uint32_t next_polled; /* round robin */
 	uint32_t next_received;
 	uint32_t polls_left; /* before the clock is read */
 	uint32_t looks;
 	uint64_t clock;  /* when it was, */
 	uint64_t looked; /* and when it was asked who has rung */
-	bool armed;      /* a wake-up is asked for, and owed */
 };
 
 /** A request that was handed out, by its index; its private copy, if it has one, by the same. */
@@ -208,8 +211,9 @@ struct slu_segment {
 	void *shared_areas;     /* tree, by connection and rights */
 
 	/* Control thread, for the polling thread. */
-	_Alignas(64) _Atomic uint32_t added; /* areas, ever */
-	_Atomic uint32_t fresh[HOT_FEW];     /* places of the last ones */
+	_Alignas(64) _Atomic uint32_t changes; /* of the areas: they come or go */
+	_Atomic uint32_t added;                /* ever */
+	_Atomic uint32_t fresh[HOT_FEW];       /* places of the last ones */
 	struct place_set areas;
 	struct place_set sessions; /* clients with an area */
 
@@ -336,14 +340,29 @@ int hot_init(struct hot_areas *hot);
 /** Accepts one that is all zero. */
 void hot_fini(struct hot_areas *hot);
 
-/**
- * The polling thread, all of them. Before it takes something: those who have come, or rung, are
- * polled as well, and now and then those of whom nothing came no longer.
- */
-void hot_begin(struct slu_segment *segment);
+/** The polling thread, all of them: areas have come or gone. */
+void hot_catch_up(struct slu_segment *segment, uint32_t changes);
 
-/** The next to be polled, in turn. There is at least one. @return NULL: it has gone */
-struct segment_area *hot_next(struct slu_segment *segment, uint32_t *next);
+/** Poll those who have rung as well, and now and then no longer those of whom nothing came. */
+void hot_look(struct slu_segment *segment);
+
+/** When it begins to poll: what is hot is there until it ends. */
+static inline void hot_begin(struct slu_segment *segment)
+{
+	/* Pairs with the releases in area_add() and leave_one(). */
+	uint32_t changes = atomic_load_explicit(&segment->changes, memory_order_acquire);
+
+	if (__builtin_expect(changes != segment->hot.changes, 0))
+		hot_catch_up(segment, changes);
+}
+
+/** The next to be polled, in turn. There is one. */
+static inline struct segment_area *hot_next(struct hot_areas *hot, uint32_t *next)
+{
+	if (*next >= hot->count)
+		*next = 0;
+	return hot->areas[(*next)++].area;
+}
 
 /** Have all that is polled ring as well, or not any more. */
 void hot_arm(struct slu_segment *segment, bool armed);

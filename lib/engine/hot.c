@@ -49,31 +49,6 @@ void hot_fini(struct hot_areas *hot)
 		munmap(hot->areas, HOT_BYTES);
 }
 
-/* @return NULL: what was there has gone */
-static struct segment_area *area_at(const struct slu_segment *segment, uint32_t index)
-{
-	const struct hot_area *hot = &segment->hot.areas[index];
-	struct segment_area *area = place_set_at(&segment->areas, hot->place);
-
-	return area && area->inbox.id == hot->id ? area : NULL;
-}
-
-struct segment_area *hot_next(struct slu_segment *segment, uint32_t *next)
-{
-	struct hot_areas *hot = &segment->hot;
-	struct segment_area *area;
-
-	work_count(WORK_ITEMS, 1);
-	if (*next >= hot->count)
-		*next = 0;
-	area = area_at(segment, *next);
-	if (area)
-		++*next;
-	else
-		hot->areas[*next] = hot->areas[--hot->count];
-	return area;
-}
-
 static void set_armed(struct segment_area *area, bool armed)
 {
 	atomic_store_explicit(&area->inbox.area->armed, armed, memory_order_relaxed);
@@ -88,22 +63,51 @@ static void heat(struct slu_segment *segment, uint32_t place)
 	if (!area || area->hot || hot->count == PLACE_SET_MAX)
 		return;
 	area->hot = area->active = true;
-	hot->areas[hot->count++] = (struct hot_area){place, area->inbox.id};
+	hot->areas[hot->count++] = (struct hot_area){area, area->inbox.id, place};
 	set_armed(area, false);
 }
 
-/* Of more than are few the last ones come; the others ring. */
-static void heat_fresh(struct slu_segment *segment)
+/* What has gone is not touched: it may be another's memory. */
+static void drop_gone(struct slu_segment *segment)
 {
-	/* Pairs with the release in area_add(). */
+	struct hot_areas *hot = &segment->hot;
+	uint32_t kept = 0;
+
+	work_count(WORK_ITEMS, hot->count);
+	for (uint32_t i = 0; i < hot->count; i++) {
+		const struct segment_area *area =
+			place_set_at(&segment->areas, hot->areas[i].place);
+
+		if (area && area == hot->areas[i].area && area->inbox.id == hot->areas[i].id)
+			hot->areas[kept++] = hot->areas[i];
+	}
+	hot->count = kept;
+}
+
+/* Is there anybody who rings, or who is to? */
+static void settle(struct slu_segment *segment)
+{
+	struct hot_areas *hot = &segment->hot;
+
+	hot->looking =
+		hot->count > HOT_FEW ||
+		atomic_load_explicit(&segment->areas.used, memory_order_relaxed) > hot->count;
+}
+
+/* Of more than are few the last ones that came are hot; the others ring. */
+void hot_catch_up(struct slu_segment *segment, uint32_t changes)
+{
 	uint32_t added = atomic_load_explicit(&segment->added, memory_order_acquire);
 	struct hot_areas *hot = &segment->hot;
 
+	hot->changes = changes;
+	drop_gone(segment);
 	if (added - hot->seen > HOT_FEW)
 		hot->seen = added - HOT_FEW;
 	while (hot->seen != added)
 		heat(segment, atomic_load_explicit(&segment->fresh[hot->seen++ % HOT_FEW],
 						   memory_order_relaxed));
+	settle(segment);
 }
 
 /* @return how many have rung */
@@ -118,23 +122,17 @@ static uint32_t heat_rung(struct slu_segment *segment)
 }
 
 /* Has it been long enough since it was asked who has rung? */
-static bool is_time(struct slu_segment *segment)
+static bool is_time(struct hot_areas *hot)
 {
-	struct hot_areas *hot = &segment->hot;
 	uint64_t now;
-	bool often;
 
-	if (hot->count <= HOT_FEW &&
-	    atomic_load_explicit(&segment->areas.used, memory_order_relaxed) <= hot->count)
-		return false;
 	if (hot->polls_left > 0) {
 		hot->polls_left--;
 		return false;
 	}
 	now = __rdtsc();
-	often = now - hot->clock < LOOK_CYCLES;
+	hot->polls_left = now - hot->clock < LOOK_CYCLES ? LOOK_POLLS : 0;
 	hot->clock = now;
-	hot->polls_left = often ? LOOK_POLLS : 0;
 	if (now - hot->looked < LOOK_CYCLES)
 		return false;
 	hot->looked = now;
@@ -148,21 +146,19 @@ static bool is_pending(struct segment_area *area, bool calls)
 }
 
 /* The active first. @return from where on they are not needed among the hot */
-static uint32_t sort(struct slu_segment *segment)
+static uint32_t sort(struct hot_areas *hot)
 {
-	struct hot_areas *hot = &segment->hot;
 	uint32_t first = 0;
 
+	work_count(WORK_ITEMS, hot->count);
 	for (uint32_t i = 0; i < hot->count; i++) {
-		struct segment_area *area = area_at(segment, i);
-		struct hot_area other = hot->areas[first];
+		struct hot_area area = hot->areas[i];
 
-		work_count(WORK_ITEMS, 1);
-		if (!area || !area->active)
+		if (!area.area->active)
 			continue;
-		area->active = false;
-		hot->areas[first++] = hot->areas[i];
-		hot->areas[i] = other;
+		area.area->active = false;
+		hot->areas[i] = hot->areas[first];
+		hot->areas[first++] = area;
 	}
 	return first < HOT_FEW ? HOT_FEW : first;
 }
@@ -170,12 +166,9 @@ static uint32_t sort(struct slu_segment *segment)
 /* They are armed, and nothing has come of them. */
 static void cool(struct slu_segment *segment, uint32_t first)
 {
-	while (segment->hot.count > first) {
-		struct segment_area *area = area_at(segment, --segment->hot.count);
-
-		if (area)
-			area->hot = false;
-	}
+	while (segment->hot.count > first)
+		segment->hot.areas[--segment->hot.count].area->hot = false;
+	settle(segment);
 }
 
 /*
@@ -184,65 +177,54 @@ static void cool(struct slu_segment *segment, uint32_t first)
  */
 static void cool_idle(struct slu_segment *segment)
 {
-	uint32_t first = sort(segment), last = segment->hot.count;
-	struct segment_area *area;
+	struct hot_areas *hot = &segment->hot;
+	uint32_t first = sort(hot), last = hot->count;
 
 	if (last <= first)
 		return;
 	for (uint32_t i = first; i < last; i++)
-		if ((area = area_at(segment, i)))
-			set_armed(area, true);
+		set_armed(hot->areas[i].area, true);
 	barrier_heavy();
 	if (barrier_heavy_shared() < 0)
 		return;
 	for (uint32_t i = first; i < last; i++) {
-		area = area_at(segment, i);
-		if (!area || !is_pending(area, true))
+		struct hot_area area = hot->areas[i];
+
+		if (!is_pending(area.area, true))
 			continue;
-		set_armed(area, false);
-		segment->hot.areas[i] = segment->hot.areas[first];
-		segment->hot.areas[first++] = (struct hot_area){area->place, area->inbox.id};
+		set_armed(area.area, false);
+		hot->areas[i] = hot->areas[first];
+		hot->areas[first++] = area;
 	}
 	cool(segment, first);
 }
 
 /* A wake-up that was asked for, and is taken here, comes all the same. */
-static void look(struct slu_segment *segment)
+void hot_look(struct slu_segment *segment)
 {
 	struct hot_areas *hot = &segment->hot;
 
+	if (!is_time(hot))
+		return;
 	if (heat_rung(segment) > 0 && hot->armed) {
 		hot->armed = false;
 		eventfd_write(wake_set_eventfd(segment->wake), 1);
 	}
 	if (++hot->looks % COOL_LOOKS == 0)
 		cool_idle(segment);
-}
-
-void hot_begin(struct slu_segment *segment)
-{
-	if (atomic_load_explicit(&segment->added, memory_order_relaxed) != segment->hot.seen)
-		heat_fresh(segment);
-	if (is_time(segment))
-		look(segment);
+	settle(segment);
 }
 
 /* After arming the next poll looks who has rung, whenever it comes. */
 void hot_arm(struct slu_segment *segment, bool armed)
 {
 	struct hot_areas *hot = &segment->hot;
-	uint32_t n = WAKE_TAKEN;
+	uint32_t n = armed ? WAKE_TAKEN : 0;
 
-	for (int i = 0; armed && i < ROUNDS && n >= WAKE_TAKEN - 1; i++)
+	for (int i = 0; i < ROUNDS && n >= WAKE_TAKEN - 1; i++)
 		n = heat_rung(segment);
-	if (armed)
-		heat_fresh(segment);
-	for (uint32_t i = 0; i < hot->count;) {
-		struct segment_area *area = hot_next(segment, &i);
-
-		if (area)
-			set_armed(area, armed);
-	}
+	for (uint32_t i = 0; i < hot->count; i++)
+		set_armed(hot->areas[i].area, armed);
 	hot->armed = armed;
 	hot->looked = 0;
 	hot->polls_left = 0;
@@ -250,13 +232,10 @@ void hot_arm(struct slu_segment *segment, bool armed)
 
 bool hot_pending(struct slu_segment *segment, bool calls)
 {
-	for (uint32_t i = 0; i < segment->hot.count; i++) {
-		struct segment_area *area = area_at(segment, i);
-
-		if (area && is_pending(area, calls))
+	for (uint32_t i = 0; i < segment->hot.count; i++)
+		if (is_pending(segment->hot.areas[i].area, calls))
 			return true;
-	}
 	if (calls)
-		cool(segment, sort(segment));
+		cool(segment, sort(&segment->hot));
 	return false;
 }

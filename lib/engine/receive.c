@@ -36,6 +36,13 @@ static inline void begin_polling(struct slu_segment *segment)
 {
 	count_poll(segment, memory_order_relaxed);
 	barrier_light();
+	hot_begin(segment);
+}
+
+static inline void look_for_rung(struct slu_segment *segment)
+{
+	if (__builtin_expect(segment->hot.looking, 0))
+		hot_look(segment);
 }
 
 static inline void end_polling(struct slu_segment *segment)
@@ -81,13 +88,13 @@ static uint32_t name_clients(const struct slu_segment *segment, const struct seg
 /* Each area once, beginning where the last call ended, so that none starves. */
 static uint32_t poll_areas(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
 {
+	struct hot_areas *hot = &segment->hot;
 	uint32_t taken = 0;
 
-	for (uint32_t left = segment->hot.count; left > 0 && taken < n; left--) {
-		struct segment_area *area = hot_next(segment, &segment->hot.next_polled);
-		uint32_t count =
-			area ? notify_receive(&area->inbox.notifications, out + taken, n - taken)
-			     : 0;
+	work_count(WORK_ITEMS, hot->count);
+	for (uint32_t i = 0; i < hot->count && taken < n; i++) {
+		struct segment_area *area = hot_next(hot, &hot->next_polled);
+		uint32_t count = notify_receive(&area->inbox.notifications, out + taken, n - taken);
 
 		if (count == 0)
 			continue;
@@ -128,7 +135,7 @@ int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, 
 	taken = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
 
 	begin_polling(segment);
-	hot_begin(segment);
+	look_for_rung(segment);
 	taken += poll_areas(segment, out + taken, n - taken);
 	end_polling(segment);
 	if (lanes > 0 && !lanes_first)
@@ -239,21 +246,21 @@ static bool take_shared(struct slu_segment *segment, struct segment_area *area,
 
 static uint32_t receive_areas(struct slu_segment *segment, struct slu_message *out, uint32_t n)
 {
-	uint32_t taken = 0, idle = 0;
+	struct hot_areas *hot = &segment->hot;
+	uint32_t taken = 0;
 
-	while (idle < segment->hot.count && taken < n && any_free(segment->requests)) {
-		struct segment_area *area = hot_next(segment, &segment->hot.next_received);
+	work_count(WORK_ITEMS, hot->count);
+	for (uint32_t idle = 0; idle < hot->count && taken < n && any_free(segment->requests);
+	     idle++) {
+		struct segment_area *area = hot_next(hot, &hot->next_received);
 		struct mailbox_request request;
 
-		if (!area)
-			continue;
-		idle++;
 		if (!mailbox_receive(&area->inbox.calls, &request))
 			continue;
 		area->active = true;
 		if (take_shared(segment, area, &request, &out[taken])) {
 			taken++;
-			idle = 0;
+			idle = UINT32_MAX; /* once more round */
 		}
 	}
 	return taken;
@@ -294,7 +301,7 @@ int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, ui
 	taken = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
 
 	begin_polling(segment);
-	hot_begin(segment);
+	look_for_rung(segment);
 	taken += receive_areas(segment, out + taken, n - taken);
 	end_polling(segment);
 	if (lanes > 0 && !lanes_first)

@@ -51,8 +51,9 @@ static void area_add(struct slu_segment *segment, struct segment_area *area)
 
 	place_set_add(&segment->areas, area->place, area);
 	atomic_store_explicit(&segment->fresh[added % HOT_FEW], area->place, memory_order_relaxed);
-	/* Pairs with the acquire in heat_fresh(). */
 	atomic_store_explicit(&segment->added, added + 1, memory_order_release);
+	/* Pairs with the acquire in hot_begin(). */
+	atomic_fetch_add_explicit(&segment->changes, 1, memory_order_release);
 }
 
 /* Of a client alone, unless its connection has a number. @return 0; -ENOSPC, -ENOMEM, -EMFILE */
@@ -166,6 +167,8 @@ static void leave_one(struct segment_client *client)
 	if (--client->area->members > 0)
 		return;
 	place_set_remove(&segment->areas, client->area->place);
+	/* Pairs with the acquire in hot_begin(). */
+	atomic_fetch_add_explicit(&segment->changes, 1, memory_order_release);
 	area_forget(segment, client->area);
 }
 
