@@ -367,7 +367,10 @@ static inline struct segment_area *hot_next(struct hot_areas *hot, uint32_t *nex
 /** Have all that is polled ring as well, or not any more. */
 void hot_arm(struct slu_segment *segment, bool armed);
 
-/** Has something come of those that are polled? @p calls: requests count */
+/**
+ * All that are polled ring as well by now: has something come of them? @p calls: requests count.
+ * If nothing has, only few go on being polled.
+ */
 bool hot_pending(struct slu_segment *segment, bool calls);
 
 /** Memory for the requests of a segment; touched as they come. @return NULL: out of memory */
