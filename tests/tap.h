@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "base/tsan.h"
+
 /* The library has a function named fail(): cmocka's macro of that name has to go. */
 #undef fail
 #undef fail_msg
@@ -23,11 +25,7 @@
 		_fail(__FILE__, __LINE__);                                                         \
 	} while (0)
 
-#ifndef __has_feature
-#define __has_feature(feature) 0
-#endif
-
-/** AddressSanitizer replaces malloc, mlock and more: some tests make no sense under it. */
+/** The sanitizers replace malloc, mlock and more: some tests make no sense under them. */
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 #define WITH_ADDRESS_SANITIZER 1
 #else

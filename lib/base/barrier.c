@@ -27,12 +27,12 @@ void barrier_heavy(void)
 	if (barrier_is_asymmetric)
 		membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 	else
-		atomic_thread_fence(memory_order_seq_cst);
+		barrier_fence();
 }
 
 int barrier_heavy_shared(void)
 {
-	atomic_thread_fence(memory_order_seq_cst);
+	barrier_fence();
 	if (barrier_reaches_others && membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) < 0)
 		return -errno;
 	return 0;

@@ -18,6 +18,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/tsan.h"
+
 extern bool barrier_is_asymmetric;
 extern bool barrier_reaches_us;     /* we have registered for what others issue */
 extern bool barrier_reaches_others; /* we can issue it */
@@ -25,12 +27,25 @@ extern bool barrier_reaches_others; /* we can issue it */
 /** Once per process, before the first thread uses the barriers. */
 void barrier_init(void);
 
+/*
+ * ThreadSanitizer knows no fences: what it is told of one here is nothing, and memory that only a
+ * fence orders it reports.
+ */
+static inline void barrier_fence(void)
+{
+#if WITH_THREAD_SANITIZER
+	__asm__ volatile("mfence" ::: "memory");
+#else
+	atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 static inline void barrier_light(void)
 {
 	if (barrier_is_asymmetric)
 		atomic_signal_fence(memory_order_seq_cst);
 	else
-		atomic_thread_fence(memory_order_seq_cst);
+		barrier_fence();
 }
 
 void barrier_heavy(void);
@@ -42,7 +57,7 @@ void barrier_heavy(void);
 static inline void barrier_light_shared(bool fence)
 {
 	if (fence)
-		atomic_thread_fence(memory_order_seq_cst);
+		barrier_fence();
 	else
 		atomic_signal_fence(memory_order_seq_cst);
 }

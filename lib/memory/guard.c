@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -48,12 +49,11 @@ static struct guard *find(uintptr_t at)
 	for (uint32_t i = 0; i < used; i++) {
 		struct guard *guard = &ranges[i];
 		uint32_t version = atomic_load_explicit(&guard->version, memory_order_acquire);
-		uintptr_t begin = atomic_load_explicit(&guard->begin, memory_order_relaxed);
-		uintptr_t end = atomic_load_explicit(&guard->end, memory_order_relaxed);
+		uintptr_t begin = atomic_load_explicit(&guard->begin, memory_order_acquire);
+		uintptr_t end = atomic_load_explicit(&guard->end, memory_order_acquire);
 
 		if (version & 1 || at < begin || at >= end)
 			continue;
-		atomic_thread_fence(memory_order_acquire);
 		if (atomic_load_explicit(&guard->version, memory_order_relaxed) == version)
 			return guard;
 	}
@@ -74,8 +74,9 @@ static bool bury(struct guard *guard)
 	bool known = atomic_exchange(&guard->dead, true);
 
 	atomic_fetch_add(&guard_death_count, 1);
-	if (mmap(begin, length, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+	/* The system call itself: libc's may be a tool's, which is not for signal handlers. */
+	if (syscall(SYS_mmap, begin, length, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) < 0)
 		return false;
 	madvise(begin, length, MADV_DONTDUMP);
 	if (!known && write(atomic_load(&deaths_fd), &one, sizeof(one)) < 0)
@@ -155,16 +156,18 @@ int guard_fd(void)
 	return fd;
 }
 
-/* Under lock. The fences pair with those in find(). */
+/*
+ * Under lock. Whoever finds a new bound finds the odd version before it as well: each release pairs
+ * with the acquire of the same word in find().
+ */
 static void set(struct guard *guard, uintptr_t begin, uintptr_t end)
 {
 	uint32_t version = atomic_load_explicit(&guard->version, memory_order_relaxed);
 
 	atomic_store_explicit(&guard->version, version + 1, memory_order_relaxed);
-	atomic_thread_fence(memory_order_release);
-	atomic_store_explicit(&guard->dead, false, memory_order_relaxed);
-	atomic_store_explicit(&guard->begin, begin, memory_order_relaxed);
-	atomic_store_explicit(&guard->end, end, memory_order_relaxed);
+	atomic_store_explicit(&guard->dead, false, memory_order_release);
+	atomic_store_explicit(&guard->begin, begin, memory_order_release);
+	atomic_store_explicit(&guard->end, end, memory_order_release);
 	atomic_store_explicit(&guard->version, version + 2, memory_order_release);
 }
 
