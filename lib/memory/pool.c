@@ -19,6 +19,7 @@
 #include <rte_errno.h>
 
 #include "base/log.h"
+#include "base/tsan.h"
 #include "memory/heap.h"
 #include "memory/region.h"
 
@@ -208,8 +209,10 @@ int slu_pool_get(struct slu_pool *pool, uint64_t *offsets, uint32_t n)
 			slu_pool_put(pool, offsets, got);
 			return -ENOBUFS;
 		}
-		for (uint32_t i = 0; i < burst; i++)
+		for (uint32_t i = 0; i < burst; i++) {
+			tsan_taken(buffers[i]);
 			offsets[got + i] = (uint64_t)((char *)buffers[i] - pool->base);
+		}
 		got += burst;
 	}
 	return 0;
@@ -223,8 +226,10 @@ void slu_pool_put(struct slu_pool *pool, const uint64_t *offsets, uint32_t n)
 	while (put < n) {
 		uint32_t burst = n - put < POOL_BURST ? n - put : POOL_BURST;
 
-		for (uint32_t i = 0; i < burst; i++)
+		for (uint32_t i = 0; i < burst; i++) {
 			buffers[i] = pool->base + offsets[put + i];
+			tsan_given(buffers[i]);
+		}
 		give(pool, buffers, burst);
 		put += burst;
 	}

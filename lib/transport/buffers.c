@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/tsan.h"
 #include "memory/pool.h"
 #include "transport/transport.h"
 
@@ -131,13 +132,17 @@ static bool take_some(const struct buffers *buffers, void **taken, uint32_t n)
 	uint32_t i = atomic_load_explicit(&buffers->count, memory_order_acquire);
 
 	while (i-- > 0)
-		if (rte_mempool_get_bulk(buffers->pools[i].pool->mempool, taken, n) == 0)
+		if (rte_mempool_get_bulk(buffers->pools[i].pool->mempool, taken, n) == 0) {
+			for (uint32_t k = 0; k < n; k++)
+				tsan_taken(taken[k]);
 			return true;
+		}
 	return false;
 }
 
 static void put_back(void *buffer)
 {
+	tsan_given(buffer);
 	rte_mempool_put(rte_mempool_from_obj(buffer), buffer);
 }
 
