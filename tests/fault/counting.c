@@ -71,7 +71,7 @@ void *__libc_realloc(void *old, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 void __libc_free(void *memory);
 
-#if !WITH_ADDRESS_SANITIZER /* its malloc has to stay */
+#if !WITH_ADDRESS_SANITIZER && !WITH_THREAD_SANITIZER /* their malloc has to stay */
 
 static void count_allocation(void)
 {

@@ -260,8 +260,8 @@ static void test_memlock_limit(void **state)
 	pid_t child;
 
 	(void)state;
-	if (WITH_ADDRESS_SANITIZER)
-		skip_because("AddressSanitizer turns mlock into nothing");
+	if (WITH_ADDRESS_SANITIZER || WITH_THREAD_SANITIZER)
+		skip_because("the sanitizer turns mlock into nothing");
 	fflush(stdout);
 	child = fork();
 	assert_true(child >= 0);
