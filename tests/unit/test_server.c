@@ -30,13 +30,13 @@ static struct server *server;
 static struct listener *listener;
 static struct sockaddr_un address;
 static socklen_t address_length;
-static int refusal; /* what the next open is answered with, 0: grant it */
+static _Atomic int refusal; /* what the next open is answered with, 0: grant it */
 
-static struct peer_info last_peer;
+static struct peer_info last_peer; /* the control thread's */
 
 static _Atomic unsigned opened, closed, lost, gone, fenced;
 static _Atomic uint64_t moved_operations, gone_last;
-static struct data_claim last_fenced; /* connection and link */
+static _Atomic uint64_t fenced_connection, fenced_link; /* the last */
 
 static int on_open(void *arg, const struct peer_info *peer, const char *segment, uint32_t rights,
 		   const json_t *transports, json_t *answer, int fds[MESSAGE_FDS_MAX],
@@ -84,12 +84,13 @@ static void on_gone(void *arg, uint64_t connection)
 static void on_fence(void *arg, uint64_t connection, uint64_t link)
 {
 	(void)arg;
-	last_fenced = (struct data_claim){.connection = connection, .link = link};
+	atomic_store(&fenced_connection, connection);
+	atomic_store(&fenced_link, link);
 	work_count(WORK_WAITS, FENCE_WAITS);
 	atomic_fetch_add(&fenced, 1);
 }
 
-static size_t described_bytes; /* of what the transports tell of themselves; 0: nothing */
+static _Atomic size_t described_bytes; /* of what the transports tell of themselves; 0: nothing */
 
 static json_t *on_describe(void *arg, const struct peer_info *peer)
 {
@@ -100,7 +101,6 @@ static json_t *on_describe(void *arg, const struct peer_info *peer)
 	if (described_bytes == 0)
 		return NULL;
 	memset(text, 'x', described_bytes);
-	text[described_bytes] = '\0';
 	return json_pack("{s:{s:s}}", "verbs", "gid", text);
 }
 
@@ -127,7 +127,7 @@ static int on_path(void *client, const struct path_ask *ask, const json_t *offer
 	return 0;
 }
 
-static bool entitled = true;
+static _Atomic bool entitled = true;
 
 static bool on_entitled(void *arg, const struct peer_info *peer)
 {
@@ -144,7 +144,21 @@ static const struct server_callbacks full_callbacks = {.describe = on_describe,
 						       .entitled = on_entitled,
 						       .fence = on_fence,
 						       .gone = on_gone};
-static struct server_callbacks callbacks;
+static struct server_callbacks callbacks; /* the control thread's, once it runs */
+
+static int without_path(void *arg)
+{
+	(void)arg;
+	callbacks.path = NULL;
+	return 0;
+}
+
+static int without_fence(void *arg)
+{
+	(void)arg;
+	callbacks.fence = NULL;
+	return 0;
+}
 
 static struct server_limits limits;
 static struct budgets *budgets;
@@ -516,7 +530,7 @@ static void test_path(void **state)
 	expect_path_refusal(fd, 8, 3, ENOENT, "session 8 is not open");
 	say(fd, path_message(7, 4, json_pack("{s:i}", "bytes", MESSAGE_MAX_BYTES)));
 	expect_path_refusal(fd, 7, 4, EMSGSIZE, "the answer cannot be sent");
-	callbacks.path = NULL;
+	control_call(control, without_path, NULL);
 	say(fd, path_message(7, 5, json_object()));
 	expect_path_refusal(fd, 7, 5, EOPNOTSUPP, "asked for no paths");
 	say(fd, close_message(7));
@@ -836,10 +850,10 @@ static void test_fence_link(void **state)
 		say(fd, fence_link_message(i, link));
 		expect_fenced(fd, i);
 		assert_int_equal(fenced, i + 1);
-		assert_int_equal(last_fenced.connection, number);
-		assert_int_equal(last_fenced.link, link);
+		assert_int_equal(fenced_connection, number);
+		assert_int_equal(fenced_link, link);
 	}
-	callbacks.fence = NULL;
+	control_call(control, without_fence, NULL);
 	say(fd, fence_link_message(9, 1));
 	expect_fenced(fd, 9);
 	assert_int_equal(gone, 0);
@@ -1085,17 +1099,25 @@ static void test_sessions_of_one_connection(void **state)
 	assert_int_equal(server_connection_count(server), 0);
 }
 
+static int copy_peer(void *arg)
+{
+	*(struct peer_info *)arg = last_peer;
+	return 0;
+}
+
 /* Goal: over a Unix socket the identity is the user's, and our own user is the owner. */
 static void test_identity(void **state)
 {
 	char expected[SLU_IDENTITY_MAX + 1];
+	struct peer_info peer;
 
 	(void)state;
 	close(open_session());
+	control_call(control, copy_peer, &peer);
 	credentials_identity(geteuid(), expected);
-	assert_string_equal(last_peer.identity, expected);
+	assert_string_equal(peer.identity, expected);
 	assert_int_equal(strncmp(expected, "user:", 5), 0);
-	assert_true(last_peer.owner);
+	assert_true(peer.owner);
 	credentials_identity(4000000000u, expected);
 	assert_string_equal(expected, "user:4000000000");
 }
@@ -1314,25 +1336,42 @@ static int without_budgets(void **state)
 	return 0;
 }
 
-static struct budget *our_budget(void)
+/* The table of budgets is the control thread's. */
+static int find_ours(void *arg)
 {
 	char identity[SLU_IDENTITY_MAX + 1];
 
 	credentials_identity(geteuid(), identity);
-	return budget_find(budgets, identity);
+	*(struct budget **)arg = budget_find(budgets, identity);
+	return 0;
+}
+
+static struct budget *our_budget(void)
+{
+	struct budget *budget;
+
+	control_call(control, find_ours, &budget);
+	return budget;
+}
+
+static int two_connections(void *arg)
+{
+	const uint64_t all[SLU_LIMIT_COUNT] = {[SLU_LIMIT_CONNECTIONS] = 2};
+
+	(void)arg;
+	return budgets_set(budgets, all, NULL, 0);
 }
 
 /* Goal: connections are charged to their identity and given back; over its limit the client is
  * told, with what raises it. */
 static void test_connection_budget(void **state)
 {
-	const uint64_t all[SLU_LIMIT_COUNT] = {[SLU_LIMIT_CONNECTIONS] = 2};
 	int first = open_session(), second = open_session(), third = dial();
 	struct budget *budget = our_budget();
 
 	(void)state;
 	assert_int_equal(budget_used(budget, SLU_LIMIT_CONNECTIONS), 2);
-	assert_int_equal(budgets_set(budgets, all, NULL, 0), 0);
+	assert_int_equal(control_call(control, two_connections, NULL), 0);
 	say(third, hello());
 	expect_refusal(third, EDQUOT, "--max-connections");
 	expect_end(third);
@@ -1599,6 +1638,14 @@ static int knock_as_nobody(void)
 	return ret;
 }
 
+static int trust_nobody(void *arg)
+{
+	(void)arg;
+	trust.count = 1;
+	trust.uids[0] = NOBODY;
+	return 0;
+}
+
 static int foreign_knock(void)
 {
 	int status = 0;
@@ -1619,8 +1666,7 @@ static void test_foreign_user(void **state)
 	if (geteuid() != 0)
 		skip_because("only root can become another user");
 	assert_int_equal(foreign_knock(), 0);
-	trust.count = 1;
-	trust.uids[0] = NOBODY;
+	control_call(control, trust_nobody, NULL);
 	assert_int_equal(foreign_knock(), 1);
 }
 
