@@ -131,24 +131,42 @@ static int move_batch(const struct client *client)
 
 /* ---- the target dies ---- */
 
-static void *kill_soon(void *target)
+#define SOON_NS 20000000
+
+struct killer {
+	pthread_t thread;
+	pid_t pid;
+	struct timespec delay;
+};
+
+static void *kill_later(void *arg)
 {
-	sleep_up_to(20000000);
-	kill(((struct peer *)target)->pid, SIGKILL);
+	const struct killer *killer = arg;
+
+	nanosleep(&killer->delay, NULL);
+	kill(killer->pid, SIGKILL);
 	return NULL;
+}
+
+/* The random numbers are the test's thread's. */
+static void kill_soon(struct killer *killer, const struct peer *target)
+{
+	killer->pid = target->pid;
+	killer->delay = (struct timespec){.tv_nsec = (long)random_below(&chance, SOON_NS)};
+	assert_int_equal(pthread_create(&killer->thread, NULL, kill_later, killer), 0);
 }
 
 static void move_until_target_dies(const struct client *client, struct peer *target)
 {
 	struct slu_remote_info info = {.size = sizeof(info)};
 	uint64_t give_up = now_ns() + PATIENCE_NS;
-	pthread_t killer;
+	struct killer killer;
 	int ret = 0;
 
-	assert_int_equal(pthread_create(&killer, NULL, kill_soon, target), 0);
+	kill_soon(&killer, target);
 	while (ret == 0 && now_ns() < give_up)
 		ret = move_batch(client);
-	pthread_join(killer, NULL);
+	pthread_join(killer.thread, NULL);
 	assert_int_equal(ret, -ECONNRESET);
 	assert_int_equal(slu_remote_get_info(client->remote, &info), 0);
 	assert_int_equal(info.state, -ECONNRESET);
@@ -203,13 +221,13 @@ static void knock_while_target_dies(struct slu_engine *engine, const char *name)
 {
 	struct slu_remote_options options;
 	struct peer target;
-	pthread_t killer;
+	struct killer killer;
 
 	slu_remote_options_init(&options);
 	options.timeout_us = 2000000;
 	assert_int_equal(peer_start("serve", name, &target), 0);
 	peer_answer(&target, PEER_HANG_MS);
-	assert_int_equal(pthread_create(&killer, NULL, kill_soon, &target), 0);
+	kill_soon(&killer, &target);
 	for (int i = 0; i < 200; i++) {
 		struct slu_remote *remote = NULL;
 		int ret = slu_remote_open(engine, name, &options, &remote);
@@ -218,7 +236,7 @@ static void knock_while_target_dies(struct slu_engine *engine, const char *name)
 			fail_msg("slu_remote_open gave %d: %s", ret, slu_last_error());
 		slu_remote_close(remote);
 	}
-	pthread_join(killer, NULL);
+	pthread_join(killer.thread, NULL);
 	peer_kill(&target);
 }
 
@@ -290,7 +308,7 @@ static void kill_one_client(struct slu_segment *segment, const char *name, bool 
 	assert_int_equal(peer_start("client", name, &client), 0);
 	if (!in_handshake)
 		assert_int_equal(peer_answer(&client, PEER_HANG_MS), PEER_READY);
-	sleep_up_to(in_handshake ? 200000000 : 20000000);
+	sleep_up_to(in_handshake ? 200000000 : SOON_NS);
 	peer_kill(&client);
 	serve_until_alone(segment);
 }

@@ -733,7 +733,7 @@ static void stop_target(void)
 
 /* ---- links that take long to be connected ---- */
 
-static int opened; /* what became of the one below */
+static _Atomic int opened; /* what became of the one below */
 
 static void *open_second(void *arg)
 {
