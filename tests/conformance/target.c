@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/engine_internal.h"
 #include "pattern.h"
 
 #define SERVE_SECONDS 600
@@ -163,13 +164,32 @@ uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
 	return 0;
 }
 
-static int serve(struct slu_segment *segment, uint8_t *memory, int wire)
+static void nothing(struct poller *poller, void *arg)
+{
+	(void)poller;
+	(void)arg;
+}
+
+/*
+ * What our pollers have written into the segments was heard of from the initiator, and nothing in
+ * this process comes between: so they are asked, that it be seen here, and what we write by them.
+ */
+static void meet_pollers(struct slu_engine *engine)
+{
+	for (uint32_t i = 0; i < engine->poller_threads; i++)
+		poller_call(engine->pollers[i], nothing, NULL);
+}
+
+static int serve(struct slu_engine *engine, struct slu_segment *segment, uint8_t *memory, int wire)
 {
 	struct target_question question;
 
 	while (read(wire, &question, sizeof(question)) == sizeof(question)) {
-		uint64_t answer = target_answer(segment, memory, &question);
+		uint64_t answer;
 
+		meet_pollers(engine);
+		answer = target_answer(segment, memory, &question);
+		meet_pollers(engine);
 		if (write(wire, &answer, sizeof(answer)) != sizeof(answer))
 			return 1;
 		if (question.what == TARGET_LEAVE)
@@ -210,7 +230,7 @@ int target_main(const struct rig *rig, const char *prefix, int wire)
 		ready |= 1;
 	if (write(wire, &ready, sizeof(ready)) != sizeof(ready) || !(ready & 1))
 		return 1;
-	rc = serve(segments[0], slu_region_addr(regions[0]), wire);
+	rc = serve(engine, segments[0], slu_region_addr(regions[0]), wire);
 	slu_engine_close(engine);
 	return rc;
 }
