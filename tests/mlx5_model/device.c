@@ -10,6 +10,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/tsan.h"
+
 #define IDLE_ROUNDS 50u   /* with nothing to do before it sleeps shortly */
 #define IDLE_LONG   1000u /* before it sleeps longer */
 #define SLEEP_MIN   10u
@@ -47,7 +49,9 @@ static void *run(void *arg)
 
 		let_others();
 		pthread_mutex_lock(&device.lock);
+		tsan_device_begin();
 		busy = engine_run();
+		tsan_device_end();
 		stopping = device.stopping;
 		pthread_mutex_unlock(&device.lock);
 		idle = busy ? 0 : idle + 1;
