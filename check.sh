@@ -11,7 +11,8 @@ usage() {
 	usage: ./check.sh [--fast]
 
 	Installs the packages that the tests need, reserves hugepages, builds in build/ (gcc),
-	build-asan/ (AddressSanitizer and UBSan), build-clang/ and build-fuzz/, and runs every test.
+	build-asan/ (AddressSanitizer and UBSan), build-tsan/ (ThreadSanitizer), build-clang/ and
+	build-fuzz/, and runs every test.
 	Packages and hugepages take root, or sudo without a password; without either it works with
 	what is there. The whole takes less than an hour on two cores.
 
@@ -27,6 +28,8 @@ LOGS=build/check-logs
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:strict_string_checks=1
 export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+# Tests fork with threads running, and go on in the child.
+export TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp:halt_on_error=1:die_after_fork=0
 
 passed=0
 failed=0
@@ -77,13 +80,14 @@ check_where_possible() {
 	passed=$((passed + 1))
 }
 
-# Run one suite of a build and add up its cases.
+# suite BUILD SUITE [PROGRAM...]: run one suite of a build, or some of it, and add up its cases.
 suite() {
 	local build=$1 suite=$2 base counts
+	shift 2
 	base=$build/meson-logs/$suite
 	rm -f "$base".*
 	run "$suite tests in $build" \
-		meson test -C "$build" --no-rebuild --suite "$suite" --logbase "$suite"
+		meson test -C "$build" --no-rebuild --suite "$suite" --logbase "$suite" "$@"
 	if ! counts=$(tools/count_tests.py "$base" 2>>"$log"); then
 		failed=$((failed + 1))
 		tail -n 10 "$log" | sed 's/^/        /'
@@ -259,6 +263,17 @@ sanitizer_checks() {
 	done
 }
 
+# Not each column and fault: that takes twice as long (CONTRIBUTING.md has the command).
+thread_checks() {
+	check "build with ThreadSanitizer" build build-tsan -Dwerror=true -Dperf=false \
+		-Db_sanitize=thread -Db_lundef=false || return
+	suite build-tsan unit
+	suite build-tsan conformance conformance_shm-adaptive conformance_tcp-adaptive \
+		conformance_tcp-tls conformance_fake-adaptive conformance_failures \
+		simulation_engines
+	suite build-tsan fault kill mend
+}
+
 clang_checks() {
 	export CC=clang
 	check "build with clang, without GPU and benchmarks" build build-clang -Dwerror=true \
@@ -287,6 +302,7 @@ slow_checks() {
 	suite build integration
 	suite build attack
 	sanitizer_checks
+	thread_checks
 	clang_checks
 	fuzz_checks
 	unset CC
