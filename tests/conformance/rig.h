@@ -24,7 +24,7 @@ enum rig_service {
 	RIG_ECHO,      /* each request at once, with its bytes changed by rig_answer_byte() */
 	RIG_SLEEPING,  /* the same, but it waits for each on the descriptor */
 	RIG_REVERSED,  /* the same, in groups of 8, the last first */
-	RIG_LATE,      /* when all have come, 0.7 s later */
+	RIG_LATE,      /* when all have come, 1.5 s later */
 	RIG_LONGEST,   /* with SLU_MESSAGE_MAX bytes, whatever was asked */
 	RIG_STATUS,    /* with the status that the request begins with, int32_t */
 	RIG_LEFTOVERS, /* whatever comes, until nothing has come for 0.3 s */

@@ -15,7 +15,7 @@
 
 #define SERVE_SECONDS 600
 #define WAKE_MS       120000
-#define LATE_US       700000
+#define LATE_US       1500000
 #define QUIET_US      300000
 #define GROUP         8u
 
