@@ -16,6 +16,7 @@
 #define HEAP_BYTES     (1u << 20) /* private keys, and what is computed with them: some KiB each */
 #define HEAP_PIECE_MIN 32
 #define READ_BYTES     4096u
+#define STACK_BYTES    16384
 #define WIPED_PIECES   32u
 
 void *secret_alloc(size_t size)
@@ -130,6 +131,19 @@ void secret_wipe_freed(size_t longest)
 		for (size_t i = 0; i < WIPED_PIECES; i++)
 			free(pieces[i]);
 	}
+}
+
+#if __has_attribute(zero_call_used_regs) /* gcc, and clang from 15 on */
+#define LEAVES_NO_REGISTER __attribute__((noinline, zero_call_used_regs("all")))
+#else
+#define LEAVES_NO_REGISTER __attribute__((noinline))
+#endif
+
+LEAVES_NO_REGISTER void secret_wipe_stack(void)
+{
+	char left[STACK_BYTES];
+
+	OPENSSL_cleanse(left, sizeof(left));
 }
 
 static void make_heap(void)

@@ -46,6 +46,12 @@ void secret_text_free(struct secret_text *text);
  */
 void secret_wipe_freed(size_t longest);
 
+/**
+ * Wipe what the functions that the caller has called left on the stack, and in registers: the
+ * dynamic linker saves those on the stack.
+ */
+void secret_wipe_stack(void);
+
 /** Have OpenSSL keep private keys in a heap of the same kind. Once per process; any thread. */
 void secret_heap(void);
 

@@ -114,6 +114,7 @@ static int use_private_key(SSL_CTX *ctx, const struct slu_tls_options *files)
 	key = parse_private_key(&text);
 	secret_wipe_freed(text.length);
 	secret_text_free(&text);
+	secret_wipe_stack();
 	if (!key)
 		return fail(-EINVAL, "%s is no private key in PEM, or one with a passphrase: %s",
 			    files->key_file, reason());

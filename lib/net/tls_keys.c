@@ -175,6 +175,7 @@ int psk_table_read(const char *path, struct psk_table **out)
 	if (rc == 0)
 		rc = order(path, table);
 	secret_text_free(&text);
+	secret_wipe_stack();
 	if (rc < 0) {
 		psk_table_free(table);
 		return rc;
