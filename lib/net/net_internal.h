@@ -93,32 +93,9 @@ int tls_explain(SSL *ssl, int rc, bool *wants_write);
 extern const struct stream_ops stream_tls;
 
 /** A BIO over a socket that raises no SIGPIPE. NULL: out of memory. */
-BIO *tls_bio(int fd);
+BIO *stream_bio(int fd);
 
-/**
- * What is written until tls_bio_write_end() is put together; what was left of the last time goes
- * first.
- *
- * @param wanted  bytes of text that are to be written: a few are not worth it; out: so many may be
- * @param deaths  of guard_deaths(): when there are others, nothing more goes out
- * @param owed    out: as it was given to the last tls_bio_write_end(), if that left something
- * @return        1; 0 the socket is full; as stream_write()
- */
-int tls_bio_write_begin(BIO *bio, size_t *wanted, const uint32_t *deaths, size_t *owed);
-
-/** Send it. @return 1; 0 the socket did not take all; as stream_write() */
-int tls_bio_write_end(BIO *bio, size_t owed);
-
-/** Until tls_bio_read_end() the socket may be asked for all that @p wanted bytes of text take. */
-void tls_bio_read_begin(BIO *bio, size_t wanted);
-
-/** @return 0; -ENOMEM what was read is lost, and with it the connection */
-int tls_bio_read_end(BIO *bio);
-
-/** Was something read that OpenSSL has not got? */
-bool tls_bio_pending(const BIO *bio);
-
-/** SSL_do_handshake(), with so many reads and no more; those that it took are taken off. */
-int tls_bio_shake(SSL *ssl, uint32_t *reads);
+/** SSL_do_handshake() over such a BIO, which fails when it has read as often as @p reads says. */
+int stream_shake(SSL *ssl, uint32_t *reads);
 
 #endif

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <limits.h>
 #include <openssl/err.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -111,21 +114,34 @@ static const struct stream_ops plain = {.read = plain_read,
 
 /* ---- TLS ---- */
 
-static size_t bytes_of(const struct iovec *iov, int iovcnt)
-{
-	size_t bytes = 0;
+/* Of guard_deaths(), before what this thread encrypts was read; NULL: it encrypts nothing. */
+static _Thread_local const uint32_t *deaths_before;
 
-	for (int i = 0; i < iovcnt; i++)
-		bytes += iov[i].iov_len;
-	return bytes;
+/*
+ * OpenSSL reads by itself, so that lost memory is no error but emptiness (guard.h): of what was
+ * encrypted meanwhile bio_write() sends nothing.
+ */
+static int encrypt(struct stream *stream, const char *front, size_t length, const uint32_t *deaths)
+{
+	int rc;
+
+	ERR_clear_error();
+	deaths_before = deaths;
+	rc = SSL_write(stream->ssl, front, length > INT_MAX ? INT_MAX : (int)length);
+	deaths_before = NULL;
+	if (rc > 0)
+		return rc;
+	if (guard_deaths() != *deaths)
+		return -EFAULT;
+	return tls_explain(stream->ssl, rc, &stream->wants_write);
 }
 
 /*
  * Stops short of all where the socket is empty, at an error that the next call repeats, and where
- * others are to have their turn: after many records, or one that has nothing for us. Then there is
- * more to be read.
+ * others are to have their turn: after many records, or one that has nothing for us. Then the
+ * socket is still readable.
  */
-static ssize_t decrypt_all(struct stream *stream, const struct iovec *iov, int iovcnt)
+static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	uint32_t records = 0;
 	ssize_t total = 0;
@@ -151,18 +167,6 @@ static ssize_t decrypt_all(struct stream *stream, const struct iovec *iov, int i
 		}
 	}
 	return total;
-}
-
-static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovcnt)
-{
-	BIO *bio = SSL_get_rbio(stream->ssl);
-	ssize_t total;
-	int rc;
-
-	tls_bio_read_begin(bio, bytes_of(iov, iovcnt));
-	total = decrypt_all(stream, iov, iovcnt);
-	rc = tls_bio_read_end(bio);
-	return rc < 0 ? rc : total;
 }
 
 /*
@@ -195,90 +199,45 @@ static bool kernel_encrypts(const struct stream *stream)
 	return BIO_get_ktls_send(SSL_get_wbio(stream->ssl));
 }
 
-/* @return what SSL_write() took; 0 the socket is full; negative: the connection is over */
-static int encrypt(struct stream *stream, const char *front, size_t length)
+static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
-	int rc;
-
-	ERR_clear_error();
-	rc = SSL_write(stream->ssl, front, length > INT_MAX ? INT_MAX : (int)length);
-	return rc > 0 ? rc : tls_explain(stream->ssl, rc, &stream->wants_write);
-}
-
-static void advance(const struct iovec **iov, int *iovcnt, size_t *skip)
-{
-	for (; *iovcnt > 0 && *skip >= (*iov)->iov_len; (*iovcnt)--)
-		*skip -= (*iov)++->iov_len;
-}
-
-/*
- * @param most    bytes that are encrypted
- * @param latest  in: bytes at the front that need not be encrypted any more; out: those of the last
- *                record
- * @return        bytes, those included; or as encrypt(), if there are none
- */
-static ssize_t encrypt_all(struct stream *stream, const struct iovec *iov, int iovcnt, size_t most,
-			   size_t *latest)
-{
-	ssize_t total = (ssize_t)*latest;
+	const uint32_t deaths = guard_deaths();
 	char record[RECORD_BYTES];
-	size_t skip = *latest;
+	ssize_t total = 0;
+	size_t skip = 0;
 
-	advance(&iov, &iovcnt, &skip);
-	while (iovcnt > 0 && most > 0) {
+	if (kernel_encrypts(stream))
+		return plain_write(stream, iov, iovcnt);
+	while (iovcnt > 0) {
 		const char *front = (const char *)iov->iov_base + skip;
 		size_t length = iov->iov_len - skip;
 		int rc;
 
+		if (length == 0) {
+			iov++;
+			iovcnt--;
+			skip = 0;
+			continue;
+		}
 		if (length < RECORD_BYTES && iovcnt > 1) {
 			length = gather(iov, iovcnt, skip, record);
 			front = record;
 		}
-		rc = encrypt(stream, front, length < most ? length : most);
-		*latest = rc > 0 ? (size_t)rc : 0;
+		rc = encrypt(stream, front, length, &deaths);
+		if (rc == -EFAULT)
+			return rc; /* the next call would not see it */
 		if (rc <= 0)
 			return total > 0 ? total : rc;
 		total += rc;
-		most -= (size_t)rc;
-		skip += (size_t)rc;
-		advance(&iov, &iovcnt, &skip);
+		for (skip += (size_t)rc; iovcnt > 0 && skip >= iov->iov_len; iovcnt--)
+			skip -= iov++->iov_len;
 	}
 	return total;
 }
 
-/*
- * Records go out together, and what the socket did not take of them later. Until then the last one
- * is said not to have been written, so that somebody comes again.
- *
- * OpenSSL reads by itself, so that lost memory is no error but emptiness (guard.h): of what was
- * encrypted meanwhile nothing is sent.
- */
-static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iovcnt)
-{
-	const uint32_t deaths = guard_deaths();
-	BIO *bio = SSL_get_wbio(stream->ssl);
-	size_t latest, most = bytes_of(iov, iovcnt);
-	ssize_t total;
-	int rc;
-
-	if (kernel_encrypts(stream))
-		return plain_write(stream, iov, iovcnt);
-	rc = tls_bio_write_begin(bio, &most, &deaths, &latest);
-	if (rc <= 0) {
-		stream->wants_write = rc == 0;
-		return rc;
-	}
-	total = encrypt_all(stream, iov, iovcnt, most, &latest);
-	rc = tls_bio_write_end(bio, total > 0 ? latest : 0);
-	if (rc < 0)
-		return rc;
-	stream->wants_write |= rc == 0;
-	return rc == 0 && total > 0 ? total - (ssize_t)latest : total;
-}
-
 static bool tls_pending(const struct stream *stream)
 {
-	return SSL_pending(stream->ssl) > 0 || tls_bio_pending(SSL_get_rbio(stream->ssl));
+	return SSL_pending(stream->ssl) > 0;
 }
 
 static const char *tls_describe(const struct stream *stream)
@@ -336,4 +295,109 @@ void stream_close(struct stream *stream)
 {
 	ops_of(stream)->close(stream);
 	*stream = (struct stream){.fd = -1};
+}
+
+/* ---- the BIO ---- */
+
+/* Of openssl/bio.h's internals: the next write is a control record, which the kernel must tag. */
+#define KTLS_CONTROL_RECORD 0x1000
+
+static BIO_METHOD *bio_method;
+
+/*
+ * OpenSSL writes control records to the kernel's TLS with a plain sendmsg, whose SIGPIPE is kept
+ * from the application the hard way; such a record is rare.
+ */
+static int write_control_record(BIO *bio, const char *bytes, int length)
+{
+	const struct timespec none = {0};
+	sigset_t pipe, pending, before;
+	int rc;
+
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	rc = BIO_meth_get_write(BIO_s_socket())(bio, bytes, length);
+	if (!sigismember(&pending, SIGPIPE))
+		while (sigtimedwait(&pipe, NULL, &none) < 0 && errno == EINTR)
+			;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return rc;
+}
+
+static int bio_write(BIO *bio, const char *bytes, int length)
+{
+	ssize_t sent;
+	int fd = -1;
+
+	if (BIO_test_flags(bio, KTLS_CONTROL_RECORD))
+		return write_control_record(bio, bytes, length);
+	BIO_get_fd(bio, &fd);
+	BIO_clear_retry_flags(bio);
+	if (deaths_before && guard_deaths() != *deaths_before)
+		return -1;
+	sent = send(fd, bytes, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+		BIO_set_retry_write(bio);
+	return (int)sent;
+}
+
+/* Of a handshake; NULL: any number. */
+static _Thread_local uint32_t *reads_left;
+
+static int bio_read(BIO *bio, char *bytes, int length)
+{
+	int rc;
+
+	if (reads_left && *reads_left == 0) {
+		BIO_clear_retry_flags(bio);
+		errno = EPROTO;
+		return -1;
+	}
+	rc = BIO_meth_get_read(BIO_s_socket())(bio, bytes, length);
+	if (reads_left && rc > 0)
+		--*reads_left;
+	return rc;
+}
+
+int stream_shake(SSL *ssl, uint32_t *reads)
+{
+	int rc;
+
+	reads_left = reads;
+	rc = SSL_do_handshake(ssl);
+	reads_left = NULL;
+	return rc;
+}
+
+/* OpenSSL's own socket BIO but for reading and writing. */
+static void make_bio_method(void)
+{
+	const BIO_METHOD *socket = BIO_s_socket();
+	BIO_METHOD *method =
+		BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK | BIO_TYPE_DESCRIPTOR,
+			     "socket without SIGPIPE");
+
+	if (!method)
+		return;
+	BIO_meth_set_read(method, bio_read);
+	BIO_meth_set_write(method, bio_write);
+	BIO_meth_set_puts(method, BIO_meth_get_puts(socket));
+	BIO_meth_set_ctrl(method, BIO_meth_get_ctrl(socket));
+	BIO_meth_set_create(method, BIO_meth_get_create(socket));
+	BIO_meth_set_destroy(method, BIO_meth_get_destroy(socket));
+	bio_method = method;
+}
+
+BIO *stream_bio(int fd)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	BIO *bio;
+
+	pthread_once(&once, make_bio_method);
+	bio = bio_method ? BIO_new(bio_method) : NULL;
+	if (bio)
+		BIO_set_fd(bio, fd, BIO_NOCLOSE);
+	return bio;
 }

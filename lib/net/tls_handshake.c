@@ -304,7 +304,7 @@ static int expect_name(SSL *ssl, const char *name)
 
 static SSL *make_ssl(struct tls *tls, int fd, uint64_t *reading)
 {
-	BIO *bio = tls_bio(fd);
+	BIO *bio = stream_bio(fd);
 	SSL *ssl = NULL;
 
 	if (!bio)
@@ -420,7 +420,7 @@ int tls_handshake(struct stream *stream)
 
 	stream->wants_write = false;
 	ERR_clear_error();
-	rc = tls_bio_shake(stream->ssl, &tls_peer(stream->ssl)->reads);
+	rc = stream_shake(stream->ssl, &tls_peer(stream->ssl)->reads);
 	if (rc != 1 && tls_peer(stream->ssl)->reads == 0)
 		return fail(-EPROTO, "TLS with %s failed: its handshake is in too many pieces",
 			    other(tls_peer(stream->ssl)));

@@ -308,35 +308,6 @@ static void test_small_records(void **state)
 	assert_int_equal(bytes_queued(), 0);
 }
 
-/* Goal: what a connection that breaks could not send goes over no other. */
-static void test_next_after_a_broken_one(void **state)
-{
-	uint8_t *sent = noise(), *got = calloc(1, TOTAL);
-	struct iovec out = {.iov_base = sent, .iov_len = 100000};
-	struct iovec in = {.iov_base = got, .iov_len = 100000};
-	struct stream broken = from;
-
-	stream_close(&to);
-	assert_int_equal(tls_pair(state), 0);
-	assert_true(stream_write(&broken, &out, 1) < 0);
-	out.iov_base = sent + 100000;
-	for (size_t read = 0; read < 100000;) {
-		ssize_t written = out.iov_len > 0 ? stream_write(&from, &out, 1) : 0;
-		ssize_t rc = stream_read(&to, &in, 1);
-
-		assert_true(written >= 0 && rc >= 0);
-		out.iov_base = (uint8_t *)out.iov_base + written;
-		out.iov_len -= (size_t)written;
-		in.iov_base = (uint8_t *)in.iov_base + rc;
-		in.iov_len -= (size_t)rc;
-		read += (size_t)rc;
-	}
-	assert_memory_equal(sent + 100000, got, 100000);
-	stream_close(&broken);
-	free(sent);
-	free(got);
-}
-
 /* Memory that others could take pages from, all of them taken. cmocka has a handler of its own for
  * each test: on with the guard's, as it would be elsewhere. */
 static struct guard *lost_memory(struct iovec *iov)
@@ -439,7 +410,6 @@ int main(void)
 		over_tls(test_tampering),
 		over_tls(test_key_changes),
 		over_tls(test_small_records),
-		over_tls(test_next_after_a_broken_one),
 		plain(test_lost_memory),
 		over_tls(test_lost_memory_encrypted),
 	};

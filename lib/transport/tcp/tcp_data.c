@@ -551,8 +551,6 @@ static bool tcp_sleep(struct transport_link *of)
 		struct tcp_end *end = link->ends[i];
 		struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
 
-		if (stream_pending(&end->channel.stream))
-			return false;
 		if (channel_unsent(&end->channel) || end->channel.stream.wants_write)
 			event.events |= EPOLLOUT;
 		epoll_ctl(link->epoll_fd, end->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
