@@ -190,8 +190,9 @@ SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment
 /**
  * Take up to @p n notifications. The data of each is visible when it is handed out.
  *
- * Hot: neither blocks nor allocates; enters the kernel only with more than 32 client processes in
- * shared memory, every 20 us or so. Of one that was idle beside so many what comes is seen then.
+ * Hot: neither blocks nor allocates; enters the kernel only where more than 32 connections (one
+ * with sessions of different rights is two) are or were in shared memory, every 20 us or so. Of one
+ * that was idle beside so many what comes is seen then.
  * Thread: one at a time per segment.
  *
  * @return 0..n

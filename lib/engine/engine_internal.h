@@ -7,7 +7,7 @@
  * the lists, the poller table and the paths of remotes, and for what devices take, but never while
  * somebody else is waited for: links are made afterwards (transport/repair.h). What others read of
  * it changes under lock as well, which is never held across a control_call(). Segments and their
- * clients on the control thread only, except for the published client set, which slu_segment_poll()
+ * clients on the control thread only, except for the sets of places, which slu_segment_poll()
  * reads without a lock.
  */
 #ifndef ENGINE_ENGINE_INTERNAL_H
@@ -154,7 +154,8 @@ struct hot_areas {
 	uint32_t changes;     /* of the set, as last seen */
 	uint32_t seen;        /* of slu_segment.added */
 	bool looking;         /* some are not hot, or too many are */
-	bool armed;           /* a wake-up is asked for, and owed */
+	bool armed;           /* a wake-up is asked for, and owed: only who rings is disarmed */
+	bool keeps;           /* none becomes cold by a poll: there is no barrier for it */
 	uint32_t next_polled; /* round robin */
 	uint32_t next_received;
 	uint32_t polls_left; /* before the clock is read */

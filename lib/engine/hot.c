@@ -21,7 +21,7 @@
 
 /*
  * Who has rung is asked when so much of the time stamp counter has passed, 10 to 60 us; the counter
- * is read at so many polls, or at each where these are far apart.
+ * is read at so many polls, or at each where so many would take longer.
  */
 #define LOOK_CYCLES (UINT64_C(1) << 16)
 #define LOOK_POLLS  16u
@@ -64,7 +64,8 @@ static void heat(struct slu_segment *segment, uint32_t place)
 		return;
 	area->hot = area->active = true;
 	hot->areas[hot->count++] = (struct hot_area){area, area->inbox.id, place};
-	set_armed(area, false);
+	if (!hot->armed)
+		set_armed(area, false);
 }
 
 /* What has gone is not touched: it may be another's memory. */
@@ -131,7 +132,7 @@ static bool is_time(struct hot_areas *hot)
 		return false;
 	}
 	now = __rdtsc();
-	hot->polls_left = now - hot->clock < LOOK_CYCLES ? LOOK_POLLS : 0;
+	hot->polls_left = now - hot->clock < LOOK_CYCLES / LOOK_POLLS ? LOOK_POLLS : 0;
 	hot->clock = now;
 	if (now - hot->looked < LOOK_CYCLES)
 		return false;
@@ -163,7 +164,7 @@ static uint32_t sort(struct hot_areas *hot)
 	return first < HOT_FEW ? HOT_FEW : first;
 }
 
-/* They are armed, and nothing has come of them. */
+/* Of them it is known that they are armed, and that nothing has come. */
 static void cool(struct slu_segment *segment, uint32_t first)
 {
 	while (segment->hot.count > first)
@@ -173,19 +174,20 @@ static void cool(struct slu_segment *segment, uint32_t first)
 
 /*
  * The barriers pair with the light one in client_stored(): of whom nothing is seen then, he rings
- * for the next. Where they are not to be had all stay as they are.
+ * for the next. Where they are not to be had all stay as they are, from then on.
  */
 static void cool_idle(struct slu_segment *segment)
 {
 	struct hot_areas *hot = &segment->hot;
 	uint32_t first = sort(hot), last = hot->count;
 
-	if (last <= first)
+	if (last <= first || hot->keeps)
 		return;
 	for (uint32_t i = first; i < last; i++)
 		set_armed(hot->areas[i].area, true);
 	barrier_heavy();
-	if (barrier_heavy_shared() < 0)
+	hot->keeps = barrier_heavy_shared() < 0;
+	if (hot->keeps)
 		return;
 	for (uint32_t i = first; i < last; i++) {
 		struct hot_area area = hot->areas[i];
@@ -210,7 +212,7 @@ void hot_look(struct slu_segment *segment)
 		hot->armed = false;
 		eventfd_write(wake_set_eventfd(segment->wake), 1);
 	}
-	if (++hot->looks % COOL_LOOKS == 0)
+	if (!hot->armed && ++hot->looks % COOL_LOOKS == 0)
 		cool_idle(segment);
 	settle(segment);
 }

@@ -647,6 +647,48 @@ static void test_poll_keeps_the_wakeup(void **state)
 		slu_remote_close(remotes[i]);
 }
 
+/* Goal: who joins while a wake-up is asked for can give it, also after the owner has polled. */
+static void test_poll_keeps_newcomers_armed(void **state)
+{
+	struct slu_remote *remote;
+
+	(void)state;
+	assert_int_equal(slu_segment_arm(segment), 0);
+	remote = open_remote();
+	poll_empty(1);
+	submit(remote, SLU_WRITE_NOTIFY, 1);
+	assert_true(is_woken(SOON_MS));
+	slu_remote_close(remote);
+}
+
+/* Goal: nor is a client disarmed that has stored something and is about to see whether to ring. */
+static void test_poll_keeps_the_busy_armed(void **state)
+{
+	struct slu_remote *remotes[HOT_FEW + 8];
+	struct segment_area *busy;
+	struct slu_message call;
+
+	(void)state;
+	for (uint32_t i = 0; i < HOT_FEW; i++)
+		remotes[i] = open_remote();
+	assert_int_equal(slu_segment_arm(segment), 0);
+	for (uint32_t i = HOT_FEW; i < HOT_FEW + 8; i++)
+		remotes[i] = open_remote();
+	poll_empty(1);
+	assert_true(segment->hot.count > HOT_FEW);
+	busy = remotes[3]->local->area; /* those who came last take the places of the first */
+	atomic_store(&busy->inbox.area->armed, false); /* so that it does not ring, yet */
+	submit(remotes[3], SLU_WRITE_NOTIFY, 1);
+	atomic_store(&busy->inbox.area->armed, true);
+	for (uint32_t i = 0; i < 2000; i++) {
+		assert_int_equal(slu_segment_receive(segment, &call, 1), 0);
+		usleep(50);
+	}
+	assert_true(atomic_load(&busy->inbox.area->armed));
+	for (uint32_t i = 0; i < HOT_FEW + 8; i++)
+		slu_remote_close(remotes[i]);
+}
+
 /* ---- sessions of one connection, in shared memory: of the engine to itself ---- */
 
 static struct slu_remote *share(void)
@@ -823,6 +865,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_idle_areas, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_busy_areas, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_poll_keeps_the_wakeup, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_poll_keeps_newcomers_armed, export_one,
+						close_one),
+		cmocka_unit_test_setup_teardown(test_poll_keeps_the_busy_armed, export_one,
+						close_one),
 		cmocka_unit_test_setup_teardown(test_idle_sessions, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_closed_with_messages, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_left_with_slots, export_one, close_one),
