@@ -99,7 +99,8 @@ SLU_API void slu_pool_close(struct slu_pool *pool);
  * Take @p n buffers or none; hot, any thread, neither blocks nor allocates.
  *
  * @param offsets  out: offsets of the buffers in the region, as slu_op.local_offset wants them
- * @return 0; -ENOBUFS fewer than @p n are free
+ * @return 0; -ENOBUFS fewer than @p n are free, or to be had at this moment: others that another
+ *         thread is about to take or to put back are not waited for
  */
 SLU_API int slu_pool_get(struct slu_pool *pool, uint64_t *offsets, uint32_t n);
 
