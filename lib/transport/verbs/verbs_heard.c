@@ -150,8 +150,8 @@ static bool deliver(struct verbs_service *service, const struct held_lane *of,
 }
 
 /* There is no room in its lane: then there is none for others. */
-static bool is_blocked(const struct verbs_service *service, const struct held_lane *of,
-		       const struct held *held)
+static bool lane_is_full(const struct verbs_service *service, const struct held_lane *of,
+			 const struct held *held)
 {
 	return !of->calls || serving_may_call(&service->serving, &link_of(service, held)->served);
 }
@@ -166,7 +166,7 @@ static uint32_t retry(struct verbs_service *service, struct held_lane *of)
 		if (deliver(service, of, held)) {
 			release(service, of);
 			done++;
-		} else if (is_blocked(service, of, held)) {
+		} else if (lane_is_full(service, of, held)) {
 			break;
 		} else {
 			STAILQ_REMOVE_HEAD(&of->messages, next);
@@ -278,6 +278,12 @@ static void on_notification(struct verbs_service *service, struct served_link *l
 				    .buffer = buffer});
 }
 
+/* Who has nothing open waits for room in the inbox, but not for those who have much. */
+static bool others_first(const struct served_link *link)
+{
+	return link->served.calls > 0 || link->held > 0;
+}
+
 static void on_call(struct verbs_service *service, struct served_link *link, struct buffer *buffer)
 {
 	const struct verbs_message *message = message_of(buffer);
@@ -287,7 +293,8 @@ static void on_call(struct verbs_service *service, struct served_link *link, str
 
 	if (!serving_may_call(&service->serving, &link->served))
 		verbs_take_back_some(service);
-	if (lane && (find_held(service, lane, true) || !call(link, lane, grant->client, buffer))) {
+	if (lane && ((others_first(link) && find_held(service, lane, true)) ||
+		     !call(link, lane, grant->client, buffer))) {
 		hold(link, lane, true,
 		     &(struct held){.cookie = link->served.cookie,
 				    .client = grant->client,
