@@ -143,25 +143,35 @@ static int post(const struct receive_queue *queue, const struct served_link *to,
 			     queue->device->index);
 }
 
+/* @param posted  out: how many were. What is posted is not looked at any more. */
 static int post_chain(const struct receive_queue *queue, const struct served_link *to,
-		      struct buffer *buffer)
+		      struct buffer **buffer, uint32_t *posted)
 {
-	int error = 0;
+	for (*posted = 0; *buffer; ++*posted) {
+		struct buffer *next = (*buffer)->next;
+		int error = post(queue, to, *buffer);
 
-	for (; buffer && error == 0; buffer = buffer->next)
-		error = post(queue, to, buffer);
-	return error;
+		if (error)
+			return error;
+		*buffer = next;
+	}
+	return 0;
 }
 
 static int post_more(struct receive_queue *queue, struct buffers *buffers, uint32_t n)
 {
-	struct buffer *first;
-	int rc = buffers_lend(buffers, n, 0, &first);
-	int error = rc < 0 ? 0 : post_chain(queue, NULL, first);
+	struct buffer *left;
+	uint32_t posted;
+	int error, rc = buffers_lend(buffers, n, 0, &left);
 
-	if (rc == 0)
-		queue->lent += n;
-	return error ? fail(-error, "cannot post a receive: %s", strerror(error)) : rc;
+	if (rc < 0)
+		return rc;
+	error = post_chain(queue, NULL, &left, &posted);
+	queue->lent += posted;
+	if (!error)
+		return 0;
+	buffers_return(buffers, left, n - posted, 0);
+	return fail(-error, "cannot post a receive: %s", strerror(error));
 }
 
 /* The more links there are the smaller, so that very many find some. */
@@ -257,10 +267,11 @@ void receives_choose(const struct served_link *link, uint32_t index,
 
 int receives_begin(struct served_link *link)
 {
-	uint32_t number = link->queues[0]->qp->qp_num;
+	uint32_t number = link->queues[0]->qp->qp_num, posted;
+	struct buffer *left = link->receiving;
 
 	LIST_INSERT_HEAD(&link->service->by_number[number % SERVED_NUMBERS], link, by_number);
-	return post_chain(link->receives, link, link->receiving);
+	return post_chain(link->receives, link, &left, &posted);
 }
 
 void receives_end(struct served_link *link)
