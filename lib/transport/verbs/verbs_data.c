@@ -429,9 +429,9 @@ static uint32_t drive(struct verbs_link *link)
 
 	if (link->drained)
 		return 1; /* for those that are stalled on it */
-	done = drive_ends(link);
-	if (link->calls > 0 || link->credits < link->peer_receives)
-		done += wait_for_messages(link);
+	/* What was answered is acknowledged as well by then, and leaves its buffer at once. */
+	done = link->calls > 0 || link->credits < link->peer_receives ? wait_for_messages(link) : 0;
+	done += drive_ends(link);
 	if (__builtin_expect(link->error != 0, 0))
 		done += finish_dead(link);
 	return done;
