@@ -103,7 +103,7 @@ struct slu_poller_info {
 	uint32_t buffers;         /* for messages, in memory that devices know */
 	uint32_t buffers_used;    /* of them: receives, calls, answers */
 	uint32_t buffers_most;    /* that were used at a time */
-	uint64_t buffers_refused; /* how often a call had to wait for want of one */
+	uint64_t buffers_refused; /* how often a call was not begun for want of one */
 };
 
 /** What the engine runs on. Texts live as long as the engine. */
