@@ -5,9 +5,17 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "fabric.h"
+#include "memory/pool.h"
+#include "transport/buffers.h"
 
 #define TIMEOUT 1 /* 8 us, once: who has gone does not answer */
 #define READS   16u
+
+bool raw_is_of_buffers(const struct fabric_key *key)
+{
+	return key->length % pool_bytes(sizeof(struct buffer), 1) == 0;
+}
 
 struct verbs_devices *raw_devices_open(void)
 {

@@ -44,6 +44,11 @@ struct raw_link {
 	char *memory; /* RAW_DEPTH buffers to send from, then RAW_RECEIVES */
 };
 
+struct fabric_key;
+
+/** Buffers stay, as many as the links at any one time have needed: transport/buffers.h. */
+bool raw_is_of_buffers(const struct fabric_key *key);
+
 /** The devices, with short timeouts for those who find nobody. */
 struct verbs_devices *raw_devices_open(void);
 

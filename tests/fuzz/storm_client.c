@@ -23,6 +23,7 @@
 #include "control/client_internal.h"
 #include "directory/p2p.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/odd_json.h"
 
 #define WIRE_MAX      16384u
 #define BURST         4096u /* bytes gathered before they are sent */
@@ -211,7 +212,7 @@ static void say_welcome(struct wire *wire)
 	    "{\"type\":\"welcome\",\"version\":%s,\"name\":\"%s\",\"incarnation\":\"%s\","
 	    "\"pid\":%s,\"boot_id\":\"x\",\"identity\":\"me\",\"connection\":\"%016x\",%s,"
 	    "\"socket\":%s,\"tcp\":%s,\"transports\":%s}",
-	    odd && below(2) ? number() : "4", odd && below(4) == 0 ? "a\\nb" : "storm",
+	    odd && below(2) ? number() : VERSION, odd && below(4) == 0 ? "a\\nb" : "storm",
 	    odd && below(4) == 0 ? "-12" : "00000000deadbeef", odd ? number() : "1", ++connections,
 	    odd && below(4) == 0 ? "\"secret\":null" : SECRET, odd ? number() : "null",
 	    odd ? "{\"host\":\"x\",\"port\":70000,\"tls\":1,\"plain\":0}" : "null",

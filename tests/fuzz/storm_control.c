@@ -29,6 +29,7 @@
 #include "net/address.h"
 #include "net/stream.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/odd_json.h"
 
 #define WIRE_MAX    32768u
 #define PATIENCE_MS 300000
@@ -384,7 +385,7 @@ static void begin_connection(struct wire *wire)
 			say(wire, "{\"type\":\"proof\",\"proof\":\"%s\"}", guess());
 	} else if (below(50)) {
 		say(wire, "{\"type\":\"hello\",\"versions\":[2,%s],\"name\":\"storm\"}",
-		    below(20) ? "4" : number());
+		    below(20) ? VERSION : number());
 	}
 }
 

@@ -29,10 +29,8 @@
 #include "control/client.h"
 #include "directory/p2p.h"
 #include "fabric.h"
-#include "memory/pool.h"
 #include "tests/fuzz/odd_json.h"
 #include "tests/fuzz/raw_link.h"
-#include "transport/buffers.h"
 
 #define SEGMENT_BYTES  65536u
 #define PATIENCE_NS    (120 * NS_PER_SECOND)
@@ -898,12 +896,6 @@ static uint32_t pairs_of_device(void)
 	return pairs;
 }
 
-/* Buffers stay, as many as the links at any one time have needed: transport/buffers.h. */
-static bool is_of_buffers(const struct fabric_key *key)
-{
-	return key->length % pool_bytes(sizeof(struct buffer), 1) == 0;
-}
-
 /* All links of the storm must have gone, its sessions too. What is registered then stays. */
 static uint32_t keys_left(void)
 {
@@ -920,7 +912,7 @@ static uint32_t keys_left(void)
 	behave(); /* the poller and the control thread are through with the last of it */
 	usleep(100000);
 	for (uint32_t i = 0; i < FABRIC_KEYS; i++)
-		keys += fabric->keys[i].key != 0 && !is_of_buffers(&fabric->keys[i]);
+		keys += fabric->keys[i].key != 0 && !raw_is_of_buffers(&fabric->keys[i]);
 	return keys;
 }
 
