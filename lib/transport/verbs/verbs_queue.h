@@ -4,7 +4,7 @@
  * A queue pair's send queue with the completion queue of its own: work requests are added, go with
  * one doorbell for all that were, and the completions of those that asked for one come out. Two
  * ways to drive it: ibv_wr_* (queue_verbs.c), and on an mlx5 device its queues directly
- * (queue_mlx5.c), where a work request is built in the ring as it is added (mlx5_add.h).
+ * (queue_mlx5.c), where a work request is built in the ring as it is added (mlx5_queue.h).
  *
  * What is received goes another way: ibv_post_recv() and ibv_poll_cq() on the receive completion
  * queue that was given at creation.
@@ -68,7 +68,7 @@ struct verbs_done {
 };
 
 struct verbs_queue_ops {
-	/** As verbs_queue_add() (mlx5_add.h). */
+	/** As verbs_queue_add() (mlx5_queue.h). */
 	void (*add)(struct verbs_queue *queue, const struct verbs_work *work);
 	/**
 	 * Hand over what was added since, with one doorbell.
