@@ -102,38 +102,58 @@ static void *take(uint32_t index, size_t bytes)
 		       : NULL;
 }
 
+/* Under lock. */
 static void *alloc_from(uint32_t index, size_t bytes)
 {
-	void *memory;
+	void *memory = take(index, bytes);
 
-	pthread_mutex_lock(&lock);
-	memory = take(index, bytes);
 	if (!memory && grow(index, bytes) == 0) {
 		memory = take(index, bytes);
 		if (!memory)
 			fail(-ENOMEM, "EAL has no room for %zu bytes", bytes);
 	}
-	pthread_mutex_unlock(&lock);
 	return memory;
+}
+
+void heap_enter(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void heap_leave(void)
+{
+	pthread_mutex_unlock(&lock);
 }
 
 int heap_start(void)
 {
 	int rc = 0;
 
-	pthread_mutex_lock(&lock);
+	heap_enter();
 	if (heaps[0].bytes == 0)
 		rc = grow(0, PAGE_2M_BYTES / 2);
-	pthread_mutex_unlock(&lock);
+	heap_leave();
 	return rc;
 }
 
 void *heap_alloc(size_t bytes, int node)
 {
 	uint32_t index = heap_of(node);
-	void *memory = alloc_from(index, bytes);
+	void *memory;
 
-	return memory || index == 0 ? memory : alloc_from(0, bytes);
+	heap_enter();
+	memory = alloc_from(index, bytes);
+	if (!memory && index != 0)
+		memory = alloc_from(0, bytes);
+	heap_leave();
+	return memory;
+}
+
+void heap_free(void *memory)
+{
+	heap_enter();
+	rte_free(memory);
+	heap_leave();
 }
 
 int heap_socket(size_t bytes)

@@ -17,15 +17,25 @@
 int heap_start(void);
 
 /**
- * Zeroed memory, aligned to a cache line; rte_free() gives it back. Any thread.
+ * Zeroed memory, aligned to a cache line; heap_free() gives it back. Any thread.
  *
  * @param node  wanted, not promised: where the node has none it is elsewhere; -1 = any
  * @return      NULL: there is none, slu_last_error() says why
  */
 void *heap_alloc(size_t bytes, int node);
 
-/** Let the next @p bytes of EAL's objects find room. @return what they take for a NUMA node, a
- * "socket"; -ENOMEM */
+/** Any thread; NULL is nothing. */
+void heap_free(void *memory);
+
+/**
+ * Until heap_leave() nobody else takes or frees memory of these heaps: around the calls by which
+ * EAL's own objects are made and freed.
+ */
+void heap_enter(void);
+void heap_leave(void);
+
+/** Entered: let the next @p bytes of EAL's objects find room. @return what they take for a NUMA
+ * node, a "socket"; -ENOMEM */
 int heap_socket(size_t bytes);
 
 /** Is all of it on 2 MiB pages? */

@@ -10,7 +10,6 @@
 #include "memory/pool.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -47,9 +46,10 @@ static int populate(struct slu_pool *pool, char *start, uint64_t length, uint32_
 	return 0;
 }
 
+/* Entered into the heap. */
 static struct rte_mempool *mempool_create(uint32_t buffer_bytes, uint32_t count)
 {
-	static uint32_t serial; /* under making */
+	static uint32_t serial;
 	int socket = heap_socket(sizeof(struct rte_mempool) + 2 * sizeof(void *) * (size_t)count);
 	char name[RTE_MEMPOOL_NAMESIZE];
 	struct rte_mempool *mempool;
@@ -84,7 +84,6 @@ static int make(struct slu_pool *pool, char *start, uint64_t length, uint32_t bu
 int pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_bytes,
 	      uint32_t buffer_bytes, uint32_t count, struct slu_pool **out)
 {
-	static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 	struct slu_pool *pool;
 	int rc;
 
@@ -97,9 +96,9 @@ int pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_
 	if (!pool)
 		return fail(-ENOMEM, "out of memory");
 	pool->base = region->addr;
-	pthread_mutex_lock(&making); /* or another takes the room that was made in EAL's heap */
+	heap_enter();
 	rc = make(pool, region->addr + offset_bytes, length_bytes, buffer_bytes, count);
-	pthread_mutex_unlock(&making);
+	heap_leave();
 	if (rc < 0) {
 		slu_pool_close(pool);
 		return rc;
@@ -134,7 +133,9 @@ void slu_pool_close(struct slu_pool *pool)
 {
 	if (!pool)
 		return;
+	heap_enter();
 	rte_mempool_free(pool->mempool);
+	heap_leave();
 	free(pool->caches);
 	free(pool);
 }

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <rte_common.h>
-#include <rte_malloc.h>
 #include <rte_ring_elem.h>
 
 #include "base/barrier.h"
@@ -26,7 +25,7 @@ static struct rte_ring *ring_create(uint32_t element_bytes, uint32_t depth, int 
 	ring = heap_alloc((size_t)size, node);
 	if (ring && rte_ring_init(ring, "slu_ring", depth,
 				  RING_F_SP_ENQ | RING_F_SC_DEQ | RING_F_EXACT_SZ) < 0) {
-		rte_free(ring);
+		heap_free(ring);
 		return NULL;
 	}
 	return ring;
@@ -98,10 +97,10 @@ void queue_destroy(struct slu_queue *queue)
 		return;
 	if (queue->eventfd >= 0)
 		close(queue->eventfd);
-	rte_free(queue->submissions);
-	rte_free(queue->completions);
-	rte_free(queue->done);
-	rte_free(queue->requests);
+	heap_free(queue->submissions);
+	heap_free(queue->completions);
+	heap_free(queue->done);
+	heap_free(queue->requests);
 	free(queue);
 }
 
