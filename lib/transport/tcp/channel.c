@@ -5,13 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 /* What is read beyond a large body: the next head, and a few small frames. */
 #define READ_AHEAD_MIN 512u
 
-/* Sent in one call, while the other end takes as much: then it is others' turn. */
-#define TURN_BYTES (UINT64_C(1) << 20)
+/*
+ * A socket that was just emptied is let alone for so long while more than so much is to come: each
+ * look takes the lock from those who fill it, and finds little.
+ */
+#define PATIENCE_NS    (5 * NS_PER_US)
+#define PATIENCE_BYTES 65536u
 
 int channel_open(struct channel *channel, const struct stream *stream)
 {
@@ -57,6 +62,20 @@ static void make_room(struct channel *channel)
 	}
 }
 
+static bool is_too_early(const struct channel *channel)
+{
+	return channel->body_left > PATIENCE_BYTES &&
+	       clock_monotonic_ns(NULL) - channel->drained_ns < PATIENCE_NS;
+}
+
+/* It matters where bodies are large, between them as well. */
+static void note_drained(struct channel *channel, bool drained)
+{
+	channel->drained = drained;
+	if (drained && (channel->body_left > 0 || channel->read_ahead == READ_AHEAD_MIN))
+		channel->drained_ns = clock_monotonic_ns(NULL);
+}
+
 /* A body that goes nowhere is read over the free part of the buffer, again and again. */
 static ssize_t receive_nowhere(struct channel *channel)
 {
@@ -65,9 +84,9 @@ static ssize_t receive_nowhere(struct channel *channel)
 	struct iovec iov = {channel->buffer + channel->end, wanted};
 	ssize_t got = stream_read(&channel->stream, &iov, 1);
 
-	channel->drained = got < (ssize_t)wanted;
 	if (got > 0)
 		channel->body_left -= (uint32_t)got;
+	note_drained(channel, got < (ssize_t)wanted);
 	return got;
 }
 
@@ -89,6 +108,8 @@ ssize_t channel_receive(struct channel *channel)
 	int count = 0;
 	ssize_t got;
 
+	if (is_too_early(channel))
+		return 0;
 	make_room(channel);
 	if (channel->body_left > 0 && !channel->body)
 		return receive_nowhere(channel);
@@ -100,9 +121,9 @@ ssize_t channel_receive(struct channel *channel)
 	iov[count++] = (struct iovec){channel->buffer + channel->end, ahead};
 	wanted += ahead;
 	got = stream_read(&channel->stream, iov, count);
-	channel->drained = got < (ssize_t)wanted;
 	if (got > 0)
 		received(channel, (uint32_t)got);
+	note_drained(channel, got < (ssize_t)wanted);
 	return got;
 }
 
@@ -195,7 +216,7 @@ static int pieces_of(const struct channel *channel, size_t bytes)
 	return (int)(end - channel->first);
 }
 
-int channel_send(struct channel *channel)
+int channel_send(struct channel *channel, size_t turn_bytes)
 {
 	size_t total = 0;
 
@@ -203,10 +224,10 @@ int channel_send(struct channel *channel)
 	while (channel_unsent(channel)) {
 		ssize_t n;
 
-		if (total >= TURN_BYTES)
+		if (total >= turn_bytes)
 			return 0;
 		n = stream_write(&channel->stream, channel->pieces + channel->first,
-				 pieces_of(channel, TURN_BYTES - total));
+				 pieces_of(channel, turn_bytes - total));
 		channel->full = n == 0;
 		channel->stuck = n == 0 && total == 0;
 		if (n <= 0)

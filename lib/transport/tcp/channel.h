@@ -21,6 +21,10 @@
 #define CHANNEL_BUFFER_BYTES 65536u
 #define CHANNEL_PIECES       256u
 
+/** Received or sent on one connection in a turn: while others wait for theirs, and else. */
+#define CHANNEL_TURN_SHARED (UINT64_C(1) << 18)
+#define CHANNEL_TURN_ALONE  (UINT64_C(1) << 20)
+
 /** A body up to this is copied beside its head: cheaper than a piece of its own. */
 #define CHANNEL_STAGE_BYTES 2048u
 
@@ -33,8 +37,9 @@ struct channel {
 	uint32_t end;
 	uint32_t read_ahead; /* how much to read beyond a body: little while bodies are large */
 	uint32_t body_left;
-	char *body;   /* where its next byte goes; NULL: nowhere */
-	bool drained; /* the last read emptied the socket */
+	char *body;          /* where its next byte goes; NULL: nowhere */
+	bool drained;        /* the last read emptied the socket, */
+	uint64_t drained_ns; /* then; kept while a long body comes */
 
 	/* Sending. */
 	char *staging;
@@ -53,7 +58,8 @@ int channel_open(struct channel *channel, const struct stream *stream);
 /** Close the stream and free everything. Accepts a zeroed one. */
 void channel_close(struct channel *channel);
 
-/** One read. @return bytes; 0 nothing there; negative: the connection is over */
+/** One read. @return bytes; 0 nothing there, or not yet worth a look; negative: the connection is
+ * over */
 ssize_t channel_receive(struct channel *channel);
 
 /**
@@ -101,6 +107,10 @@ static inline bool channel_unsent(const struct channel *channel)
 	return channel->first < channel->count;
 }
 
-/** Send what the socket takes, up to about 1 MiB. @return 0; negative: the connection is over */
-int channel_send(struct channel *channel);
+/**
+ * Send what the socket takes, up to about @p turn_bytes.
+ *
+ * @return 0; negative: the connection is over
+ */
+int channel_send(struct channel *channel, size_t turn_bytes);
 #endif

@@ -8,8 +8,6 @@
 #include "base/work.h"
 #include "transport/tcp/tcp_served.h"
 
-#define TURN_BYTES (UINT64_C(1) << 20) /* of one connection: the poller has others to serve */
-
 /* ---- responses ---- */
 
 static void respond(struct tcp_connection *connection, uint8_t type, int status, uint32_t length,
@@ -216,7 +214,7 @@ uint32_t tcp_carry_out(struct tcp_connection *connection)
 		while (step(connection))
 			work++;
 		if (connection->failed || !channel_room(channel, RESPONSE_BYTES, RESPONSE_PIECES) ||
-		    (bytes > 0 && channel->drained) || bytes >= TURN_BYTES)
+		    (bytes > 0 && channel->drained) || bytes >= tcp_turn_bytes(connection->service))
 			return work;
 		got = channel_receive(channel);
 		if (got <= 0) {

@@ -7,9 +7,6 @@
 #include "base/log.h"
 #include "transport/tcp/tcp.h"
 
-/* Read no more than this of one connection per turn. */
-#define TURN_BYTES (UINT64_C(1) << 20)
-
 /* Polls without a look at sockets that were full and stayed so: a few microseconds. */
 #define PAUSE_MAX 31u
 
@@ -249,6 +246,12 @@ static enum post_result tcp_post(struct path *path, struct request *request,
 	return POST_HELD;
 }
 
+/* What is small shares the poller with bulk, and shall not wait for much of it. */
+static uint64_t turn_bytes(const struct tcp_link *link)
+{
+	return link->awaited & 1 ? CHANNEL_TURN_SHARED : CHANNEL_TURN_ALONE;
+}
+
 static void tcp_flush(struct transport_link *of)
 {
 	struct tcp_link *link = (struct tcp_link *)of;
@@ -256,7 +259,7 @@ static void tcp_flush(struct transport_link *of)
 	for (uint32_t left = link->unsent; left != 0; left &= left - 1) {
 		struct channel *channel = &link->ends[__builtin_ctz(left)]->channel;
 
-		if (__builtin_expect(channel_send(channel) < 0, 0)) {
+		if (__builtin_expect(channel_send(channel, turn_bytes(link)) < 0, 0)) {
 			take_down(link, true);
 			return;
 		}
@@ -435,7 +438,7 @@ static int64_t drive_end(struct tcp_end *end)
 		} while (rc > 0);
 		if (rc < 0)
 			return rc;
-	} while (!end->channel.drained && bytes < (int64_t)TURN_BYTES);
+	} while (!end->channel.drained && bytes < (int64_t)turn_bytes(end->owner));
 	return bytes;
 }
 

@@ -115,7 +115,8 @@ static void answers_are_sent(struct tcp_connection *connection)
 
 static void send_some(struct tcp_connection *connection)
 {
-	connection->failed = channel_send(&connection->channel) < 0;
+	connection->failed =
+		channel_send(&connection->channel, tcp_turn_bytes(connection->service)) < 0;
 	if (connection->waiting > 0 && !channel_unsent(&connection->channel))
 		answers_are_sent(connection);
 }

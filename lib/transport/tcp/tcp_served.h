@@ -101,6 +101,12 @@ int tcp_service_adopt(struct tcp_service *service, struct tcp_connection *connec
 /** It ends. */
 void tcp_service_drop(struct tcp_connection *connection);
 
+/** Of each connection. */
+static inline uint64_t tcp_turn_bytes(const struct tcp_service *service)
+{
+	return service->active_count > 1 ? CHANNEL_TURN_SHARED : CHANNEL_TURN_ALONE;
+}
+
 /* ---- tcp_carry.c ---- */
 
 /**
