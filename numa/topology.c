@@ -81,15 +81,25 @@ int topology_cpu_node(const struct topology *topology, int cpu)
 	return pu && pu->nodeset ? hwloc_bitmap_first(pu->nodeset) : -1;
 }
 
-/* Largest data cache from @p obj upwards. */
-static uint64_t largest_cache(hwloc_obj_t obj)
+static uint64_t cache_bytes(hwloc_obj_t obj)
 {
-	uint64_t largest = 0;
+	return obj ? obj->attr->cache.size : 0;
+}
+
+/* Largest data cache from @p obj upwards. */
+static hwloc_obj_t largest_cache(hwloc_obj_t obj)
+{
+	hwloc_obj_t largest = NULL;
 
 	for (; obj; obj = obj->parent)
-		if (hwloc_obj_type_is_dcache(obj->type) && obj->attr->cache.size > largest)
-			largest = obj->attr->cache.size;
+		if (hwloc_obj_type_is_dcache(obj->type) && cache_bytes(obj) > cache_bytes(largest))
+			largest = obj;
 	return largest;
+}
+
+static hwloc_obj_t cache_of(const struct topology *topology, int cpu)
+{
+	return largest_cache(hwloc_get_pu_obj_by_os_index(topology->hwloc, (unsigned)cpu));
 }
 
 uint64_t topology_llc_bytes(const struct topology *topology, int cpu)
@@ -98,14 +108,21 @@ uint64_t topology_llc_bytes(const struct topology *topology, int cpu)
 	uint64_t largest = 0;
 
 	if (cpu >= 0)
-		return largest_cache(hwloc_get_pu_obj_by_os_index(topology->hwloc, (unsigned)cpu));
+		return cache_bytes(cache_of(topology, cpu));
 	while ((pu = hwloc_get_next_obj_by_type(topology->hwloc, HWLOC_OBJ_PU, pu))) {
-		uint64_t bytes = largest_cache(pu);
+		uint64_t bytes = cache_bytes(largest_cache(pu));
 
 		if (bytes > largest)
 			largest = bytes;
 	}
 	return largest;
+}
+
+uint32_t topology_llc(const struct topology *topology, int cpu)
+{
+	hwloc_obj_t cache = cpu < 0 ? NULL : cache_of(topology, cpu);
+
+	return cache ? cache->logical_index : 0;
 }
 
 void *topology_hwloc(const struct topology *topology)

@@ -34,6 +34,9 @@ int topology_cpu_node(const struct topology *topology, int cpu);
 /** Bytes of the largest cache that @p cpu (or, with -1, any CPU) can use; 0 unknown. */
 uint64_t topology_llc_bytes(const struct topology *topology, int cpu);
 
+/** Which of the machine's is that? CPUs of one number share it; 0 where it is not known. */
+uint32_t topology_llc(const struct topology *topology, int cpu);
+
 /** hwloc's own object, for what this header leaves out (struct hwloc_topology *). */
 void *topology_hwloc(const struct topology *topology);
 

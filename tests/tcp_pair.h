@@ -178,7 +178,7 @@ static inline void pair_connect(struct tcp_pair *pair, uint32_t index, struct pa
 {
 	const struct slu_queue_options options = {.depth = PAIR_DEPTH, .poller = SLU_POLLER_INLINE};
 
-	pair_must(poller_create(index, &pair->env, 0, &client->poller) == 0);
+	pair_must(poller_create(index, &pair->env, 0, 0, &client->poller) == 0);
 	pair_must(queue_create(&options, client->poller, -1, &client->queue) == 0);
 	client->queue->clock = &pair->clock;
 	pair_must(poller_attach(client->poller, client->queue) == 0);

@@ -108,7 +108,8 @@ static int start_poller(struct slu_engine *engine, const struct slu_engine_optio
 {
 	uint32_t index = engine->poller_threads;
 	struct poller *poller;
-	int rc = poller_create(index, &engine->env, engine->llc_bytes, &poller);
+	int rc = poller_create(index, &engine->env, engine->llc_bytes,
+			       topology_llc(engine->topology, core), &poller);
 
 	if (rc < 0)
 		return rc;

@@ -2,6 +2,7 @@
 /* Opening, closing and waiting; the hot calls are in submit.c. */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 
 #include <rte_pause.h>
@@ -103,7 +104,8 @@ static int open_inline_poller(struct slu_engine *engine, struct poller **out)
 	if (index == SLU_POLLERS_MAX)
 		return fail(-ENOSPC, "%d pollers and inline queues are open: share queues' pollers",
 			    SLU_POLLERS_MAX);
-	rc = poller_create(index, &engine->env, engine->llc_bytes, &poller);
+	rc = poller_create(index, &engine->env, engine->llc_bytes,
+			   topology_llc(engine->topology, sched_getcpu()), &poller);
 	if (rc < 0)
 		return rc;
 	rc = connect_all(engine, poller);

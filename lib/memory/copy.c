@@ -22,7 +22,14 @@
  */
 #define NARROW_FROM_BYTES (32u << 10)
 
+/* Where a machine has more of them some are taken for one. */
+#define CACHES 64u
+
 static char description[48];
+
+static struct {
+	_Alignas(64) _Atomic uint32_t moved;
+} caches[CACHES];
 
 /* Bytes before the first line boundary of @p dst, copied by ordinary stores. */
 static uint64_t align_head(char **dst, const char **src, uint64_t length)
@@ -143,7 +150,7 @@ const char *copy_describe(void)
 	return description;
 }
 
-struct copy_tracker *copy_tracker_create(uint64_t llc_bytes)
+struct copy_tracker *copy_tracker_create(uint64_t llc_bytes, uint32_t llc)
 {
 	uint64_t pages = llc_bytes / 4096;
 	struct copy_tracker *tracker;
@@ -156,8 +163,20 @@ struct copy_tracker *copy_tracker_create(uint64_t llc_bytes)
 		return NULL;
 	tracker->bits = bits;
 	tracker->horizon = (uint32_t)(pages * HORIZON_NUMERATOR / HORIZON_DENOMINATOR);
-	tracker->now = tracker->horizon; /* an untouched entry is old */
+	tracker->now = tracker->told = tracker->horizon; /* an untouched entry is old */
+	tracker->moved = &caches[llc % CACHES].moved;
+	tracker->heard = atomic_load_explicit(tracker->moved, memory_order_relaxed);
 	return tracker;
+}
+
+void copy_tracker_share(struct copy_tracker *tracker)
+{
+	uint32_t own = tracker->now - tracker->told;
+	uint32_t moved = atomic_fetch_add_explicit(tracker->moved, own, memory_order_relaxed) + own;
+
+	tracker->now += moved - tracker->heard - own;
+	tracker->told = tracker->now;
+	tracker->heard = moved;
 }
 
 void copy_tracker_destroy(struct copy_tracker *tracker)

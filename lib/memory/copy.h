@@ -6,12 +6,14 @@
  * No one kind of store wins everywhere: a destination that the last-level cache still holds wants
  * ordinary stores, one that it does not hold wants non-temporal ones, which save the read for
  * ownership. So each polling core remembers which destination pages it wrote when, and takes the
- * distance since then, in bytes moved, for an answer (struct copy_tracker).
+ * distance since then, in bytes moved by all that share the cache, for an answer (struct
+ * copy_tracker).
  */
 #ifndef MEMORY_COPY_H
 #define MEMORY_COPY_H
 
 #include <immintrin.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,6 +27,9 @@
 /** Copies up to this size are expanded in line. */
 #define COPY_SMALL_BYTES 64u
 
+/** Polling cores tell each other of so many 4 KiB units at a time. */
+#define COPY_TOLD_UNITS 256u
+
 struct copy_entry {
 	uint32_t page; /* of the destination, low bits of its number */
 	uint32_t when; /* copy_tracker.now then */
@@ -36,6 +41,9 @@ struct copy_tracker {
 	uint32_t horizon; /* a page written fewer units ago than this is taken for cached */
 	uint32_t bits;    /* of the table's index */
 	bool unfenced;    /* streamed stores may not be visible yet: copy_settle() before telling */
+	uint32_t told;    /* now, when the others were told of it, */
+	uint32_t heard;   /* and *moved then */
+	_Atomic uint32_t *moved; /* through the cache, by all that share it; wraps */
 	struct copy_entry entries[];
 };
 
@@ -45,8 +53,15 @@ void copy_init(void);
 /** "memcpy, avx2 non-temporal". Static text. */
 const char *copy_describe(void);
 
-/** @param llc_bytes  last-level cache to plan for. @return NULL: out of memory */
-struct copy_tracker *copy_tracker_create(uint64_t llc_bytes);
+/**
+ * @param llc_bytes  last-level cache to plan for; 0: unknown, nothing is taken for cached
+ * @param llc        which of the machine's (topology_llc()): cores of one number share it
+ * @return           NULL: out of memory
+ */
+struct copy_tracker *copy_tracker_create(uint64_t llc_bytes, uint32_t llc);
+
+/** Tell the others, and count what they moved. */
+void copy_tracker_share(struct copy_tracker *tracker);
 
 /** Accepts NULL. */
 void copy_tracker_destroy(struct copy_tracker *tracker);
@@ -97,6 +112,8 @@ static inline bool copy_tracker_cached(struct copy_tracker *tracker, const void 
 	entry->page = page;
 	entry->when = tracker->now;
 	tracker->now += (uint32_t)((length * 2 + 4095) >> 12);
+	if (__builtin_expect(tracker->now - tracker->told >= COPY_TOLD_UNITS, 0))
+		copy_tracker_share(tracker);
 	return cached;
 }
 

@@ -24,7 +24,7 @@
 #define DRAIN_US      1000000u
 #define DRAIN_LOOK_US 100u
 
-int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes,
+int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes, uint32_t llc,
 		  struct poller **out)
 {
 	struct poller *poller = aligned_alloc(64, sizeof(*poller));
@@ -34,7 +34,7 @@ int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_
 	memset(poller, 0, sizeof(*poller));
 	poller->env.buffers = buffers_create(env);
 	poller->queues = calloc(POLLER_QUEUES_MAX, sizeof(poller->queues[0]));
-	poller->env.tracker = copy_tracker_create(llc_bytes);
+	poller->env.tracker = copy_tracker_create(llc_bytes, llc);
 	poller->env.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (!poller->queues || !poller->env.buffers || !poller->env.tracker ||
 	    poller->env.epoll_fd < 0) {

@@ -90,7 +90,7 @@ static inline struct path *poller_path(const struct poller *poller, const struct
 }
 
 /** @return 0; -ENOMEM */
-int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes,
+int poller_create(uint32_t index, const struct transport_env *env, uint64_t llc_bytes, uint32_t llc,
 		  struct poller **poller);
 
 /** No queue is attached any more and no thread runs it. Accepts NULL. */

@@ -250,7 +250,7 @@ static void attach(struct both *both, uint32_t index)
 {
 	const struct slu_queue_options options = {.depth = OPEN_MAX, .poller = SLU_POLLER_INLINE};
 
-	must(poller_create(index, &env, 0, &both->poller) == 0);
+	must(poller_create(index, &env, 0, 0, &both->poller) == 0);
 	must(queue_create(&options, both->poller, -1, &both->queue) == 0);
 	must(poller_attach(both->poller, both->queue) == 0);
 	calls_link_init(&both->link, &both->waker, &both->poller->env);

@@ -69,7 +69,7 @@ static void test_streamed_for_this_cpu(void **state)
 static void test_tracker_follows_working_set(void **state)
 {
 	const uint64_t llc = UINT64_C(4) << 20;
-	struct copy_tracker *tracker = copy_tracker_create(llc);
+	struct copy_tracker *tracker = copy_tracker_create(llc, 0);
 	char *base = (char *)(UINT64_C(1) << 32);
 
 	(void)state;
@@ -86,7 +86,7 @@ static void test_tracker_follows_working_set(void **state)
 static void test_tracker_small_and_large_sets(void **state)
 {
 	const uint64_t llc = UINT64_C(4) << 20;
-	struct copy_tracker *tracker = copy_tracker_create(llc);
+	struct copy_tracker *tracker = copy_tracker_create(llc, 0);
 	unsigned cached_small = 0, cached_large = 0;
 	char *base = (char *)(UINT64_C(1) << 32);
 
@@ -103,10 +103,35 @@ static void test_tracker_small_and_large_sets(void **state)
 	copy_tracker_destroy(tracker);
 }
 
+/* Goal: what another core moves through the same cache evicts a page too. */
+static void test_trackers_share_a_cache(void **state)
+{
+	const uint64_t llc = 8 << 20;
+	struct copy_tracker *one = copy_tracker_create(llc, 3);
+	struct copy_tracker *two = copy_tracker_create(llc, 3);
+	struct copy_tracker *elsewhere = copy_tracker_create(llc, 4);
+	char *base = (char *)((uintptr_t)64 << 20);
+
+	(void)state;
+	copy_tracker_cached(one, base, 4096);
+	copy_tracker_cached(elsewhere, base, 4096);
+	for (uint64_t at = 0; at < llc; at += 4096)
+		copy_tracker_cached(two, base + llc + at, 4096);
+	for (uint64_t at = 4096; at < 1 << 20; at += 4096) {
+		copy_tracker_cached(one, base + at, 4096);
+		copy_tracker_cached(elsewhere, base + at, 4096);
+	}
+	assert_false(copy_tracker_cached(one, base, 4096));
+	assert_true(copy_tracker_cached(elsewhere, base, 4096));
+	copy_tracker_destroy(one);
+	copy_tracker_destroy(two);
+	copy_tracker_destroy(elsewhere);
+}
+
 /* Goal: a machine whose cache size is unknown gets a tracker that takes nothing for cached. */
 static void test_tracker_without_cache_size(void **state)
 {
-	struct copy_tracker *tracker = copy_tracker_create(0);
+	struct copy_tracker *tracker = copy_tracker_create(0, 0);
 
 	(void)state;
 	assert_non_null(tracker);
@@ -124,6 +149,7 @@ int main(void)
 		cmocka_unit_test(test_streamed_for_this_cpu),
 		cmocka_unit_test(test_tracker_follows_working_set),
 		cmocka_unit_test(test_tracker_small_and_large_sets),
+		cmocka_unit_test(test_trackers_share_a_cache),
 		cmocka_unit_test(test_tracker_without_cache_size),
 	};
 	struct random random = {.state = 1};

@@ -169,7 +169,7 @@ static int set_up(bool immediate)
 				    .calls = &script.path};
 	path_init(&script.path);
 	remote.paths[0] = &script.path;
-	if (poller_create(0, &env, 0, &poller) < 0 ||
+	if (poller_create(0, &env, 0, 0, &poller) < 0 ||
 	    queue_create(&options, poller, -1, &queue) < 0)
 		return -1;
 	link_init(&script.link, &script_link, poller->env.schedule);

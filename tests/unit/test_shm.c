@@ -125,7 +125,7 @@ static void test_lost_memory(void **state)
 	static struct slu_remote remote;
 	struct slu_region_info info = {.size = sizeof(info)};
 	struct slu_region_options options;
-	struct path_env env = {.tracker = copy_tracker_create(1 << 20), .epoll_fd = -1};
+	struct path_env env = {.tracker = copy_tracker_create(1 << 20, 0), .epoll_fd = -1};
 	struct slu_region *shared, *local;
 	struct shm_view *view;
 	struct path *path;
@@ -196,7 +196,7 @@ static void test_shares_all(void **state)
 static void test_shares_mapping(void **state)
 {
 	static struct slu_remote remotes[2];
-	struct path_env env = {.tracker = copy_tracker_create(1 << 20), .epoll_fd = -1};
+	struct path_env env = {.tracker = copy_tracker_create(1 << 20, 0), .epoll_fd = -1};
 	struct slu_notification notes[3];
 	struct shm_view *views[2];
 	struct path *paths[2];

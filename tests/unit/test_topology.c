@@ -96,6 +96,9 @@ static void test_llc(void **state)
 	assert_int_equal(topology_llc_bytes(topology, 5), 32 * MIB);
 	assert_int_equal(topology_llc_bytes(topology, -1), 32 * MIB);
 	assert_int_equal(topology_llc_bytes(topology, 99), 0);
+	assert_int_equal(topology_llc(topology, 1), topology_llc(topology, 0));
+	assert_int_not_equal(topology_llc(topology, 9), topology_llc(topology, 0));
+	assert_int_equal(topology_llc(topology, 99), 0);
 	topology_close(topology);
 
 	topology = open_synthetic("pack:1 [numa] core:2 pu:1");
