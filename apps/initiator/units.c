@@ -6,7 +6,7 @@
 const char *const unit_names[] = {"GB",  "GiB", "Gb",  "Gib", "MB",  "MiB", "Mb",
 				  "Mib", "KB",  "KiB", "Kb",  "Kib", NULL};
 
-double unit_bytes(enum unit unit)
+static double unit_bytes(enum unit unit)
 {
 	static const double decimal[] = {1e9, 1e6, 1e3};
 	static const double binary[] = {0x1p30, 0x1p20, 0x1p10};

@@ -29,9 +29,6 @@ enum unit {
 /** The words, NULL-terminated. */
 extern const char *const unit_names[];
 
-/** Bytes in one @p unit. */
-double unit_bytes(enum unit unit);
-
 /** "12.34 GB" */
 void unit_format_bytes(double bytes, enum unit unit, int precision, char text[static UNIT_TEXT]);
 

@@ -24,7 +24,8 @@ struct access {
 	struct entry entries[];
 };
 
-bool access_identity_valid(const char *identity)
+/* 1..SLU_IDENTITY_MAX printable characters, no space. */
+static bool is_identity(const char *identity)
 {
 	size_t length = strlen(identity);
 
@@ -50,7 +51,7 @@ static bool segment_valid(const char *segment)
 
 static int check(const struct slu_grant *grant)
 {
-	if (!grant->identity || !access_identity_valid(grant->identity))
+	if (!grant->identity || !is_identity(grant->identity))
 		return fail(-EINVAL,
 			    "grant for identity \"%.80s\": 1 to %d printable characters without "
 			    "spaces, or *",

@@ -36,7 +36,4 @@ uint32_t access_rights(const struct access *access, const char *identity, bool o
 /** May @p identity do anything with any segment? */
 bool access_any(const struct access *access, const char *identity, bool owner);
 
-/** Is @p identity fit for a grant: 1..SLU_IDENTITY_MAX printable characters, no space? */
-bool access_identity_valid(const char *identity);
-
 #endif

@@ -29,7 +29,7 @@ const char *verbs_gid_format(const union ibv_gid *gid, char *text)
 	return inet_ntop(AF_INET6, gid->raw, text, VERBS_GID_TEXT);
 }
 
-const char *verbs_gid_type_name(uint32_t type)
+static const char *gid_type_name(uint32_t type)
 {
 	switch (type) {
 	case IBV_GID_TYPE_ROCE_V2:
@@ -47,7 +47,7 @@ const char *verbs_describe(const struct verbs_device *device, const struct verbs
 	char address[VERBS_GID_TEXT];
 
 	snprintf(text, VERBS_PLACE_TEXT, "%s port %u GID %u (%s, %s)", device->name, device->port,
-		 gid->index, verbs_gid_type_name(gid->type), verbs_gid_format(&gid->gid, address));
+		 gid->index, gid_type_name(gid->type), verbs_gid_format(&gid->gid, address));
 	return text;
 }
 

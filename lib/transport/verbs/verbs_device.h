@@ -74,9 +74,6 @@ static inline uint32_t verbs_mtu_bytes(enum ibv_mtu mtu)
 /** "10.77.0.1" or "fe80::1". @p text has VERBS_GID_TEXT bytes. */
 const char *verbs_gid_format(const union ibv_gid *gid, char *text);
 
-/** "RoCE v2", "RoCE v1", "InfiniBand". */
-const char *verbs_gid_type_name(uint32_t type);
-
 /** Of an IPv4 address? */
 bool verbs_gid_is_ipv4(const union ibv_gid *gid);
 
