@@ -82,6 +82,9 @@ void mlx5_model_without_thread_domains(bool without);
 /** A device that has no shared receive queues, for contexts opened from now on. */
 void mlx5_model_without_shared_receives(bool without);
 
+/** Let the next so many memory windows not be there. */
+void mlx5_model_refuse_windows(uint32_t count);
+
 /** The doorbell register of a queue pair as it lies there, both halves; paused. */
 const uint64_t *mlx5_model_register(uint32_t qpn, uint32_t *half_bytes);
 

@@ -291,6 +291,35 @@ static void test_revoked_while_binding(void **state)
 	close_server();
 }
 
+static void test_joined_while_opening(void **state)
+{
+	/* Goal: a second opening takes a link to its poller when the first did not come so far. */
+	struct raw_link *link;
+	struct grant *grants[2];
+	struct asked first, second;
+
+	(void)state;
+	open_server("1");
+	grants[0] = grant_to(1);
+	grants[1] = grant_to(1);
+	link = raw_link_create(&host->devices->devices[0], 1, 1, 0);
+	mlx5_model_refuse_windows(1);
+	ask(&first, grants[0], link->id, raw_link_queues(link));
+	while (!atomic_load(&first.arg))
+		usleep(20);
+	run_posted(&first); /* it is made now, and the worker has the rest */
+	ask(&second, grants[1], link->id, NULL);
+	expect(&first, -ENOMEM);
+	expect(&second, 0);
+	assert_int_equal(server->services[0]->serving.count, 1);
+	raw_link_destroy(link);
+	verbs_server_gone(server, 1);
+	for (uint32_t i = 0; i < 2; i++)
+		verbs_server_revoke(server, grants[i], -ECONNRESET);
+	verbs_server_settle(server);
+	close_server();
+}
+
 static void test_closed_while_binding(void **state)
 {
 	/* Goal: a segment that is closed while a window on it is being bound waits until that is
@@ -681,6 +710,7 @@ int main(void)
 		cmocka_unit_test(test_stalled_binding),
 		cmocka_unit_test(test_revoked_while_binding),
 		cmocka_unit_test(test_closed_while_binding),
+		cmocka_unit_test(test_joined_while_opening),
 		cmocka_unit_test(test_idle_links),
 		cmocka_unit_test(test_idle_links_with_own_receives),
 		cmocka_unit_test(test_deaf_client),

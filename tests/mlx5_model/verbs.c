@@ -904,10 +904,21 @@ struct model_mw {
 	struct fabric_key *key;
 };
 
+static atomic_uint refused_windows;
+
+void mlx5_model_refuse_windows(uint32_t count)
+{
+	atomic_store(&refused_windows, count);
+}
+
 static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
 {
 	struct model_mw *window;
 
+	if (atomic_load(&refused_windows) > 0) {
+		atomic_fetch_sub(&refused_windows, 1);
+		return no(ENOMEM);
+	}
 	if (type != IBV_MW_TYPE_2 || !getenv("MLX5_MODEL_WINDOWS"))
 		return no(EOPNOTSUPP);
 	window = calloc(1, sizeof(*window));

@@ -35,7 +35,7 @@ struct opening {
 	struct visit *visit;
 	json_t *answer;
 	struct verbs_task task;
-	bool adopts; /* the poller has not had the link yet */
+	bool adopts; /* the poller had not had the link before */
 	LIST_ENTRY(opening) of_owner;
 	int result; /* of the latest step, like its text */
 	char text[256];
@@ -181,9 +181,11 @@ static void adopt_and_bind(struct verbs_task *task)
 	struct served_link *link = opening->link;
 	struct binding *binding = &opening->visit->binding;
 
+	opening->adopts = !link->adopted;
 	if (opening->adopts) {
 		int rc = verbs_service_adopt(link->service, link);
 
+		link->adopted = rc == 0;
 		if (rc < 0)
 			set_result(opening, fail(rc, "the target has no room for another link"));
 	}
@@ -240,7 +242,6 @@ int open_on_link(struct verbs_server *server, struct grant *grant, struct served
 	opening = opening_create(server, grant, link, later);
 	if (!opening)
 		return fail(-ENOMEM, "target is out of memory");
-	opening->adopts = link->waits;
 	rc = begin_visit(opening);
 	if (rc < 0) {
 		opening_free(opening);
@@ -479,7 +480,6 @@ static int go_on(struct opening *opening)
 		return fail(-ECANCELED, "the session was closed");
 	if (opening->invites)
 		return invite(opening);
-	opening->adopts = true;
 	rc = describe_link(opening->link, opening->gid_index, &opening->connection,
 			   list_queues(opening), opening->answer);
 	return rc < 0 ? rc : begin_visit(opening);

@@ -93,6 +93,7 @@ struct served_link {
 	struct buffer *receiving; /* these, where they are not shared */
 
 	/* The poller's. */
+	bool adopted; /* it has had it */
 	struct sending sending;
 	struct buffer *out[SERVED_SENDS]; /* of messages, by their number; NULL: it went inline */
 	uint32_t sent[VERBS_QUEUES_MAX];  /* work requests posted, by queue */
