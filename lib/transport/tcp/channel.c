@@ -216,7 +216,7 @@ static int pieces_of(const struct channel *channel, size_t bytes)
 	return (int)(end - channel->first);
 }
 
-int channel_send(struct channel *channel, size_t turn_bytes)
+int64_t channel_send(struct channel *channel, size_t turn_bytes)
 {
 	size_t total = 0;
 
@@ -225,16 +225,16 @@ int channel_send(struct channel *channel, size_t turn_bytes)
 		ssize_t n;
 
 		if (total >= turn_bytes)
-			return 0;
+			return (int64_t)total;
 		n = stream_write(&channel->stream, channel->pieces + channel->first,
 				 pieces_of(channel, turn_bytes - total));
 		channel->full = n == 0;
 		channel->stuck = n == 0 && total == 0;
 		if (n <= 0)
-			return (int)n;
+			return n < 0 ? n : (int64_t)total;
 		sent(channel, (size_t)n);
 		total += (size_t)n;
 	}
 	channel->first = channel->count = channel->staged = 0;
-	return 0;
+	return (int64_t)total;
 }

@@ -25,6 +25,10 @@
 #define CHANNEL_TURN_SHARED (UINT64_C(1) << 18)
 #define CHANNEL_TURN_ALONE  (UINT64_C(1) << 20)
 
+/** On all of a poller's in a turn, and at least on each where they are many. */
+#define CHANNEL_TURN_ALL   (UINT64_C(4) << 20)
+#define CHANNEL_TURN_LEAST (UINT64_C(1) << 14)
+
 /** A body up to this is copied beside its head: cheaper than a piece of its own. */
 #define CHANNEL_STAGE_BYTES 2048u
 
@@ -110,7 +114,7 @@ static inline bool channel_unsent(const struct channel *channel)
 /**
  * Send what the socket takes, up to about @p turn_bytes.
  *
- * @return 0; negative: the connection is over
+ * @return bytes; negative: the connection is over
  */
-int channel_send(struct channel *channel, size_t turn_bytes);
+int64_t channel_send(struct channel *channel, size_t turn_bytes);
 #endif

@@ -222,7 +222,7 @@ uint32_t tcp_carry_out(struct tcp_connection *connection)
 			return work;
 		}
 		bytes += (uint64_t)got;
-		connection->service->received += (uint64_t)got;
+		connection->service->moved += (uint64_t)got;
 		work_count(WORK_BYTES, (uint64_t)got);
 		work++;
 	}

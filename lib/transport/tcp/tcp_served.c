@@ -15,8 +15,7 @@
 #include "base/log.h"
 #include "base/work.h"
 
-/* One turn for all: the poller has others to serve. */
-#define TURN_ALL_BYTES   (UINT64_C(4) << 20)
+/* One turn for all, and CHANNEL_TURN_ALL: the poller has others to serve. */
 #define TURN_CONNECTIONS 256u
 
 /* A connection is looked at in every turn until it was silent for so many, shared by those active.
@@ -115,8 +114,11 @@ static void answers_are_sent(struct tcp_connection *connection)
 
 static void send_some(struct tcp_connection *connection)
 {
-	connection->failed =
-		channel_send(&connection->channel, tcp_turn_bytes(connection->service)) < 0;
+	struct tcp_service *service = connection->service;
+	int64_t sent = channel_send(&connection->channel, tcp_turn_bytes(service));
+
+	connection->failed = sent < 0;
+	service->moved += sent < 0 ? 0 : (uint64_t)sent;
 	if (connection->waiting > 0 && !channel_unsent(&connection->channel))
 		answers_are_sent(connection);
 }
@@ -313,7 +315,7 @@ static void rotate(struct tcp_service *service, const struct tcp_connection *nex
 
 static bool has_turn(const struct tcp_service *service, uint32_t served)
 {
-	return served < TURN_CONNECTIONS && service->received < TURN_ALL_BYTES;
+	return served < TURN_CONNECTIONS && service->moved < CHANNEL_TURN_ALL;
 }
 
 static uint32_t give_turn(struct tcp_connection *connection)
@@ -332,7 +334,7 @@ static uint32_t serve_active(struct tcp_service *service)
 	struct tcp_connection *connection, *next;
 	uint32_t work = 0, served = 0;
 
-	service->received = 0;
+	service->moved = 0;
 	for (connection = TAILQ_FIRST(&service->active); connection && has_turn(service, served);
 	     connection = next, served++) {
 		next = TAILQ_NEXT(connection, active_link);

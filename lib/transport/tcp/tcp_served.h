@@ -71,8 +71,8 @@ struct tcp_service {
 	uint32_t active_count;
 	uint32_t patience; /* silent turns until a connection is not active any more */
 	uint32_t turn;
-	uint32_t worked;   /* since others were looked for */
-	uint64_t received; /* bytes, in this turn */
+	uint32_t worked; /* since others were looked for */
+	uint64_t moved;  /* bytes, in this turn */
 	TAILQ_HEAD(, tcp_connection) active;
 };
 
@@ -101,10 +101,16 @@ int tcp_service_adopt(struct tcp_service *service, struct tcp_connection *connec
 /** It ends. */
 void tcp_service_drop(struct tcp_connection *connection);
 
-/** Of each connection. */
+/** Of each connection: where very many are active each has the less. */
 static inline uint64_t tcp_turn_bytes(const struct tcp_service *service)
 {
-	return service->active_count > 1 ? CHANNEL_TURN_SHARED : CHANNEL_TURN_ALONE;
+	uint64_t share = CHANNEL_TURN_ALL / (service->active_count + 1);
+
+	if (service->active_count < 2)
+		return CHANNEL_TURN_ALONE;
+	if (share > CHANNEL_TURN_SHARED)
+		return CHANNEL_TURN_SHARED;
+	return share < CHANNEL_TURN_LEAST ? CHANNEL_TURN_LEAST : share;
 }
 
 /* ---- tcp_carry.c ---- */
