@@ -25,6 +25,7 @@ struct budget {
 	_Atomic uint64_t limits[SLU_LIMIT_COUNT];
 	_Alignas(64) _Atomic uint64_t used[SLU_LIMIT_COUNT];
 	uint64_t second[SLU_LIMIT_COUNT]; /* in which it was used, of what is limited in each */
+	uint32_t lingering;
 	char identity[SLU_IDENTITY_MAX + 1];
 	LIST_ENTRY(budget) link;
 };
@@ -307,6 +308,17 @@ bool budget_spend(struct budget *budget, enum slu_limit limit, uint64_t n, uint6
 	budget->second[limit] = second;
 	atomic_store_explicit(&budget->used[limit], spent, memory_order_relaxed);
 	return spent < budget_limit(budget, limit);
+}
+
+void budget_linger(struct budget *budget, int more)
+{
+	if (budget)
+		budget->lingering += (uint32_t)more;
+}
+
+uint32_t budget_lingering(const struct budget *budget)
+{
+	return budget ? budget->lingering : 0;
 }
 
 uint64_t budget_used(const struct budget *budget, enum slu_limit limit)

@@ -82,6 +82,13 @@ void budget_give(struct budget *budget, enum slu_limit limit, uint64_t n);
  */
 bool budget_spend(struct budget *budget, enum slu_limit limit, uint64_t n, uint64_t now_ns);
 
+/**
+ * Areas shared with clients of it that stay a while after their clients have left. Control thread.
+ * NULL has none.
+ */
+void budget_linger(struct budget *budget, int more);
+uint32_t budget_lingering(const struct budget *budget);
+
 uint64_t budget_used(const struct budget *budget, enum slu_limit limit);
 uint64_t budget_limit(const struct budget *budget, enum slu_limit limit);
 

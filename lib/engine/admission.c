@@ -2,17 +2,19 @@
 /*
  * May one more area be shared with a client? It takes a mapping of this process, of which the
  * kernel allows only so many. Some are kept for the process itself, and some for identities that
- * have few sessions.
+ * have few sessions. And it takes descriptors, which stay for a while when its client has left.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "engine/engine_internal.h"
 
 #define MAPPINGS_UNKNOWN 65530u /* Linux's own default */
 #define FEW_SESSIONS     256u
+#define LINGERING_FEW    32u
 
 static uint32_t mappings_max(void)
 {
@@ -32,8 +34,24 @@ static uint32_t reserve(uint32_t max)
 	return max / 8 < ENGINE_MAPPINGS_RESERVE ? max / 8 : ENGINE_MAPPINGS_RESERVE;
 }
 
+/* A lingering area has two descriptors; those of one identity have at most a quarter of all. */
+static int check_lingering(const struct slu_engine *engine, const struct budget *budget)
+{
+	uint32_t lingering = budget_lingering(budget);
+	struct rlimit limit;
+
+	if (lingering < LINGERING_FEW || getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
+	    lingering < limit.rlim_cur / 8)
+		return 0;
+	return fail(-EMFILE,
+		    "sessions of this identity come and go so fast that target %s keeps %u areas "
+		    "of those that went, of %ju descriptors in all: keep sessions open, or raise "
+		    "its limit with ulimit -n",
+		    engine->name, lingering, (uintmax_t)limit.rlim_cur);
+}
+
 /* Asked anew each time that it matters: it can be raised while we run. */
-int admission_check(const struct slu_engine *engine, const struct budget *budget)
+static int check_mappings(const struct slu_engine *engine, const struct budget *budget)
 {
 	bool few = !budget || budget_used(budget, SLU_LIMIT_SESSIONS) <= FEW_SESSIONS;
 	uint32_t max;
@@ -49,4 +67,11 @@ int admission_check(const struct slu_engine *engine, const struct budget *budget
 		    "vm.max_map_count, or use --require tcp",
 		    engine->name, engine->mapped_areas, max,
 		    few ? "the process itself" : "it and for other identities");
+}
+
+int admission_check(const struct slu_engine *engine, const struct budget *budget)
+{
+	int rc = check_lingering(engine, budget);
+
+	return rc < 0 ? rc : check_mappings(engine, budget);
 }

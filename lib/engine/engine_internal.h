@@ -94,6 +94,8 @@ struct segment_area {
 	bool hot;         /* the polling thread: it is among the hot */
 	bool active;      /* something came since that was looked at */
 	struct budget *budget;
+	uint32_t present; /* sessions that have not begun to leave */
+	bool lingers;     /* there is none */
 };
 
 /** One client of a segment. */
@@ -140,6 +142,9 @@ static_assert(PLACE_SET_MAX <= 1u << (31 - SESSION_AGE_BITS), "a session is 31 b
 /** So many areas are polled always, though nothing comes. */
 #define HOT_FEW 32u
 
+/* And so many lanes of theirs that carry nothing. */
+#define HOT_LANES 64u
+
 /**
  * The areas that are polled; of others their clients ring (message/wake.h), and then they are,
  * until nothing came for a while. The polling thread's.
@@ -153,7 +158,7 @@ struct hot_areas {
 	uint32_t count;
 	uint32_t changes;     /* of the set, as last seen */
 	uint32_t seen;        /* of slu_segment.added */
-	bool looking;         /* some are not hot, or too many are */
+	bool looking;         /* some are not hot, or too many are, or have too many lanes */
 	bool armed;           /* a wake-up is asked for, and owed: only who rings is disarmed */
 	bool keeps;           /* none becomes cold by a poll: there is no barrier for it */
 	uint32_t next_polled; /* round robin */
@@ -363,6 +368,13 @@ static inline struct segment_area *hot_next(struct hot_areas *hot, uint32_t *nex
 	if (*next >= hot->count)
 		*next = 0;
 	return hot->areas[(*next)++].area;
+}
+
+/** So many lanes were looked at in a poll: whoever has many and uses none rings as well. */
+static inline void hot_note_lanes(struct hot_areas *hot, uint32_t lanes)
+{
+	if (__builtin_expect(lanes > HOT_LANES, 0))
+		hot->looking = true;
 }
 
 /** Have all that is polled ring as well, or not any more. */

@@ -146,6 +146,24 @@ static bool is_pending(struct segment_area *area, bool calls)
 	       (calls && mailbox_pending(&area->inbox.calls));
 }
 
+static uint32_t lanes_of(const struct segment_area *area)
+{
+	return area->inbox.notifications.lanes.count + area->inbox.calls.lanes.count;
+}
+
+/* Of those that do nothing a few may stay, with the few lanes that they have. */
+static uint32_t few(const struct hot_areas *hot, uint32_t first)
+{
+	uint32_t lanes = 0, kept = 0;
+
+	for (; kept < hot->count && kept < HOT_FEW; kept++) {
+		lanes += lanes_of(hot->areas[kept].area);
+		if (kept >= first && lanes > HOT_LANES)
+			break;
+	}
+	return kept;
+}
+
 /* The active first. @return from where on they are not needed among the hot */
 static uint32_t sort(struct hot_areas *hot)
 {
@@ -161,7 +179,7 @@ static uint32_t sort(struct hot_areas *hot)
 		hot->areas[i] = hot->areas[first];
 		hot->areas[first++] = area;
 	}
-	return first < HOT_FEW ? HOT_FEW : first;
+	return first < HOT_FEW ? few(hot, first) : first;
 }
 
 /* Of them it is known that they are armed, and that nothing has come. */

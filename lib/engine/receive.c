@@ -50,11 +50,14 @@ static inline void end_polling(struct slu_segment *segment)
 	count_poll(segment, memory_order_release);
 }
 
-/* Those in shared memory and those on the wire go first in turn: neither can keep the other out. */
-static inline bool take_turn(bool *lanes_first)
+/*
+ * Those in shared memory and those on the wire go first in turn: neither can keep the other out. A
+ * turn in which nothing was taken, for want of room, was none.
+ */
+static inline void end_turn(bool *lanes_first, uint32_t taken)
 {
-	*lanes_first = !*lanes_first;
-	return *lanes_first;
+	if (taken > 0)
+		*lanes_first = !*lanes_first;
 }
 
 /* Who says that it is @p session of that area? @return NULL: nobody who is here */
@@ -89,18 +92,20 @@ static uint32_t name_clients(const struct slu_segment *segment, const struct seg
 static uint32_t poll_areas(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
 {
 	struct hot_areas *hot = &segment->hot;
-	uint32_t taken = 0;
+	uint32_t taken = 0, lanes = 0;
 
 	work_count(WORK_ITEMS, hot->count);
 	for (uint32_t i = 0; i < hot->count && taken < n; i++) {
 		struct segment_area *area = hot_next(hot, &hot->next_polled);
 		uint32_t count = notify_receive(&area->inbox.notifications, out + taken, n - taken);
 
+		lanes += area->inbox.notifications.lanes.count;
 		if (count == 0)
 			continue;
 		area->active = true;
 		taken += name_clients(segment, area, out + taken, count);
 	}
+	hot_note_lanes(hot, lanes);
 	return taken;
 }
 
@@ -128,18 +133,21 @@ static inline void count_notifications(struct slu_segment *segment, uint32_t n)
 int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
 {
 	uint32_t lanes = inbox_lanes(segment->inbox);
-	bool lanes_first = lanes > 0 && take_turn(&segment->polls_lanes_first);
-	uint32_t taken;
+	bool lanes_first = lanes > 0 && segment->polls_lanes_first;
+	uint32_t taken, first;
 
 	work_begin(WORK_OWNER);
-	taken = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
+	first = taken = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
 
 	begin_polling(segment);
 	look_for_rung(segment);
 	taken += poll_areas(segment, out + taken, n - taken);
 	end_polling(segment);
-	if (lanes > 0 && !lanes_first)
+	if (!lanes_first) {
+		first = taken;
 		taken += poll_lanes(segment, lanes, out + taken, n - taken);
+	}
+	end_turn(&segment->polls_lanes_first, first);
 	if (taken > 0)
 		count_notifications(segment, taken);
 	return (int)taken;
@@ -247,15 +255,18 @@ static bool take_shared(struct slu_segment *segment, struct segment_area *area,
 static uint32_t receive_areas(struct slu_segment *segment, struct slu_message *out, uint32_t n)
 {
 	struct hot_areas *hot = &segment->hot;
-	uint32_t taken = 0;
+	uint32_t taken = 0, lanes = 0, looked = 0;
 
 	work_count(WORK_ITEMS, hot->count);
 	for (uint32_t idle = 0; idle < hot->count && taken < n && any_free(segment->requests);
 	     idle++) {
 		struct segment_area *area = hot_next(hot, &hot->next_received);
 		struct mailbox_request request;
+		bool came = mailbox_receive(&area->inbox.calls, &request);
 
-		if (!mailbox_receive(&area->inbox.calls, &request))
+		if (looked++ < hot->count)
+			lanes += area->inbox.calls.lanes.count;
+		if (!came)
 			continue;
 		area->active = true;
 		if (take_shared(segment, area, &request, &out[taken])) {
@@ -263,6 +274,7 @@ static uint32_t receive_areas(struct slu_segment *segment, struct slu_message *o
 			idle = UINT32_MAX; /* once more round */
 		}
 	}
+	hot_note_lanes(hot, lanes);
 	return taken;
 }
 
@@ -294,18 +306,21 @@ static uint32_t receive_lanes(struct slu_segment *segment, uint32_t lanes, struc
 int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n)
 {
 	uint32_t lanes = inbox_lanes(segment->inbox);
-	bool lanes_first = lanes > 0 && take_turn(&segment->receives_lanes_first);
-	uint32_t taken;
+	bool lanes_first = lanes > 0 && segment->receives_lanes_first;
+	uint32_t taken, first;
 
 	work_begin(WORK_OWNER);
-	taken = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
+	first = taken = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
 
 	begin_polling(segment);
 	look_for_rung(segment);
 	taken += receive_areas(segment, out + taken, n - taken);
 	end_polling(segment);
-	if (lanes > 0 && !lanes_first)
+	if (!lanes_first) {
+		first = taken;
 		taken += receive_lanes(segment, lanes, out + taken, n - taken);
+	}
+	end_turn(&segment->receives_lanes_first, first);
 	return (int)taken;
 }
 

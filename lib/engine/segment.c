@@ -120,10 +120,20 @@ static void area_forget(struct slu_segment *segment, struct segment_area *area)
 		tdelete(area, &segment->shared_areas, compare);
 }
 
+/* Its descriptors stay with us, though none of its clients does. */
+static void set_lingers(struct segment_area *area, bool lingers)
+{
+	if (area->lingers == lingers)
+		return;
+	area->lingers = lingers;
+	budget_linger(area->budget, lingers ? 1 : -1);
+}
+
 static void area_put(struct slu_segment *segment, struct segment_area *area)
 {
 	if (--area->users > 0)
 		return;
+	set_lingers(area, false);
 	segment->engine->mapped_areas--;
 	wake_set_remove(segment->wake, area->inbox.wake_fd);
 	client_inbox_fini(&area->inbox);
@@ -155,6 +165,8 @@ static void join_set(struct segment_client *client)
 	struct slu_segment *segment = client->segment;
 
 	place_set_add(&segment->sessions, client->place, client);
+	client->area->present++;
+	set_lingers(client->area, false);
 	if (client->area->members++ == 0)
 		area_add(segment, client->area);
 }
@@ -310,7 +322,9 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 
 	if (!client)
 		return fail(-ENOMEM, "out of memory");
-	client->number = ++segment->engine->next_client;
+	if (++segment->engine->next_client == 0)
+		segment->engine->next_client = 1; /* 0 is nobody */
+	client->number = segment->engine->next_client;
 	client->segment = segment;
 	client->transport = transport;
 	client->peer = *peer;
@@ -356,6 +370,8 @@ void segment_leave(struct segment_client *client, bool lost)
 	}
 	if (lost)
 		ring_for_lost(client->area);
+	if (--client->area->present == 0)
+		set_lingers(client->area, true);
 	/* Notifications that nobody ever polls for are not waited for. */
 	if (atomic_load(&segment->polls) > 0)
 		client->leaves_ns = clock_monotonic_ns(NULL) + LINGER_NS;

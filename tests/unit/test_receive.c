@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
@@ -346,6 +347,44 @@ static void test_takes_from_both(void **state)
 	slu_remote_close(remote);
 }
 
+/* Goal: nor where all that may be open is, and each place that becomes free is wanted by both. */
+static void test_takes_from_both_when_full(void **state)
+{
+	static struct slu_message messages[SLU_MESSAGES_MAX];
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct slu_remote *remotes[REMOTES];
+	uint32_t waited[2] = {0}, at = 0;
+	struct inbox_answer answer;
+
+	(void)state;
+	for (uint32_t i = 0; i < REMOTES; i++) {
+		remotes[i] = open_remote();
+		submit(remotes[i], SLU_CALL, SLU_CALLS_MAX);
+	}
+	assert_int_equal(slu_segment_receive(segment, messages, SLU_MESSAGES_MAX),
+			 SLU_MESSAGES_MAX);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_true(inbox_call(lane, 1001, i, "question", 1));
+		for (bool came = false; !came; waited[i]++) {
+			assert_in_range(waited[i], 0, 2);
+			assert_int_equal(slu_segment_answer(segment, &messages[at], 0, NULL, 0), 0);
+			assert_int_equal(slu_segment_receive(segment, &messages[at], 1), 1);
+			came = messages[at++].client == 1001;
+			while (slu_segment_receive(segment, &messages[at], 1) > 0)
+				fail_msg("there was no room");
+		}
+		/* Once more for nothing: whose turn it is must not hang on that. */
+		assert_int_equal(slu_segment_receive(segment, &messages[at], 1), 0);
+	}
+	for (uint32_t i = 0; i < SLU_MESSAGES_MAX; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, NULL, 0), 0);
+	finish();
+	while (inbox_answer(lane, &answer))
+		inbox_answer_done(lane);
+	for (uint32_t i = 0; i < REMOTES; i++)
+		slu_remote_close(remotes[i]);
+}
+
 struct answering {
 	struct transport_service service;
 	struct inbox_lane *lane;
@@ -599,6 +638,35 @@ static void test_idle_areas(void **state)
 		slu_remote_close(remotes[i]);
 }
 
+/* Goal: a few who say that they have very many lanes, and use none, cost a poll no more than others
+ * for long; they are heard. */
+static void test_silent_lanes(void **state)
+{
+	struct slu_remote *remotes[4];
+
+	(void)state;
+	for (uint32_t i = 0; i < 4; i++)
+		remotes[i] = open_remote();
+	poll_empty(1);
+	assert_int_equal(segment->hot.count, 4);
+	for (uint32_t i = 0; i < 4; i++)
+		atomic_store(&segment->hot.areas[i].area->inbox.area->calls.lanes, MAILBOX_LANES);
+	for (uint32_t tries = 0; segment->hot.count > 1; tries++) {
+		struct slu_message message;
+
+		assert_true(tries < 10000);
+		assert_int_equal(slu_segment_receive(segment, &message, 1), 0);
+		usleep(100);
+	}
+	for (uint32_t i = 0; i < 4; i++) {
+		submit(remotes[i], SLU_CALL, 1);
+		expect_one(remotes[i], true);
+	}
+	finish();
+	for (uint32_t i = 0; i < 4; i++)
+		slu_remote_close(remotes[i]);
+}
+
 /* Goal: all at once are heard, once each, and those that are active stay hot. */
 static void test_busy_areas(void **state)
 {
@@ -726,6 +794,40 @@ static uint32_t mappings(const char *of)
 		count += strstr(line, of) != NULL;
 	fclose(file);
 	return count;
+}
+
+/* Goal: whoever comes and goes all the time takes a bounded part of the descriptors, though what he
+ * left is kept for a while; then he may again. */
+static void test_lingering_is_bounded(void **state)
+{
+	const struct rlimit few = {.rlim_cur = 320, .rlim_max = 320};
+	struct slu_remote_options options;
+	struct slu_remote *remote;
+	uint32_t opened = 0;
+	struct rlimit before;
+	int rc;
+
+	(void)state;
+	poll_empty(1);
+	slu_remote_options_init(&options);
+	options.transport = SLU_TRANSPORT_SHM;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &(struct rlimit){few.rlim_cur, before.rlim_max}),
+			 0);
+	while ((rc = slu_remote_open(engine, "receive", &options, &remote)) == 0) {
+		slu_remote_close(remote);
+		assert_in_range(++opened, 1, 100000);
+	}
+	assert_int_equal(rc, -EMFILE);
+	assert_non_null(strstr(slu_last_error(), "keep sessions open"));
+	assert_in_range(opened, few.rlim_cur / 8, 100000);
+	for (uint32_t tries = 0; rc < 0; tries++) {
+		assert_in_range(tries, 0, 10000);
+		usleep(10000);
+		rc = slu_remote_open(engine, "receive", &options, &remote);
+	}
+	slu_remote_close(remote);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 /* Goal: very many sessions of one connection take one mapping at each end, and of the owner's polls
@@ -858,11 +960,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_arms_newcomers, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_lanes, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_takes_from_both, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_takes_from_both_when_full, export_one,
+						close_one),
 		cmocka_unit_test_setup_teardown(test_answers_wake_the_poller, export_one,
 						close_one),
 		cmocka_unit_test_setup_teardown(test_looks_at_what_is_held_up, export_one,
 						close_one),
 		cmocka_unit_test_setup_teardown(test_idle_areas, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_silent_lanes, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_busy_areas, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_poll_keeps_the_wakeup, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_poll_keeps_newcomers_armed, export_one,
@@ -870,6 +975,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_poll_keeps_the_busy_armed, export_one,
 						close_one),
 		cmocka_unit_test_setup_teardown(test_idle_sessions, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_lingering_is_bounded, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_closed_with_messages, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_left_with_slots, export_one, close_one),
 	};
