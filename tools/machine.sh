@@ -3,9 +3,10 @@
 #
 # What demo.sh and check.sh ask of the machine: Debian packages and hugepages. Sourced, not run.
 
-# To build the library and both programs.
-BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libdpdk-dev libhwloc-dev libnuma-dev
-	libjansson-dev libssl-dev libinih-dev libevent-dev libibverbs-dev librdmacm-dev)
+# To build the library and both programs. Without dpkg-dev meson installs in lib64, where neither
+# pkg-config nor the loader looks.
+BUILD_PACKAGES=(gcc libc6-dev dpkg-dev meson ninja-build pkg-config libdpdk-dev libhwloc-dev
+	libnuma-dev libjansson-dev libssl-dev libinih-dev libevent-dev libibverbs-dev librdmacm-dev)
 # To run every test besides.
 TEST_PACKAGES=(libcmocka-dev g++ clang libclang-rt-14-dev shellcheck procps python3 iproute2 mount
 	openssl liburing-dev systemd)
