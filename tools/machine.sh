@@ -49,7 +49,7 @@ packages_install() {
 	[ ${#missing[@]} -gt 0 ] || return 0
 	if ! may_be_root; then
 		echo "missing packages: ${missing[*]}"
-		echo "install them with: sudo apt-get install ${missing[*]}"
+		echo "install them with: sudo apt-get update && sudo apt-get install ${missing[*]}"
 		return 1
 	fi
 	echo "installing ${missing[*]} (log: $log)"
