@@ -44,6 +44,7 @@ static int print_config(const struct settings *settings)
 static int run(struct settings *settings)
 {
 	const struct subcommand *subcommand = take_subcommand(settings);
+	int (*check)(void *config, const struct options *options);
 	const struct command_flags *flags;
 	int rc = settings_read(settings);
 	int code = EXIT_DONE;
@@ -59,8 +60,9 @@ static int run(struct settings *settings)
 		printf("%s %s\n", settings->command->name, slu_version());
 	if (flags->help || flags->version)
 		return EXIT_DONE;
-	/* Also what is incomplete is printed, for whoever looks for the reason. */
-	rc = subcommand->check(settings->config, &settings->options);
+	/* Also what contradicts itself is printed, for whoever looks for the reason. */
+	check = flags->print_config ? settings->command->check_partial : subcommand->check;
+	rc = check(settings->config, &settings->options);
 	if (flags->print_config)
 		code = print_config(settings);
 	if (rc)

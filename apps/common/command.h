@@ -62,8 +62,10 @@ struct command {
 	const char *section; /* of the configuration file, and in names of variables */
 	const struct option_spec *specs;
 	uint32_t specs_count;
-	size_t config_size;                   /* of the program's struct */
-	size_t flags_offset;                  /* of the struct command_flags in it */
+	size_t config_size;  /* of the program's struct */
+	size_t flags_offset; /* of the struct command_flags in it */
+	/* As check() of a subcommand, for --print-config: what is required may be missing. */
+	int (*check_partial)(void *config, const struct options *options);
 	const char *usage;                    /* of --help, before the options */
 	const char *notes;                    /* after them */
 	const struct subcommand *subcommands; /* the first has no name */

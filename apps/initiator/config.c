@@ -250,7 +250,7 @@ static int check(struct config *config)
 	return 0;
 }
 
-int config_check_doctor(void *values, const struct options *options)
+int config_check_partial(void *values, const struct options *options)
 {
 	struct config *config = values;
 
@@ -268,7 +268,7 @@ int config_check(void *values, const struct options *options)
 	if (!config->remote_segment)
 		return fail(-EINVAL,
 			    "--remote_segment is required: the name that sluice-target serves");
-	return config_check_doctor(values, options);
+	return config_check_partial(values, options);
 }
 
 const char *config_workload_name(const struct config *config)

@@ -103,7 +103,7 @@ extern const char config_notes[];
 int config_check(void *config, const struct options *options);
 
 /** The same, and --remote_segment may be missing. */
-int config_check_doctor(void *config, const struct options *options);
+int config_check_partial(void *config, const struct options *options);
 
 /** "read", "write", "mix"; "sequential", "random". */
 const char *config_workload_name(const struct config *config);

@@ -246,7 +246,7 @@ int main(int argc, char **argv)
 	static const struct subcommand subcommands[] = {
 		{NULL, config_check, run},
 		{"explain", config_check, explain_run},
-		{"doctor", config_check_doctor, doctor_run},
+		{"doctor", config_check_partial, doctor_run},
 	};
 	const struct command command = {
 		.name = "sluice-initiator",
@@ -255,6 +255,7 @@ int main(int argc, char **argv)
 		.specs_count = config_specs_count,
 		.config_size = sizeof(struct config),
 		.flags_offset = offsetof(struct config, flags),
+		.check_partial = config_check_partial,
 		.usage = config_usage,
 		.notes = config_notes,
 		.subcommands = subcommands,

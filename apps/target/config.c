@@ -224,7 +224,7 @@ static int resolve_writers(struct config *config)
 	return 0;
 }
 
-int config_check_doctor(void *values, const struct options *options)
+int config_check_partial(void *values, const struct options *options)
 {
 	struct config *config = values;
 	int rc = collect_segments(config);
@@ -253,7 +253,7 @@ int config_check_doctor(void *values, const struct options *options)
 int config_check(void *values, const struct options *options)
 {
 	struct config *config = values;
-	int rc = config_check_doctor(config, options);
+	int rc = config_check_partial(config, options);
 
 	if (!rc && !config->segments_count)
 		rc = fail(-EINVAL, "nothing to serve: name memory with --segment NAME=SIZE, or one "

@@ -70,6 +70,6 @@ extern const char config_notes[];
 int config_check(void *config, const struct options *options);
 
 /** The same, and there need be nothing to serve. */
-int config_check_doctor(void *config, const struct options *options);
+int config_check_partial(void *config, const struct options *options);
 
 #endif

@@ -93,7 +93,7 @@ int main(int argc, char **argv)
 {
 	static const struct subcommand subcommands[] = {
 		{NULL, config_check, serve},
-		{"doctor", config_check_doctor, doctor_run},
+		{"doctor", config_check_partial, doctor_run},
 	};
 	const struct command command = {
 		.name = "sluice-target",
@@ -102,6 +102,7 @@ int main(int argc, char **argv)
 		.specs_count = config_specs_count,
 		.config_size = sizeof(struct config),
 		.flags_offset = offsetof(struct config, flags),
+		.check_partial = config_check_partial,
 		.usage = config_usage,
 		.notes = config_notes,
 		.subcommands = subcommands,

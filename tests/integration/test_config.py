@@ -230,11 +230,16 @@ def longest():
         refused(run([harness.TARGET, "--config", file.path]), ":3:", "longer than 198 bytes")
 
 
-@case("--print-config also prints what is incomplete, and says that it is")
+@case("--print-config needs nothing else, and prints contradictions too, with what is wrong")
 def incomplete():
-    result = print_config(harness.TARGET, code=2)
-    check("nothing to serve" in result.err, "the reason", result)
-    check("#size = 256M  ; default" in result.out, "the options", result)
+    for program, line in ((harness.TARGET, "#size = 256M  ; default"),
+                          (harness.INITIATOR, "#size = 64K  ; default")):
+        result = print_config(program)
+        check(line in result.out, "the options", result)
+        equal(result.err, "", "stderr", result)
+    result = print_config(harness.TARGET, "--size", "1M", code=2)
+    check("--local_segment" in result.err, "the reason", result)
+    check("size = 1M" in result.out, "the options", result)
 
 
 @case("a target serves what its file says")
