@@ -17,6 +17,7 @@ static struct doctor_needs find_needs(const struct config *config)
 	struct doctor_needs needs = {
 		.serves = true,
 		.hugepages_required = config->page == SLU_PAGE_2M,
+		.hugepages_declined = config->page == SLU_PAGE_ORDINARY,
 		.locks = config->mlock,
 		.tls = security_tls(&config->security),
 		.no_rdma = !config->rdma.on,
@@ -24,8 +25,13 @@ static struct doctor_needs find_needs(const struct config *config)
 		.cores = config->cores,
 	};
 
-	for (uint32_t i = 0; i < config->segments_count; i++)
-		needs.memory_bytes += config->segments[i].length_bytes;
+	for (uint32_t i = 0; i < config->segments_count; i++) {
+		uint64_t length_bytes = config->segments[i].length_bytes;
+
+		needs.memory_bytes += length_bytes;
+		if (length_bytes > needs.largest_bytes)
+			needs.largest_bytes = length_bytes;
+	}
 	needs.pinned_bytes = needs.memory_bytes;
 	return needs;
 }

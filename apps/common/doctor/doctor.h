@@ -34,7 +34,9 @@ struct finding {
 struct doctor_needs {
 	bool serves;             /* as a target */
 	uint64_t memory_bytes;   /* to be allocated; 0 = unknown */
+	uint64_t largest_bytes;  /* of them in one piece */
 	bool hugepages_required; /* fail without */
+	bool hugepages_declined; /* ordinary pages are asked for */
 	bool locks;              /* the memory is to be locked */
 	uint64_t pinned_bytes;   /* that RDMA would register; 0 = unknown */
 	bool no_rdma;            /* it is turned off */

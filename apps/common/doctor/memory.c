@@ -64,7 +64,8 @@ static void check_enough(struct doctor *doctor, uint64_t free_pages)
 		   free_pages, required ? "--page 2M will fail" : "ordinary pages will be used");
 }
 
-static void check_nodes(struct doctor *doctor)
+/* @return 2 MiB pages that are free */
+static uint64_t check_nodes(struct doctor *doctor)
 {
 	uint64_t free_pages = 0;
 	char **names;
@@ -78,6 +79,7 @@ static void check_nodes(struct doctor *doctor)
 	check_enough(doctor, free_pages);
 	doctor->nodes = count > 0 ? (uint32_t)count : 1;
 	doctor_add(doctor, VERDICT_OK, "NUMA nodes", NULL, "%u", doctor->nodes);
+	return free_pages;
 }
 
 /* Does the limit count for us? */
@@ -183,27 +185,46 @@ static void check_transparent(struct doctor *doctor)
 			   strstr(text, "[madvise]") ? "madvise" : "never");
 }
 
-static void check_available(struct doctor *doctor)
+/*
+ * A segment is on pages of one kind, so the largest has to fit in either; which of the others go
+ * where depends on their order.
+ */
+static enum verdict judge_available(const struct doctor_needs *needs, uint64_t available,
+				    uint64_t reserved)
 {
-	uint64_t wanted = doctor->needs.memory_bytes, available;
-	char text[FILE_TEXT], want[OPTION_SIZE_TEXT], have[OPTION_SIZE_TEXT];
+	if (needs->memory_bytes <= available || needs->memory_bytes <= reserved)
+		return VERDICT_OK;
+	if (needs->memory_bytes > available + reserved)
+		return VERDICT_PROBLEM;
+	return needs->largest_bytes > available && needs->largest_bytes > reserved
+		       ? VERDICT_PROBLEM
+		       : VERDICT_WARNING;
+}
 
-	if (!wanted || !file_find(doctor, text, "/proc/meminfo", "MemAvailable:"))
+static void check_available(struct doctor *doctor, uint64_t hugepages_free)
+{
+	const struct doctor_needs *needs = &doctor->needs;
+	uint64_t reserved = needs->hugepages_declined ? 0 : hugepages_free * PAGE;
+	char text[FILE_TEXT], want[OPTION_SIZE_TEXT], have[OPTION_SIZE_TEXT];
+	enum verdict verdict;
+	uint64_t available;
+
+	if (!needs->memory_bytes || needs->hugepages_required ||
+	    !file_find(doctor, text, "/proc/meminfo", "MemAvailable:"))
 		return;
 	available = strtoull(text, NULL, 10) << 10;
-	option_format_size(wanted, want);
+	option_format_size(needs->memory_bytes, want);
 	option_format_size(available >> 20 << 20, have);
-	if (available < wanted && doctor->needs.hugepages_required)
-		return;
-	doctor_add(doctor, available < wanted ? VERDICT_WARNING : VERDICT_OK, "memory",
-		   available < wanted ? "serve less, or from reserved hugepages" : NULL,
-		   "%s for segments, %s available on ordinary pages", want, have);
+	verdict = judge_available(needs, available, reserved);
+	doctor_add(doctor, verdict, "memory",
+		   verdict == VERDICT_OK ? NULL : "serve less, or from reserved hugepages",
+		   "%s for segments, %s available on ordinary pages%s", want, have,
+		   verdict == VERDICT_PROBLEM ? ": serving would fail" : "");
 }
 
 void check_memory(struct doctor *doctor)
 {
-	check_nodes(doctor);
-	check_available(doctor);
+	check_available(doctor, check_nodes(doctor));
 	check_memlock(doctor);
 	check_balancing(doctor);
 	check_transparent(doctor);
