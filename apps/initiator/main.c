@@ -163,7 +163,8 @@ static int explain_connect(const struct config *config, int error)
 	if (error == -EACCES && fills) {
 		fail(error,
 		     "%s has this run write what it will read, and the target does not let us "
-		     "write: leave it out, or start the target without --read-only",
+		     "write: leave it out, have the target's configuration grant us write as well, "
+		     "or start the target without --read-only",
 		     config->integrity_check ? "--integrity_check" : "--fill");
 		return exit_usage();
 	}

@@ -160,7 +160,7 @@ def bad_names():
 def check_on_read_only():
     with Target("--read-only") as target:
         refused(initiator("--remote_segment", target.name, "--integrity_check"),
-                "--integrity_check", "--read-only")
+                "--integrity_check", "--read-only", "grant")
 
 
 if __name__ == "__main__":
