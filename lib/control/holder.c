@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -95,6 +96,22 @@ static int explain_peer(int fd, const char *text, const struct trust *trust)
 		    target ? "answers as a target does" : "does not answer as a target would");
 }
 
+/* Nobody can be asked. Only a socket is ever taken over. */
+static int explain_silence(const char *text, const struct sockaddr_un *address, int error)
+{
+	struct stat status;
+
+	if (address->sun_path[0] && lstat(address->sun_path, &status) == 0 &&
+	    !S_ISSOCK(status.st_mode))
+		return fail(-EADDRINUSE,
+			    "\"%s\" exists and is no socket: choose another path, or remove it",
+			    text);
+	return fail(-EADDRINUSE,
+		    "\"%s\" is taken by a process that lets nobody in (%s): see \"ss -xap\", "
+		    "stop it, or choose another name",
+		    text, strerror(error));
+}
+
 int holder_explain(const char *text, const struct sockaddr_un *address, socklen_t length,
 		   const struct trust *trust)
 {
@@ -106,10 +123,7 @@ int holder_explain(const char *text, const struct sockaddr_un *address, socklen_
 	if (connect(fd, (const struct sockaddr *)address, length) == 0)
 		rc = explain_peer(fd, text, trust);
 	else
-		rc = fail(-EADDRINUSE,
-			  "\"%s\" is taken by a process that lets nobody in (%s): see \"ss -xap\", "
-			  "stop it, or choose another name",
-			  text, strerror(errno));
+		rc = explain_silence(text, address, errno);
 	close(fd);
 	return rc;
 }

@@ -57,6 +57,15 @@ def second_target():
                 equal(initiator("--remote_segment", name).code, 0, name)
 
 
+@case("a file that is no socket is left as it is, and named")
+def no_socket():
+    with harness.File("precious") as file:
+        failed(run([harness.TARGET, "--segment", f"{harness.unique()}=1M", "--socket", file.path]),
+               re.escape(file.path), "is no socket", "another path")
+        with open(file.path, encoding="ascii") as left:
+            equal(left.read(), "precious", "the file")
+
+
 @case("a name is free again once its target was stopped, or killed")
 def name_is_free_again():
     name = harness.unique()
