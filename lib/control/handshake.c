@@ -194,11 +194,31 @@ static int drive(struct handshake *handshake)
 
 /* ---- sockets ---- */
 
-static int nobody_listens(const char *address, const char *segment)
+static int nobody_listens(const struct client *client, const char *segment)
 {
+	const char *path = client->endpoint.path.sun_path; /* empty: an abstract name */
+
 	return fail(-ECONNREFUSED,
-		    "no target listens at %s: start one with sluice-target --segment %s=SIZE",
-		    address, segment);
+		    "no target listens at %s: start one with sluice-target --segment %s=SIZE%s%s",
+		    client->welcome.address, segment, path[0] ? " --socket " : "", path);
+}
+
+/* What the kernel refuses. */
+static int cannot_connect(const struct client *client, const char *segment, int error)
+{
+	const char *address = client->welcome.address;
+
+	if (error == ECONNREFUSED || error == ENOENT)
+		return nobody_listens(client, segment);
+	if (error == EAGAIN)
+		return fail(-ECONNREFUSED,
+			    "the target at %s is overrun with connections; try again", address);
+	if (error == EACCES)
+		return fail(-error,
+			    "cannot connect to %s: %s: start the target with --allow-user %u, and "
+			    "let that user enter the folders of its path",
+			    address, strerror(error), geteuid());
+	return fail(-error, "cannot connect to %s: %s", address, strerror(error));
 }
 
 static int connect_unix(struct client *client, const char *segment)
@@ -213,15 +233,8 @@ static int connect_unix(struct client *client, const char *segment)
 	if (client->stream.fd < 0)
 		return fail(-errno, "socket: %s", strerror(errno));
 	if (connect(client->stream.fd, (const struct sockaddr *)&endpoint->path,
-		    endpoint->path_length) < 0) {
-		if (errno == ECONNREFUSED || errno == ENOENT)
-			return nobody_listens(address, segment);
-		if (errno == EAGAIN)
-			return fail(-ECONNREFUSED,
-				    "the target at %s is overrun with connections; try again",
-				    address);
-		return fail(-errno, "cannot connect to %s: %s", address, strerror(errno));
-	}
+		    endpoint->path_length) < 0)
+		return cannot_connect(client, segment, errno);
 	rc = credentials_check(client->stream.fd, client->pool->options.trust, &peer);
 	if (rc < 0) {
 		snprintf(text, sizeof(text), "%s", slu_last_error());
@@ -505,15 +518,16 @@ static int dial_one(struct client *client, const union address *address, uint64_
 {
 	struct message_reader reader = {0};
 	struct stream stream = {.fd = -1};
-	struct handshake handshake = {.client = client,
-				      .stream = &stream,
-				      .reader = &reader,
-				      .until_ns = until_ns,
-				      .dial = {.addresses = {*address}, .count = 1},
-				      .begin = attach,
-				      .heard = challenged,
-				      .claim = {.connection = client->secret.of.number, .link = link},
-				      .secret = secret};
+	struct handshake handshake = {
+		.client = client,
+		.stream = &stream,
+		.reader = &reader,
+		.until_ns = until_ns,
+		.dial = {.addresses = {*address}, .count = 1},
+		.begin = attach,
+		.heard = challenged,
+		.claim = {.connection = client->secret.of.number, .link = link},
+		.secret = secret};
 	char text[INET6_ADDRSTRLEN];
 	int rc = data_host(client, address, text, &handshake.host);
 

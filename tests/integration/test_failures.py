@@ -23,7 +23,8 @@ def failed(result, *parts):
 def no_target():
     name = harness.unique("nowhere")
     failed(initiator("--remote_segment", name), "no target listens", name, "sluice-target")
-    failed(initiator("--remote_segment", f"{name}@/tmp/{name}.sock"), f"/tmp/{name}.sock")
+    failed(initiator("--remote_segment", f"{name}@/tmp/{name}.sock"),
+           f"--segment {name}=SIZE --socket /tmp/{name}.sock$")
 
 
 @case("a segment that the target does not serve is named")
@@ -275,6 +276,17 @@ def foreign_target():
         result = initiator("--remote_segment", target.name, "--allow-user", harness.NOBODY,
                            "--workload", "read", preexec_fn=as_daemon)
         equal(result.code, 0, "exit code", result)
+
+
+@case("a socket that lets only its owner in: who has to be allowed is said")
+def foreign_socket():
+    harness.need_root_to_change_user()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "target.sock")
+        with Target("--socket", path):
+            failed(initiator("--remote_segment", f"a@{path}", preexec_fn=harness.as_nobody),
+                   "Permission denied", f"--allow-user {harness.NOBODY}")
 
 
 @case("too few hugepages: the numbers and the remedy")
