@@ -227,9 +227,12 @@ static void print_path(const struct report *report)
 	option_format_size(path->remote.length_bytes, length);
 	option_format_size(path->remote.page_bytes, remote);
 	option_format_size(path->local.page_bytes, local);
-	printf(LABEL "%s to segment %s (%s) of %s, pid %d, incarnation %016" PRIx64 "\n", "path",
+	printf(LABEL "%s to segment %s (%s) of %s, ", "path",
 	       slu_transport_name(path->remote.transport), path->remote.name, length,
-	       path->remote.target, (int)path->remote.pid, path->remote.incarnation);
+	       path->remote.target);
+	if (path->remote.pid > 0)
+		printf("pid %d, ", (int)path->remote.pid);
+	printf("incarnation %016" PRIx64 "\n", path->remote.incarnation);
 	printf(LABEL "segment on %s pages, node %d; buffers on %s pages, node %d%s\n", "", remote,
 	       path->remote.node, local, path->local.node,
 	       path->local.exportable ? ", shareable" : "");

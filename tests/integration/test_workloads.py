@@ -313,6 +313,16 @@ def local_segment_of_target():
         equal(target.finish().code, 0, "exit code", target)
 
 
+@case("the report names the target's process where it is known")
+def target_pid():
+    with Target("--listen", "127.0.0.1:0") as target:
+        address = re.search(r"listen=(\S+)", target.wait_for(r"^ready: .*$").group()).group(1)
+        result = initiator("--remote_segment", target.name)
+        check(f"pid {target.pid}, incarnation" in result.out, "does not name it", result)
+        result = initiator("--remote_segment", f"{target.name}@{address}", "--require", "tcp")
+        check("incarnation" in result.out and "pid" not in result.out, "names one", result)
+
+
 @case("--sweep measures every size that fits, with the batch it used")
 def sweep():
     with Target() as target:
