@@ -329,29 +329,34 @@ static void print_moved(const struct row *row)
 	       (double)written / 0x1p30, seconds);
 }
 
+static void print_sweep_row(const struct config *config, const struct row *row)
+{
+	static const double shown[] = {50, 99, 99.9, 100};
+	const struct measurement *run = &row->runs[row->median];
+	char size[OPTION_SIZE_TEXT], rate[UNIT_TEXT], text[UNIT_TEXT];
+
+	option_format_size(row->plan.size, size);
+	unit_format_bytes(measurement_bytes_per_second(run), (enum unit)config->report_unit,
+			  (int)config->report_precision, rate);
+	unit_format_count(measurement_operations_per_second(run), text);
+	printf("%12s%8u%14s/s%10s", size, row->plan.batch, rate, text);
+	for (size_t p = 0; p < sizeof(shown) / sizeof(shown[0]); p++) {
+		unit_format_duration(histogram_percentile(&row->operation_ns, shown[p]), text);
+		printf("%11s", text);
+	}
+	putchar('\n');
+}
+
 static void print_sweep(const struct report *report)
 {
-	const struct config *config = report->config;
-
 	printf("\n%12s%8s%16s%10s%11s%11s%11s%11s\n", "size", "batch", "throughput", "op/s", "p50",
 	       "p99", "p99.9", "max");
 	for (uint32_t i = 0; i < report->rows_count; i++) {
 		const struct row *row = report->rows[i];
-		const struct measurement *run = &row->runs[row->median];
-		static const double shown[] = {50, 99, 99.9, 100};
-		char size[OPTION_SIZE_TEXT], rate[UNIT_TEXT], text[UNIT_TEXT];
 
-		option_format_size(row->plan.size, size);
-		unit_format_bytes(measurement_bytes_per_second(run), (enum unit)config->report_unit,
-				  (int)config->report_precision, rate);
-		unit_format_count(measurement_operations_per_second(run), text);
-		printf("%12s%8u%14s/s%10s", size, row->plan.batch, rate, text);
-		for (size_t p = 0; p < sizeof(shown) / sizeof(shown[0]); p++) {
-			unit_format_duration(histogram_percentile(&row->operation_ns, shown[p]),
-					     text);
-			printf("%11s", text);
-		}
-		putchar('\n');
+		/* Interrupted before it was measured: its zeros would be taken for results. */
+		if (!row->interrupted || row->runs[row->median].operations)
+			print_sweep_row(report->config, row);
 	}
 	puts("  latencies are of an operation\n");
 }

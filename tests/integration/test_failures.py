@@ -130,6 +130,19 @@ def interrupted_early():
         check("INTERRUPTED" in result.out, "does not say it", result)
 
 
+@case("an interrupted sweep reports no size that was not measured")
+def interrupted_sweep():
+    with Target() as target:
+        with Process(harness.INITIATOR, "--remote_segment", target.name, "--sweep", "--warmup",
+                     "600", "--no-use_vram", "--progress") as process:
+            process.wait_for("warming up", "err")
+            process.signal(signal.SIGINT)
+            result = process.finish()
+        equal(result.code, 1, "exit code", result)
+        check("throughput" in result.out, "no heading", result)
+        check(not re.search(r"^ *64 B ", result.out, re.MULTILINE), "a row", result)
+
+
 @case("a killed target ends the run within its deadlines, with the reason")
 def target_killed():
     for flags in ([], ["--pollers", "1"], ["--workload", "mix", "--integrity_check"]):
