@@ -7,6 +7,8 @@
 
 #include "base/log.h"
 #include "common/users.h"
+#include "directory/p2p.h"
+#include "net/address.h"
 
 static const char *const pages[] = {"auto", "4K", "2M", NULL}; /* enum slu_page */
 static const char *const polls[] = {"adaptive", "busy", NULL}; /* enum slu_poll_mode */
@@ -224,6 +226,23 @@ static int resolve_writers(struct config *config)
 	return 0;
 }
 
+static int check_places(const struct config *config)
+{
+	struct sockaddr_un path;
+	struct host_port at;
+	socklen_t length;
+	int rc = 0;
+
+	if (config->socket && strlen(config->socket) > SLU_SOCKET_PATH_MAX)
+		return fail(-EINVAL, "--socket: the path is longer than %d bytes",
+			    SLU_SOCKET_PATH_MAX);
+	if (config->socket)
+		rc = p2p_path_address(config->socket, &path, &length);
+	if (!rc && config->listen)
+		rc = address_parse(config->listen, &at);
+	return rc;
+}
+
 int config_check_partial(void *values, const struct options *options)
 {
 	struct config *config = values;
@@ -234,10 +253,9 @@ int config_check_partial(void *values, const struct options *options)
 	if (options_given(options, "size") && !config->local_segment)
 		return fail(-EINVAL, "--size goes with --local_segment: write --segment NAME=SIZE "
 				     "otherwise");
-	if (config->socket && strlen(config->socket) > SLU_SOCKET_PATH_MAX)
-		return fail(-EINVAL, "--socket: the path is longer than %d bytes",
-			    SLU_SOCKET_PATH_MAX);
-	rc = security_check(&config->security);
+	rc = check_places(config);
+	if (!rc)
+		rc = security_check(&config->security);
 	if (!rc)
 		rc = rdma_check(&config->rdma);
 	if (rc)
