@@ -108,7 +108,8 @@ say "build (log: build/demo-build.log)"
 build >build/demo-build.log 2>&1 || { tail -n 30 build/demo-build.log; die "the build failed"; }
 
 say "build/apps/target/sluice-target --segment $SEGMENT=$SEGMENT_SIZE"
-build/apps/target/sluice-target --segment "$SEGMENT=$SEGMENT_SIZE" >"$scratch/target" 2>&1 &
+# In a session of its own: Ctrl-C would reach it too, and end it before the initiator is done.
+setsid build/apps/target/sluice-target --segment "$SEGMENT=$SEGMENT_SIZE" >"$scratch/target" 2>&1 &
 target=$!
 wait_until_serving || { cat "$scratch/target"; die "the target did not start"; }
 cat "$scratch/target"
