@@ -9,6 +9,15 @@
 #include <jansson.h>
 
 /**
+ * Look whether --json's file could be written, before a long run ends without its report. Leaves it
+ * as it is, and none where there was none.
+ *
+ * @param path  NULL and "-" always can
+ * @return      0; -EIO it cannot, slu_last_error() says why
+ */
+int json_file_check(const char *path);
+
+/**
  * Write @p object to --json's file and free it.
  *
  * @param object  NULL (out of memory while it was made) is an error

@@ -17,6 +17,7 @@
 #include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
+#include "common/json_file.h"
 #include "common/settings.h"
 #include "gpu/gpu.h"
 #include "initiator/config.h"
@@ -224,6 +225,8 @@ static int initiate(const struct config *config, int argc, char **argv)
 	int rc = interrupt_init();
 
 	timer_start();
+	if (!rc)
+		rc = json_file_check(config->json);
 	if (rc)
 		exit_explain(rc);
 	else

@@ -16,6 +16,7 @@
 #include "common/command.h"
 #include "common/exit.h"
 #include "common/interrupt.h"
+#include "common/json_file.h"
 #include "common/notify.h"
 #include "common/settings.h"
 #include "common/stdio.h"
@@ -75,6 +76,8 @@ static int serve(struct settings *settings)
 
 	interrupt_catch_reload();
 	stdio_bound();
+	if (!rc)
+		rc = json_file_check(config->json);
 	if (!rc)
 		rc = serving_open(&serving, config, &settings->grants);
 	if (!rc) {
