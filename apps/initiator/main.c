@@ -43,7 +43,7 @@ static int skip_vram(const struct config *config)
 	if (!config->use_dram)
 		return fail(-EINVAL, "--use_vram without --use_dram leaves no memory to use: %s",
 			    why);
-	fprintf(stderr, "VRAM is skipped: %s (--no-use_vram says no more about it)\n", why);
+	fprintf(stderr, "VRAM is skipped: %s (silence this with --no-use_vram)\n", why);
 	return 0;
 }
 
