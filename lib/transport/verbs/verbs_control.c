@@ -595,8 +595,8 @@ static bool verbs_consider(const struct transport_env *env, const struct transpo
 	if (verbs_pair_choose(devices, with->offer, -1, 0, &pair) < 0) {
 		snprintf(reason, SLU_REASON_MAX, "%s%s", slu_last_error(),
 			 with->encrypted && !with->offer
-				 ? "; or not to encrypted sessions, without "
-				   "--rdma-plain of its own"
+				 ? "; or the target keeps RDMA from encrypted sessions: give "
+				   "it --rdma-plain too"
 				 : "");
 		return false;
 	}
