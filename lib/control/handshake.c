@@ -518,16 +518,15 @@ static int dial_one(struct client *client, const union address *address, uint64_
 {
 	struct message_reader reader = {0};
 	struct stream stream = {.fd = -1};
-	struct handshake handshake = {
-		.client = client,
-		.stream = &stream,
-		.reader = &reader,
-		.until_ns = until_ns,
-		.dial = {.addresses = {*address}, .count = 1},
-		.begin = attach,
-		.heard = challenged,
-		.claim = {.connection = client->secret.of.number, .link = link},
-		.secret = secret};
+	struct handshake handshake = {.client = client,
+				      .stream = &stream,
+				      .reader = &reader,
+				      .until_ns = until_ns,
+				      .dial = {.addresses = {*address}, .count = 1},
+				      .begin = attach,
+				      .heard = challenged,
+				      .claim = {.connection = client->secret.of.number, .link = link},
+				      .secret = secret};
 	char text[INET6_ADDRSTRLEN];
 	int rc = data_host(client, address, text, &handshake.host);
 

@@ -25,10 +25,6 @@
 #define CHANNEL_TURN_SHARED (UINT64_C(1) << 18)
 #define CHANNEL_TURN_ALONE  (UINT64_C(1) << 20)
 
-/** On all of a poller's in a turn, and at least on each where they are many. */
-#define CHANNEL_TURN_ALL   (UINT64_C(4) << 20)
-#define CHANNEL_TURN_LEAST (UINT64_C(1) << 14)
-
 /** A body up to this is copied beside its head: cheaper than a piece of its own. */
 #define CHANNEL_STAGE_BYTES 2048u
 

@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "base/work.h"
 
-/* One turn for all, and CHANNEL_TURN_ALL: the poller has others to serve. */
+/* One turn for all, and TURN_ALL_BYTES: the poller has others to serve. */
 #define TURN_CONNECTIONS 256u
 
 /* A connection is looked at in every turn until it was silent for so many, shared by those active.
@@ -315,7 +315,7 @@ static void rotate(struct tcp_service *service, const struct tcp_connection *nex
 
 static bool has_turn(const struct tcp_service *service, uint32_t served)
 {
-	return served < TURN_CONNECTIONS && service->moved < CHANNEL_TURN_ALL;
+	return served < TURN_CONNECTIONS && service->moved < TURN_ALL_BYTES;
 }
 
 static uint32_t give_turn(struct tcp_connection *connection)

@@ -18,6 +18,10 @@
 #include "transport/tcp/channel.h"
 #include "transport/tcp/wire.h"
 
+/* Moved on all connections of a poller in a turn, and at least on each where they are many. */
+#define TURN_ALL_BYTES   (UINT64_C(4) << 20)
+#define TURN_LEAST_BYTES (UINT64_C(1) << 14)
+
 /* The answer to a call. */
 #define ANSWER_BYTES ((uint32_t)sizeof(struct wire_response) + (uint32_t)SLU_MESSAGE_MAX)
 
@@ -104,13 +108,13 @@ void tcp_service_drop(struct tcp_connection *connection);
 /** Of each connection: where very many are active each has the less. */
 static inline uint64_t tcp_turn_bytes(const struct tcp_service *service)
 {
-	uint64_t share = CHANNEL_TURN_ALL / (service->active_count + 1);
+	uint64_t share = TURN_ALL_BYTES / (service->active_count + 1);
 
 	if (service->active_count < 2)
 		return CHANNEL_TURN_ALONE;
 	if (share > CHANNEL_TURN_SHARED)
 		return CHANNEL_TURN_SHARED;
-	return share < CHANNEL_TURN_LEAST ? CHANNEL_TURN_LEAST : share;
+	return share < TURN_LEAST_BYTES ? TURN_LEAST_BYTES : share;
 }
 
 /* ---- tcp_carry.c ---- */
