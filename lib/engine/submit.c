@@ -50,6 +50,25 @@ static inline bool valid(const struct slu_op *op)
 	return valid_copy(op) || valid_call(op);
 }
 
+/* Calls among the copies. @return how many of @p ops are valid, of which @p count are */
+__attribute__((noinline)) static uint32_t count_all_valid(const struct slu_op *ops, uint32_t n,
+							  uint32_t count)
+{
+	while (count < n && valid(&ops[count]))
+		count++;
+	return count;
+}
+
+static inline uint32_t count_valid(const struct slu_op *ops, uint32_t n)
+{
+	uint32_t count = 0;
+
+	while (valid_copy(&ops[count]))
+		if (++count == n)
+			return n;
+	return count_all_valid(ops, n, count);
+}
+
 /* Why valid() said no. */
 static int why_invalid(const struct slu_op *op)
 {
@@ -93,8 +112,15 @@ static inline void prefetch_elements(const struct rte_ring *ring, const struct s
 		__asm__ volatile("prefetchw %0" : : "m"(elements[(index + i) & ring->mask]));
 }
 
+static inline void account(struct slu_queue *queue, uint32_t accepted)
+{
+	queue->outstanding += accepted;
+	queue->accepted += accepted;
+}
+
 /* There is room in the ring. @return accepted, or why the first operation is not */
-static int enqueue(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+__attribute__((noinline)) static int enqueue(struct slu_queue *queue, const struct slu_op *ops,
+					     uint32_t n)
 {
 	uint32_t stamp_us = (uint32_t)(clock_now_ns(queue->clock) / NS_PER_US);
 	struct rte_ring_zc_data zc;
@@ -114,39 +140,32 @@ static int enqueue(struct slu_queue *queue, const struct slu_op *ops, uint32_t n
 		poller_wake(queue->poller);
 	prefetch_elements(queue->submissions, (struct slu_op *)zc.ptr1 + filled,
 			  filled < room ? filled : room);
+	account(queue, filled);
 	return filled > 0 ? (int)filled : why_invalid(&ops[0]);
 }
 
 /* @return as enqueue() */
-static int start_inline(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+static inline int start_inline(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
-	uint32_t count = 0;
+	uint32_t count = count_valid(ops, n);
 
-	while (count < n && valid(&ops[count]))
-		count++;
-	if (count == 0)
+	if (__builtin_expect(count == 0, 0))
 		return why_invalid(&ops[0]);
-	poller_start(queue->poller, queue, ops, count);
-	return (int)count;
+	account(queue, count);
+	return (int)poller_start(queue->poller, queue, ops, count);
 }
 
 int slu_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
 	uint32_t room = queue->depth - queue->outstanding;
-	uint32_t wanted = n < room ? n : room;
-	int accepted;
 
-	if (wanted < n)
+	if (__builtin_expect(room < n, 0)) {
 		queue->full++;
-	if (wanted == 0)
+		n = room;
+	}
+	if (n == 0)
 		return 0;
-	accepted =
-		queue->is_inline ? start_inline(queue, ops, wanted) : enqueue(queue, ops, wanted);
-	if (accepted <= 0)
-		return accepted;
-	queue->outstanding += (uint32_t)accepted;
-	queue->accepted += (uint32_t)accepted;
-	return accepted;
+	return queue->is_inline ? start_inline(queue, ops, n) : enqueue(queue, ops, n);
 }
 
 /* Lines of the poller's core: fetch all at once rather than one after the other. */

@@ -108,11 +108,14 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 	return posted;
 }
 
-uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
-		      uint32_t n)
+/* As poller_start(). What kind of queue it is, is known when it is compiled. */
+__attribute__((always_inline)) static inline uint32_t start(struct poller *poller,
+							    struct slu_queue *queue,
+							    const struct slu_op *ops, uint32_t n,
+							    bool is_inline)
 {
-	uint64_t now_us = queue->is_inline ? 0 : poller_now_us(poller);
-	uint64_t left = queue->is_inline ? UINT64_MAX : TRANSPORT_SLICE_MAX_BYTES;
+	uint64_t now_us = is_inline ? 0 : poller_now_us(poller);
+	uint64_t left = is_inline ? UINT64_MAX : TRANSPORT_SLICE_MAX_BYTES;
 	const struct path *posted = NULL;
 	uint32_t dealt = 0;
 
@@ -133,14 +136,39 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 			continue;
 		if (now_us == 0)
 			now_us = poller_now_us(poller);
-		if (posted && posted != path && queue->is_inline)
+		if (is_inline && posted && posted != path)
 			path_flush_idle(posted);
 		request_start(poller, queue, path, &ops[dealt++], now_us);
 		posted = path;
 	}
-	if (posted && queue->is_inline)
+	if (is_inline && posted)
 		path_flush_idle(posted);
 	return dealt;
+}
+
+__attribute__((noinline)) static uint32_t
+start_taken(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+{
+	return start(poller, queue, ops, n, false);
+}
+
+__attribute__((noinline)) static uint32_t
+start_inline(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+{
+	return start(poller, queue, ops, n, true);
+}
+
+uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
+		      uint32_t n)
+{
+	struct path *path = poller_path(poller, ops);
+
+	if (!queue->is_inline)
+		return start_taken(poller, queue, ops, n);
+	if (n > 1 || path->immediate)
+		return start_inline(poller, queue, ops, n);
+	request_start_alone(poller, queue, path, ops);
+	return 1;
 }
 
 static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
@@ -155,9 +183,9 @@ static uint32_t take_submissions(struct poller *poller, struct slu_queue *queue)
 	/* Lines of another core: fetch all at once rather than one after the other. */
 	for (uint32_t i = 0; i < zc.n1; i++)
 		rte_prefetch0((const struct slu_op *)zc.ptr1 + i);
-	dealt = poller_start(poller, queue, zc.ptr1, zc.n1);
+	dealt = start_taken(poller, queue, zc.ptr1, zc.n1);
 	if (dealt == zc.n1 && zc.n1 < n)
-		dealt += poller_start(poller, queue, zc.ptr2, n - zc.n1);
+		dealt += start_taken(poller, queue, zc.ptr2, n - zc.n1);
 	rte_ring_dequeue_zc_elem_finish(queue->submissions, dealt);
 	queue->taken += dealt;
 	return dealt;

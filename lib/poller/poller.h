@@ -46,7 +46,6 @@ struct poller {
 	uint64_t retry_at_us;   /* what is paused goes again */
 	uint64_t changes;       /* transport_changes() that were looked at */
 	uint32_t clock_turns;   /* since the last look at the clock */
-	uint32_t deadlines;     /* requests that have one */
 	uint64_t pause_ns;      /* of the thread, while somebody holds up what it serves */
 	struct path_env env;
 	const struct clock *clock;
@@ -112,8 +111,8 @@ static inline void poller_run_inline(struct poller *poller)
 }
 
 /**
- * Start up to @p n checked operations of @p queue: short ones on an immediate path are finished
- * here, the others become requests.
+ * Start up to @p n (1 or more) checked operations of @p queue: short ones on an immediate path are
+ * finished here, the others become requests.
  *
  * @return those dealt with: all, of an inline queue; of another, the first ones that together copy
  *         no more than TRANSPORT_SLICE_MAX_BYTES, so that no queue keeps the poller for longer

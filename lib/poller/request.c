@@ -152,7 +152,7 @@ static inline void dequeue(struct request *request)
 
 static inline bool all_posted(const struct request *request)
 {
-	return request->begun && request->next == request->op.length;
+	return request->next == request->op.length && request->begun;
 }
 
 /* The part that notifies goes when all others are back. */
@@ -164,11 +164,9 @@ static bool must_wait(const struct request *request)
 
 /* ---- the end of a request ---- */
 
-static void count(struct path_stats *stats, const struct slu_op *op, int status)
+static inline void count(struct path_stats *stats, const struct slu_op *op)
 {
-	if (status < 0) {
-		counter_add(&stats->failed, 1);
-	} else if (op->opcode == SLU_READ) {
+	if (op->opcode == SLU_READ) {
 		counter_add(&stats->reads, 1);
 		counter_add(&stats->bytes_read, op->length);
 	} else if (op->opcode != SLU_CALL) {
@@ -188,7 +186,7 @@ void requests_tell(struct poller *poller)
 }
 
 /* Others are told by the burst. */
-static struct slu_completion *next_done(struct poller *poller, struct slu_queue *queue)
+static inline struct slu_completion *next_done(struct poller *poller, struct slu_queue *queue)
 {
 	struct completion_burst *burst = &poller->burst;
 
@@ -200,31 +198,42 @@ static struct slu_completion *next_done(struct poller *poller, struct slu_queue 
 	return &burst->done[burst->count++];
 }
 
-static void complete(struct poller *poller, const struct request *request)
+static inline void retire(struct poller *poller, struct request *request)
 {
-	uint8_t may_land = request->status < 0 && request->may_land ? SLU_MAY_LAND : 0;
+	struct path *path = request->path;
 
 	counter_add(&poller->operations, 1);
-	*next_done(poller, request->queue) =
-		(struct slu_completion){.user_data = request->op.user_data,
-					.status = request->status,
-					.scope = request->scope | may_land,
-					.transport = request->path->transport,
-					.length = request->answer_length};
+	if (--path->requests == 0)
+		LIST_REMOVE(path, active);
+	request_put(request->queue, request);
 }
 
-static void finish(struct request *request)
+static inline void finish_well(struct request *request)
 {
 	struct slu_queue *queue = request->queue;
 	struct poller *poller = queue->poller;
-	struct path *path = request->path;
 
-	count(&request->op.remote->paths[poller->index]->stats, &request->op, request->status);
-	complete(poller, request);
-	if (--path->requests == 0)
-		LIST_REMOVE(path, active);
-	poller->deadlines -= request->timed;
-	request_put(queue, request);
+	count(&request->path->stats, &request->op);
+	*next_done(poller, queue) = (struct slu_completion){.user_data = request->op.user_data,
+							    .transport = request->path->transport,
+							    .length = request->answer_length};
+	retire(poller, request);
+}
+
+/* Failed calls are counted for the path that the remote has for all else. */
+static void finish_badly(struct request *request)
+{
+	struct slu_queue *queue = request->queue;
+	struct poller *poller = queue->poller;
+	uint8_t may_land = request->may_land ? SLU_MAY_LAND : 0;
+
+	counter_add(&request->op.remote->paths[poller->index]->stats.failed, 1);
+	*next_done(poller, queue) = (struct slu_completion){.user_data = request->op.user_data,
+							    .status = request->status,
+							    .scope = request->scope | may_land,
+							    .transport = request->path->transport,
+							    .length = request->answer_length};
+	retire(poller, request);
 }
 
 static int remote_state(const struct path *path)
@@ -257,9 +266,10 @@ static void pause_request(struct poller *poller, struct request *request)
 
 static void begin_again(struct request *request)
 {
-	bool refused = request->refused;
+	bool refused = request->again & REQUEST_REFUSED;
 
-	request->begun = request->told = request->lost = request->refused = false;
+	request->begun = request->told = false;
+	request->again = 0;
 	request->next = 0;
 	if (refused)
 		pause_request(request->queue->poller, request);
@@ -268,16 +278,16 @@ static void begin_again(struct request *request)
 }
 
 /* Does it end, wait, or go on? */
-static void settle(struct request *request)
+__attribute__((noinline)) static void settle(struct request *request)
 {
 	if (request->out > 0)
 		return;
 	if (request->status < 0)
-		finish(request);
-	else if (request->lost || request->refused)
+		finish_badly(request);
+	else if (request->again)
 		begin_again(request);
 	else if (all_posted(request))
-		finish(request);
+		finish_well(request);
 	else if (request->place == REQUEST_OUT)
 		enqueue(request, true); /* it waited for this */
 }
@@ -292,9 +302,9 @@ static void part_failed(struct request *request, int status)
 	else if (status == -ECANCELED && request->told)
 		status = -ECONNRESET; /* the owner would see it twice */
 	if (status == -ECANCELED)
-		request->lost = true;
+		request->again |= REQUEST_LOST;
 	else if (status == -EAGAIN)
-		request->refused = true;
+		request->again |= REQUEST_REFUSED;
 	else
 		note_failure(request, status, scope_of(status, state));
 }
@@ -310,7 +320,12 @@ void request_back(struct request *request, int status, bool may_land)
 		request->may_land |= may_land;
 		part_failed(request, status);
 	}
-	settle(request);
+	if (__builtin_expect(request->out == 0 && (request->status | request->again) == 0 &&
+				     all_posted(request),
+			     1))
+		finish_well(request);
+	else
+		settle(request);
 }
 
 /* ---- failing from above ---- */
@@ -336,7 +351,7 @@ static void request_fail(struct request *request, int status, enum slu_scope sco
 	if (request->out > 0)
 		cancel(request);
 	else
-		finish(request);
+		finish_badly(request);
 }
 
 static void fail_queued(struct path *path, int state)
@@ -353,7 +368,7 @@ static void fail_queued(struct path *path, int state)
 static inline enum post_result post_part(struct path *path, struct request *request)
 {
 	struct op_part part = request_part(request);
-	enum post_result result = path->fast->post(path, request, &part);
+	enum post_result result = path->fast->post(path, request, part);
 
 	if (__builtin_expect(result != POST_DONE, 0))
 		return result;
@@ -367,9 +382,10 @@ static inline enum post_result post_part(struct path *path, struct request *requ
 	return POST_DONE;
 }
 
+/* Of it something was posted. */
 static inline bool is_waited_for(const struct request *request)
 {
-	return all_posted(request) || must_wait(request);
+	return request->next == request->op.length || must_wait(request);
 }
 
 /* @return where the path waits if more is queued */
@@ -471,22 +487,6 @@ static uint32_t post_ready(struct poller *poller)
 	return (uint32_t)(schedule->posted - before);
 }
 
-/* What comes back of it, and the link with it, waits for the next poll. */
-static inline void flush(struct transport_link *link)
-{
-	if (link->fresh == 0)
-		return;
-	link->fresh = 0;
-	if (link->ops->flush)
-		link->ops->flush(link);
-}
-
-void path_flush_idle(const struct path *path)
-{
-	if (path->link && path->link->out == path->link->fresh)
-		flush(path->link);
-}
-
 /* ---- beginning ---- */
 
 static inline enum request_lane lane_of(const struct slu_op *op)
@@ -514,33 +514,37 @@ static inline bool set_deadline(struct poller *poller, struct slu_queue *queue,
 		request->op.engine = (uint32_t)now_us;
 	else
 		due = due_us(queue, &request->op, now_us);
-	request->timed = true;
-	poller->deadlines++;
 	if (due < poller->expire_at_us)
 		poller->expire_at_us = due;
 	if (__builtin_expect(due > now_us, 1))
 		return true;
 	note_failure(request, -ETIMEDOUT, SLU_SCOPE_OPERATION);
-	finish(request);
+	finish_badly(request);
 	requests_tell(poller);
 	return false;
 }
 
-/* Nothing waits on the path. What is left of the request does from now on. */
-static void post_first(struct poller *poller, struct path *path, struct request *request)
+/* Of its first part came @p result. What cannot be posted now waits from now on. */
+__attribute__((noinline)) static void post_others(struct poller *poller, struct path *path,
+						  struct request *request, enum post_result result)
 {
-	enum post_result result;
-
-	for (uint32_t left = REQUEST_BURST; left > 0; left--) {
+	for (uint32_t left = REQUEST_BURST - 1; left > 0 && result == POST_DONE; left--) {
 		result = post_part(path, request);
-		if (__builtin_expect(result != POST_DONE, 0))
-			break;
-		if (is_waited_for(request))
+		if (result == POST_DONE && is_waited_for(request))
 			return;
 	}
 	enqueue(request, false);
 	if (result != POST_DONE)
 		wait_on(&poller->schedule, path, result == POST_HELD ? PATH_HELD : PATH_STALLED);
+}
+
+/* Nothing waits on the path. */
+static inline void post_first(struct poller *poller, struct path *path, struct request *request)
+{
+	enum post_result result = post_part(path, request);
+
+	if (__builtin_expect(result != POST_DONE || !is_waited_for(request), 0))
+		post_others(poller, path, request, result);
 }
 
 static inline bool may_post(const struct path *path)
@@ -549,8 +553,9 @@ static inline bool may_post(const struct path *path)
 	       !remote_is_fenced(path->remote);
 }
 
-void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,
-		   const struct slu_op *op, uint64_t now_us)
+__attribute__((always_inline)) static inline void start(struct poller *poller,
+							struct slu_queue *queue, struct path *path,
+							const struct slu_op *op, uint64_t now_us)
 {
 	struct request *request = request_get(queue);
 	uint32_t timeout_us = queue_timeout_us(queue, op);
@@ -570,6 +575,19 @@ void request_start(struct poller *poller, struct slu_queue *queue, struct path *
 		enqueue(request, false);
 }
 
+void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,
+		   const struct slu_op *op, uint64_t now_us)
+{
+	start(poller, queue, path, op, now_us);
+}
+
+void request_start_alone(struct poller *poller, struct slu_queue *queue, struct path *path,
+			 const struct slu_op *op)
+{
+	start(poller, queue, path, op, poller_now_us(poller));
+	path_flush_idle(path);
+}
+
 /* ---- polling ---- */
 
 /* It has room: for those that were stalled first. With a path that leaves it, it may have gone. */
@@ -584,7 +602,7 @@ static void resume_stalled(struct poller *poller, struct transport_link *link)
 		if (path->wait == PATH_STALLED)
 			break;
 	}
-	flush(link);
+	link_flush(link);
 }
 
 static uint32_t poll_busy(struct poller *poller)
@@ -596,9 +614,9 @@ static uint32_t poll_busy(struct poller *poller)
 		struct transport_link *next = LIST_NEXT(link, link);
 		uint32_t done;
 
-		flush(link);
+		link_flush(link);
 		done = link->ops->poll(link);
-		if (done > 0)
+		if (done > 0 && (link->fresh > 0 || !TAILQ_EMPTY(&link->stalled)))
 			resume_stalled(poller, link);
 		work += done;
 		link = next;
@@ -630,7 +648,7 @@ static uint64_t expire_queue(struct slu_queue *queue, uint64_t now_us)
 		struct request *request = &queue->requests[i];
 		uint64_t due;
 
-		if (!is_live(request) || !request->timed)
+		if (!is_live(request) || queue_timeout_us(queue, &request->op) == 0)
 			continue;
 		due = due_us(queue, &request->op, now_us);
 		if (due <= now_us)
@@ -670,13 +688,12 @@ static void look_at_clock(struct poller *poller)
 	bool paused = !TAILQ_EMPTY(&poller->schedule.paused);
 	uint64_t now_us;
 
-	if (poller->deadlines == 0 && !paused)
+	if (poller->expire_at_us == UINT64_MAX && !paused)
 		return;
 	now_us = poller_now_us(poller);
 	if (paused && now_us >= poller->retry_at_us)
 		resume_paused(poller);
-	if (poller->deadlines > 0 && now_us >= poller->expire_at_us &&
-	    now_us - poller->expired_at_us >= EXPIRE_EVERY_US)
+	if (now_us >= poller->expire_at_us && now_us - poller->expired_at_us >= EXPIRE_EVERY_US)
 		expire(poller, now_us);
 }
 

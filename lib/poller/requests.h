@@ -22,8 +22,26 @@ void request_start(struct poller *poller, struct slu_queue *queue, struct path *
  */
 uint32_t requests_run(struct poller *poller);
 
+/** The same, of an operation of an inline queue that nothing follows: it is flushed. */
+void request_start_alone(struct poller *poller, struct slu_queue *queue, struct path *path,
+			 const struct slu_op *op);
+
+/** What comes back of it, and the link with it, waits for the next poll. */
+static inline void link_flush(struct transport_link *link)
+{
+	if (link->fresh == 0)
+		return;
+	link->fresh = 0;
+	if (link->ops->flush)
+		link->ops->flush(link);
+}
+
 /** Flush its link if nothing else is under way on it: others gather more until they are polled. */
-void path_flush_idle(const struct path *path);
+static inline void path_flush_idle(const struct path *path)
+{
+	if (path->link && path->link->out == path->link->fresh)
+		link_flush(path->link);
+}
 
 /** The poller is about to sleep. @return false: something of the link has come already */
 bool requests_sleep(struct poller *poller, struct transport_link *link);

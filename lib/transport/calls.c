@@ -20,8 +20,7 @@ static uint32_t reclaim(struct calls_link *calls)
 	return freed;
 }
 
-static enum post_result calls_post(struct path *path, struct request *request,
-				   const struct op_part *part)
+static enum post_result calls_post(struct path *path, struct request *request, struct op_part part)
 {
 	const struct calls_path *of = (struct calls_path *)path;
 	struct calls_link *calls = of->calls;
@@ -30,7 +29,7 @@ static enum post_result calls_post(struct path *path, struct request *request,
 
 	reclaim(calls);
 	slot = mailbox_send(&calls->sender, of->session, calls->posted,
-			    op->region->addr + op->local_offset, (uint32_t)part->length);
+			    op->region->addr + op->local_offset, (uint32_t)part.length);
 	if (slot < 0)
 		return POST_FULL;
 	calls->posted |= 1u << slot;

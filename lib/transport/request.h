@@ -52,6 +52,11 @@ enum request_place {
 	REQUEST_PAUSED, /* among the poller's refused ones */
 };
 
+enum request_again {
+	REQUEST_LOST = 1,    /* a part was */
+	REQUEST_REFUSED = 2, /* the far end had no room: after a pause */
+};
+
 /** Two cache lines: the operation, and how far it has come. */
 struct request {
 	_Alignas(64) struct slu_op op; /* op.engine: when it was submitted, in us */
@@ -67,10 +72,8 @@ struct request {
 	uint8_t place;             /* enum request_place */
 	bool begun;    /* some of it was posted: tells an empty operation from a new one */
 	bool told;     /* what the segment's owner sees of it was posted */
-	bool lost;     /* a part was: when all are back, all of it is posted again */
-	bool refused;  /* likewise, and after a pause: the far end had no room */
+	uint8_t again; /* enum request_again: when all parts are back, all of it is posted again */
 	bool may_land; /* of what was posted something may still reach the target */
-	bool timed;    /* it has a deadline */
 };
 
 static_assert(sizeof(struct request) == 128, "two cache lines");
@@ -137,7 +140,7 @@ enum path_wait {
 /** One (poller, remote); the transport's own fields follow in a larger struct. */
 struct path {
 	const struct transport_fast *fast;
-	uint64_t slice_bytes; /* a longer operation is posted in parts */
+	uint32_t slice_bytes; /* a longer operation is posted in parts */
 	bool immediate;
 	uint8_t transport;    /* enum slu_transport */
 	uint8_t wait;         /* enum path_wait */
@@ -149,9 +152,9 @@ struct path {
 	struct repair_item *making;  /* of its link; NULL: it needs none */
 	struct request_queue queues[LANES];
 	struct path_stats stats;
-	TAILQ_ENTRY(path) turn;  /* where it waits */
-	LIST_ENTRY(path) active; /* while it has requests */
-	uint64_t looked;         /* transport_changes() when it was last looked at */
+	TAILQ_ENTRY(path) turn;      /* where it waits */
+	LIST_ENTRY(path) active;     /* while it has requests */
+	uint64_t looked;             /* transport_changes() when it was last looked at */
 	_Atomic uint64_t connect_ns; /* what making its link took; verbs */
 };
 
@@ -180,11 +183,11 @@ static inline struct request *path_next(const struct path *path, enum request_la
 	return TAILQ_FIRST(&path->queues[lane]);
 }
 
-/** A piece of a request's operation. */
+/** A piece of a request's operation: handed on by value, in two registers. */
 struct op_part {
 	uint64_t offset;
-	uint64_t length;
-	uint8_t opcode; /* SLU_WRITE for all but the last of a SLU_WRITE_NOTIFY */
+	uint32_t length; /* at most TRANSPORT_SLICE_MAX_BYTES */
+	uint8_t opcode;  /* SLU_WRITE for all but the last of a SLU_WRITE_NOTIFY */
 };
 
 /**
@@ -194,14 +197,13 @@ struct op_part {
 static inline struct op_part request_part(const struct request *request)
 {
 	uint64_t left = request->op.length - request->next;
-	struct op_part part = {request->next, left, request->op.opcode};
+	uint32_t slice = request->path->slice_bytes;
+	uint8_t opcode = request->op.opcode;
 
-	if (left > request->path->slice_bytes) {
-		part.length = request->path->slice_bytes;
-		if (part.opcode == SLU_WRITE_NOTIFY)
-			part.opcode = SLU_WRITE;
-	}
-	return part;
+	if (left <= slice)
+		return (struct op_part){request->next, (uint32_t)left, opcode};
+	return (struct op_part){request->next, slice,
+				opcode == SLU_WRITE_NOTIFY ? SLU_WRITE : opcode};
 }
 
 /**
@@ -220,6 +222,11 @@ void request_back(struct request *request, int status, bool may_land);
 void transport_changed(void);
 
 /** How often was that called? */
-uint64_t transport_changes(void);
+extern _Atomic uint64_t transport_change_count;
+
+static inline uint64_t transport_changes(void)
+{
+	return atomic_load_explicit(&transport_change_count, memory_order_acquire);
+}
 
 #endif

@@ -106,16 +106,11 @@ uint32_t transport_permitted(uint32_t rights)
 }
 
 /* Of all engines: whoever looks for nothing has lost a look. */
-static _Atomic uint64_t changes;
+_Atomic uint64_t transport_change_count;
 
 void transport_changed(void)
 {
-	atomic_fetch_add(&changes, 1);
-}
-
-uint64_t transport_changes(void)
-{
-	return atomic_load_explicit(&changes, memory_order_acquire);
+	atomic_fetch_add(&transport_change_count, 1);
 }
 
 void remote_fail(struct slu_remote *remote, int error)

@@ -373,8 +373,7 @@ struct transport_fast {
 	 * An asynchronous path: start a part of one of its requests. The link is flushed before it
 	 * is polled. The remote is alive and not fenced. Nothing is given back meanwhile.
 	 */
-	enum post_result (*post)(struct path *path, struct request *request,
-				 const struct op_part *part);
+	enum post_result (*post)(struct path *path, struct request *request, struct op_part part);
 	/**
 	 * All that is out of @p request, which has failed, is to come back by request_back(): now
 	 * or by poll, in bounded time. Its neighbours may have to be posted again; calls cannot be.

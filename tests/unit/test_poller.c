@@ -77,8 +77,7 @@ static uint32_t script_copy(struct path *path, const struct slu_op *ops, uint32_
 	return n;
 }
 
-static enum post_result script_post(struct path *path, struct request *request,
-				    const struct op_part *part)
+static enum post_result script_post(struct path *path, struct request *request, struct op_part part)
 {
 	struct slu_op op = request->op;
 
@@ -91,10 +90,10 @@ static enum post_result script_post(struct path *path, struct request *request,
 		script.refusals++;
 		return script.without_room;
 	}
-	op.remote_offset += part->offset;
-	op.local_offset += part->offset;
-	op.length = part->length;
-	op.opcode = part->opcode;
+	op.remote_offset += part.offset;
+	op.local_offset += part.offset;
+	op.length = part.length;
+	op.opcode = part.opcode;
 	keep(&op, request);
 	return POST_DONE;
 }

@@ -17,8 +17,7 @@ static uint64_t due(struct fake_path *fake)
 	return clock_now_ns(fake->clock) + delay;
 }
 
-static enum post_result fake_post(struct path *path, struct request *request,
-				  const struct op_part *part)
+static enum post_result fake_post(struct path *path, struct request *request, struct op_part part)
 {
 	struct fake_path *fake = (struct fake_path *)path;
 
@@ -26,24 +25,24 @@ static enum post_result fake_post(struct path *path, struct request *request,
 		return POST_FULL;
 	if (fake->posted_total++ == fake->behaviour.die_after)
 		remote_fail(fake->path.remote, -ECONNRESET);
-	fake->parts[fake->count++] = (struct fake_part){request, *part, due(fake)};
+	fake->parts[fake->count++] = (struct fake_part){request, part, due(fake)};
 	return POST_DONE;
 }
 
 /* @return 0, or -EAGAIN: no room for the notification yet */
-static int perform(struct fake_path *fake, const struct slu_op *op, const struct op_part *part)
+static int perform(struct fake_path *fake, const struct slu_op *op, struct op_part part)
 {
-	char *local = op->region->addr + op->local_offset + part->offset;
-	char *remote = fake->base + op->remote_offset + part->offset;
-	bool notifies = part->opcode == SLU_WRITE_NOTIFY;
+	char *local = op->region->addr + op->local_offset + part.offset;
+	char *remote = fake->base + op->remote_offset + part.offset;
+	bool notifies = part.opcode == SLU_WRITE_NOTIFY;
 
-	if (part->opcode == SLU_READ) {
-		memcpy(local, remote, part->length);
+	if (part.opcode == SLU_READ) {
+		memcpy(local, remote, part.length);
 		return 0;
 	}
 	if (notifies && !notify_room(&fake->notify))
 		return -EAGAIN;
-	memcpy(remote, local, part->length);
+	memcpy(remote, local, part.length);
 	if (notifies) {
 		notify_send(&fake->notify, fake->session, op->tag);
 		client_stored(fake->waker);
@@ -58,7 +57,7 @@ static int outcome(struct fake_path *fake, const struct fake_part *part, uint64_
 
 	if (state != 0)
 		return state;
-	return part->due_ns <= now ? perform(fake, &part->request->op, &part->part) : -EAGAIN;
+	return part->due_ns <= now ? perform(fake, &part->request->op, part->part) : -EAGAIN;
 }
 
 static void give_back(struct fake_path *fake, uint32_t index, int status)

@@ -163,33 +163,33 @@ static const uint8_t wire_types[] = {
 };
 
 /* The bytes of a call are always taken along: it may be given up before they are sent. */
-static uint32_t stage_limit(const struct op_part *part)
+static uint32_t stage_limit(struct op_part part)
 {
-	return part->opcode == SLU_CALL ? SLU_MESSAGE_MAX : CHANNEL_STAGE_BYTES;
+	return part.opcode == SLU_CALL ? SLU_MESSAGE_MAX : CHANNEL_STAGE_BYTES;
 }
 
 static void send_part(const struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op,
-		      const struct op_part *part, uint32_t tag)
+		      struct op_part part, uint32_t tag)
 {
-	bool has_body = part->opcode != SLU_READ && part->length > 0;
-	bool staged = has_body && part->length <= stage_limit(part);
-	const char *body = op->region->addr + op->local_offset + part->offset;
+	bool has_body = part.opcode != SLU_READ && part.length > 0;
+	bool staged = has_body && part.length <= stage_limit(part);
+	const char *body = op->region->addr + op->local_offset + part.offset;
 	char *at = channel_stage(&end->channel, (uint32_t)sizeof(struct wire_request) +
-							(staged ? (uint32_t)part->length : 0));
+							(staged ? (uint32_t)part.length : 0));
 	struct wire_request head = {
-		.type = wire_types[part->opcode],
-		.length = (uint32_t)part->length,
+		.type = wire_types[part.opcode],
+		.length = (uint32_t)part.length,
 		.handle = tcp->handle,
 		.generation = tcp->generation,
-		.offset = part->opcode == SLU_CALL ? 0 : op->remote_offset + part->offset,
+		.offset = part.opcode == SLU_CALL ? 0 : op->remote_offset + part.offset,
 		.tag = tag,
 		.sequence = end->head};
 
 	memcpy(at, &head, sizeof(head));
 	if (staged)
-		memcpy(at + sizeof(head), body, part->length);
+		memcpy(at + sizeof(head), body, part.length);
 	else if (has_body)
-		channel_refer(&end->channel, body, (uint32_t)part->length, NULL);
+		channel_refer(&end->channel, body, (uint32_t)part.length, NULL);
 }
 
 /* Of what is bulk: each part the next one. */
@@ -201,7 +201,7 @@ static uint32_t next_bulk(struct tcp_link *link)
 }
 
 static enum post_result post_alive(const struct tcp_path *tcp, struct request *request,
-				   const struct op_part *part)
+				   struct op_part part)
 {
 	struct tcp_link *link = tcp->link;
 	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(link);
@@ -214,10 +214,10 @@ static enum post_result post_alive(const struct tcp_path *tcp, struct request *r
 			  2))
 		return POST_FULL;
 	*sent = (struct tcp_sent){.request = request,
-				  .offset = part->offset,
-				  .length = (uint32_t)part->length,
-				  .type = wire_types[part->opcode]};
-	if (part->opcode == SLU_CALL) {
+				  .offset = part.offset,
+				  .length = (uint32_t)part.length,
+				  .type = wire_types[part.opcode]};
+	if (part.opcode == SLU_CALL) {
 		struct tcp_call *call = take_slot(end);
 
 		if (!call)
@@ -234,8 +234,7 @@ static enum post_result post_alive(const struct tcp_path *tcp, struct request *r
 }
 
 /* A dead link takes its remotes with it. */
-static enum post_result tcp_post(struct path *path, struct request *request,
-				 const struct op_part *part)
+static enum post_result tcp_post(struct path *path, struct request *request, struct op_part part)
 {
 	struct tcp_path *tcp = (struct tcp_path *)path;
 

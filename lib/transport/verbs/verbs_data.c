@@ -583,19 +583,19 @@ static const uint8_t opcodes[] = {
 
 /* What lies in another slice of the segment than the rest is a work request of its own. */
 static enum post_result post_transfer(struct verbs_path *verbs, uint32_t index,
-				      struct request *request, const struct op_part *part)
+				      struct request *request, struct op_part part)
 {
-	uint64_t beyond = beyond_slice(request->op.remote_offset + part->offset, part->length);
-	uint64_t first = part->length - beyond;
+	uint64_t beyond = beyond_slice(request->op.remote_offset + part.offset, part.length);
+	uint64_t first = part.length - beyond;
 
 	if (beyond > 0)
 		add_transfer(verbs, index, request,
-			     request->op.opcode == SLU_READ ? VERBS_READ : VERBS_WRITE,
-			     part->offset, first, false);
+			     request->op.opcode == SLU_READ ? VERBS_READ : VERBS_WRITE, part.offset,
+			     first, false);
 	else
 		first = 0;
-	add_transfer(verbs, index, request, opcodes[part->opcode], part->offset + first,
-		     part->length - first, true);
+	add_transfer(verbs, index, request, opcodes[part.opcode], part.offset + first,
+		     part.length - first, true);
 	return POST_DONE;
 }
 
@@ -615,7 +615,7 @@ static void add_message(struct verbs_link *link, struct verbs_sent sent, const v
 
 /* Notifications name their segment once, as long as they are all for the same. */
 static enum post_result post_notification(struct verbs_path *verbs, struct request *request,
-					  const struct op_part *part)
+					  struct op_part part)
 {
 	struct verbs_link *link = verbs->link;
 	uint64_t subject = (uint64_t)verbs->generation << 32 | verbs->handle;
@@ -687,13 +687,13 @@ static inline uint32_t index_for(const struct verbs_link *link, const struct req
 }
 
 static enum post_result post_alive(struct verbs_path *verbs, struct request *request,
-				   const struct op_part *part)
+				   struct op_part part)
 {
-	uint32_t index = part->opcode <= SLU_WRITE ? index_for(verbs->link, request) : 0;
+	uint32_t index = part.opcode <= SLU_WRITE ? index_for(verbs->link, request) : 0;
 
 	if (verbs_queue_room(verbs->link->ends[index]->queue) < PART_WORKS)
 		return POST_FULL;
-	switch (part->opcode) {
+	switch (part.opcode) {
 	case SLU_CALL:
 		return post_call(verbs, request);
 	case SLU_WRITE_NOTIFY:
@@ -704,24 +704,24 @@ static enum post_result post_alive(struct verbs_path *verbs, struct request *req
 }
 
 /* What nearly all are: bytes, in one slice of the segment and one of the region. */
-static inline bool is_plain(const struct request *request, const struct op_part *part)
+static inline bool is_plain(const struct request *request, struct op_part part)
 {
 	const struct slu_op *op = &request->op;
 
-	return part->opcode <= SLU_WRITE && part->length > 0 &&
-	       beyond_slice(op->remote_offset + part->offset, part->length) == 0 &&
-	       beyond_slice(op->local_offset + part->offset, part->length) == 0;
+	return part.opcode <= SLU_WRITE && part.length > 0 &&
+	       beyond_slice(op->remote_offset + part.offset, part.length) == 0 &&
+	       beyond_slice(op->local_offset + part.offset, part.length) == 0;
 }
 
 __attribute__((always_inline)) static inline void add_plain(struct verbs_path *verbs,
 							    struct request *request,
-							    const struct op_part *part,
-							    uint8_t opcode, uint8_t flags)
+							    struct op_part part, uint8_t opcode,
+							    uint8_t flags)
 {
 	const struct slu_op *op = &request->op;
 	uint32_t index = index_for(verbs->link, request);
-	uint64_t remote = op->remote_offset + part->offset;
-	uint64_t local = op->local_offset + part->offset;
+	uint64_t remote = op->remote_offset + part.offset;
+	uint64_t local = op->local_offset + part.offset;
 	const struct verbs_registration *registration = registration_of(verbs, op);
 	struct verbs_work work = {
 		.opcode = opcode,
@@ -730,7 +730,7 @@ __attribute__((always_inline)) static inline void add_plain(struct verbs_path *v
 		.remote = verbs->base + remote,
 		.rkey = verbs->keys[index * verbs->slices + (remote >> VERBS_SLICE_SHIFT)],
 		.piece[0] = {.addr = (uintptr_t)op->region->addr + local,
-			     .length = (uint32_t)part->length,
+			     .length = (uint32_t)part.length,
 			     .lkey = registration->slices[local >> VERBS_SLICE_SHIFT].lkey}};
 
 	add(verbs->link, index, &work,
@@ -739,15 +739,15 @@ __attribute__((always_inline)) static inline void add_plain(struct verbs_path *v
 }
 
 static inline enum post_result post_plain(struct verbs_path *verbs, struct request *request,
-					  const struct op_part *part)
+					  struct op_part part)
 {
 	const struct verbs_queue *queue = verbs->link->ends[index_for(verbs->link, request)]->queue;
 
 	if (verbs_queue_room(queue) == 0)
 		return POST_FULL;
-	if (part->opcode == SLU_READ)
+	if (part.opcode == SLU_READ)
 		add_plain(verbs, request, part, VERBS_READ, 0);
-	else if (part->length <= queue->inline_bytes)
+	else if (part.length <= queue->inline_bytes)
 		add_plain(verbs, request, part, VERBS_WRITE, VERBS_INLINE);
 	else
 		add_plain(verbs, request, part, VERBS_WRITE, 0);
@@ -789,7 +789,7 @@ static void go_down(struct verbs_path *verbs)
 }
 
 static enum post_result post_unless_dead(struct verbs_path *verbs, struct request *request,
-					 const struct op_part *part)
+					 struct op_part part)
 {
 	if (!verbs->link->error)
 		return post_alive(verbs, request, part);
@@ -801,7 +801,7 @@ static enum post_result post_unless_dead(struct verbs_path *verbs, struct reques
 
 __attribute__((noinline)) static enum post_result post_otherwise(struct verbs_path *verbs,
 								 struct request *request,
-								 const struct op_part *part,
+								 struct op_part part,
 								 enum verbs_path_state state)
 {
 	if (state == VERBS_PATH_DOWN)
@@ -811,8 +811,7 @@ __attribute__((noinline)) static enum post_result post_otherwise(struct verbs_pa
 	return post_unless_dead(verbs, request, part);
 }
 
-static enum post_result verbs_post(struct path *path, struct request *request,
-				   const struct op_part *part)
+static enum post_result verbs_post(struct path *path, struct request *request, struct op_part part)
 {
 	struct verbs_path *verbs = (struct verbs_path *)path;
 	/* Pairs with the release in verbs_repair_attempt(): the fresh link is complete. */
