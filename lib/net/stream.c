@@ -55,35 +55,46 @@ static ssize_t plain_error(const struct iovec *iov, int iovcnt)
  * instruction before and one after, a tenth of a small message's time. One piece is the common
  * case, and for it recvfrom() and sendto() copy less in.
  */
-static ssize_t plain_read(struct stream *stream, const struct iovec *iov, int iovcnt)
+static ssize_t receive_pieces(int fd, const struct iovec *iov, int iovcnt)
 {
 	struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
 				.msg_iovlen = (size_t)iovcnt};
-	const int fd = stream->fd;
+
+	return syscall(SYS_recvmsg, fd, &header, MSG_DONTWAIT);
+}
+
+static ssize_t plain_read(struct stream *stream, const struct iovec *iov, int iovcnt)
+{
 	ssize_t got;
 
 	do
-		got = iovcnt == 1 ? syscall(SYS_recvfrom, fd, iov->iov_base, iov->iov_len,
+		got = iovcnt == 1 ? syscall(SYS_recvfrom, stream->fd, iov->iov_base, iov->iov_len,
 					    MSG_DONTWAIT, NULL, NULL)
-				  : syscall(SYS_recvmsg, fd, &header, MSG_DONTWAIT);
+				  : receive_pieces(stream->fd, iov, iovcnt);
 	while (got < 0 && errno == EINTR);
 	if (got == 0)
 		return -ECONNRESET;
 	return got < 0 ? plain_error(iov, iovcnt) : got;
 }
 
-static ssize_t plain_write(struct stream *stream, const struct iovec *iov, int iovcnt)
+#define SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
+
+static ssize_t send_pieces(int fd, const struct iovec *iov, int iovcnt)
 {
 	const struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)iov,
 				      .msg_iovlen = (size_t)iovcnt};
-	const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
-	const int fd = stream->fd;
+
+	return syscall(SYS_sendmsg, fd, &header, SEND_FLAGS);
+}
+
+static ssize_t plain_write(struct stream *stream, const struct iovec *iov, int iovcnt)
+{
 	ssize_t sent;
 
 	do
-		sent = iovcnt == 1 ? syscall(SYS_sendto, fd, iov->iov_base, iov->iov_len, flags,
-					     NULL, 0)
-				   : syscall(SYS_sendmsg, fd, &header, flags);
+		sent = iovcnt == 1 ? syscall(SYS_sendto, stream->fd, iov->iov_base, iov->iov_len,
+					     SEND_FLAGS, NULL, 0)
+				   : send_pieces(stream->fd, iov, iovcnt);
 	while (sent < 0 && errno == EINTR);
 	return sent < 0 ? plain_error(iov, iovcnt) : sent;
 }

@@ -69,7 +69,7 @@ static bool is_too_early(const struct channel *channel)
 }
 
 /* It matters where bodies are large, between them as well. */
-static void note_drained(struct channel *channel, bool drained)
+static inline void note_drained(struct channel *channel, bool drained)
 {
 	channel->drained = drained;
 	if (drained && (channel->body_left > 0 || channel->read_ahead == READ_AHEAD_MIN))
@@ -101,11 +101,24 @@ static void received(struct channel *channel, uint32_t got)
 	channel->end += got - body;
 }
 
+/* A body in place, and what follows it. */
+static ssize_t receive_body(struct channel *channel, uint32_t ahead)
+{
+	struct iovec iov[] = {{channel->body, channel->body_left},
+			      {channel->buffer + channel->end, ahead}};
+	uint32_t wanted = channel->body_left + ahead;
+	ssize_t got = stream_read(&channel->stream, iov, 2);
+
+	if (got > 0)
+		received(channel, (uint32_t)got);
+	note_drained(channel, got < (ssize_t)wanted);
+	return got;
+}
+
 ssize_t channel_receive(struct channel *channel)
 {
-	struct iovec iov[2];
-	uint32_t ahead, wanted = channel->body_left;
-	int count = 0;
+	struct iovec iov;
+	uint32_t ahead;
 	ssize_t got;
 
 	if (is_too_early(channel))
@@ -113,27 +126,17 @@ ssize_t channel_receive(struct channel *channel)
 	make_room(channel);
 	if (channel->body_left > 0 && !channel->body)
 		return receive_nowhere(channel);
-	if (channel->body_left > 0)
-		iov[count++] = (struct iovec){channel->body, channel->body_left};
 	ahead = CHANNEL_BUFFER_BYTES - channel->end;
 	if (ahead > channel->read_ahead)
 		ahead = channel->read_ahead;
-	iov[count++] = (struct iovec){channel->buffer + channel->end, ahead};
-	wanted += ahead;
-	got = stream_read(&channel->stream, iov, count);
+	if (channel->body_left > 0)
+		return receive_body(channel, ahead);
+	iov = (struct iovec){channel->buffer + channel->end, ahead};
+	got = stream_read(&channel->stream, &iov, 1);
 	if (got > 0)
-		received(channel, (uint32_t)got);
-	note_drained(channel, got < (ssize_t)wanted);
+		channel->end += (uint32_t)got;
+	note_drained(channel, got < (ssize_t)ahead);
 	return got;
-}
-
-const void *channel_peek(struct channel *channel, uint32_t n)
-{
-	if (channel->end - channel->begin >= n)
-		return channel->buffer + channel->begin;
-	if (channel->read_ahead < n)
-		channel->read_ahead = CHANNEL_BUFFER_BYTES;
-	return NULL;
 }
 
 /* Large bodies are to be read in place, so little is read ahead of them; small ones in bulk. */
@@ -161,25 +164,6 @@ bool channel_body(struct channel *channel, void *into, uint32_t length)
 
 /* ---- sending ---- */
 
-void *channel_stage(struct channel *channel, uint32_t n)
-{
-	char *at = channel->staging + channel->staged;
-	struct iovec *last = channel_unsent(channel) ? &channel->pieces[channel->count - 1] : NULL;
-
-	channel->staged += n;
-	if (last && (char *)last->iov_base + last->iov_len == at)
-		last->iov_len += n;
-	else
-		channel_refer(channel, at, n, NULL);
-	return at;
-}
-
-void channel_refer(struct channel *channel, const void *data, uint32_t n, const void *owner)
-{
-	channel->owners[channel->count] = owner;
-	channel->pieces[channel->count++] = (struct iovec){(void *)(uintptr_t)data, n};
-}
-
 bool channel_refers(const struct channel *channel, const void *owner)
 {
 	for (uint32_t i = channel->first; i < channel->count; i++)
@@ -203,17 +187,24 @@ static void sent(struct channel *channel, size_t n)
 }
 
 /*
- * How many pieces together have @p bytes, or a little more. While the other end takes it in, one
- * call goes on as long as it has something to send, and nobody else would have his turn.
+ * One write, of pieces that together have @p bytes, or a little more. While the other end takes it
+ * in, one call goes on as long as it has something to send, and nobody else would have his turn.
  */
-static int pieces_of(const struct channel *channel, size_t bytes)
+static ssize_t send_some(struct channel *channel, size_t bytes)
 {
-	uint32_t end = channel->first;
+	struct iovec *pieces = channel->pieces + channel->first;
+	uint32_t count = 0, waiting = channel->count - channel->first;
 	size_t sum = 0;
+	ssize_t n;
 
-	while (end < channel->count && sum < bytes)
-		sum += channel->pieces[end++].iov_len;
-	return (int)(end - channel->first);
+	while (count < waiting && sum < bytes)
+		sum += pieces[count++].iov_len;
+	n = stream_write(&channel->stream, pieces, (int)count);
+	if (__builtin_expect(n == (ssize_t)sum, 1))
+		channel->first += count;
+	else if (n > 0)
+		sent(channel, (size_t)n);
+	return n;
 }
 
 int64_t channel_send(struct channel *channel, size_t turn_bytes)
@@ -226,13 +217,11 @@ int64_t channel_send(struct channel *channel, size_t turn_bytes)
 
 		if (total >= turn_bytes)
 			return (int64_t)total;
-		n = stream_write(&channel->stream, channel->pieces + channel->first,
-				 pieces_of(channel, turn_bytes - total));
+		n = send_some(channel, turn_bytes - total);
 		channel->full = n == 0;
 		channel->stuck = n == 0 && total == 0;
 		if (n <= 0)
 			return n < 0 ? n : (int64_t)total;
-		sent(channel, (size_t)n);
 		total += (size_t)n;
 	}
 	channel->first = channel->count = channel->staged = 0;

@@ -12,6 +12,7 @@
 #define TCP_CHANNEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -66,7 +67,14 @@ ssize_t channel_receive(struct channel *channel);
  * The next @p n bytes, or NULL while fewer were read: then more are read at a time. @p n is at most
  * CHANNEL_BUFFER_BYTES / 2.
  */
-const void *channel_peek(struct channel *channel, uint32_t n);
+static inline const void *channel_peek(struct channel *channel, uint32_t n)
+{
+	if (channel->end - channel->begin >= n)
+		return channel->buffer + channel->begin;
+	if (channel->read_ahead < n)
+		channel->read_ahead = CHANNEL_BUFFER_BYTES;
+	return NULL;
+}
 
 /** They have been dealt with. */
 static inline void channel_consume(struct channel *channel, uint32_t n)
@@ -88,24 +96,40 @@ static inline bool channel_room(const struct channel *channel, uint32_t heads, u
 	       channel->count + pieces <= CHANNEL_PIECES;
 }
 
-/** @p n bytes to fill and send; there is room, for one piece as well. */
-void *channel_stage(struct channel *channel, uint32_t n);
+/** Anything left to send? */
+static inline bool channel_unsent(const struct channel *channel)
+{
+	return channel->first < channel->count;
+}
 
 /**
  * Send @p n bytes at @p data, which must stay until they have gone; there is room for a piece.
  *
  * @param owner  for channel_refers()
  */
-void channel_refer(struct channel *channel, const void *data, uint32_t n, const void *owner);
+static inline void channel_refer(struct channel *channel, const void *data, uint32_t n,
+				 const void *owner)
+{
+	channel->owners[channel->count] = owner;
+	channel->pieces[channel->count++] = (struct iovec){(void *)(uintptr_t)data, n};
+}
+
+/** @p n bytes to fill and send; there is room, for one piece as well. */
+static inline void *channel_stage(struct channel *channel, uint32_t n)
+{
+	char *at = channel->staging + channel->staged;
+	struct iovec *last = channel_unsent(channel) ? &channel->pieces[channel->count - 1] : NULL;
+
+	channel->staged += n;
+	if (last && (char *)last->iov_base + last->iov_len == at)
+		last->iov_len += n;
+	else
+		channel_refer(channel, at, n, NULL);
+	return at;
+}
 
 /** Is anything of @p owner still to be sent? */
 bool channel_refers(const struct channel *channel, const void *owner);
-
-/** Anything left to send? */
-static inline bool channel_unsent(const struct channel *channel)
-{
-	return channel->first < channel->count;
-}
 
 /**
  * Send what the socket takes, up to about @p turn_bytes.

@@ -136,21 +136,24 @@ static void take_fresh(struct tcp_end *end)
 	end->registered = false;
 }
 
-/* @return can it be posted on? */
-static bool is_up(struct tcp_link *link)
+/* It has been mended. */
+__attribute__((noinline)) static bool take_all_fresh(struct tcp_link *link)
 {
-	/* Pairs with the release in tcp_link_dial(). */
-	uint32_t state = atomic_load_explicit(&link->state, memory_order_acquire);
-
-	if (__builtin_expect(state == TCP_LINK_UP, 1))
-		return true;
-	if (state == TCP_LINK_DOWN)
-		return false;
 	for (uint32_t i = 0; i < link->count; i++)
 		take_fresh(link->ends[i]);
 	link->succeeded = false;
 	atomic_store_explicit(&link->state, TCP_LINK_UP, memory_order_relaxed);
 	return true;
+}
+
+/* @return can it be posted on? */
+static inline bool is_up(struct tcp_link *link)
+{
+	/* Pairs with the release in tcp_link_dial(). */
+	uint32_t state = atomic_load_explicit(&link->state, memory_order_acquire);
+
+	return __builtin_expect(state == TCP_LINK_UP, 1) ||
+	       (state != TCP_LINK_DOWN && take_all_fresh(link));
 }
 
 /* ---- posting ---- */
@@ -162,34 +165,26 @@ static const uint8_t wire_types[] = {
 	[SLU_CALL] = WIRE_CALL,
 };
 
-/* The bytes of a call are always taken along: it may be given up before they are sent. */
-static uint32_t stage_limit(struct op_part part)
-{
-	return part.opcode == SLU_CALL ? SLU_MESSAGE_MAX : CHANNEL_STAGE_BYTES;
-}
-
-static void send_part(const struct tcp_path *tcp, struct tcp_end *end, const struct slu_op *op,
-		      struct op_part part, uint32_t tag)
+static inline void send_part(const struct tcp_path *tcp, struct tcp_end *end,
+			     const struct slu_op *op, struct op_part part, uint32_t stage_limit,
+			     uint64_t offset, uint32_t tag)
 {
 	bool has_body = part.opcode != SLU_READ && part.length > 0;
-	bool staged = has_body && part.length <= stage_limit(part);
+	uint32_t staged = has_body && part.length <= stage_limit ? part.length : 0;
 	const char *body = op->region->addr + op->local_offset + part.offset;
-	char *at = channel_stage(&end->channel, (uint32_t)sizeof(struct wire_request) +
-							(staged ? (uint32_t)part.length : 0));
-	struct wire_request head = {
-		.type = wire_types[part.opcode],
-		.length = (uint32_t)part.length,
-		.handle = tcp->handle,
-		.generation = tcp->generation,
-		.offset = part.opcode == SLU_CALL ? 0 : op->remote_offset + part.offset,
-		.tag = tag,
-		.sequence = end->head};
+	struct wire_request *at = channel_stage(&end->channel, (uint32_t)sizeof(*at) + staged);
 
-	memcpy(at, &head, sizeof(head));
-	if (staged)
-		memcpy(at + sizeof(head), body, part.length);
+	*at = (struct wire_request){.type = wire_types[part.opcode],
+				    .length = part.length,
+				    .handle = tcp->handle,
+				    .generation = tcp->generation,
+				    .offset = offset,
+				    .tag = tag,
+				    .sequence = end->head};
+	if (staged > 0)
+		memcpy(at + 1, body, staged);
 	else if (has_body)
-		channel_refer(&end->channel, body, (uint32_t)part.length, NULL);
+		channel_refer(&end->channel, body, part.length, NULL);
 }
 
 /* Of what is bulk: each part the next one. */
@@ -200,36 +195,52 @@ static uint32_t next_bulk(struct tcp_link *link)
 	return link->next;
 }
 
-static enum post_result post_alive(const struct tcp_path *tcp, struct request *request,
-				   struct op_part part)
+static inline bool has_room(const struct tcp_end *end, uint32_t staged)
 {
-	struct tcp_link *link = tcp->link;
-	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(link);
-	struct tcp_end *end = link->ends[index];
-	struct tcp_sent *sent = sent_as(end, end->head);
-	uint32_t tag = request->op.tag;
+	return end->head - end->expected < TCP_WINDOW &&
+	       channel_room(&end->channel, (uint32_t)sizeof(struct wire_request) + staged, 2);
+}
 
-	if (end->head - end->expected == TCP_WINDOW ||
-	    !channel_room(&end->channel, (uint32_t)sizeof(struct wire_request) + stage_limit(part),
-			  2))
-		return POST_FULL;
-	*sent = (struct tcp_sent){.request = request,
-				  .offset = part.offset,
-				  .length = (uint32_t)part.length,
-				  .type = wire_types[part.opcode]};
-	if (part.opcode == SLU_CALL) {
-		struct tcp_call *call = take_slot(end);
-
-		if (!call)
-			return POST_FULL;
-		call->request = request;
-		sent->request = NULL;
-		sent->slot = tag = call->slot;
-	}
-	send_part(tcp, end, &request->op, part, tag);
-	end->head++;
+static inline void is_sent(struct tcp_link *link, uint32_t index)
+{
+	link->ends[index]->head++;
 	link->awaited |= 1u << index;
 	link->unsent |= 1u << index;
+}
+
+/* Its bytes are always taken along: it may be given up before they are sent. */
+__attribute__((noinline)) static enum post_result
+post_call(const struct tcp_path *tcp, struct request *request, struct op_part part)
+{
+	struct tcp_end *end = tcp->link->ends[0];
+	struct tcp_call *call = has_room(end, SLU_MESSAGE_MAX) ? take_slot(end) : NULL;
+
+	if (!call)
+		return POST_FULL;
+	call->request = request;
+	*sent_as(end, end->head) = (struct tcp_sent){.slot = call->slot, .type = WIRE_CALL};
+	send_part(tcp, end, &request->op, part, SLU_MESSAGE_MAX, 0, call->slot);
+	is_sent(tcp->link, 0);
+	return POST_DONE;
+}
+
+static inline enum post_result post_alive(const struct tcp_path *tcp, struct request *request,
+					  struct op_part part)
+{
+	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(tcp->link);
+	struct tcp_end *end = tcp->link->ends[index];
+
+	if (__builtin_expect(part.opcode == SLU_CALL, 0))
+		return post_call(tcp, request, part);
+	if (__builtin_expect(!has_room(end, CHANNEL_STAGE_BYTES), 0))
+		return POST_FULL;
+	*sent_as(end, end->head) = (struct tcp_sent){.request = request,
+						     .offset = part.offset,
+						     .length = part.length,
+						     .type = wire_types[part.opcode]};
+	send_part(tcp, end, &request->op, part, CHANNEL_STAGE_BYTES,
+		  request->op.remote_offset + part.offset, request->op.tag);
+	is_sent(tcp->link, index);
 	return POST_DONE;
 }
 
@@ -251,20 +262,30 @@ static uint64_t turn_bytes(const struct tcp_link *link)
 	return link->awaited & 1 ? CHANNEL_TURN_SHARED : CHANNEL_TURN_ALONE;
 }
 
+static inline bool flush_end(struct tcp_link *link, uint32_t index)
+{
+	struct channel *channel = &link->ends[index]->channel;
+
+	if (__builtin_expect(channel_send(channel, turn_bytes(link)) < 0, 0)) {
+		take_down(link, true);
+		return false;
+	}
+	if (!channel_unsent(channel))
+		link->unsent &= ~(1u << index);
+	return true;
+}
+
 static void tcp_flush(struct transport_link *of)
 {
 	struct tcp_link *link = (struct tcp_link *)of;
 
-	for (uint32_t left = link->unsent; left != 0; left &= left - 1) {
-		struct channel *channel = &link->ends[__builtin_ctz(left)]->channel;
-
-		if (__builtin_expect(channel_send(channel, turn_bytes(link)) < 0, 0)) {
-			take_down(link, true);
-			return;
-		}
-		if (!channel_unsent(channel))
-			link->unsent &= ~(left & -left);
+	if (__builtin_expect(link->unsent == 1, 1)) {
+		flush_end(link, 0);
+		return;
 	}
+	for (uint32_t left = link->unsent; left != 0; left &= left - 1)
+		if (!flush_end(link, (uint32_t)__builtin_ctz(left)))
+			return;
 }
 
 static bool is_stuck(const struct tcp_link *link)
@@ -298,7 +319,7 @@ static int strange(const char *what)
 }
 
 /* The target has had its last word on it. */
-static void answered(struct tcp_end *end, int status)
+static inline void answered(struct tcp_end *end, int status)
 {
 	struct tcp_sent *sent = sent_as(end, end->expected++);
 	struct request *request = sent->request;
@@ -357,9 +378,10 @@ static int on_data(struct tcp_end *end, const struct wire_response *response)
 	if (end->expected == end->head || response->sequence != end->expected ||
 	    sent->type != WIRE_READ || response->length != sent->length || response->status)
 		return strange("data that was not asked for");
-	end->receiving = true;
 	if (channel_body(&end->channel, sent->request ? destination(sent) : NULL, response->length))
-		body_arrived(end);
+		answered(end, 0);
+	else
+		end->receiving = true;
 	return 0;
 }
 
@@ -446,29 +468,51 @@ static bool awaits(const struct tcp_end *end)
 	return end->expected != end->head || end->calls > 0;
 }
 
+static inline int64_t drive(struct tcp_link *link, uint32_t index)
+{
+	struct tcp_end *end = link->ends[index];
+	int64_t rc = drive_end(end);
+
+	if (!awaits(end))
+		link->awaited &= ~(1u << index);
+	return rc;
+}
+
+__attribute__((noinline)) static int64_t drive_all(struct tcp_link *link)
+{
+	int64_t bytes = 0, rc = 0;
+
+	for (uint32_t left = link->awaited; left != 0 && rc >= 0; left &= left - 1) {
+		rc = drive(link, (uint32_t)__builtin_ctz(left));
+		bytes += rc;
+	}
+	return rc < 0 ? rc : bytes;
+}
+
+/* It cannot go on with this connection, or, by a target that does not keep the protocol, with any.
+ */
+__attribute__((noinline)) static void give_up_link(struct tcp_link *link, int64_t why)
+{
+	if (why == -EPROTO) {
+		log_peer(SLU_LOG_ERROR, "a data connection ends: %s", slu_last_error());
+		fail_link(link, -ECONNRESET);
+	} else {
+		take_down(link, true);
+	}
+}
+
 static uint32_t tcp_poll(struct transport_link *of)
 {
 	struct tcp_link *link = (struct tcp_link *)of;
-	int64_t bytes = 0, rc = 0;
+	int64_t bytes;
 
 	if (__builtin_expect(link->error || !is_up(link), 0))
 		return 1; /* for those that are stalled on it */
 	flush_again(link);
-	for (uint32_t left = link->awaited; left != 0 && rc >= 0; left &= left - 1) {
-		struct tcp_end *end = link->ends[__builtin_ctz(left)];
-
-		rc = drive_end(end);
-		bytes += rc;
-		if (!awaits(end))
-			link->awaited &= ~(left & -left);
-	}
-	if (__builtin_expect(rc == -EPROTO, 0)) {
-		log_peer(SLU_LOG_ERROR, "a data connection ends: %s", slu_last_error());
-		fail_link(link, -ECONNRESET); /* another one would not do better */
-	} else if (__builtin_expect(rc < 0, 0)) {
-		take_down(link, true);
-	}
-	return rc < 0 || bytes > 0;
+	bytes = __builtin_expect(link->awaited == 1, 1) ? drive(link, 0) : drive_all(link);
+	if (__builtin_expect(bytes < 0, 0))
+		give_up_link(link, bytes);
+	return bytes != 0;
 }
 
 /* ---- giving up ---- */

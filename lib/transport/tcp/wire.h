@@ -31,7 +31,8 @@ enum wire_request_type {
 	WIRE_CALL,
 };
 
-struct wire_request {
+/** It may lie anywhere: behind another one's body. */
+struct __attribute__((packed)) wire_request {
 	uint8_t type;
 	uint8_t reserved[3]; /* zero */
 	uint32_t length;     /* bytes wanted (READ), or bytes that follow */
