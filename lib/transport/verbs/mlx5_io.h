@@ -64,8 +64,10 @@ static inline void mlx5_io_write_block(void *to, const void *from)
 	__m128i *out = to;
 	const __m128i *in = from;
 
-	for (unsigned i = 0; i < 4; i++)
-		_mm_stream_si128(&out[i], _mm_load_si128(&in[i]));
+	_mm_stream_si128(&out[0], _mm_load_si128(&in[0]));
+	_mm_stream_si128(&out[1], _mm_load_si128(&in[1]));
+	_mm_stream_si128(&out[2], _mm_load_si128(&in[2]));
+	_mm_stream_si128(&out[3], _mm_load_si128(&in[3]));
 #else
 	volatile uint64_t *out = to;
 	const uint64_t *in = from;

@@ -17,6 +17,7 @@
 #define VERBS_MLX5_QUEUE_H
 
 #include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
 #include <infiniband/mlx5dv.h>
@@ -27,8 +28,25 @@
 #define MLX5_BLOCK   MLX5_SEND_WQE_BB
 #define MLX5_SEGMENT 16u
 
-static_assert(sizeof(struct mlx5_wqe_ctrl_seg) == MLX5_SEGMENT, "control segment");
-static_assert(sizeof(struct mlx5_wqe_raddr_seg) == MLX5_SEGMENT, "remote address segment");
+/* Segments of a WQE, in words and as the device reads them: mlx5dv.h has the first in bytes. */
+struct mlx5_control {
+	__be32 index_opcode;
+	__be32 number_segments;
+	__be32 flags;
+	__be32 immediate;
+};
+
+struct mlx5_remote {
+	__be64 address;
+	__be32 key;
+	__be32 reserved;
+};
+
+static_assert(sizeof(struct mlx5_control) == MLX5_SEGMENT, "control segment");
+static_assert(sizeof(struct mlx5_remote) == MLX5_SEGMENT, "remote address segment");
+static_assert(offsetof(struct mlx5_wqe_ctrl_seg, fm_ce_se) ==
+		      offsetof(struct mlx5_control, flags) + 3,
+	      "in its last byte");
 static_assert(sizeof(struct mlx5_wqe_data_seg) == MLX5_SEGMENT, "data segment");
 static_assert(sizeof(struct mlx5_cqe64) == 64 && sizeof(struct mlx5_err_cqe) == 64, "CQE");
 static_assert((2 + VERBS_PIECES_MAX) * MLX5_SEGMENT <= MLX5_BLOCK, "only inline bytes need more");
@@ -37,24 +55,18 @@ static_assert((2 + VERBS_PIECES_MAX) * MLX5_SEGMENT <= MLX5_BLOCK, "only inline 
 #define MLX5_RECORD_CONSUMER 0
 #define MLX5_RECORD_ARM      1
 
-/** What is remembered of a WQE, by the block in which it begins. */
-struct mlx5_slot {
-	uint32_t id;
-	uint32_t end; /* the block after it, counted like head */
-};
-
 struct mlx5_queue {
 	struct verbs_queue queue;
 
 	/* send queue */
 	uint8_t *ring;
 	uint32_t blocks; /* in the ring, a power of two */
+	uint32_t mask;   /* blocks - 1 */
 	uint32_t head;   /* blocks filled, ever; the device counts the lower 16 bits */
-	uint32_t tail;   /* of these, given back */
 	uint32_t last;   /* block of the latest WQE */
 	uint32_t rung;   /* work requests that the device was told of, ever */
 	__be32 number;   /* of the queue pair, as a WQE has it */
-	struct mlx5_slot *slots;
+	uint32_t *ids;   /* of work requests, by the block in which they begin */
 	volatile __be32 *producer_record;
 	uint8_t *bell;
 	uint32_t bell_size; /* of each of its two halves; 0: it has one, for 8 bytes */
@@ -62,9 +74,10 @@ struct mlx5_queue {
 	bool bell_is_ours;  /* no other queue pair rings it, so whole WQEs may be stored there */
 
 	/* completion queue */
-	uint8_t *entries; /* the last 64 bytes of the first one */
-	uint32_t entry_size;
+	uint8_t *entries;     /* the last 64 bytes of the first one */
+	uint32_t entry_shift; /* of its size */
 	uint32_t entry_count; /* a power of two */
+	uint32_t entry_mask;  /* entry_count - 1 */
 	uint32_t consumed;    /* ever */
 	volatile __be32 *records;
 	uint8_t *arm_bell;
@@ -86,7 +99,7 @@ static inline struct mlx5_queue *mlx5_of(struct verbs_queue *queue)
 
 static inline uint8_t *mlx5_block(const struct mlx5_queue *mlx5, uint32_t block)
 {
-	return mlx5->ring + (size_t)(block & (mlx5->blocks - 1)) * MLX5_BLOCK;
+	return mlx5->ring + (size_t)(block & mlx5->mask) * MLX5_BLOCK;
 }
 
 static inline uint8_t *mlx5_end(const struct mlx5_queue *mlx5)
@@ -128,8 +141,8 @@ static inline uint32_t mlx5_add_pieces(uint8_t *at, const struct verbs_work *wor
 	return count;
 }
 
-/** As verbs_queue_add(). Of what the caller knows when it is compiled nothing is left to ask. */
-__attribute__((always_inline)) static inline void mlx5_add(struct verbs_queue *queue,
+/** As verbs_queue_ops.add. Of what the caller knows when it is compiled nothing is left to ask. */
+__attribute__((always_inline)) static inline void mlx5_add(struct mlx5_queue *mlx5,
 							   const struct verbs_work *work)
 {
 	static const uint8_t opcodes[] = {
@@ -139,7 +152,6 @@ __attribute__((always_inline)) static inline void mlx5_add(struct verbs_queue *q
 		[VERBS_SEND] = MLX5_OPCODE_SEND,
 		[VERBS_SEND_IMMEDIATE] = MLX5_OPCODE_SEND_IMM,
 	};
-	struct mlx5_queue *mlx5 = mlx5_of(queue);
 	bool has_remote = work->opcode <= VERBS_READ;
 	bool has_immediate =
 		work->opcode == VERBS_WRITE_IMMEDIATE || work->opcode == VERBS_SEND_IMMEDIATE;
@@ -148,19 +160,18 @@ __attribute__((always_inline)) static inline void mlx5_add(struct verbs_queue *q
 	uint32_t segments = has_remote ? 2 : 1;
 
 	if (has_remote)
-		*(struct mlx5_wqe_raddr_seg *)(at + MLX5_SEGMENT) = (struct mlx5_wqe_raddr_seg){
-			.raddr = htobe64(work->remote), .rkey = htobe32(work->rkey)};
+		*(struct mlx5_remote *)(at + MLX5_SEGMENT) = (struct mlx5_remote){
+			.address = htobe64(work->remote), .key = htobe32(work->rkey)};
 	segments += work->flags & VERBS_INLINE ? mlx5_add_inline(mlx5, data, &work->piece[0])
 					       : mlx5_add_pieces(data, work);
-	*(struct mlx5_wqe_ctrl_seg *)at = (struct mlx5_wqe_ctrl_seg){
-		.opmod_idx_opcode = htobe32((mlx5->head & 0xffff) << 8 | opcodes[work->opcode]),
-		.qpn_ds = mlx5->number | htobe32(segments),
-		.fm_ce_se = work->flags & VERBS_SIGNALLED ? MLX5_WQE_CTRL_CQ_UPDATE : 0,
-		.imm = has_immediate ? htobe32(work->immediate) : 0};
+	*(struct mlx5_control *)at = (struct mlx5_control){
+		.index_opcode = htobe32((mlx5->head & 0xffff) << 8 | opcodes[work->opcode]),
+		.number_segments = mlx5->number | htobe32(segments),
+		.flags = work->flags & VERBS_SIGNALLED ? htobe32(MLX5_WQE_CTRL_CQ_UPDATE) : 0,
+		.immediate = has_immediate ? htobe32(work->immediate) : 0};
 	mlx5->last = mlx5->head;
 	mlx5->head += (segments * MLX5_SEGMENT + MLX5_BLOCK - 1) / MLX5_BLOCK;
-	mlx5->slots[mlx5->last & (mlx5->blocks - 1)] =
-		(struct mlx5_slot){.id = queue->posted++, .end = mlx5->head};
+	mlx5->ids[mlx5->last & mlx5->mask] = mlx5->queue.posted++;
 }
 
 /* A single small WQE goes to the device with the doorbell: it need not fetch it. */
@@ -181,7 +192,8 @@ static inline void mlx5_write_bell(struct mlx5_queue *mlx5, const uint8_t *wqe)
 	}
 }
 
-/** As verbs_queue_ring(). The halves of the register alternate: a store to one may still be on its way. */
+/** As verbs_queue_ring(). The halves of the register alternate: a store to one may still be on its
+ * way. */
 static inline void mlx5_ring(struct verbs_queue *queue, bool signal)
 {
 	struct mlx5_queue *mlx5 = mlx5_of(queue);
@@ -190,7 +202,7 @@ static inline void mlx5_ring(struct verbs_queue *queue, bool signal)
 	if (queue->posted == mlx5->rung)
 		return;
 	if (signal)
-		((struct mlx5_wqe_ctrl_seg *)last)->fm_ce_se = MLX5_WQE_CTRL_CQ_UPDATE;
+		((struct mlx5_control *)last)->flags = htobe32(MLX5_WQE_CTRL_CQ_UPDATE);
 	mlx5_io_order_stores(); /* the WQEs before the record that lets the device read them */
 	*mlx5->producer_record = htobe32(mlx5->head & 0xffff);
 	mlx5_io_fence_register();
@@ -207,9 +219,9 @@ static inline void mlx5_ring(struct verbs_queue *queue, bool signal)
 /* The owner bit changes with each round, and what was never written is invalid. NULL: none. */
 static inline const struct mlx5_cqe64 *mlx5_next_entry(const struct mlx5_queue *mlx5)
 {
-	uint32_t index = mlx5->consumed & (mlx5->entry_count - 1);
+	uint32_t index = mlx5->consumed & mlx5->entry_mask;
 	const struct mlx5_cqe64 *entry =
-		(const struct mlx5_cqe64 *)(mlx5->entries + (size_t)index * mlx5->entry_size);
+		(const struct mlx5_cqe64 *)(mlx5->entries + ((size_t)index << mlx5->entry_shift));
 	uint8_t op_own = *(const volatile uint8_t *)&entry->op_own;
 	uint8_t owner = (mlx5->consumed & mlx5->entry_count) != 0;
 
@@ -222,73 +234,40 @@ static inline const struct mlx5_cqe64 *mlx5_next_entry(const struct mlx5_queue *
 /* Its room and that of all before it is free; the device completes in order. */
 static inline uint32_t mlx5_give_back(struct mlx5_queue *mlx5, uint16_t counter)
 {
-	uint32_t block = mlx5->tail + (uint16_t)(counter - mlx5->tail);
-	const struct mlx5_slot *slot = &mlx5->slots[block & (mlx5->blocks - 1)];
+	uint32_t id = mlx5->ids[counter & mlx5->mask];
 
-	assert(mlx5->head - block - 1 < mlx5->blocks); /* it is one of those outstanding */
-	mlx5->tail = slot->end;
-	mlx5->queue.returned = slot->id + 1;
-	return slot->id;
-}
-
-/* @return 1; 0 not about a work request */
-static inline uint32_t mlx5_take_entry(struct mlx5_queue *mlx5, const struct mlx5_cqe64 *entry,
-				       struct verbs_done *done)
-{
-	const struct mlx5_err_cqe *error = (const struct mlx5_err_cqe *)entry;
-
-	switch (entry->op_own >> 4) {
-	case MLX5_CQE_REQ:
-		*done = (struct verbs_done){.id = mlx5_give_back(mlx5, be16toh(entry->wqe_counter)),
-					    .status = IBV_WC_SUCCESS};
-		return 1;
-	case MLX5_CQE_REQ_ERR:
-		*done = (struct verbs_done){.id = mlx5_give_back(mlx5, be16toh(error->wqe_counter)),
-					    .status = mlx5_status(error->syndrome),
-					    .vendor_error = error->vendor_err_synd};
-		return 1;
-	default:
-		return 0;
-	}
-}
-
-/** As verbs_queue_poll(). */
-static inline uint32_t mlx5_poll(struct verbs_queue *queue, struct verbs_done *done, uint32_t n)
-{
-	struct mlx5_queue *mlx5 = mlx5_of(queue);
-	uint32_t before = mlx5->consumed, got = 0;
-	const struct mlx5_cqe64 *entry;
-
-	while (got < n && queue->returned != queue->posted && (entry = mlx5_next_entry(mlx5))) {
-		got += mlx5_take_entry(mlx5, entry, &done[got]);
-		mlx5->consumed++;
-	}
-	if (mlx5->consumed == before)
-		return 0;
-	mlx5_io_order_loads(); /* the entries were read before the device may write them again */
-	mlx5->records[MLX5_RECORD_CONSUMER] = htobe32(mlx5->consumed & 0xffffff);
-	if (mlx5->armed) {
-		mlx5->armed = false;
-		mlx5->arm_number++;
-	}
-	queue->signalled += got;
-	return got;
+	assert(id - mlx5->queue.returned < mlx5->queue.depth); /* one of those outstanding */
+	mlx5->queue.returned = id + 1;
+	return id;
 }
 
 /**
- * Take on a work request, of which there is room for: it goes when the queue is rung next. Inline
- * bytes may stay where they are until then.
+ * Take the next completion, if it is a success. After the last one comes mlx5_taken().
+ *
+ * @param id  out: of the work request; those before it have succeeded too
  */
-__attribute__((always_inline)) static inline void verbs_queue_add(struct verbs_queue *queue,
-								  const struct verbs_work *work)
+static inline bool mlx5_next_success(struct mlx5_queue *mlx5, uint32_t *id)
 {
-	if (__builtin_expect(queue->direct, 1)) {
-		mlx5_add(queue, work);
-	} else {
-		struct verbs_work copy = *work; /* so that the other way needs none in memory */
+	const struct mlx5_cqe64 *entry;
 
-		queue->ops->add(queue, &copy);
+	if (mlx5->queue.returned == mlx5->queue.posted || !(entry = mlx5_next_entry(mlx5)) ||
+	    entry->op_own >> 4 != MLX5_CQE_REQ)
+		return false;
+	*id = mlx5_give_back(mlx5, be16toh(entry->wqe_counter));
+	mlx5->consumed++;
+	return true;
+}
+
+/** The device may write over the @p n entries that were read. */
+static inline void mlx5_taken(struct mlx5_queue *mlx5, uint32_t n)
+{
+	mlx5_io_order_loads(); /* before it may */
+	mlx5->records[MLX5_RECORD_CONSUMER] = htobe32(mlx5->consumed & 0xffffff);
+	if (__builtin_expect(mlx5->armed, 0)) {
+		mlx5->armed = false;
+		mlx5->arm_number++;
 	}
+	mlx5->queue.signalled += n;
 }
 
 /**
@@ -303,14 +282,6 @@ static inline int verbs_queue_ring(struct verbs_queue *queue, bool signal)
 		return queue->ops->ring(queue, signal);
 	mlx5_ring(queue, signal);
 	return 0;
-}
-
-/** Take up to @p n completions. @return how many; 0 none */
-static inline uint32_t verbs_queue_poll(struct verbs_queue *queue, struct verbs_done *done,
-					uint32_t n)
-{
-	return __builtin_expect(queue->direct, 1) ? mlx5_poll(queue, done, n)
-						  : queue->ops->poll(queue, done, n);
 }
 
 #endif

@@ -88,13 +88,13 @@ static void destroy(struct verbs_queue *queue)
 		ibv_dealloc_pd(mlx5->pd);
 	if (mlx5->thread_domain)
 		ibv_dealloc_td(mlx5->thread_domain);
-	free(mlx5->slots);
+	free(mlx5->ids);
 	free(mlx5);
 }
 
 static void add(struct verbs_queue *queue, const struct verbs_work *work)
 {
-	mlx5_add(queue, work);
+	mlx5_add(mlx5_of(queue), work);
 }
 
 static int ring(struct verbs_queue *queue, bool signal)
@@ -103,9 +103,37 @@ static int ring(struct verbs_queue *queue, bool signal)
 	return 0;
 }
 
+/* @return false: not about a work request */
+static bool take_entry(struct mlx5_queue *mlx5, const struct mlx5_cqe64 *entry,
+		       struct verbs_done *done)
+{
+	const struct mlx5_err_cqe *error = (const struct mlx5_err_cqe *)entry;
+
+	mlx5->consumed++;
+	if (entry->op_own >> 4 != MLX5_CQE_REQ_ERR)
+		return false;
+	*done = (struct verbs_done){.id = mlx5_give_back(mlx5, be16toh(error->wqe_counter)),
+				    .status = mlx5_status(error->syndrome),
+				    .vendor_error = error->vendor_err_synd};
+	return true;
+}
+
 static uint32_t poll_entries(struct verbs_queue *queue, struct verbs_done *done, uint32_t n)
 {
-	return mlx5_poll(queue, done, n);
+	struct mlx5_queue *mlx5 = mlx5_of(queue);
+	uint32_t before = mlx5->consumed, got = 0;
+	const struct mlx5_cqe64 *entry;
+	uint32_t id;
+
+	while (got < n && queue->returned != queue->posted && (entry = mlx5_next_entry(mlx5))) {
+		if (mlx5_next_success(mlx5, &id))
+			done[got++] = (struct verbs_done){.id = id, .status = IBV_WC_SUCCESS};
+		else
+			got += take_entry(mlx5, entry, &done[got]);
+	}
+	if (mlx5->consumed != before)
+		mlx5_taken(mlx5, got);
+	return got;
 }
 
 static const struct verbs_queue_ops ops = {
@@ -213,6 +241,7 @@ static void take_send_queue(struct mlx5_queue *mlx5, const struct mlx5dv_qp *dir
 {
 	mlx5->ring = direct->sq.buf;
 	mlx5->blocks = direct->sq.wqe_cnt;
+	mlx5->mask = mlx5->blocks - 1;
 	mlx5->producer_record = &direct->dbrec[MLX5_SND_DBR];
 	mlx5->bell = direct->bf.reg;
 	mlx5->bell_size = direct->bf.size;
@@ -230,8 +259,9 @@ static uint32_t blocks_each(const struct mlx5_queue *mlx5)
 
 static void take_completion_queue(struct mlx5_queue *mlx5, const struct mlx5dv_cq *direct)
 {
-	mlx5->entry_size = direct->cqe_size;
+	mlx5->entry_shift = (uint32_t)__builtin_ctz(direct->cqe_size);
 	mlx5->entry_count = direct->cqe_cnt;
+	mlx5->entry_mask = mlx5->entry_count - 1;
 	mlx5->entries = (uint8_t *)direct->buf + direct->cqe_size - sizeof(struct mlx5_cqe64);
 	mlx5->records = direct->dbrec;
 	mlx5->arm_bell = direct->cq_uar;
@@ -254,13 +284,13 @@ static int take_over(struct verbs_device *device, struct mlx5_queue *mlx5)
 	take_completion_queue(mlx5, &cq);
 	if (qp.sq.stride != MLX5_BLOCK || mlx5->blocks > UINT16_MAX ||
 	    mlx5->blocks < mlx5->queue.depth * blocks_each(mlx5) ||
-	    mlx5->entry_count < mlx5->queue.depth)
+	    mlx5->entry_count < mlx5->queue.depth || cq.cqe_size & (cq.cqe_size - 1))
 		return fail(-EOPNOTSUPP,
 			    "%s has queues of a layout that is not known: %u blocks of %u bytes, "
 			    "%u entries of %u",
 			    device->name, mlx5->blocks, qp.sq.stride, cq.cqe_cnt, cq.cqe_size);
-	mlx5->slots = calloc(mlx5->blocks, sizeof(mlx5->slots[0]));
-	return mlx5->slots ? 0 : fail(-ENOMEM, "out of memory");
+	mlx5->ids = calloc(mlx5->blocks, sizeof(mlx5->ids[0]));
+	return mlx5->ids ? 0 : fail(-ENOMEM, "out of memory");
 }
 
 int verbs_mlx5_create(struct verbs_device *device, const struct verbs_queue_options *options,

@@ -23,7 +23,7 @@
 #include "transport/verbs/verbs_queue.h"
 #include "transport/verbs/verbs_wire.h"
 
-#define VERBS_DEPTH       512u   /* work requests of one queue pair; a power of two */
+#define VERBS_DEPTH       512u /* work requests of one queue pair; a power of two */
 #define VERBS_GID_HEX     33u
 #define VERBS_PAIR_TEXT   288u
 #define VERBS_INLINE_WANT 220u
@@ -52,9 +52,7 @@ struct verbs_call {
 /** Our end of one queue pair. Work requests are numbered from 0, as verbs_work.id. */
 struct verbs_end {
 	struct verbs_queue *queue;
-	uint32_t head;        /* next to post */
-	uint32_t expected;    /* oldest that has not come back */
-	uint32_t unsignalled; /* since the last that was signalled */
+	uint32_t expected; /* oldest that has not come back */
 	struct verbs_sent window[VERBS_DEPTH];
 };
 
@@ -73,8 +71,8 @@ struct verbs_pair {
 struct verbs_peer {
 	pthread_mutex_t joining; /* of links, and who is on them; held shortly */
 	struct verbs_link *links[TRANSPORT_POLLERS]; /* by poller */
-	uint64_t latest[TRANSPORT_POLLERS];          /* id of the link last offered; whose turn in the
-							lane it is (repair.h) */
+	uint64_t latest[TRANSPORT_POLLERS]; /* id of the link last offered; whose turn in the
+					       lane it is (repair.h) */
 };
 
 struct verbs_link {
@@ -84,20 +82,22 @@ struct verbs_link {
 	uint32_t out;      /* ends of which something has not come back, a bit each */
 	uint32_t unrung;   /* ends that are to be rung, a bit each */
 	uint32_t next;     /* bulk end, until the next flush */
+	bool direct;       /* its queues are, and it is alive */
 	_Atomic int error; /* 0, or why it is dead; who joins looks as well */
 	enum ibv_wc_status why; /* that it died; the first completion that said so */
 	uint32_t vendor_error;
-	bool succeeded; /* something went through since it was made */
-	bool drained;   /* dead, and nothing of it is with the device any more */
-	bool refused;   /* a queue pair did not take what there was room for */
-	uint64_t dead_ns; /* since when */
-	uint32_t device;  /* index of our port */
-	uint32_t credits; /* receives of the target that we may still take */
-	uint32_t taken;   /* as it last told */
-	uint64_t subject; /* of the latest SUBJECT: generation and handle; 0: none */
+	bool succeeded;               /* something went through since it was made */
+	bool drained;                 /* dead, and nothing of it is with the device any more */
+	bool refused;                 /* a queue pair did not take what there was room for */
+	uint64_t dead_ns;             /* since when */
+	uint32_t device;              /* index of our port */
+	uint32_t credits;             /* receives of the target that we may still take */
+	uint32_t peer_receives;       /* of these there are so many; under verbs_peer.joining */
+	uint32_t taken;               /* as it last told */
+	uint64_t subject;             /* of the latest SUBJECT: generation and handle; 0: none */
 	struct verbs_message message; /* that one, until it is posted */
-	uint32_t calls;   /* open ones */
-	uint32_t silent;  /* turns with nothing but waiting */
+	uint32_t calls;               /* open ones */
+	uint32_t silent;              /* turns with nothing but waiting */
 	uint64_t probe_at_ns;
 	uint32_t next_slot;
 	struct sending sending;
@@ -112,7 +112,6 @@ struct verbs_link {
 	uint64_t connect_ns;         /* what making it took */
 	struct verbs_pair pair;
 	uint32_t reads;
-	uint32_t peer_receives;
 	struct verbs_device *port;
 	struct verbs_cm *cm; /* NULL: connected by the session */
 	struct ibv_cq *receive_cq;
@@ -134,7 +133,7 @@ enum verbs_path_state {
 struct verbs_path {
 	struct path path;
 	struct verbs_link *link;
-	uint64_t base;            /* of the segment, at the target */
+	uint64_t base; /* of the segment, at the target */
 	uint32_t slices;
 	uint32_t *keys; /* by end, then by slice */
 	uint32_t handle;

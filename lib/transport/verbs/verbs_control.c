@@ -81,6 +81,7 @@ static int add_end(struct verbs_link *link)
 		free(end);
 		return rc;
 	}
+	link->direct = end->queue->direct;
 	link->ends[link->count++] = end;
 	if (end->queue->inline_bytes < sizeof(struct verbs_message))
 		return fail(-EOPNOTSUPP, "%s takes only %u bytes inline", link->port->name,

@@ -107,17 +107,15 @@ static int status_of(const struct request *request, int status)
 }
 
 /* The device is done with a work request. */
-static inline void went_well(struct verbs_link *link, struct verbs_sent *sent)
+static inline void went_well(struct verbs_link *link, const struct verbs_sent *sent)
 {
 	struct request *request = sent->request;
 
-	sent->request = NULL;
 	if (__builtin_expect(request != NULL, 1)) {
 		request_back(request, 0, false);
 	} else if (sent->carries) {
 		struct verbs_call *call = &link->slots[sent->slot % VERBS_CALLS];
 
-		sent->carries = false;
 		give_buffer(link, call);
 		free_slot(link, call);
 	}
@@ -155,7 +153,7 @@ static bool has_written(const struct verbs_link *link)
 	for (uint32_t i = 0; i < link->count; i++) {
 		const struct verbs_end *end = link->ends[i];
 
-		for (uint32_t id = end->expected; id != end->head; id++)
+		for (uint32_t id = end->expected; id != end->queue->posted; id++)
 			if (is_written(&end->window[id % VERBS_DEPTH]))
 				return true;
 	}
@@ -176,6 +174,7 @@ static void fail_link(struct verbs_link *link, int error, bool written)
 		link->ticket = NULL;
 	}
 	link->error = error;
+	link->direct = false;
 	link->dead_ns = clock_monotonic_ns(NULL);
 	for (uint32_t i = 0; i < link->count; i++) {
 		verbs_queue_fail(link->ends[i]->queue);
@@ -234,32 +233,58 @@ static void on_failure(struct verbs_link *link, struct verbs_end *end,
 	fail_link(link, -ECONNRESET, written && may_land(status));
 }
 
-/* Those before it have succeeded: a queue pair works in order. */
-static inline void on_done(struct verbs_link *link, struct verbs_end *end,
-			   const struct verbs_done *done)
+/* All before @p end_id have: a queue pair works in order. */
+static inline void on_success(struct verbs_link *link, struct verbs_end *end, uint32_t end_id)
 {
-	struct request *request = sent_as(end, done->id)->request;
-	uint32_t succeeded = done->id + (done->status == IBV_WC_SUCCESS);
+	const struct request *last = sent_as(end, end_id - 1)->request;
 
-	if (request)
-		counter_add(&request->path->stats.signalled, 1);
-	if (end->expected != succeeded)
-		link->succeeded = true;
-	while (end->expected != succeeded)
+	if (end->expected == end_id)
+		return;
+	link->succeeded = true;
+	if (last)
+		counter_add(&last->path->stats.signalled, 1);
+	do
 		went_well(link, sent_as(end, end->expected++));
-	if (__builtin_expect(done->status != IBV_WC_SUCCESS, 0))
-		on_failure(link, end, done);
+	while (end->expected != end_id);
 }
 
-static uint32_t drive_end(struct verbs_link *link, uint32_t index)
+__attribute__((noinline)) static uint32_t drive_queue(struct verbs_link *link,
+						      struct verbs_end *end)
+{
+	struct verbs_done done[BURST];
+	uint32_t n = end->queue->ops->poll(end->queue, done, BURST);
+
+	for (uint32_t i = 0; i < n; i++) {
+		on_success(link, end, done[i].id + (done[i].status == IBV_WC_SUCCESS));
+		if (done[i].status != IBV_WC_SUCCESS)
+			on_failure(link, end, &done[i]);
+	}
+	return n;
+}
+
+static inline uint32_t drive_direct(struct verbs_link *link, struct verbs_end *end)
+{
+	struct mlx5_queue *mlx5 = mlx5_of(end->queue);
+	uint32_t n = 0, id;
+
+	while (n < BURST && mlx5_next_success(mlx5, &id)) {
+		on_success(link, end, id + 1);
+		n++;
+	}
+	if (__builtin_expect(n > 0, 1))
+		mlx5_taken(mlx5, n);
+	else if (mlx5_next_entry(mlx5))
+		n = drive_queue(link, end); /* something else */
+	return n;
+}
+
+static inline uint32_t drive_end(struct verbs_link *link, uint32_t index)
 {
 	struct verbs_end *end = link->ends[index];
-	struct verbs_done done[BURST];
-	uint32_t n = verbs_queue_poll(end->queue, done, BURST);
+	uint32_t n = __builtin_expect(end->queue->direct, 1) ? drive_direct(link, end)
+							     : drive_queue(link, end);
 
-	for (uint32_t i = 0; i < n; i++)
-		on_done(link, end, &done[i]);
-	if (end->expected == end->head)
+	if (end->expected == end->queue->posted)
 		link->out &= ~(1u << index);
 	return n;
 }
@@ -268,6 +293,8 @@ static uint32_t drive_ends(struct verbs_link *link)
 {
 	uint32_t done = 0;
 
+	if (__builtin_expect(link->out == 1, 1))
+		return drive_end(link, 0);
 	for (uint32_t left = link->out; left != 0; left &= left - 1)
 		done += drive_end(link, (uint32_t)__builtin_ctz(left));
 	return done;
@@ -281,7 +308,7 @@ static void take_away(struct verbs_link *link)
 
 		ibv_destroy_qp(end->queue->qp);
 		end->queue->qp = NULL;
-		while (end->expected != end->head)
+		while (end->expected != end->queue->posted)
 			went_wrong(link, sent_as(end, end->expected++), -ECANCELED);
 	}
 	link->out = link->unrung = 0;
@@ -390,12 +417,12 @@ static uint32_t drive_receives(struct verbs_link *link)
 static void post_probe(struct verbs_link *link, uint32_t index)
 {
 	struct verbs_end *end = link->ends[index];
-	struct verbs_work work = {.opcode = VERBS_WRITE, .flags = VERBS_SIGNALLED, .id = end->head};
+	uint32_t id = end->queue->posted;
+	struct verbs_work work = {.opcode = VERBS_WRITE, .flags = VERBS_SIGNALLED, .id = id};
 
-	*sent_as(end, end->head) = (struct verbs_sent){0};
+	*sent_as(end, id) = (struct verbs_sent){0};
 	if (verbs_queue_post(end->queue, &work, 1) < 1)
 		return;
-	end->head++;
 	link->out |= 1u << index;
 }
 
@@ -422,19 +449,26 @@ static uint32_t wait_for_messages(struct verbs_link *link)
 	return done;
 }
 
-/* @return how much was done */
-static uint32_t drive(struct verbs_link *link)
+/* Something is to come from the target, or the link is dead. */
+__attribute__((noinline)) static uint32_t drive_all(struct verbs_link *link)
 {
 	uint32_t done;
 
 	if (link->drained)
 		return 1; /* for those that are stalled on it */
 	/* What was answered is acknowledged as well by then, and leaves its buffer at once. */
-	done = link->calls > 0 || link->credits < link->peer_receives ? wait_for_messages(link) : 0;
-	done += drive_ends(link);
-	if (__builtin_expect(link->error != 0, 0))
+	done = wait_for_messages(link) + drive_ends(link);
+	if (link->error)
 		done += finish_dead(link);
 	return done;
+}
+
+/* @return how much was done */
+static uint32_t drive(struct verbs_link *link)
+{
+	if (link->calls > 0 || link->credits < link->peer_receives || link->error)
+		return drive_all(link);
+	return drive_ends(link);
 }
 
 static uint32_t verbs_poll(struct transport_link *link)
@@ -445,7 +479,7 @@ static uint32_t verbs_poll(struct transport_link *link)
 /* ---- posting ---- */
 
 /* Counted for the path of the last. */
-static void count_doorbell(const struct verbs_link *link, const struct verbs_sent *sent)
+static inline void count_doorbell(const struct verbs_link *link, const struct verbs_sent *sent)
 {
 	const struct request *request = request_of(link, sent);
 
@@ -454,14 +488,13 @@ static void count_doorbell(const struct verbs_link *link, const struct verbs_sen
 }
 
 /* What was added goes with one doorbell, and its last one says when all of it is done. */
-static void ring(struct verbs_link *link, uint32_t index)
+static inline void ring(struct verbs_link *link, uint32_t index)
 {
 	struct verbs_end *end = link->ends[index];
 
 	link->unrung &= ~(1u << index);
-	count_doorbell(link, sent_as(end, end->head - 1));
-	end->unsignalled = 0;
-	if (verbs_queue_ring(end->queue, true) < 0) {
+	count_doorbell(link, sent_as(end, end->queue->posted - 1));
+	if (__builtin_expect(verbs_queue_ring(end->queue, true) < 0, 0)) {
 		link->why = IBV_WC_GENERAL_ERR;
 		link->refused = true; /* what was not taken does not come back */
 		fail_link(link, -EIO, false);
@@ -472,28 +505,39 @@ static void verbs_flush(struct transport_link *of)
 {
 	struct verbs_link *link = (struct verbs_link *)of;
 
+	if (__builtin_expect(link->unrung == 1, 1)) {
+		ring(link, 0);
+		return;
+	}
 	while (link->unrung != 0)
 		ring(link, (uint32_t)__builtin_ctz(link->unrung));
-	if (++link->next >= link->count)
-		link->next = link->count > 1 ? 1 : 0;
+	if (link->count > 1 && ++link->next >= link->count)
+		link->next = 1;
 }
 
-/* Room was made sure of. @p sent  what its completion will end, at once if it is long */
+/*
+ * Room was made sure of.
+ *
+ * @param sent    what its completion will end, at once if it is long
+ * @param direct  the queue is driven directly, as is known when this is compiled
+ */
 __attribute__((always_inline)) static inline void add(struct verbs_link *link, uint32_t index,
 						      struct verbs_work *work,
-						      struct verbs_sent sent, bool is_long)
+						      struct verbs_sent sent, bool is_long,
+						      bool direct)
 {
 	struct verbs_end *end = link->ends[index];
 
-	*sent_as(end, end->head) = sent;
-	work->id = end->head++;
-	if (++end->unsignalled == VERBS_SIGNAL_EACH || is_long) {
+	work->id = end->queue->posted;
+	*sent_as(end, work->id) = sent;
+	if (is_long || work->id % VERBS_SIGNAL_EACH == VERBS_SIGNAL_EACH - 1)
 		work->flags |= VERBS_SIGNALLED;
-		end->unsignalled = 0;
-	}
 	link->out |= 1u << index;
 	link->unrung |= 1u << index;
-	verbs_queue_add(end->queue, work);
+	if (direct)
+		mlx5_add(mlx5_of(end->queue), work);
+	else
+		end->queue->ops->add(end->queue, work);
 }
 
 /* Bytes that do not lie in the slice of the first; in whole slices of memory, at most in the next.
@@ -572,7 +616,7 @@ static void add_transfer(struct verbs_path *verbs, uint32_t index, struct reques
 	set_memory(verbs, index, op, skipped, length, &work);
 	add(verbs->link, index, &work,
 	    (struct verbs_sent){.request = ends ? request : NULL, .reads = op->opcode == SLU_READ},
-	    length > REQUEST_SMALL_BYTES);
+	    length > REQUEST_SMALL_BYTES, false);
 }
 
 static const uint8_t opcodes[] = {
@@ -610,7 +654,7 @@ static void add_message(struct verbs_link *link, struct verbs_sent sent, const v
 		.pieces = 1,
 		.piece[0] = {.addr = (uintptr_t)at, .length = length, .lkey = lkey}};
 
-	add(link, 0, &work, sent, false);
+	add(link, 0, &work, sent, false, false);
 }
 
 /* Notifications name their segment once, as long as they are all for the same. */
@@ -681,15 +725,15 @@ static enum post_result post_call(struct verbs_path *verbs, struct request *requ
 }
 
 /* Bulk takes turns with the queue pairs that it has, from flush to flush. */
-static inline uint32_t index_for(const struct verbs_link *link, const struct request *request)
+static inline uint32_t index_for(const struct verbs_link *link, enum request_lane lane)
 {
-	return request->lane == LANE_BULK ? link->next : 0;
+	return lane == LANE_BULK ? link->next : 0;
 }
 
 static enum post_result post_alive(struct verbs_path *verbs, struct request *request,
 				   struct op_part part)
 {
-	uint32_t index = part.opcode <= SLU_WRITE ? index_for(verbs->link, request) : 0;
+	uint32_t index = part.opcode <= SLU_WRITE ? index_for(verbs->link, request->lane) : 0;
 
 	if (verbs_queue_room(verbs->link->ends[index]->queue) < PART_WORKS)
 		return POST_FULL;
@@ -706,20 +750,21 @@ static enum post_result post_alive(struct verbs_path *verbs, struct request *req
 /* What nearly all are: bytes, in one slice of the segment and one of the region. */
 static inline bool is_plain(const struct request *request, struct op_part part)
 {
-	const struct slu_op *op = &request->op;
+	uint64_t remote = request->op.remote_offset + part.offset;
+	uint64_t local = request->op.local_offset + part.offset;
+	uint64_t last = (uint64_t)part.length - 1;
+	uint64_t changes = (remote ^ (remote + last)) | (local ^ (local + last));
 
-	return part.opcode <= SLU_WRITE && part.length > 0 &&
-	       beyond_slice(op->remote_offset + part.offset, part.length) == 0 &&
-	       beyond_slice(op->local_offset + part.offset, part.length) == 0;
+	return part.opcode <= SLU_WRITE && part.length > 0 && changes >> VERBS_SLICE_SHIFT == 0;
 }
 
-__attribute__((always_inline)) static inline void add_plain(struct verbs_path *verbs,
-							    struct request *request,
-							    struct op_part part, uint8_t opcode,
-							    uint8_t flags)
+/* Lane and kind of device are known when it is compiled. */
+__attribute__((always_inline)) static inline void
+add_plain(struct verbs_path *verbs, struct request *request, struct op_part part, uint8_t opcode,
+	  uint8_t flags, enum request_lane lane, bool direct)
 {
 	const struct slu_op *op = &request->op;
-	uint32_t index = index_for(verbs->link, request);
+	uint32_t index = index_for(verbs->link, lane);
 	uint64_t remote = op->remote_offset + part.offset;
 	uint64_t local = op->local_offset + part.offset;
 	const struct verbs_registration *registration = registration_of(verbs, op);
@@ -730,28 +775,35 @@ __attribute__((always_inline)) static inline void add_plain(struct verbs_path *v
 		.remote = verbs->base + remote,
 		.rkey = verbs->keys[index * verbs->slices + (remote >> VERBS_SLICE_SHIFT)],
 		.piece[0] = {.addr = (uintptr_t)op->region->addr + local,
-			     .length = (uint32_t)part.length,
+			     .length = part.length,
 			     .lkey = registration->slices[local >> VERBS_SLICE_SHIFT].lkey}};
 
 	add(verbs->link, index, &work,
 	    (struct verbs_sent){.request = request, .reads = opcode == VERBS_READ},
-	    request->lane == LANE_BULK);
+	    lane == LANE_BULK, direct);
 }
 
-static inline enum post_result post_plain(struct verbs_path *verbs, struct request *request,
-					  struct op_part part)
+__attribute__((always_inline)) static inline enum post_result
+post_plain(struct verbs_path *verbs, struct request *request, struct op_part part,
+	   enum request_lane lane, bool direct)
 {
-	const struct verbs_queue *queue = verbs->link->ends[index_for(verbs->link, request)]->queue;
+	const struct verbs_queue *queue = verbs->link->ends[index_for(verbs->link, lane)]->queue;
 
-	if (verbs_queue_room(queue) == 0)
+	if (__builtin_expect(verbs_queue_room(queue) == 0, 0))
 		return POST_FULL;
 	if (part.opcode == SLU_READ)
-		add_plain(verbs, request, part, VERBS_READ, 0);
+		add_plain(verbs, request, part, VERBS_READ, 0, lane, direct);
 	else if (part.length <= queue->inline_bytes)
-		add_plain(verbs, request, part, VERBS_WRITE, VERBS_INLINE);
+		add_plain(verbs, request, part, VERBS_WRITE, VERBS_INLINE, lane, direct);
 	else
-		add_plain(verbs, request, part, VERBS_WRITE, 0);
+		add_plain(verbs, request, part, VERBS_WRITE, 0, lane, direct);
 	return POST_DONE;
+}
+
+__attribute__((noinline)) static enum post_result
+post_bulk(struct verbs_path *verbs, struct request *request, struct op_part part)
+{
+	return post_plain(verbs, request, part, LANE_BULK, true);
 }
 
 /* ---- a dead link ---- */
@@ -799,11 +851,14 @@ static enum post_result post_unless_dead(struct verbs_path *verbs, struct reques
 	return POST_HELD;
 }
 
+/* Whatever state the path and its link are in, and however the device is driven. */
 __attribute__((noinline)) static enum post_result post_otherwise(struct verbs_path *verbs,
 								 struct request *request,
 								 struct op_part part,
 								 enum verbs_path_state state)
 {
+	if (state == VERBS_PATH_UP && !verbs->link->error && is_plain(request, part))
+		return post_plain(verbs, request, part, request->lane, false);
 	if (state == VERBS_PATH_DOWN)
 		return POST_HELD;
 	if (state == VERBS_PATH_MENDED)
@@ -816,10 +871,12 @@ static enum post_result verbs_post(struct path *path, struct request *request, s
 	struct verbs_path *verbs = (struct verbs_path *)path;
 	/* Pairs with the release in verbs_repair_attempt(): the fresh link is complete. */
 	uint32_t state = atomic_load_explicit(&verbs->state, memory_order_acquire);
+	bool plain = state == VERBS_PATH_UP && verbs->link->direct && is_plain(request, part);
 
-	if (__builtin_expect(
-		    state == VERBS_PATH_UP && !verbs->link->error && is_plain(request, part), 1))
-		return post_plain(verbs, request, part);
+	if (__builtin_expect(plain && request->lane == LANE_SMALL, 1))
+		return post_plain(verbs, request, part, LANE_SMALL, true);
+	if (plain)
+		return post_bulk(verbs, request, part);
 	return post_otherwise(verbs, request, part, state);
 }
 
@@ -843,7 +900,7 @@ static bool has_posted(const struct verbs_link *link, const struct path *path,
 	for (uint32_t i = 0; i < link->count; i++) {
 		const struct verbs_end *end = link->ends[i];
 
-		for (uint32_t id = end->expected; id != end->head; id++) {
+		for (uint32_t id = end->expected; id != end->queue->posted; id++) {
 			const struct verbs_sent *sent = &end->window[id % VERBS_DEPTH];
 
 			if (concerns(request_of(link, sent), path, request))

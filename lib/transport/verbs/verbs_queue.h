@@ -68,7 +68,10 @@ struct verbs_done {
 };
 
 struct verbs_queue_ops {
-	/** As verbs_queue_add() (mlx5_queue.h). */
+	/**
+	 * Take on a work request, of which there is room for: it goes when the queue is rung next.
+	 * Inline bytes may stay where they are until then.
+	 */
 	void (*add)(struct verbs_queue *queue, const struct verbs_work *work);
 	/**
 	 * Hand over what was added since, with one doorbell.
