@@ -42,6 +42,8 @@ const struct option_spec config_specs[] = {
 	 SLU_TCP_CONNECTIONS_MAX, NULL, "N", "data connections of each poller over TCP; 0: chosen"},
 	{NULL, "allow-user", 0, OPTION_LIST, FIELD(allow_user), .argument = "USER",
 	 .help = "trust a target of this user (name or uid) beside our own and root"},
+	{NULL, "connect-timeout", 0, OPTION_DOUBLE, FIELD(connect_timeout), "5", 0.001, 3600, NULL,
+	 "SECONDS", "until the target must have let us in, whatever is tried"},
 
 	SECURITY_FLAGS(struct config, security),
 	{NULL, "identity", 0, OPTION_STRING, FIELD(identity), .argument = "NAME",
@@ -279,6 +281,14 @@ const char *config_workload_name(const struct config *config)
 const char *config_access_name(const struct config *config)
 {
 	return accesses[config->access];
+}
+
+void config_remote(const struct config *config, struct slu_remote_options *options)
+{
+	slu_remote_options_init(options);
+	options->transport = (enum slu_transport)config->transport;
+	options->rights = config_rights(config);
+	options->timeout_us = (uint64_t)(config->connect_timeout * 1e6);
 }
 
 uint32_t config_rights(const struct config *config)

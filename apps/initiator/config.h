@@ -45,6 +45,7 @@ struct config {
 	int transport; /* enum slu_transport */
 	int require;   /* likewise: another name of it */
 	struct option_list allow_user;
+	double connect_timeout;   /* seconds */
 	uint64_t tcp_connections; /* 0 = chosen */
 	const char *identity;
 	const char *tls_name;
@@ -116,6 +117,9 @@ static inline bool config_fills(const struct config *config)
 		return config->fill || config->integrity_check;
 	return config->workload == WORKLOAD_MIX && !config->integrity_check;
 }
+
+/** How the segment is to be opened. */
+void config_remote(const struct config *config, struct slu_remote_options *options);
 
 /** Rights on the remote segment that the workload needs: SLU_RIGHT_READ, SLU_RIGHT_WRITE. */
 uint32_t config_rights(const struct config *config);

@@ -25,8 +25,7 @@ static void check_ways(struct doctor *doctor, const struct config *config,
 	struct slu_remote_options options;
 	int count;
 
-	slu_remote_options_init(&options);
-	options.transport = (enum slu_transport)config->transport;
+	config_remote(config, &options);
 	options.rights = rights;
 	count = slu_remote_explain(engine, config->remote_segment, &options, candidates,
 				   SLU_CANDIDATES_MAX);
@@ -49,8 +48,7 @@ static int open_remote(const struct config *config, struct slu_engine *engine,
 	struct slu_remote_options options;
 	int rc = -EACCES;
 
-	slu_remote_options_init(&options);
-	options.transport = (enum slu_transport)config->transport;
+	config_remote(config, &options);
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]) && rc == -EACCES; i++) {
 		options.rights = wanted[i];
 		rc = slu_remote_open(engine, config->remote_segment, &options, remote);

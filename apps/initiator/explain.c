@@ -48,9 +48,7 @@ static void find_ways(struct explanation *explanation, struct slu_engine *engine
 	struct slu_candidate candidates[SLU_CANDIDATES_MAX];
 	struct slu_remote_options options;
 
-	slu_remote_options_init(&options);
-	options.transport = (enum slu_transport)config->transport;
-	options.rights = config_rights(config);
+	config_remote(config, &options);
 	explanation->count = slu_remote_explain(engine, config->remote_segment, &options,
 						candidates, SLU_CANDIDATES_MAX);
 	if (explanation->count < 0) {

@@ -38,7 +38,7 @@ static int rig_open(struct rig *rig, struct slu_engine *engine, const struct con
 	struct slu_queue_options queue;
 	int rc;
 
-	slu_remote_options_init(&remote);
+	config_remote(config, &remote);
 	remote.transport = transport;
 	remote.rights = SLU_RIGHT_READ;
 	slu_region_options_init(&region);

@@ -62,9 +62,7 @@ int setup_connect(struct setup *setup, const struct config *config)
 
 	if (rc)
 		return rc;
-	slu_remote_options_init(&options);
-	options.transport = (enum slu_transport)config->transport;
-	options.rights = config_rights(config);
+	config_remote(config, &options);
 	return slu_remote_open(setup->engine, config->remote_segment, &options, &setup->remote);
 }
 

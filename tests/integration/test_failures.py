@@ -162,6 +162,17 @@ def target_killed():
             equal(report["verified"], False, "verified", result)
 
 
+@case("a target that does not answer ends the run after --connect-timeout, with the reason")
+def silent_target():
+    with Target("--listen", "127.0.0.1:0") as target:
+        address = re.search(r"listen=(\S+)", target.wait_for(r"^ready: .*$").group(0)).group(1)
+        target.freeze()
+        for name in (target.name, f"{target.name}@{address}"):
+            failed(initiator("--remote_segment", name, "--connect-timeout", "0.2"),
+                   "did not answer in time")
+        target.signal(signal.SIGCONT)
+
+
 @case("a target that is stopped tells its clients, reports, and exits 0")
 def target_stopped():
     with Target() as target, running_initiator(target) as process:
