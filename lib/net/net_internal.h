@@ -51,11 +51,15 @@ struct tls_peer {
 	bool by_key;      /* authenticated so */
 	bool shaken;      /* the handshake is over; OpenSSL forgets that after an error */
 	uint32_t reads;   /* that are left for it */
+	uint32_t asides;  /* messages of the handshake's kind since the last data */
 	uint64_t reading; /* of the files, by which the peer was found valid last */
 	char identity[SLU_IDENTITY_MAX + 1]; /* client: which we offer; server: the client's */
 	uint8_t key_digest[KEY_DIGEST_BYTES];
 	char *host; /* client: for messages */
 };
+
+/** So many asides in a row are no good faith: the connection ends. */
+#define TLS_ASIDES_MAX 32u
 
 /** @return 0; as tls_open() */
 int psk_table_read(const char *path, struct psk_table **table);

@@ -19,6 +19,9 @@
 /* What TLS puts into one record; more is cut, less costs as much to seal. */
 #define RECORD_BYTES 16384u
 
+/* Of several records, which are read off the socket together where bulk is expected. */
+#define BULK_BYTES (5 * RECORD_BYTES)
+
 /* Opened in one call: a record of one byte costs nearly as much as one of a thousand. */
 #define RECORDS_READ 256u
 
@@ -125,21 +128,29 @@ static const struct stream_ops plain = {.read = plain_read,
 
 /* ---- TLS ---- */
 
-/* Of guard_deaths(), before what this thread encrypts was read; NULL: it encrypts nothing. */
-static _Thread_local const uint32_t *deaths_before;
+/* What this thread encrypts. */
+static _Thread_local struct {
+	const uint32_t *deaths; /* of guard_deaths(), before it was read; NULL: nothing */
+	bool more;              /* another record follows at once: the kernel sends them together */
+} encrypting;
 
 /*
  * OpenSSL reads by itself, so that lost memory is no error but emptiness (guard.h): of what was
  * encrypted meanwhile bio_write() sends nothing.
  */
-static int encrypt(struct stream *stream, const char *front, size_t length, const uint32_t *deaths)
+static int encrypt(struct stream *stream, const char *front, size_t length, size_t left,
+		   const uint32_t *deaths)
 {
 	int rc;
 
+	if (length > RECORD_BYTES)
+		length = RECORD_BYTES;
 	ERR_clear_error();
-	deaths_before = deaths;
-	rc = SSL_write(stream->ssl, front, length > INT_MAX ? INT_MAX : (int)length);
-	deaths_before = NULL;
+	encrypting.deaths = deaths;
+	encrypting.more = left > length;
+	rc = SSL_write(stream->ssl, front, (int)length);
+	encrypting.deaths = NULL;
+	encrypting.more = false;
 	if (rc > 0)
 		return rc;
 	if (guard_deaths() != *deaths)
@@ -148,15 +159,16 @@ static int encrypt(struct stream *stream, const char *front, size_t length, cons
 }
 
 /*
- * Stops short of all where the socket is empty, at an error that the next call repeats, and where
- * others are to have their turn: after many records, or one that has nothing for us. Then the
- * socket is still readable.
+ * Stops short of all where nothing whole is there, at an error that the next call repeats, and
+ * where others are to have their turn: after many records, or one that has nothing for us. Then
+ * there is more, in the socket or read off it already.
  */
 static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	uint32_t records = 0;
 	ssize_t total = 0;
 
+	stream->more = true;
 	for (int i = 0; i < iovcnt; i++) {
 		size_t done = 0;
 
@@ -170,9 +182,12 @@ static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovc
 			rc = SSL_read(stream->ssl, (char *)iov[i].iov_base + done,
 				      left > INT_MAX ? INT_MAX : (int)left);
 			if (rc <= 0) {
+				stream->more =
+					SSL_get_error(stream->ssl, rc) != SSL_ERROR_WANT_READ;
 				rc = tls_explain(stream->ssl, rc, &stream->wants_write);
 				return total > 0 ? total : rc;
 			}
+			tls_peer(stream->ssl)->asides = 0;
 			done += (size_t)rc;
 			total += rc;
 		}
@@ -200,6 +215,15 @@ static size_t gather(const struct iovec *iov, int iovcnt, size_t skip, char *rec
 	return have;
 }
 
+static size_t bytes_of(const struct iovec *iov, int iovcnt)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < iovcnt; i++)
+		bytes += iov[i].iov_len;
+	return bytes;
+}
+
 /*
  * Then nothing may go through SSL_write(): what it could not send it remembers by address, even
  * where it was told that buffers move (OpenSSL's issue 21202), and ours do. The kernel takes data
@@ -214,6 +238,7 @@ static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iov
 {
 	const uint32_t deaths = guard_deaths();
 	char record[RECORD_BYTES];
+	size_t left = bytes_of(iov, iovcnt);
 	ssize_t total = 0;
 	size_t skip = 0;
 
@@ -234,12 +259,13 @@ static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iov
 			length = gather(iov, iovcnt, skip, record);
 			front = record;
 		}
-		rc = encrypt(stream, front, length, &deaths);
+		rc = encrypt(stream, front, length, left, &deaths);
 		if (rc == -EFAULT)
 			return rc; /* the next call would not see it */
 		if (rc <= 0)
 			return total > 0 ? total : rc;
 		total += rc;
+		left -= (size_t)rc;
 		for (skip += (size_t)rc; iovcnt > 0 && skip >= iov->iov_len; iovcnt--)
 			skip -= iov++->iov_len;
 	}
@@ -248,7 +274,7 @@ static ssize_t tls_write(struct stream *stream, const struct iovec *iov, int iov
 
 static bool tls_pending(const struct stream *stream)
 {
-	return SSL_pending(stream->ssl) > 0;
+	return stream->more && SSL_has_pending(stream->ssl);
 }
 
 static const char *tls_describe(const struct stream *stream)
@@ -290,6 +316,27 @@ ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 {
 	stream->wants_write = false;
 	return ops_of(stream)->write(stream, iov, iovcnt);
+}
+
+/* With more of what was read ahead, OpenSSL goes on to it after such a message: of changes of keys
+ * there could be thousands in it. */
+static void on_message(int is_ours, int version, int type, const void *bytes, size_t length,
+		       SSL *ssl, void *arg)
+{
+	(void)version, (void)bytes, (void)length, (void)arg;
+	if (!is_ours && type == SSL3_RT_HANDSHAKE && ++tls_peer(ssl)->asides > TLS_ASIDES_MAX)
+		SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+}
+
+void stream_expect_bulk(struct stream *stream)
+{
+	if (!stream->ssl || BIO_get_ktls_recv(SSL_get_rbio(stream->ssl)))
+		return;
+	tls_peer(stream->ssl)->asides = 0;
+	SSL_set_msg_callback(stream->ssl, on_message);
+	SSL_clear_mode(stream->ssl, SSL_MODE_RELEASE_BUFFERS);
+	SSL_set_default_read_buffer_len(stream->ssl, BULK_BYTES);
+	SSL_set_read_ahead(stream->ssl, 1);
 }
 
 bool stream_pending(const struct stream *stream)
@@ -346,9 +393,9 @@ static int bio_write(BIO *bio, const char *bytes, int length)
 		return write_control_record(bio, bytes, length);
 	BIO_get_fd(bio, &fd);
 	BIO_clear_retry_flags(bio);
-	if (deaths_before && guard_deaths() != *deaths_before)
+	if (encrypting.deaths && guard_deaths() != *encrypting.deaths)
 		return -1;
-	sent = send(fd, bytes, (size_t)length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	sent = send(fd, bytes, (size_t)length, SEND_FLAGS | (encrypting.more ? MSG_MORE : 0));
 	if (sent < 0 && (errno == EAGAIN || errno == EINTR))
 		BIO_set_retry_write(bio);
 	return (int)sent;

@@ -32,6 +32,7 @@ struct stream {
 	const struct stream_ops *ops; /* NULL: plain */
 	int fd;                       /* -1: closed; poll and epoll tell of each kind by it */
 	SSL *ssl;                     /* NULL: plain */
+	bool more;        /* TLS: the last read did not stop for want of bytes */
 	bool wants_write; /* TLS: the last call stopped because the socket is full, whatever it was
 			   */
 };
@@ -58,7 +59,10 @@ ssize_t stream_write(struct stream *stream, const struct iovec *iov, int iovcnt)
 /** What an errno of a socket comes to: as stream_read(), stream_write(). */
 ssize_t stream_error(int error);
 
-/** Bytes that TLS has already read off the socket: epoll does not know of them. */
+/** It carries bulk: under TLS more is read at a time, into a buffer that is kept. */
+void stream_expect_bulk(struct stream *stream);
+
+/** Something to read that TLS has already read off the socket: epoll does not know of it. */
 bool stream_pending(const struct stream *stream);
 
 /** "plain", "TLS 1.3", "TLS 1.3 in the kernel". Static. */

@@ -277,6 +277,9 @@ int tls_explain(SSL *ssl, int rc, bool *wants_write)
 		*wants_write = true;
 		return 0;
 	case SSL_ERROR_ZERO_RETURN:
+		if (tls_peer(ssl)->asides > TLS_ASIDES_MAX)
+			return fail(-EPROTO, "%s changes its keys again and again",
+				    other(tls_peer(ssl)));
 		return fail(-ECONNRESET, "%s closed the connection", other(tls_peer(ssl)));
 	case SSL_ERROR_SYSCALL:
 		return explain_errno(ssl, error);

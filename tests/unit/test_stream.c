@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "memory/guard.h"
+#include "net/net_internal.h"
 #include "net/tls.h"
 #include "tests/tap.h"
 #include "tests/unit/keys.h"
@@ -284,6 +285,69 @@ static void test_key_changes(void **state)
 	assert_int_equal(got, 5);
 }
 
+static void change_keys(int times)
+{
+	for (int i = 0; i < times; i++) {
+		assert_int_equal(SSL_key_update(from.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+		assert_int_equal(SSL_do_handshake(from.ssl), 1);
+	}
+}
+
+/* Goal: where much is read ahead a few changes are taken together, and what follows them arrives; a
+ * peer that does nothing else is refused, with most of its changes not carried out. */
+static void test_key_changes_ahead(void **state)
+{
+	char bytes[64];
+	struct iovec out = {.iov_base = "after", .iov_len = 5};
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	ssize_t got = 0;
+
+	(void)state;
+	stream_expect_bulk(&to);
+	for (int round = 0; round < 3; round++) {
+		change_keys(30);
+		assert_int_equal(stream_write(&from, &out, 1), 5);
+		for (got = 0; got == 0;)
+			got = stream_read(&to, &in, 1);
+		assert_int_equal(got, 5);
+	}
+	change_keys(100);
+	for (got = 0; got == 0;)
+		got = stream_read(&to, &in, 1);
+	assert_int_equal(got, -EPROTO);
+	assert_non_null(strstr(slu_last_error(), "changes its keys again and again"));
+	assert_int_equal(tls_peer(to.ssl)->asides, TLS_ASIDES_MAX + 1);
+	assert_int_equal(stream_read(&to, &in, 1), -EPROTO); /* and it stays so */
+}
+
+/* Goal: what was read ahead is told of, but not a part of a record that nothing can be made of. */
+static void test_read_ahead_pending(void **state)
+{
+	static char bytes[40000];
+	struct iovec out = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	struct iovec in = {.iov_base = bytes, .iov_len = 10000};
+	int length;
+
+	(void)state;
+	stream_expect_bulk(&to);
+	assert_false(stream_pending(&to));
+	assert_int_equal(stream_write(&from, &out, 1), sizeof(bytes));
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(stream_read(&to, &in, 1), 10000);
+		assert_int_equal(bytes_queued(), 0); /* all of it was read at once */
+		assert_int_equal(stream_pending(&to), i < 3);
+	}
+	out.iov_len = 1000;
+	assert_int_equal(stream_write(&from, &out, 1), 1000);
+	length = (int)recv(to.fd, bytes, sizeof(bytes), 0);
+	assert_in_range(length, 1001, 2000);
+	assert_int_equal(send(from.fd, bytes, 500, 0), 500);
+	assert_int_equal(stream_read(&to, &in, 1), 0);
+	assert_false(stream_pending(&to));
+	assert_int_equal(send(from.fd, bytes + 500, (size_t)length - 500, 0), length - 500);
+	assert_int_equal(stream_read(&to, &in, 1), 1000);
+}
+
 /* Goal: nor has one that sends records of a byte each the time for all of them. */
 static void test_small_records(void **state)
 {
@@ -409,6 +473,8 @@ int main(void)
 		over_tls(test_garbage),
 		over_tls(test_tampering),
 		over_tls(test_key_changes),
+		over_tls(test_key_changes_ahead),
+		over_tls(test_read_ahead_pending),
 		over_tls(test_small_records),
 		plain(test_lost_memory),
 		over_tls(test_lost_memory_encrypted),

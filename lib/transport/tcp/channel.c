@@ -30,6 +30,7 @@ int channel_open(struct channel *channel, const struct stream *stream)
 		return fail(-ENOMEM, "out of memory");
 	}
 	channel->stream = *stream;
+	stream_expect_bulk(&channel->stream);
 	return 0;
 }
 
@@ -64,7 +65,7 @@ static void make_room(struct channel *channel)
 
 static bool is_too_early(const struct channel *channel)
 {
-	return channel->body_left > PATIENCE_BYTES &&
+	return !channel->stream.ssl && channel->body_left > PATIENCE_BYTES &&
 	       clock_monotonic_ns(NULL) - channel->drained_ns < PATIENCE_NS;
 }
 

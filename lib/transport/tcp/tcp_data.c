@@ -595,6 +595,12 @@ static bool tcp_sleep(struct transport_link *of)
 	link->pause = 0;
 	for (uint32_t i = 0; i < link->count; i++) {
 		struct tcp_end *end = link->ends[i];
+
+		if (stream_pending(&end->channel.stream))
+			return false;
+	}
+	for (uint32_t i = 0; i < link->count; i++) {
+		struct tcp_end *end = link->ends[i];
 		struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
 
 		if (channel_unsent(&end->channel) || end->channel.stream.wants_write)
