@@ -5,7 +5,8 @@
  * one local port and one of the target's, shared by the paths to all segments of that target.
  *
  * Files: verbs_device.c (what there is), verbs_pair.c (which ports go together), verbs_control.c
- * (links and paths), verbs_data.c (the hot path), verbs_repair.c (a path gets a new link), and for
+ * (links and paths), verbs_post.c, verbs_poll.c and verbs_lost.c (the hot side, verbs_link.h),
+ * verbs_repair.c (a path gets a new link), and for
  * the target verbs_serve.c.
  */
 #ifndef VERBS_VERBS_H
