@@ -348,7 +348,7 @@ const struct attack attacks[] = {
 	 .other_user = true},
 	{"opens without a right", {refused, 2000}, {opens, 2000}},
 	{"READs that are not taken", {reads_nothing, 10}, {reads, 10}, .rights = SLU_RIGHT_READ},
-	{"1000 sessions, killed", {killed, 5000}, {opens, 2000}, .rights = SLU_RIGHT_READ},
+	{"1000 sessions, killed", {killed, 2000}, {opens, 2000}, .rights = SLU_RIGHT_READ},
 };
 
 const unsigned attacks_count = sizeof(attacks) / sizeof(attacks[0]);
