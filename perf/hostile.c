@@ -348,7 +348,7 @@ const struct attack attacks[] = {
 	 .other_user = true},
 	{"opens without a right", {refused, 2000}, {opens, 2000}},
 	{"READs that are not taken", {reads_nothing, 10}, {reads, 10}, .rights = SLU_RIGHT_READ},
-	{"1000 sessions, killed", {killed, 2000}, {opens, 2000}, .rights = SLU_RIGHT_READ},
+	{"1000 sessions, killed", {killed, 5000}, {opens, 5000}, .rights = SLU_RIGHT_READ},
 };
 
 const unsigned attacks_count = sizeof(attacks) / sizeof(attacks[0]);
@@ -390,24 +390,31 @@ static struct door door_of(const struct attack *attack, bool harmless, const str
 	return door_tcp(rig->target.address, SOURCE, tls, WAIT_MS);
 }
 
-/* Not in bursts after it was paused. */
-static void keep_pace(uint64_t *due_ns, double seconds)
+/* Of its working time: a pause gives it no attempts to make up for. */
+static uint64_t at_work_ns(const struct hostile_book *book)
 {
-	uint64_t now_ns = clock_monotonic_ns(NULL);
-	uint64_t left_ns;
+	return clock_monotonic_ns(NULL) -
+	       atomic_load_explicit(&book->paused_ns, memory_order_relaxed);
+}
+
+/* Nor has it many, if it was held up otherwise. */
+static void keep_pace(const struct hostile_book *book, uint64_t *due_ns, double seconds)
+{
+	uint64_t now_ns = at_work_ns(book);
 
 	*due_ns += (uint64_t)(seconds * (double)NS_PER_SECOND);
 	if (*due_ns + BEHIND_NS < now_ns)
 		*due_ns = now_ns;
-	if (*due_ns <= now_ns)
-		return;
-	left_ns = *due_ns - now_ns;
-	nanosleep(&(struct timespec){.tv_sec = (time_t)(left_ns / NS_PER_SECOND),
-				     .tv_nsec = (long)(left_ns % NS_PER_SECOND)},
-		  NULL);
+	while ((now_ns = at_work_ns(book)) < *due_ns) {
+		uint64_t left_ns = *due_ns - now_ns;
+
+		nanosleep(&(struct timespec){.tv_sec = (time_t)(left_ns / NS_PER_SECOND),
+					     .tv_nsec = (long)(left_ns % NS_PER_SECOND)},
+			  NULL);
+	}
 }
 
-static void run(struct intruder *intruder, const struct labour *labour, _Atomic uint64_t *attempts)
+static void run(struct intruder *intruder, const struct labour *labour, struct hostile_book *book)
 {
 	uint64_t due_ns = 0;
 
@@ -421,9 +428,9 @@ static void run(struct intruder *intruder, const struct labour *labour, _Atomic 
 	for (;;) {
 		unsigned units = labour->work(intruder);
 
-		atomic_fetch_add_explicit(attempts, units, memory_order_relaxed);
+		atomic_fetch_add_explicit(&book->attempts, units, memory_order_relaxed);
 		if (labour->pace > 0)
-			keep_pace(&due_ns, units / labour->pace);
+			keep_pace(book, &due_ns, units / labour->pace);
 	}
 }
 
@@ -433,10 +440,10 @@ void hostile_start(struct hostile *hostile, const struct attack *attack, bool ha
 	struct intruder intruder = {.segment = rig->names[RIG_CACHED],
 				    .door = door_of(attack, harmless, rig)};
 
-	*hostile = (struct hostile){.attempts = mmap(NULL, sizeof(*hostile->attempts),
-						     PROT_READ | PROT_WRITE,
-						     MAP_SHARED | MAP_ANONYMOUS, -1, 0)};
-	if (hostile->attempts == MAP_FAILED)
+	*hostile =
+		(struct hostile){.book = mmap(NULL, sizeof(*hostile->book), PROT_READ | PROT_WRITE,
+					      MAP_SHARED | MAP_ANONYMOUS, -1, 0)};
+	if (hostile->book == MAP_FAILED)
 		die("mmap: %s", strerror(errno));
 	hostile->pid = fork();
 	if (hostile->pid < 0)
@@ -444,7 +451,7 @@ void hostile_start(struct hostile *hostile, const struct attack *attack, bool ha
 	if (hostile->pid == 0) {
 		if (attack->other_user && !harmless)
 			become_another_user();
-		run(&intruder, harmless ? &attack->neighbour : &attack->attack, hostile->attempts);
+		run(&intruder, harmless ? &attack->neighbour : &attack->attack, hostile->book);
 	}
 	hostile_pause(hostile);
 	hostile->at_work_ns = 0;
@@ -452,7 +459,11 @@ void hostile_start(struct hostile *hostile, const struct attack *attack, bool ha
 
 void hostile_resume(struct hostile *hostile)
 {
-	hostile->at_work_ns -= clock_monotonic_ns(NULL);
+	uint64_t now_ns = clock_monotonic_ns(NULL);
+
+	atomic_fetch_add_explicit(&hostile->book->paused_ns, now_ns - hostile->paused_at_ns,
+				  memory_order_relaxed);
+	hostile->at_work_ns -= now_ns;
 	kill(hostile->pid, SIGCONT);
 }
 
@@ -463,17 +474,19 @@ void hostile_pause(struct hostile *hostile)
 	kill(hostile->pid, SIGSTOP);
 	if (waitpid(hostile->pid, &status, WUNTRACED) != hostile->pid || !WIFSTOPPED(status))
 		die("a process beside the target has ended");
-	hostile->at_work_ns += clock_monotonic_ns(NULL);
+	hostile->paused_at_ns = clock_monotonic_ns(NULL);
+	hostile->at_work_ns += hostile->paused_at_ns;
 }
 
 double hostile_rate(const struct hostile *hostile)
 {
-	return (double)*hostile->attempts * (double)NS_PER_SECOND / (double)hostile->at_work_ns;
+	return (double)hostile->book->attempts * (double)NS_PER_SECOND /
+	       (double)hostile->at_work_ns;
 }
 
 void hostile_stop(struct hostile *hostile)
 {
 	kill(hostile->pid, SIGKILL);
 	waitpid(hostile->pid, NULL, 0);
-	munmap((void *)hostile->attempts, sizeof(*hostile->attempts));
+	munmap(hostile->book, sizeof(*hostile->book));
 }

@@ -38,11 +38,18 @@ struct attack {
 extern const struct attack attacks[];
 extern const unsigned attacks_count;
 
+/** Shared with the process. */
+struct hostile_book {
+	_Atomic uint64_t attempts;
+	_Atomic uint64_t paused_ns; /* in all, until it was last resumed */
+};
+
 /** A process of either kind. */
 struct hostile {
 	pid_t pid;
-	_Atomic uint64_t *attempts; /* shared with it */
+	struct hostile_book *book;
 	uint64_t at_work_ns;
+	uint64_t paused_at_ns;
 };
 
 /** Start one, paused. @param harmless  the neighbour of that attack */

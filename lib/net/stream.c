@@ -160,7 +160,7 @@ static int encrypt(struct stream *stream, const char *front, size_t length, size
 
 /*
  * Stops short of all where nothing whole is there, at an error that the next call repeats, and
- * where others are to have their turn: after many records, or one that has nothing for us. Then
+ * where others are to have their turn: after many records, or one that had nothing for us. Then
  * there is more, in the socket or read off it already.
  */
 static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovcnt)
@@ -183,13 +183,16 @@ static ssize_t tls_read(struct stream *stream, const struct iovec *iov, int iovc
 				      left > INT_MAX ? INT_MAX : (int)left);
 			if (rc <= 0) {
 				stream->more =
-					SSL_get_error(stream->ssl, rc) != SSL_ERROR_WANT_READ;
+					!SSL_want_read(stream->ssl) && !SSL_want_write(stream->ssl);
 				rc = tls_explain(stream->ssl, rc, &stream->wants_write);
 				return total > 0 ? total : rc;
 			}
-			tls_peer(stream->ssl)->asides = 0;
 			done += (size_t)rc;
 			total += rc;
+			if (tls_peer(stream->ssl)->asides > 0) {
+				tls_peer(stream->ssl)->asides = 0;
+				return total;
+			}
 		}
 	}
 	return total;

@@ -32,7 +32,7 @@ struct stream {
 	const struct stream_ops *ops; /* NULL: plain */
 	int fd;                       /* -1: closed; poll and epoll tell of each kind by it */
 	SSL *ssl;                     /* NULL: plain */
-	bool more;        /* TLS: the last read did not stop for want of bytes */
+	bool more;        /* TLS: the last read did not stop for want of the socket */
 	bool wants_write; /* TLS: the last call stopped because the socket is full, whatever it was
 			   */
 };

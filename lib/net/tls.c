@@ -263,8 +263,9 @@ static int configure(SSL_CTX *ctx, enum tls_role role, const struct slu_tls_opti
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 				      SSL_MODE_RELEASE_BUFFERS);
-	/* One message of the handshake's kind, then SSL_read() returns: of the change of keys there
-	 * can be any number, and each takes longer than to send it. */
+	/* One message of the handshake's kind, then SSL_read() returns, unless more was read ahead
+	 * (stream_expect_bulk()): of the change of keys there can be any number, and each takes
+	 * longer than to send it. */
 	SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	/* Without one, OpenSSL lets a server that verifies its peers take no pre-shared key. */

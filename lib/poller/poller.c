@@ -108,7 +108,12 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 	return posted;
 }
 
-/* As poller_start(). What kind of queue it is, is known when it is compiled. */
+/*
+ * What kind of queue it is, is known when this is compiled.
+ *
+ * @return those dealt with: all, of an inline queue; of another, the first ones that together copy
+ *         no more than TRANSPORT_SLICE_MAX_BYTES, so that no queue keeps the poller for longer
+ */
 __attribute__((always_inline)) static inline uint32_t start(struct poller *poller,
 							    struct slu_queue *queue,
 							    const struct slu_op *ops, uint32_t n,
@@ -153,7 +158,7 @@ start_taken(struct poller *poller, struct slu_queue *queue, const struct slu_op 
 }
 
 __attribute__((noinline)) static uint32_t
-start_inline(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
+start_several(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
 	return start(poller, queue, ops, n, true);
 }
@@ -163,10 +168,8 @@ uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const stru
 {
 	struct path *path = poller_path(poller, ops);
 
-	if (!queue->is_inline)
-		return start_taken(poller, queue, ops, n);
 	if (n > 1 || path->immediate)
-		return start_inline(poller, queue, ops, n);
+		return start_several(poller, queue, ops, n);
 	request_start_alone(poller, queue, path, ops);
 	return 1;
 }

@@ -111,11 +111,10 @@ static inline void poller_run_inline(struct poller *poller)
 }
 
 /**
- * Start up to @p n (1 or more) checked operations of @p queue: short ones on an immediate path are
- * finished here, the others become requests.
+ * The owner of an inline queue: start @p n (1 or more) checked operations. Short ones on an
+ * immediate path are finished here, the others become requests.
  *
- * @return those dealt with: all, of an inline queue; of another, the first ones that together copy
- *         no more than TRANSPORT_SLICE_MAX_BYTES, so that no queue keeps the poller for longer
+ * @return n
  */
 uint32_t poller_start(struct poller *poller, struct slu_queue *queue, const struct slu_op *ops,
 		      uint32_t n);

@@ -16,17 +16,17 @@ struct poller;
 void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,
 		   const struct slu_op *op, uint64_t now_us);
 
+/** The same, of an operation of an inline queue that nothing follows: it is flushed. */
+void request_start_alone(struct poller *poller, struct slu_queue *queue, struct path *path,
+			 const struct slu_op *op);
+
 /**
  * A turn: each path that is ready posts, all that was posted leaves, links that are busy are
  * polled; and now and then what is past its deadline ends. @return how much was done
  */
 uint32_t requests_run(struct poller *poller);
 
-/** The same, of an operation of an inline queue that nothing follows: it is flushed. */
-void request_start_alone(struct poller *poller, struct slu_queue *queue, struct path *path,
-			 const struct slu_op *op);
-
-/** What comes back of it, and the link with it, waits for the next poll. */
+/** Send what was posted on it. What comes back of that waits for the next poll. */
 static inline void link_flush(struct transport_link *link)
 {
 	if (link->fresh == 0)

@@ -320,6 +320,31 @@ static void test_key_changes_ahead(void **state)
 	assert_int_equal(stream_read(&to, &in, 1), -EPROTO); /* and it stays so */
 }
 
+/* Goal: nor with single bytes between its changes has a peer the reader's time for all of them: in
+ * a call for no more than are allowed in a row. */
+static void test_key_changes_between(void **state)
+{
+	char bytes[64];
+	struct iovec out = {.iov_base = "x", .iov_len = 1};
+	struct iovec in = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	ssize_t total = 0;
+
+	(void)state;
+	stream_expect_bulk(&to);
+	for (int i = 0; i < 6; i++) {
+		change_keys(TLS_ASIDES_MAX / 2);
+		assert_int_equal(stream_write(&from, &out, 1), 1);
+	}
+	for (int calls = 0; calls < 6; calls++) {
+		ssize_t got = stream_read(&to, &in, 1);
+
+		assert_int_equal(got, 1);
+		assert_int_equal(stream_pending(&to), calls < 5);
+		total += got;
+	}
+	assert_int_equal(total, 6);
+}
+
 /* Goal: what was read ahead is told of, but not a part of a record that nothing can be made of. */
 static void test_read_ahead_pending(void **state)
 {
@@ -474,6 +499,7 @@ int main(void)
 		over_tls(test_tampering),
 		over_tls(test_key_changes),
 		over_tls(test_key_changes_ahead),
+		over_tls(test_key_changes_between),
 		over_tls(test_read_ahead_pending),
 		over_tls(test_small_records),
 		plain(test_lost_memory),

@@ -593,12 +593,9 @@ static bool tcp_sleep(struct transport_link *of)
 	if (link->error || !is_up(link))
 		return true;
 	link->pause = 0;
-	for (uint32_t i = 0; i < link->count; i++) {
-		struct tcp_end *end = link->ends[i];
-
-		if (stream_pending(&end->channel.stream))
+	for (uint32_t left = link->awaited; left != 0; left &= left - 1)
+		if (stream_pending(&link->ends[__builtin_ctz(left)]->channel.stream))
 			return false;
-	}
 	for (uint32_t i = 0; i < link->count; i++) {
 		struct tcp_end *end = link->ends[i];
 		struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};

@@ -258,7 +258,7 @@ static inline bool mlx5_next_success(struct mlx5_queue *mlx5, uint32_t *id)
 	return true;
 }
 
-/** The device may write over the @p n entries that were read. */
+/** The device may write over the entries that were read, @p n of them about work requests. */
 static inline void mlx5_taken(struct mlx5_queue *mlx5, uint32_t n)
 {
 	mlx5_io_order_loads(); /* before it may */

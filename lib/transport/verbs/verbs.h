@@ -82,7 +82,7 @@ struct verbs_link {
 	uint32_t count;    /* of ends; the first is for what is small, notifications and calls */
 	uint32_t out;      /* ends of which something has not come back, a bit each */
 	uint32_t unrung;   /* ends that are to be rung, a bit each */
-	uint32_t next;     /* bulk end, until the next flush */
+	uint32_t next;     /* bulk end, until bulk is flushed */
 	bool direct;       /* its queues are, and it is alive */
 	_Atomic int error; /* 0, or why it is dead; who joins looks as well */
 	enum ibv_wc_status why; /* that it died; the first completion that said so */
@@ -93,7 +93,7 @@ struct verbs_link {
 	uint64_t dead_ns;             /* since when */
 	uint32_t device;              /* index of our port */
 	uint32_t credits;             /* receives of the target that we may still take */
-	uint32_t peer_receives;       /* of these there are so many; under verbs_peer.joining */
+	uint32_t peer_receives;       /* of these there are so many; stays as it was made */
 	uint32_t taken;               /* as it last told */
 	uint64_t subject;             /* of the latest SUBJECT: generation and handle; 0: none */
 	struct verbs_message message; /* that one, until it is posted */

@@ -134,6 +134,7 @@ static int link_create(struct verbs_host *host, struct verbs_path *path,
 	link->pair = *pair;
 	link->port = &host->devices->devices[pair->device];
 	link->device = pair->device;
+	link->next = 1;
 	link_init(&link->link, &verbs_link_ops, env->schedule);
 	link->link.wakes = true;
 	link->epoll_fd = env->epoll_fd;

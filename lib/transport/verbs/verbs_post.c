@@ -45,7 +45,7 @@ void verbs_flush(struct transport_link *of)
 	}
 	while (link->unrung != 0)
 		ring(link, (uint32_t)__builtin_ctz(link->unrung));
-	if (link->count > 1 && ++link->next >= link->count)
+	if (++link->next >= link->count)
 		link->next = 1;
 }
 
