@@ -63,6 +63,7 @@ static void make_room(struct channel *channel)
 	}
 }
 
+/* TLS takes the time by itself. */
 static bool is_too_early(const struct channel *channel)
 {
 	return !channel->stream.ssl && channel->body_left > PATIENCE_BYTES &&
