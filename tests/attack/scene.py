@@ -28,7 +28,7 @@ SEGMENT_BYTES = 16 << 20
 SLOW = 10            # connections of each kind
 FLOOD_SECONDS = 3
 # What one event of the target's control thread, and one turn of a poller, may do (lib/base/work.h).
-WORK_MAX = (("event", "items", 4096), ("event", "waits", 64))
+WORK_MAX = (("event", "items", 4096), ("event", "waits", 64), ("turn", "bytes", 6 << 20))
 OTHER_USER = 1  # "daemon" on Debian: runs nothing, owns nothing
 
 

@@ -25,10 +25,12 @@ from control import Control, Refused, framed
 from harness import case, check, equal, eventually, need_root_to_change_user
 from holder import Holder
 from scene import OTHER_USER, attack, memory_within, scene_of
-from wire import DONE, NOTIFY, READ, READ_RIGHT, WRITE, Data, Local, as_user, libc, refusal
+from wire import (DONE, NOTIFY, READ, READ_RIGHT, RESPONSE, WRITE, Data, Local, as_user, libc,
+                  refusal)
 
 UNREAD_CONNECTIONS, UNREAD_READS, UNREAD_BYTES = 20, 120, 512 << 10
 UNREAD_BUDGET = UNREAD_CONNECTIONS * 400 << 10  # of 1.2 GB that were asked for
+FLOODING, FLOOD_READS, FLOOD_BYTES = 8, 16, 512 << 10  # more than sockets hold
 SESSIONS = 5000
 CLIENTS = 8
 MANY = 6000 if harness.SANITIZED else 60000  # of one client
@@ -105,6 +107,36 @@ def never_reads(scene):
             if not each.data.send_bytes(each.head(READ, 65536)):
                 break
         scene.serve_another()
+
+
+@attack("READs without end over many connections, all taken: others have their turns", **READER)
+def floods_with_reads(scene):
+    over = threading.Event()
+    taken = [0] * FLOODING
+
+    def flood(index, each):
+        while not over.is_set():
+            heads = b"".join(each.head(READ, FLOOD_BYTES) for _ in range(FLOOD_READS))
+            check(each.data.send_bytes(heads), "a data connection is closed")
+            left = FLOOD_READS * (FLOOD_BYTES + RESPONSE.size)
+            while left > 0:
+                part = len(each.data.receive_bytes(min(left, FLOOD_BYTES)))
+                check(part, "a data connection was closed")
+                taken[index] += part
+                left -= part
+
+    with contextlib.ExitStack() as stack, scene.neighbour() as neighbour, \
+            concurrent.futures.ThreadPoolExecutor(FLOODING) as threads:
+        stack.callback(over.set)
+        floods = [threads.submit(flood, index, stack.enter_context(reader(scene)))
+                  for index in range(FLOODING)]
+        for _ in range(20):
+            neighbour.is_served()
+        eventually(lambda: min(taken) > 0 or any(each.done() for each in floods),
+                   lambda: f"taken on each: {taken}", scene.target)
+        over.set()
+        for each in floods:
+            each.result()
 
 
 def kill_many(scene, connect, uid=None):

@@ -119,6 +119,7 @@ static void send_some(struct tcp_connection *connection)
 
 	connection->failed = sent < 0;
 	service->moved += sent < 0 ? 0 : (uint64_t)sent;
+	work_count(WORK_BYTES, sent < 0 ? 0 : (uint64_t)sent);
 	if (connection->waiting > 0 && !channel_unsent(&connection->channel))
 		answers_are_sent(connection);
 }
