@@ -42,7 +42,7 @@ const struct option_spec config_specs[] = {
 	 SLU_TCP_CONNECTIONS_MAX, NULL, "N", "data connections of each poller over TCP; 0: chosen"},
 	{NULL, "allow-user", 0, OPTION_LIST, FIELD(allow_user), .argument = "USER",
 	 .help = "trust a target of this user (name or uid) beside our own and root"},
-	{NULL, "connect-timeout", 0, OPTION_DOUBLE, FIELD(connect_timeout), "5", 0.001, 3600, NULL,
+	{NULL, "connect-timeout", 0, OPTION_DOUBLE, FIELD(connect_timeout), "5", 0, 3600, NULL,
 	 "SECONDS", "until the target must have let us in, whatever is tried"},
 
 	SECURITY_FLAGS(struct config, security),
