@@ -163,6 +163,8 @@ static int check_load(const struct config *config)
 {
 	if (config->duration <= 0)
 		return fail(-EINVAL, "--duration: give more than 0 seconds");
+	if (config->connect_timeout <= 0)
+		return fail(-EINVAL, "--connect-timeout: give more than 0 seconds");
 	if (config->batch * config->depth > SLU_QUEUE_DEPTH_MAX)
 		return fail(
 			-EINVAL,

@@ -36,6 +36,7 @@ INITIATOR_ERRORS = (
     (["--batch", "65536", "--depth", "2"], "65536", "lower one"),
     (["--repeat", "0"], "1 to 1000"),
     (["--duration", "0"], "--duration", "more than 0"),
+    (["--connect-timeout", "0"], "--connect-timeout", "more than 0"),
     (["--duration", "-3"], "is not a number"),
     (["--duration", "soon"], "is not a number"),
     (["--rate", "fast"], "is not a rate", "250k"),
