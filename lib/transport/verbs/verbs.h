@@ -6,8 +6,7 @@
  *
  * Files: verbs_device.c (what there is), verbs_pair.c (which ports go together), verbs_control.c
  * (links and paths), verbs_post.c, verbs_poll.c and verbs_lost.c (the hot side, verbs_link.h),
- * verbs_repair.c (a path gets a new link), and for
- * the target verbs_serve.c.
+ * verbs_repair.c (a path gets a new link), and for the target verbs_serve.c.
  */
 #ifndef VERBS_VERBS_H
 #define VERBS_VERBS_H
