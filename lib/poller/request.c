@@ -553,7 +553,7 @@ static inline bool may_post(const struct path *path)
 	       !remote_is_fenced(path->remote);
 }
 
-__attribute__((always_inline)) static inline void start(struct poller *poller,
+__attribute__((always_inline)) static inline void begin(struct poller *poller,
 							struct slu_queue *queue, struct path *path,
 							const struct slu_op *op, uint64_t now_us)
 {
@@ -578,13 +578,13 @@ __attribute__((always_inline)) static inline void start(struct poller *poller,
 void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,
 		   const struct slu_op *op, uint64_t now_us)
 {
-	start(poller, queue, path, op, now_us);
+	begin(poller, queue, path, op, now_us);
 }
 
 void request_start_alone(struct poller *poller, struct slu_queue *queue, struct path *path,
 			 const struct slu_op *op)
 {
-	start(poller, queue, path, op, poller_now_us(poller));
+	begin(poller, queue, path, op, poller_now_us(poller));
 	path_flush_idle(path);
 }
 
