@@ -82,7 +82,7 @@ SLU_API const char *slu_strerror(int error);
  * The cause, and the remedy where there is one, of the latest failure on this thread.
  *
  * Any thread; valid until the next Sluice call of this thread. Empty when nothing has failed.
- * Hot calls (slu_submit, slu_reap) do not set it.
+ * slu_submit() sets it where it takes nothing because the first operation is not right.
  */
 SLU_API const char *slu_last_error(void);
 

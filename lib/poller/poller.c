@@ -76,8 +76,8 @@ void poller_destroy(struct poller *poller)
 }
 
 /*
- * Leading operations that go to the path of the first at once: none of them long or late, and all
- * together within @p left, which shrinks by them.
+ * Leading operations that go to the path of the first at once: plain copies, none of them long or
+ * late, and all together within @p left, which shrinks by them.
  */
 static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops,
 				 uint32_t n, uint64_t slice_bytes, uint64_t now_us, uint64_t *left)
@@ -87,7 +87,7 @@ static inline uint32_t short_run(const struct slu_queue *queue, const struct slu
 	uint64_t room = *left;
 	uint32_t run = 0;
 
-	while (run < max && ops[run].remote == remote && ops[run].opcode != SLU_CALL &&
+	while (run < max && ops[run].remote == remote && op_is_plain(&ops[run]) &&
 	       ops[run].length <= slice_bytes && ops[run].length <= room &&
 	       (queue->is_inline || !op_is_late(queue, &ops[run], now_us)))
 		room -= ops[run++].length;
@@ -129,7 +129,7 @@ __attribute__((always_inline)) static inline uint32_t start(struct poller *polle
 		struct path *path = poller_path(poller, next);
 		uint32_t run = 0, started = 0;
 
-		if (path->immediate && next->length <= path->slice_bytes) {
+		if (path->immediate && op_is_plain(next) && next->length <= path->slice_bytes) {
 			if (next->length > left)
 				break; /* the other queues' turn */
 			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);

@@ -85,7 +85,7 @@ static inline struct path *poller_path(const struct poller *poller, const struct
 {
 	struct path *path = op->remote->paths[poller->index];
 
-	return __builtin_expect(op->opcode == SLU_CALL, 0) ? path->calls : path;
+	return __builtin_expect(op->opcode == OP_CALL, 0) ? path->calls : path;
 }
 
 /** @return 0; -ENOMEM */

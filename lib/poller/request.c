@@ -150,16 +150,20 @@ static inline void dequeue(struct request *request)
 		take_off(request);
 }
 
+/* Of a vector what notifies is a part of its own. */
 static inline bool all_posted(const struct request *request)
 {
-	return request->next == request->op.length && request->begun;
+	return request->next == request->op.length && request->begun &&
+	       (!is_vector(request) || request->op.opcode != SLU_WRITE_NOTIFY || request->told);
 }
 
 /* The part that notifies goes when all others are back. */
 static bool must_wait(const struct request *request)
 {
+	uint64_t last = is_vector(request) ? 0 : request->path->slice_bytes;
+
 	return request->op.opcode == SLU_WRITE_NOTIFY && request->out > 0 &&
-	       request->op.length - request->next <= request->path->slice_bytes;
+	       request->op.length - request->next <= last;
 }
 
 /* ---- the end of a request ---- */
@@ -169,7 +173,7 @@ static inline void count(struct path_stats *stats, const struct slu_op *op)
 	if (op->opcode == SLU_READ) {
 		counter_add(&stats->reads, 1);
 		counter_add(&stats->bytes_read, op->length);
-	} else if (op->opcode != SLU_CALL) {
+	} else if (op->opcode != OP_CALL) {
 		counter_add(&stats->writes, 1);
 		counter_add(&stats->bytes_written, op->length);
 	}
@@ -216,7 +220,7 @@ static inline void finish_well(struct request *request)
 	count(&request->path->stats, &request->op);
 	*next_done(poller, queue) = (struct slu_completion){.user_data = request->op.user_data,
 							    .transport = request->path->transport,
-							    .length = request->answer_length};
+							    .bytes = request->done};
 	retire(poller, request);
 }
 
@@ -232,7 +236,8 @@ static void finish_badly(struct request *request)
 							    .status = request->status,
 							    .scope = request->scope | may_land,
 							    .transport = request->path->transport,
-							    .length = request->answer_length};
+							    .bytes = request->done,
+							    .syndrome = request->syndrome};
 	retire(poller, request);
 }
 
@@ -270,7 +275,9 @@ static void begin_again(struct request *request)
 
 	request->begun = request->told = false;
 	request->again = 0;
-	request->next = 0;
+	request->next = request->done = 0;
+	if (is_vector(request))
+		request->at = (struct vector_place){0};
 	if (refused)
 		pause_request(request->queue->poller, request);
 	else
@@ -309,16 +316,18 @@ static void part_failed(struct request *request, int status)
 		note_failure(request, status, scope_of(status, state));
 }
 
-void request_back(struct request *request, int status, bool may_land)
+void request_back(struct request *request, int64_t result, bool may_land)
 {
 	struct transport_link *link = request->path->link;
 
 	request->out--;
 	if (link)
 		link_gave_part(link);
-	if (__builtin_expect(status < 0, 0)) {
+	if (__builtin_expect(result < 0, 0)) {
 		request->may_land |= may_land;
-		part_failed(request, status);
+		part_failed(request, (int)result);
+	} else {
+		request->done += (uint64_t)result;
 	}
 	if (__builtin_expect(request->out == 0 && (request->status | request->again) == 0 &&
 				     all_posted(request),
@@ -365,10 +374,44 @@ static void fail_queued(struct path *path, int state)
 
 /* ---- posting ---- */
 
+/* What notifies, or a list that has become shorter since it was submitted. */
+static enum post_result post_nothing(struct path *path, struct request *request,
+				     struct op_part *part)
+{
+	if (request->next < request->op.length) {
+		note_failure(request, -EINVAL, SLU_SCOPE_OPERATION);
+		request->op.length = request->next;
+		part->opcode = part->opcode == SLU_READ ? SLU_READ : SLU_WRITE;
+	}
+	part->offset = part->length = 0;
+	return path->fast->post(path, request, *part);
+}
+
+/* As many pieces as go at once; where they begin is known when they have gone. */
+__attribute__((noinline)) static enum post_result
+post_pieces(struct path *path, struct request *request, struct op_part *part)
+{
+	struct vector_piece pieces[VECTOR_PIECES];
+	struct vector_place after = request->at;
+	uint32_t count = vector_take(&request->op, request->vector, &after, part->length, pieces,
+				     VECTOR_PIECES);
+	enum post_result result;
+
+	if (count == 0)
+		return post_nothing(path, request, part);
+	part->length = vector_bytes(pieces, count);
+	part->opcode = part->opcode == SLU_READ ? SLU_READ : SLU_WRITE;
+	result = path->fast->post_vector(path, request, *part, pieces, count);
+	if (result == POST_DONE)
+		request->at = after;
+	return result;
+}
+
 static inline enum post_result post_part(struct path *path, struct request *request)
 {
 	struct op_part part = request_part(request);
-	enum post_result result = path->fast->post(path, request, part);
+	enum post_result result = is_vector(request) ? post_pieces(path, request, &part)
+						     : path->fast->post(path, request, part);
 
 	if (__builtin_expect(result != POST_DONE, 0))
 		return result;
@@ -385,7 +428,7 @@ static inline enum post_result post_part(struct path *path, struct request *requ
 /* Of it something was posted. */
 static inline bool is_waited_for(const struct request *request)
 {
-	return request->next == request->op.length || must_wait(request);
+	return all_posted(request) || must_wait(request);
 }
 
 /* @return where the path waits if more is queued */
@@ -420,33 +463,73 @@ static enum path_wait post_lanes(struct poller *poller, struct path *path)
 	return bulk == PATH_READY ? small : bulk;
 }
 
-/* One part, so that short operations never wait for more than one. */
-static enum path_wait copy_part(struct poller *poller, struct path *path)
+/* @return 0; -EAGAIN there is no room; or another negative errno */
+static int copy_plain(struct path *path, const struct request *request, struct op_part part)
 {
-	struct request *request = path_next(path, LANE_SMALL);
 	struct path_stats of_parts = {0}; /* the request is counted as a whole */
+	struct slu_op op = request->op;
 	struct slu_completion done;
-	struct slu_op op;
-	struct op_part part;
 
-	if (!request)
-		request = path_next(path, LANE_BULK);
-	part = request_part(request);
-	op = request->op;
 	op.remote_offset += part.offset;
 	op.local_offset += part.offset;
 	op.length = part.length;
 	op.opcode = part.opcode;
-	if (path->fast->copy(path, &op, 1, &done, &of_parts) == 0)
+	op.flags = 0;
+	return path->fast->copy(path, &op, 1, &done, &of_parts) == 0 ? -EAGAIN : done.status;
+}
+
+/* @return as copy_plain(); @p part is what was copied */
+__attribute__((noinline)) static int copy_pieces(struct path *path, struct request *request,
+						 struct op_part *part)
+{
+	struct vector_piece pieces[VECTOR_PIECES];
+	uint32_t left = part->length;
+
+	*part = (struct op_part){.opcode = left > 0 && part->opcode != SLU_READ ? SLU_WRITE
+										: part->opcode};
+	if (left == 0)
+		return copy_plain(path, request, *part);
+	while (left > 0) {
+		struct vector_place after = request->at;
+		uint32_t count = vector_take(&request->op, request->vector, &after, left, pieces,
+					     VECTOR_PIECES);
+		uint32_t bytes = vector_bytes(pieces, count);
+		int status = count == 0
+				     ? -EINVAL /* it has changed since it was submitted */
+				     : path->fast->copy_vector(path, &request->op, pieces, count);
+
+		if (status < 0)
+			return status == -EAGAIN && part->length > 0 ? 0 : status;
+		request->at = after;
+		part->length += bytes;
+		left -= bytes;
+	}
+	return 0;
+}
+
+/* One part, so that short operations never wait for more than one. */
+static enum path_wait copy_part(struct poller *poller, struct path *path)
+{
+	struct request *request = path_next(path, LANE_SMALL);
+	struct op_part part;
+	int status;
+
+	if (!request)
+		request = path_next(path, LANE_BULK);
+	part = request_part(request);
+	status = is_vector(request) ? copy_pieces(path, request, &part)
+				    : copy_plain(path, request, part);
+	if (status == -EAGAIN)
 		return PATH_READY;
 	copy_settle(poller->env.tracker);
 	poller->schedule.posted++;
 	request->begun = true;
+	request->told |= part.opcode >= SLU_WRITE_NOTIFY;
 	request->next += part.length;
 	request->out++;
 	if (is_waited_for(request))
 		dequeue(request);
-	request_back(request, done.status, false);
+	request_back(request, status < 0 ? status : (int64_t)part.length, false);
 	return PATH_READY;
 }
 
@@ -553,6 +636,13 @@ static inline bool may_post(const struct path *path)
 	       !remote_is_fenced(path->remote);
 }
 
+__attribute__((noinline)) static void take_vector(struct request *request)
+{
+	request->vector = request->op.vector;
+	request->at = (struct vector_place){0};
+	request->op.length = vector_length(request->vector);
+}
+
 __attribute__((always_inline)) static inline void begin(struct poller *poller,
 							struct slu_queue *queue, struct path *path,
 							const struct slu_op *op, uint64_t now_us)
@@ -563,8 +653,11 @@ __attribute__((always_inline)) static inline void begin(struct poller *poller,
 	request->op = *op;
 	request->queue = queue;
 	request->path = path;
-	memset(&request->next, 0, sizeof(*request) - offsetof(struct request, next));
-	request->lane = (uint8_t)lane_of(op);
+	memset(&request->next, 0,
+	       offsetof(struct request, vector) - offsetof(struct request, next));
+	if (is_vector(request))
+		take_vector(request);
+	request->lane = (uint8_t)lane_of(&request->op);
 	if (path->requests++ == 0)
 		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
 	if (timeout_us != 0 && !set_deadline(poller, queue, request, timeout_us, now_us))

@@ -42,6 +42,7 @@ static void calls_flush(struct transport_link *link)
 	client_stored(((struct calls_link *)link)->waker);
 }
 
+/* @return bytes of it, or why there are none */
 static int take_answer(struct calls_link *calls, uint32_t slot, const struct mailbox_answer *answer)
 {
 	struct request *request = calls->requests[slot];
@@ -54,14 +55,13 @@ static int take_answer(struct calls_link *calls, uint32_t slot, const struct mai
 	if (answer->length > 0)
 		memcpy(op->region->addr + op->remote_offset, mailbox_data(&calls->sender, slot),
 		       answer->length);
-	request->answer_length = (uint16_t)answer->length;
-	return 0;
+	return (int)answer->length;
 }
 
-static void give_back(struct calls_link *calls, uint32_t slot, int status)
+static void give_back(struct calls_link *calls, uint32_t slot, int result)
 {
 	calls->posted &= ~(1u << slot);
-	request_back(calls->requests[slot], status, false);
+	request_back(calls->requests[slot], result, false);
 }
 
 static uint32_t calls_poll(struct transport_link *link)

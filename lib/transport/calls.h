@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The paths that carry SLU_CALL over a mailbox: asynchronous, beside paths that need not be. Those
+ * The paths that carry OP_CALL over a mailbox: asynchronous, beside paths that need not be. Those
  * of one area and poller share a lane of it, which is their link. The poller has to look for the
  * answers, nothing wakes it.
  */

@@ -22,12 +22,14 @@
 
 #include <assert.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
 #include <sluice/queue.h>
 
 #include "base/counter.h"
+#include "transport/vector.h"
 
 struct path;
 struct repair_item;
@@ -57,16 +59,20 @@ enum request_again {
 	REQUEST_REFUSED = 2, /* the far end had no room: after a pause */
 };
 
-/** Two cache lines: the operation, and how far it has come. */
+/** A call, as an operation: the answer goes to remote_offset of the region, room for it is tag. */
+#define OP_CALL 7u
+
+/** Two cache lines: the operation, and how far it has come. The third is looked at of few. */
 struct request {
-	_Alignas(64) struct slu_op op; /* op.engine: when it was submitted, in us */
+	/* engine: when it was submitted, in us. Of a vector: length, of all */
+	_Alignas(64) struct slu_op op;
 	struct slu_queue *queue;
 	struct path *path;         /* NULL: free */
 	TAILQ_ENTRY(request) link; /* of its path's queue; free: tqe_next is the next free one */
 	uint64_t next;             /* bytes of the operation that were posted */
+	uint64_t done;             /* of them those that came back well; OP_CALL: of the answer */
 	uint32_t out;              /* parts that the transport has not given back */
 	int32_t status;            /* first failure of a part */
-	uint16_t answer_length;    /* SLU_CALL */
 	uint8_t scope;             /* enum slu_scope of status */
 	uint8_t lane;              /* enum request_lane */
 	uint8_t place;             /* enum request_place */
@@ -74,9 +80,13 @@ struct request {
 	bool told;     /* what the segment's owner sees of it was posted */
 	uint8_t again; /* enum request_again: when all parts are back, all of it is posted again */
 	bool may_land; /* of what was posted something may still reach the target */
+	uint8_t syndrome; /* of status, see slu_completion */
+
+	_Alignas(64) const struct slu_vector *vector; /* of an operation with SLU_VECTOR */
+	struct vector_place at;                       /* in it, of next */
 };
 
-static_assert(sizeof(struct request) == 128, "two cache lines");
+static_assert(offsetof(struct request, vector) == 128, "two cache lines");
 
 TAILQ_HEAD(request_queue, request);
 TAILQ_HEAD(path_queue, path);
@@ -146,7 +156,7 @@ struct path {
 	uint8_t wait;         /* enum path_wait */
 	uint32_t requests;    /* that have not ended */
 	uint32_t connections; /* that it shares with other paths; tcp */
-	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
+	struct path *calls;   /* carries OP_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct transport_link *link; /* NULL on an immediate path, and when it has none now */
 	struct repair_item *making;  /* of its link; NULL: it needs none */
@@ -206,17 +216,22 @@ static inline struct op_part request_part(const struct request *request)
 				opcode == SLU_WRITE_NOTIFY ? SLU_WRITE : opcode};
 }
 
+static inline bool is_vector(const struct request *request)
+{
+	return __builtin_expect(request->op.flags & SLU_VECTOR, 0);
+}
+
 /**
  * A part is over: nothing of it touches the caller's memory any more, nor, but for @p may_land, the
  * segment.
  *
- * @param status    0; -EAGAIN the far end had no room, and it can be posted again; -ECANCELED it
- *                  was lost with its link, or taken back: what may be posted again is, all else
- *                  ends with -ECONNRESET; or another negative errno. Once the remote is dead, its
- *                  state is why.
+ * @param result    bytes that it moved; -EAGAIN the far end had no room, and it can be posted
+ *                  again; -ECANCELED it was lost with its link, or taken back: what may be posted
+ *                  again is, all else ends with -ECONNRESET; or another negative errno. Once the
+ *                  remote is dead, its state is why.
  * @param may_land  what was sent of it may still reach the target
  */
-void request_back(struct request *request, int status, bool may_land);
+void request_back(struct request *request, int64_t result, bool may_land);
 
 /** Paths that are held, and remotes that are dead, are looked at again. Any thread. */
 void transport_changed(void);

@@ -101,7 +101,7 @@ uint32_t transport_permitted(uint32_t rights)
 	if (rights & SLU_RIGHT_WRITE)
 		opcodes |= 1u << SLU_WRITE | 1u << SLU_WRITE_NOTIFY;
 	if (opcodes)
-		opcodes |= 1u << SLU_CALL;
+		opcodes |= 1u << OP_CALL;
 	return opcodes;
 }
 

@@ -370,10 +370,25 @@ struct transport_fast {
 	uint32_t (*copy)(struct path *path, const struct slu_op *ops, uint32_t n,
 			 struct slu_completion *done, struct path_stats *stats);
 	/**
+	 * Likewise the next pieces of a vector, which are checked; only its opcode, region and
+	 * remote are looked at in @p op, and nothing is notified.
+	 *
+	 * @return 0; -EAGAIN back-pressure, again later; or another negative errno
+	 */
+	int (*copy_vector)(struct path *path, const struct slu_op *op,
+			   const struct vector_piece *pieces, uint32_t n);
+	/**
 	 * An asynchronous path: start a part of one of its requests. The link is flushed before it
 	 * is polled. The remote is alive and not fenced. Nothing is given back meanwhile.
 	 */
 	enum post_result (*post)(struct path *path, struct request *request, struct op_part part);
+	/**
+	 * The same with a part that has 1 to VECTOR_PIECES pieces: READ or WRITE. They are found
+	 * again from request->at on, where they began.
+	 */
+	enum post_result (*post_vector)(struct path *path, struct request *request,
+					struct op_part part, const struct vector_piece *pieces,
+					uint32_t n);
 	/**
 	 * All that is out of @p request, which has failed, is to come back by request_back(): now
 	 * or by poll, in bounded time. Its neighbours may have to be posted again; calls cannot be.

@@ -15,10 +15,11 @@
 #include "transport/verbs/verbs_host.h"
 
 #include "../tap.h"
+#include "cases.h"
 #include "pattern.h"
-#include "rig.h"
+#include "tests/calls.h"
 
-static struct rig rig;
+struct rig rig;
 
 static struct slu_op op_of(enum slu_opcode opcode, uint64_t remote_offset, uint64_t local_offset,
 			   uint64_t length)
@@ -175,7 +176,7 @@ static void closing_finishes_what_was_accepted(void **state)
 		ops[i] = op_of(SLU_WRITE, i * CLOSING_LENGTH, i * CLOSING_LENGTH, CLOSING_LENGTH);
 	assert_int_equal(slu_queue_open(rig.engine, NULL, &queue), 0);
 	while (accepted < CLOSING_OPS)
-		accepted += (uint32_t)slu_submit(queue, ops + accepted, CLOSING_OPS - accepted);
+		accepted += (uint32_t)submit_any(queue, ops + accepted, CLOSING_OPS - accepted);
 	slu_queue_close(queue);
 	assert_true(rig_target_holds(&rig, 0, CLOSING_OPS * CLOSING_LENGTH, 12));
 }
@@ -197,7 +198,7 @@ static void refuses_out_of_bounds(void **state)
 	rig_target_clear(&rig, end - 64, 64);
 	memset(local(0), 0xff, 64);
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
-		assert_int_equal(slu_submit(rig.queue, &ops[i], 1), -ERANGE);
+		assert_int_equal(submit_any(rig.queue, &ops[i], 1), -ERANGE);
 	assert_true(rig_target_is_clear(&rig, end - 64, 64));
 }
 
@@ -210,17 +211,17 @@ static void refuses_malformed(void **state)
 
 	(void)state;
 	ops[2].opcode = 17;
-	assert_int_equal(slu_submit(rig.queue, ops, 3), 2);
-	assert_int_equal(slu_submit(rig.queue, &ops[2], 1), -EINVAL);
+	assert_int_equal(submit_any(rig.queue, ops, 3), 2);
+	assert_int_equal(submit_any(rig.queue, &ops[2], 1), -EINVAL);
 	assert_int_equal(slu_wait(rig.queue, 2, 5000000), 2);
 	assert_int_equal(slu_reap(rig.queue, done, 3), 2);
 	ops[2] = op_of(SLU_READ, 0, 0, 8);
 	ops[2].timeout_us = SLU_TIMEOUT_MAX_US + 1;
-	assert_int_equal(slu_submit(rig.queue, &ops[2], 1), -EINVAL);
+	assert_int_equal(submit_any(rig.queue, &ops[2], 1), -EINVAL);
 	ops[2] = op_of(SLU_READ, 0, 0, 8);
 	ops[2].region = NULL;
-	assert_int_equal(slu_submit(rig.queue, &ops[2], 1), -EINVAL);
-	assert_int_equal(slu_submit(rig.queue, ops, 0), 0);
+	assert_int_equal(submit_any(rig.queue, &ops[2], 1), -EINVAL);
+	assert_int_equal(submit_any(rig.queue, ops, 0), 0);
 }
 
 /* Goal: a read-only segment can be read, never written, and says so at the earliest point. */
@@ -236,9 +237,9 @@ static void honours_read_only(void **state)
 	assert_int_equal(rig_remote(&rig, "ro", SLU_RIGHT_READ, &remote), 0);
 	op = op_of(SLU_WRITE, 0, 0, 8);
 	op.remote = remote;
-	assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+	assert_int_equal(submit_any(rig.queue, &op, 1), -EACCES);
 	op.opcode = SLU_WRITE_NOTIFY;
-	assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+	assert_int_equal(submit_any(rig.queue, &op, 1), -EACCES);
 	op.opcode = SLU_READ;
 	op.length = RIG_SMALL_BYTES;
 	assert_int_equal(rig_run_one(&rig, &op), 0);
@@ -260,8 +261,8 @@ static void takes_fewer_when_full(void **state)
 	assert_true(depth < 4096);
 	for (uint32_t i = 0; i < 4096; i++)
 		ops[i] = op_of(SLU_READ, i * 8, i * 8, 8);
-	assert_int_equal(slu_submit(rig.queue, ops, 4096), depth);
-	assert_int_equal(slu_submit(rig.queue, ops, 1), 0);
+	assert_int_equal(submit_any(rig.queue, ops, 4096), depth);
+	assert_int_equal(submit_any(rig.queue, ops, 1), 0);
 	assert_int_equal(slu_wait(rig.queue, depth, 10000000), depth);
 	assert_int_equal(slu_reap(rig.queue, done, 4096), depth);
 	assert_int_equal(rig_run_one(&rig, &ops[0]), 0);
@@ -401,7 +402,7 @@ static void notifies_a_sleeping_owner(void **state)
 
 static struct slu_op call_of(uint64_t request, uint64_t length, uint64_t answer, uint32_t room)
 {
-	struct slu_op op = op_of(SLU_CALL, ANSWERS + answer, request, length);
+	struct slu_op op = op_of(TEST_CALL, ANSWERS + answer, request, length);
 
 	op.tag = room;
 	return op;
@@ -444,7 +445,7 @@ static void calls_with_every_size(void **state)
 		assert_int_equal(done.scope, SLU_SCOPE_NONE);
 		assert_int_equal(done.user_data, op.user_data);
 		assert_int_equal(done.transport, rig.options.transport);
-		assert_int_equal(done.length, size);
+		assert_int_equal(done.bytes, size);
 		assert_true(is_answer(local(op.remote_offset), local(op.local_offset), size));
 		assert_true(is_filled(local(op.remote_offset - GUARD), 0xcc, GUARD));
 		assert_true(is_filled(local(op.remote_offset + size), 0xcc,
@@ -479,7 +480,7 @@ static void call_many(enum rig_service service)
 		assert_int_equal(done[i].status, 0);
 		assert_true(n < CALLS);
 		assert_int_equal(seen[n]++, 0);
-		assert_int_equal(done[i].length, ops[n].length);
+		assert_int_equal(done[i].bytes, ops[n].length);
 		assert_true(is_answer(local(ANSWERS + n * CALL_STRIDE), local(n * CALL_STRIDE),
 				      ops[n].length));
 	}
@@ -522,7 +523,9 @@ static void calls_among_copies(void **state)
 	assert_int_equal(rig_served(&rig), 10);
 	for (uint32_t i = 0; i < 30; i++) {
 		assert_int_equal(done[i].status, 0);
-		assert_int_equal(done[i].length, done[i].user_data % 3 == 0 ? 100 : 0);
+		assert_int_equal(done[i].bytes, done[i].user_data % 3 == 0   ? 100
+						: done[i].user_data % 3 == 1 ? 64
+									     : 3 << 20);
 	}
 	assert_true(is_answer(local(ANSWERS), local(0), 100));
 	assert_true(rig_target_holds(&rig, 4096, 64, 1));
@@ -542,7 +545,7 @@ static void refuses_long_answers(void **state)
 		memset(local(ANSWERS), 0xcc, 2 * SLU_MESSAGE_MAX);
 		rig_run(&rig, &op, 1, &done);
 		assert_int_equal(done.status, rooms[i] == SLU_MESSAGE_MAX ? 0 : -EMSGSIZE);
-		assert_int_equal(done.length, rooms[i] == SLU_MESSAGE_MAX ? SLU_MESSAGE_MAX : 0);
+		assert_int_equal(done.bytes, rooms[i] == SLU_MESSAGE_MAX ? SLU_MESSAGE_MAX : 0);
 		assert_int_equal(done.scope, done.status ? SLU_SCOPE_OPERATION : SLU_SCOPE_NONE);
 		if (done.status)
 			assert_true(is_filled(local(ANSWERS), 0xcc, SLU_MESSAGE_MAX));
@@ -567,7 +570,7 @@ static void hands_on_the_owners_status(void **state)
 		memcpy(local(0), &statuses[i], sizeof(statuses[i]));
 		rig_run(&rig, &op, 1, &done);
 		assert_int_equal(done.status, statuses[i]);
-		assert_int_equal(done.length, statuses[i] ? 0 : sizeof(statuses[i]));
+		assert_int_equal(done.bytes, statuses[i] ? 0 : sizeof(statuses[i]));
 		if (statuses[i])
 			assert_true(is_filled(local(ANSWERS), 0xcc, 64));
 	}
@@ -585,10 +588,10 @@ static void refuses_malformed_calls(void **state)
 				   call_of(0, 8, UINT64_MAX - ANSWERS - 3, 8)};
 
 	(void)state;
-	assert_int_equal(slu_submit(rig.queue, &too_long, 1), -EINVAL);
-	assert_int_equal(slu_submit(rig.queue, &too_much_room, 1), -EINVAL);
+	assert_int_equal(submit_any(rig.queue, &too_long, 1), -EINVAL);
+	assert_int_equal(submit_any(rig.queue, &too_much_room, 1), -EINVAL);
 	for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++)
-		assert_int_equal(slu_submit(rig.queue, &outside[i], 1), -ERANGE);
+		assert_int_equal(submit_any(rig.queue, &outside[i], 1), -ERANGE);
 }
 
 /* Goal: who may only read can call, but not notify. */
@@ -611,7 +614,7 @@ static void calls_with_any_right(void **state)
 		if (rights[i] == SLU_RIGHT_READ) {
 			op = op_of(SLU_WRITE_NOTIFY, 0, 0, 8);
 			op.remote = remote;
-			assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+			assert_int_equal(submit_any(rig.queue, &op, 1), -EACCES);
 		}
 		slu_remote_close(remote);
 	}
@@ -674,7 +677,7 @@ static void bounds_unanswered_calls(void **state)
 	rig_run(&rig, ops, 3 * SLU_CALLS_MAX, done);
 	for (uint32_t i = 0; i < 3 * SLU_CALLS_MAX; i++)
 		assert_int_equal(done[i].status, -ETIMEDOUT);
-	assert_int_equal(slu_submit(rig.queue, &waits, 1), 1);
+	assert_int_equal(submit_any(rig.queue, &waits, 1), 1);
 	slu_reap(rig.queue, NULL, 0); /* inline: it is begun */
 	rig_serve_calls(&rig, RIG_LEFTOVERS, 0);
 	assert_int_equal(slu_wait(rig.queue, 1, UINT64_C(60000000)), 1);
@@ -701,7 +704,7 @@ static void closing_ends_calls(void **state)
 		ops[i] = call_of(0, 64, 0, 64);
 		ops[i].remote = remote;
 	}
-	assert_int_equal(slu_submit(rig.queue, ops, 3), 3);
+	assert_int_equal(submit_any(rig.queue, ops, 3), 3);
 	slu_remote_close(remote);
 	while (reaped < 3) {
 		assert_true(slu_wait(rig.queue, 1, 10000000) > 0);
@@ -769,7 +772,7 @@ static void wakes_by_eventfd(void **state)
 		int armed = slu_queue_arm(rig.queue);
 
 		assert_int_equal(armed, 0);
-		assert_int_equal(slu_submit(rig.queue, &op, 1), 1);
+		assert_int_equal(submit_any(rig.queue, &op, 1), 1);
 		while (armed == 0) { /* a wake-up may be an old one */
 			assert_int_equal(poll(&wake, 1, 10000), 1);
 			assert_int_equal(read(wake.fd, &count, sizeof(count)), sizeof(count));
@@ -778,7 +781,7 @@ static void wakes_by_eventfd(void **state)
 		assert_int_equal(armed, 1);
 		assert_int_equal(slu_reap(rig.queue, &done, 1), 1);
 	}
-	assert_int_equal(slu_submit(rig.queue, &op, 1), 1);
+	assert_int_equal(submit_any(rig.queue, &op, 1), 1);
 	assert_int_equal(slu_wait(rig.queue, 1, 10000000), 1);
 	assert_int_equal(slu_queue_arm(rig.queue), 1);
 	assert_int_equal(slu_reap(rig.queue, &done, 1), 1);
@@ -865,7 +868,7 @@ static void write_twice(struct slu_queue *later)
 	for (uint64_t i = 0; i < STANDS; i++)
 		second[i] = op_of(SLU_WRITE, i * STAND_STRIDE, FIRST_BYTES, STAND_BYTES);
 	done = write_to_stopped();
-	accepted = slu_submit(later, second, STANDS);
+	accepted = submit_any(later, second, STANDS);
 	slu_reap(later, NULL, 0); /* inline: they are begun */
 	assert_int_equal(kill(rig.pid, SIGCONT), 0);
 	assert_int_equal(accepted, STANDS);
@@ -892,7 +895,7 @@ static void later_writes_stand(void **state)
 	slu_queue_options_init(&options);
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &other), 0);
-	assert_int_equal(slu_submit(other, &once, 1), 1); /* its link is made before that stops */
+	assert_int_equal(submit_any(other, &once, 1), 1); /* its link is made before that stops */
 	assert_int_equal(slu_wait(other, 1, UINT64_C(60000000)), 1);
 	assert_int_equal(slu_reap(other, &done, 1), 1);
 	assert_int_equal(done.status, 0);
@@ -923,7 +926,7 @@ static void expect_end(int error)
 
 	for (int i = 0; i < 5000; i++) {
 		struct slu_completion done;
-		int rc = slu_submit(rig.queue, &op, 1);
+		int rc = submit_any(rig.queue, &op, 1);
 
 		if (rc < 0) {
 			assert_int_equal(rc, error);
@@ -949,7 +952,7 @@ static uint32_t leave_calls_open(void)
 	for (; open < SLU_CALLS_MAX + 4; open++) {
 		struct slu_op op = call_of(0, 64, 0, 64);
 
-		if (slu_submit(rig.queue, &op, 1) != 1)
+		if (submit_any(rig.queue, &op, 1) != 1)
 			break;
 	}
 	for (int i = 0; i < 100 && !rig.options.pollers; i++)
@@ -1076,6 +1079,15 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(honours_read_only),
 	cmocka_unit_test(takes_fewer_when_full),
 	cmocka_unit_test(serves_many_remotes),
+	cmocka_unit_test(moves_listed_fragments),
+	cmocka_unit_test(moves_strides),
+	cmocka_unit_test(moves_pages),
+	cmocka_unit_test(moves_the_most_fragments),
+	cmocka_unit_test(notifies_after_fragments),
+	cmocka_unit_test(shares_a_vector),
+	cmocka_unit_test(refuses_bad_lists),
+	cmocka_unit_test(refuses_bad_strides_and_pages),
+	cmocka_unit_test(refuses_overlaps),
 	cmocka_unit_test(notifies_after_data),
 	cmocka_unit_test(notifies_once_after_long_data),
 	cmocka_unit_test(holds_back_unread_notifications),

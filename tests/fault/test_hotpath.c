@@ -14,6 +14,7 @@
 #include "tests/fault/counting.h"
 #include "tests/fault/peer.h"
 #include "tests/tap.h"
+#include "tests/calls.h"
 
 /* Built twice: over shared memory, and over verbs with the model of an mlx5 device. */
 #ifdef HOTPATH_VERBS
@@ -126,7 +127,7 @@ static unsigned churn(struct slu_queue *queue)
 
 		fill(ops, n, cycle);
 		while (reaped < n) {
-			int ret = slu_submit(queue, ops + sent, n - sent);
+			int ret = submit_any(queue, ops + sent, n - sent);
 
 			if (ret < 0)
 				return bad + 1;
@@ -201,9 +202,9 @@ static void test_refused_operation(void **state)
 	fill(&op, 1, 1);
 	op.remote_offset = SEGMENT_BYTES + 1;
 	counting_open();
-	out_of_range = slu_submit(queue, &op, 1);
+	out_of_range = submit_any(queue, &op, 1);
 	op.opcode = 99;
-	malformed = slu_submit(queue, &op, 1);
+	malformed = submit_any(queue, &op, 1);
 	counting_close(&counts);
 	slu_queue_close(queue);
 	assert_int_equal(out_of_range, -ERANGE);
@@ -256,7 +257,7 @@ static void test_notifications(void **state)
 
 		fill(&op, 1, 1);
 		op.opcode = SLU_WRITE_NOTIFY;
-		bad += slu_submit(queue, &op, 1) != 1;
+		bad += submit_any(queue, &op, 1) != 1;
 		while (slu_reap(queue, &done, 1) == 0)
 			;
 		bad += done.status != 0;
@@ -279,7 +280,7 @@ static void call_of(struct slu_op *op, uint32_t i)
 			      .remote_offset = 1 << 20,
 			      .length = i * 7 % SLU_MESSAGE_MAX,
 			      .tag = SLU_MESSAGE_MAX,
-			      .opcode = SLU_CALL};
+			      .opcode = TEST_CALL};
 }
 
 /* More than can be on their way, so that some wait. @return what did not go well */
@@ -294,14 +295,14 @@ static unsigned call_many(struct slu_queue *queue)
 		int n;
 
 		call_of(&op, sent);
-		n = sent < CALLS ? slu_submit(queue, &op, 1) : 0;
+		n = sent < CALLS ? submit_any(queue, &op, 1) : 0;
 		if (n < 0)
 			return bad + 1;
 		sent += (uint32_t)n;
 		n = slu_reap(queue, done, BATCH_MAX);
 		for (int i = 0; i < n; i++)
 			bad += done[i].status != 0 ||
-			       done[i].length != done[i].user_data * 7 % SLU_MESSAGE_MAX;
+			       done[i].bytes != done[i].user_data * 7 % SLU_MESSAGE_MAX;
 		ended += (uint32_t)n;
 	}
 	return bad;
@@ -364,12 +365,12 @@ static void test_answering(void **state)
 
 		call_of(&op, i);
 		op.remote = own;
-		bad += slu_submit(queue, &op, 1) != 1;
+		bad += submit_any(queue, &op, 1) != 1;
 		while (slu_reap(queue, &done, 1) == 0)
 			if (slu_segment_receive(segment, &message, 1) == 1)
 				bad += slu_segment_answer(segment, &message, 0, message.data,
 							  message.length) != 0;
-		bad += done.status != 0 || done.length != op.length;
+		bad += done.status != 0 || done.bytes != op.length;
 	}
 	counting_close(&counts);
 	slu_queue_close(queue);

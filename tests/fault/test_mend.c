@@ -23,6 +23,7 @@
 #include "tests/fault/peer.h"
 #include "tests/tap.h"
 #include "transport/verbs/verbs_serve.h"
+#include "tests/calls.h"
 
 #define SEGMENTS    3
 #define BYTES       (UINT64_C(4) << 20)
@@ -406,7 +407,7 @@ static void run(const struct slu_op *ops, uint32_t n, struct slu_completion *don
 
 	while (reaped < n && clock_monotonic_ns(NULL) < give_up) {
 		struct slu_completion some[BATCH];
-		int rc = slu_submit(rig.queue, ops + submitted, n - submitted);
+		int rc = submit_any(rig.queue, ops + submitted, n - submitted);
 
 		assert_true(rc >= 0);
 		submitted += (uint32_t)rc;
@@ -501,7 +502,7 @@ static struct slu_op some_op(uint32_t index)
 	if (random_below(&chance, 20) == 0)
 		op = (struct slu_op){.remote = rig.remotes[segment],
 				     .region = rig.region,
-				     .opcode = SLU_CALL,
+				     .opcode = TEST_CALL,
 				     .length = random_below(&chance, 500),
 				     .remote_offset = 3 << 20,
 				     .tag = 500};
@@ -514,7 +515,7 @@ static struct slu_op some_op(uint32_t index)
 /* Only what the owner could see twice may fail, and what had little time. */
 static void judge(const struct slu_op *op, const struct slu_completion *done)
 {
-	bool once = op->opcode == SLU_CALL || op->opcode == SLU_WRITE_NOTIFY;
+	bool once = op->opcode == TEST_CALL || op->opcode == SLU_WRITE_NOTIFY;
 
 	if (op->opcode == SLU_WRITE_NOTIFY)
 		rig.told[op->tag] = done->status == 0;
@@ -638,7 +639,7 @@ static struct slu_op call(int index)
 {
 	return (struct slu_op){.remote = rig.remotes[index],
 			       .region = rig.region,
-			       .opcode = SLU_CALL,
+			       .opcode = TEST_CALL,
 			       .length = 8,
 			       .remote_offset = 4096,
 			       .tag = 8};

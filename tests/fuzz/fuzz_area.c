@@ -196,7 +196,7 @@ static void post(struct both *both, struct input *input)
 			     .length = length,
 			     .remote_offset = length,
 			     .tag = room,
-			     .opcode = SLU_CALL};
+			     .opcode = OP_CALL};
 	both->open[id] = call;
 	must(poller_start(both->poller, both->queue, &op, 1) == 1);
 }

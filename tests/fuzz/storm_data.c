@@ -159,7 +159,7 @@ static void make_ops(struct tcp_pair *pair, struct slu_op *ops)
 					 .opcode = (uint8_t)below(4),
 					 .timeout_us = below(4) ? 0 : PAIR_TIMEOUT_US,
 					 .tag = 64};
-		if (ops[i].opcode == SLU_CALL)
+		if (ops[i].opcode == OP_CALL)
 			ops[i].remote_offset = 500000 + i * 64u;
 	}
 }

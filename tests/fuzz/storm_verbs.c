@@ -31,6 +31,7 @@
 #include "fabric.h"
 #include "tests/fuzz/odd_json.h"
 #include "tests/fuzz/raw_link.h"
+#include "tests/calls.h"
 
 #define SEGMENT_BYTES  65536u
 #define PATIENCE_NS    (120 * NS_PER_SECOND)
@@ -241,7 +242,7 @@ static struct slu_completion run(struct slu_op op)
 	op.remote = remote;
 	op.region = local;
 	op.timeout_us = PATIENCE_US;
-	must(slu_submit(queue, &op, 1) == 1);
+	must(submit_any(queue, &op, 1) == 1);
 	must(slu_wait(queue, 1, PATIENCE_US) >= 0 && slu_reap(queue, &done, 1) == 1);
 	must(done.status == 0);
 	return done;
@@ -268,7 +269,7 @@ static void behave(void)
 	}
 	memcpy(bytes, &text, 4);
 	must(run((struct slu_op){
-			 .opcode = SLU_CALL, .length = 100, .remote_offset = 16384, .tag = 100})
+			 .opcode = TEST_CALL, .length = 100, .remote_offset = 16384, .tag = 100})
 		     .length == 100);
 	must(memcmp(bytes, bytes + 16384, 100) == 0);
 	tick(CALM);

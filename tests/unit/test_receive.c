@@ -17,6 +17,7 @@
 #include "base/work.h"
 #include "engine/engine_internal.h"
 #include "tests/tap.h"
+#include "tests/calls.h"
 
 #define BYTES    65536u
 #define SOON_MS  120000
@@ -90,7 +91,7 @@ static void submit(struct slu_remote *remote, enum slu_opcode opcode, uint32_t n
 			    .opcode = (uint8_t)opcode};
 
 	for (uint32_t i = 0; i < n; i++)
-		assert_int_equal(slu_submit(queue, &op, 1), 1);
+		assert_int_equal(submit_any(queue, &op, 1), 1);
 	slu_reap(queue, NULL, 0);
 }
 
@@ -139,7 +140,7 @@ static void test_refuses_bad_answers(void **state)
 	uint8_t data[SLU_MESSAGE_MAX];
 
 	(void)state;
-	submit(remote, SLU_CALL, 1);
+	submit(remote, TEST_CALL, 1);
 	assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
 	assert_int_equal(slu_segment_answer(segment, &message, 0, data, SLU_MESSAGE_MAX + 1),
 			 -EINVAL);
@@ -171,7 +172,7 @@ static void test_open_requests_are_bounded(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < REMOTES; i++) {
 		remotes[i] = open_remote();
-		submit(remotes[i], SLU_CALL, SLU_CALLS_MAX);
+		submit(remotes[i], TEST_CALL, SLU_CALLS_MAX);
 	}
 	assert_int_equal(slu_segment_arm(segment), 1);
 	assert_int_equal(slu_segment_receive(segment, messages, SLU_MESSAGES_MAX + 1),
@@ -195,8 +196,8 @@ static void test_takes_from_each_client(void **state)
 	struct slu_message messages[4];
 
 	(void)state;
-	submit(busy, SLU_CALL, SLU_CALLS_MAX);
-	submit(quiet, SLU_CALL, 1);
+	submit(busy, TEST_CALL, SLU_CALLS_MAX);
+	submit(quiet, TEST_CALL, 1);
 	assert_int_equal(slu_segment_receive(segment, messages, 3), 3);
 	assert_true(messages[0].client != messages[1].client ||
 		    messages[1].client != messages[2].client);
@@ -221,10 +222,10 @@ static void test_answers_a_client_that_left(void **state)
 		struct slu_op op = {.remote = i ? second : first,
 				    .region = region,
 				    .length = 100,
-				    .opcode = SLU_CALL};
+				    .opcode = TEST_CALL};
 
 		memset(slu_region_addr(region), (int)i, 100);
-		assert_int_equal(slu_submit(other, &op, 1), 1);
+		assert_int_equal(submit_any(other, &op, 1), 1);
 		while (slu_segment_receive(segment, &messages[i], 1) == 0)
 			;
 	}
@@ -264,9 +265,9 @@ static void test_wakes(void **state)
 	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
 	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
 	assert_int_equal(slu_segment_arm(segment), 0);
-	submit(early, SLU_CALL, 2);
+	submit(early, TEST_CALL, 2);
 	assert_true(woken(SOON_MS));
-	submit(early, SLU_CALL, 1);
+	submit(early, TEST_CALL, 1);
 	assert_false(woken(QUIET_MS));
 	finish();
 	slu_remote_close(early);
@@ -294,7 +295,7 @@ static void test_lanes(void **state)
 	assert_int_equal(slu_segment_arm(segment), 0);
 	assert_true(inbox_call(lane, 1001, 42, "question", 8));
 	assert_true(woken(SOON_MS));
-	submit(remote, SLU_CALL, 1);
+	submit(remote, TEST_CALL, 1);
 	assert_int_equal(slu_segment_receive(segment, messages, 3), 2);
 	for (uint32_t i = 0; i < 2; i++)
 		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, messages[i].data,
@@ -331,7 +332,7 @@ static void test_takes_from_both(void **state)
 		assert_true(inbox_call(lane, 1001, i, "question", 1));
 	}
 	submit(remote, SLU_WRITE_NOTIFY, 8);
-	submit(remote, SLU_CALL, 8);
+	submit(remote, TEST_CALL, 8);
 	for (uint32_t i = 0; i < 4; i++) { /* as an application calls them */
 		assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
 		tags |= 1u << note.tag;
@@ -359,7 +360,7 @@ static void test_takes_from_both_when_full(void **state)
 	(void)state;
 	for (uint32_t i = 0; i < REMOTES; i++) {
 		remotes[i] = open_remote();
-		submit(remotes[i], SLU_CALL, SLU_CALLS_MAX);
+		submit(remotes[i], TEST_CALL, SLU_CALLS_MAX);
 	}
 	assert_int_equal(slu_segment_receive(segment, messages, SLU_MESSAGES_MAX),
 			 SLU_MESSAGES_MAX);
@@ -622,7 +623,7 @@ static void test_idle_areas(void **state)
 	poll_empty(10000);
 	assert_in_range(most_items(), 1, 2 * HOT_FEW); /* when those are sorted: twice */
 	for (uint32_t i = 0; i < AREAS; i++) {
-		submit(remotes[i], i % 2 ? SLU_CALL : SLU_WRITE_NOTIFY, 1);
+		submit(remotes[i], i % 2 ? TEST_CALL : SLU_WRITE_NOTIFY, 1);
 		expect_one(remotes[i], i % 2);
 	}
 	poll_until_cold();
@@ -659,7 +660,7 @@ static void test_silent_lanes(void **state)
 		usleep(100);
 	}
 	for (uint32_t i = 0; i < 4; i++) {
-		submit(remotes[i], SLU_CALL, 1);
+		submit(remotes[i], TEST_CALL, 1);
 		expect_one(remotes[i], true);
 	}
 	finish();
@@ -779,7 +780,7 @@ static void send_by(struct slu_remote *remote, enum slu_opcode opcode, uint32_t 
 				  .tag = tag,
 				  .opcode = (uint8_t)opcode};
 
-	assert_int_equal(slu_submit(queue, &op, 1), 1);
+	assert_int_equal(submit_any(queue, &op, 1), 1);
 	slu_reap(queue, NULL, 0);
 }
 
@@ -918,9 +919,9 @@ static void test_left_with_slots(void **state)
 	assert_int_equal(slu_queue_open(engine, NULL, &other), 0);
 	for (uint32_t i = 0; i < SLU_CALLS_MAX; i++) {
 		const struct slu_op op = {
-			.remote = leaves, .region = region, .length = 8, .opcode = SLU_CALL};
+			.remote = leaves, .region = region, .length = 8, .opcode = TEST_CALL};
 
-		assert_int_equal(slu_submit(other, &op, 1), 1);
+		assert_int_equal(submit_any(other, &op, 1), 1);
 	}
 	expect_calls(messages, SLU_CALLS_MAX / 2);
 	slu_remote_close(leaves);
@@ -932,9 +933,9 @@ static void test_left_with_slots(void **state)
 	assert_int_equal(slu_segment_receive(segment, &message, 1), 0);
 	for (uint32_t i = 0; i < SLU_CALLS_MAX; i++) {
 		const struct slu_op op = {
-			.remote = stays, .region = region, .length = 8, .opcode = SLU_CALL};
+			.remote = stays, .region = region, .length = 8, .opcode = TEST_CALL};
 
-		assert_int_equal(slu_submit(other, &op, 1), 1);
+		assert_int_equal(submit_any(other, &op, 1), 1);
 	}
 	expect_calls(messages, SLU_CALLS_MAX); /* each has a slot */
 	for (uint32_t i = 0; i < SLU_CALLS_MAX; i++)

@@ -282,7 +282,7 @@ static void test_neighbours(void **state)
 	ops[0].timeout_us = PAIR_TIMEOUT_US;
 	ops[1] = op(&pair, SLU_READ, 0, 0, 8);
 	ops[2] = op(&pair, SLU_WRITE_NOTIFY, 0, 0, 8);
-	ops[3] = op(&pair, SLU_CALL, 0, 0, 8);
+	ops[3] = op(&pair, OP_CALL, 0, 0, 8);
 	pair_post(&pair, ops, 4);
 	pair_expire(&pair);
 	assert_int_equal(pair_poll(&pair, done, 4), 3);
@@ -465,7 +465,7 @@ static void test_room_is_shared(void **state)
 static struct slu_op call(struct tcp_pair *pair, uint64_t local, uint64_t length, uint64_t answer,
 			  uint32_t room)
 {
-	struct slu_op one = op(pair, SLU_CALL, answer, local, length);
+	struct slu_op one = op(pair, OP_CALL, answer, local, length);
 
 	one.tag = room;
 	return one;
@@ -514,7 +514,7 @@ static void test_calls(void **state)
 	done = finish_one(&pair);
 	assert_int_equal(done.user_data, ops[0].user_data);
 	assert_int_equal(done.status, 0);
-	assert_int_equal(done.length, SLU_MESSAGE_MAX);
+	assert_int_equal(done.bytes, SLU_MESSAGE_MAX);
 	assert_memory_equal(pair.local->addr + 10000, pair.local->addr, SLU_MESSAGE_MAX);
 	pair_close(&pair);
 }

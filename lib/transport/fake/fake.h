@@ -42,6 +42,8 @@ struct fake_part {
 	struct request *request;
 	struct op_part part;
 	uint64_t due_ns;
+	bool is_vector; /* and begins there */
+	struct vector_place at;
 };
 
 struct fake_path {

@@ -25,13 +25,13 @@ static struct tcp_call *open_call(struct tcp_end *end, uint32_t slot)
 	return call->request && call->slot == slot ? call : NULL;
 }
 
-static void end_call(struct tcp_end *end, struct tcp_call *call, int status, bool may_land)
+static void end_call(struct tcp_end *end, struct tcp_call *call, int result, bool may_land)
 {
 	struct request *request = call->request;
 
 	call->request = NULL;
 	end->calls--;
-	request_back(request, status, may_land);
+	request_back(request, result, may_land);
 }
 
 /* NULL: as many as may be are open. */
@@ -51,13 +51,18 @@ static struct tcp_call *take_slot(struct tcp_end *end)
 
 /* ---- the end of a link ---- */
 
+static inline bool only_reads(const struct tcp_sent *sent)
+{
+	return sent->type == WIRE_READ || sent->type == WIRE_READ_RUNS;
+}
+
 static void lose(struct tcp_sent *sent, int error)
 {
 	struct request *request = sent->request;
 
 	sent->request = NULL;
 	if (request)
-		request_back(request, error, sent->type != WIRE_READ);
+		request_back(request, error, !only_reads(sent));
 }
 
 static void end_end(struct tcp_end *end, int error)
@@ -80,7 +85,7 @@ static bool has_written(const struct tcp_end *end, const struct request *request
 						   ? end->slots[sent->slot % TCP_CALLS].request
 						   : sent->request;
 
-		if (sent->type != WIRE_READ && (!request || of == request))
+		if (!only_reads(sent) && (!request || of == request))
 			return true;
 	}
 	return false;
@@ -162,7 +167,7 @@ static const uint8_t wire_types[] = {
 	[SLU_READ] = WIRE_READ,
 	[SLU_WRITE] = WIRE_WRITE,
 	[SLU_WRITE_NOTIFY] = WIRE_NOTIFY,
-	[SLU_CALL] = WIRE_CALL,
+	[OP_CALL] = WIRE_CALL,
 };
 
 static inline void send_part(const struct tcp_path *tcp, struct tcp_end *end,
@@ -230,7 +235,7 @@ static inline enum post_result post_alive(const struct tcp_path *tcp, struct req
 	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(tcp->link);
 	struct tcp_end *end = tcp->link->ends[index];
 
-	if (__builtin_expect(part.opcode == SLU_CALL, 0))
+	if (__builtin_expect(part.opcode == OP_CALL, 0))
 		return post_call(tcp, request, part);
 	if (__builtin_expect(!has_room(end, CHANNEL_STAGE_BYTES), 0))
 		return POST_FULL;
@@ -240,6 +245,77 @@ static inline enum post_result post_alive(const struct tcp_path *tcp, struct req
 						     .type = wire_types[part.opcode]};
 	send_part(tcp, end, &request->op, part, CHANNEL_STAGE_BYTES,
 		  request->op.remote_offset + part.offset, request->op.tag);
+	is_sent(tcp->link, index);
+	return POST_DONE;
+}
+
+/* Small pieces are copied beside the head. */
+#define PIECE_STAGE_BYTES 128u
+
+/* Those that lie together in the segment are one run. @return how many */
+static uint32_t to_runs(const struct vector_piece *pieces, uint32_t n, struct wire_run *runs)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (i > 0 && pieces[i - 1].remote + pieces[i - 1].length == pieces[i].remote)
+			runs[count - 1].length += pieces[i].length;
+		else
+			runs[count++] = (struct wire_run){pieces[i].remote, pieces[i].length};
+	}
+	return count;
+}
+
+static void send_pieces(struct channel *channel, const char *local,
+			const struct vector_piece *pieces, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const char *from = local + pieces[i].local;
+		uint32_t length = pieces[i].length;
+
+		if (length <= PIECE_STAGE_BYTES)
+			memcpy(channel_stage(channel, length), from, length);
+		else
+			channel_refer(channel, from, length, NULL);
+	}
+}
+
+static void send_runs(const struct tcp_path *tcp, struct tcp_end *end, struct op_part part,
+		      const struct vector_piece *pieces, uint32_t n)
+{
+	struct wire_run runs[VECTOR_PIECES];
+	uint32_t count = to_runs(pieces, n, runs), bytes = count * (uint32_t)sizeof(runs[0]);
+	struct wire_request *at = channel_stage(&end->channel, (uint32_t)sizeof(*at) + bytes);
+
+	*at = (struct wire_request){.type = part.opcode == SLU_READ ? WIRE_READ_RUNS
+								    : WIRE_WRITE_RUNS,
+				    .length = part.length,
+				    .handle = tcp->handle,
+				    .generation = tcp->generation,
+				    .tag = count,
+				    .sequence = end->head};
+	memcpy(at + 1, runs, bytes);
+}
+
+static enum post_result post_runs(const struct tcp_path *tcp, struct request *request,
+				  struct op_part part, const struct vector_piece *pieces,
+				  uint32_t n)
+{
+	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(tcp->link);
+	struct tcp_end *end = tcp->link->ends[index];
+	uint32_t staged = n * ((uint32_t)sizeof(struct wire_run) + PIECE_STAGE_BYTES);
+
+	if (end->head - end->expected == TCP_WINDOW ||
+	    !channel_room(&end->channel, (uint32_t)sizeof(struct wire_request) + staged, n + 1))
+		return POST_FULL;
+	*sent_as(end, end->head) = (struct tcp_sent){
+		.request = request,
+		.length = part.length,
+		.type = part.opcode == SLU_READ ? WIRE_READ_RUNS : WIRE_WRITE_RUNS};
+	end->begins[end->head % TCP_WINDOW] = request->at;
+	send_runs(tcp, end, part, pieces, n);
+	if (part.opcode != SLU_READ)
+		send_pieces(&end->channel, request->op.region->addr, pieces, n);
 	is_sent(tcp->link, index);
 	return POST_DONE;
 }
@@ -254,6 +330,17 @@ static enum post_result tcp_post(struct path *path, struct request *request, str
 	if (tcp->link->error)
 		remote_fail(path->remote, tcp->link->error);
 	return POST_HELD;
+}
+
+static enum post_result tcp_post_vector(struct path *path, struct request *request,
+					struct op_part part, const struct vector_piece *pieces,
+					uint32_t n)
+{
+	struct tcp_path *tcp = (struct tcp_path *)path;
+
+	if (!tcp->link->error && is_up(tcp->link))
+		return post_runs(tcp, request, part, pieces, n);
+	return tcp_post(path, request, part); /* it says what is the matter */
 }
 
 /* What is small shares the poller with bulk, and shall not wait for much of it. */
@@ -332,7 +419,7 @@ static inline void answered(struct tcp_end *end, int status)
 			end_call(end, call, status, false);
 	} else if (request) {
 		sent->request = NULL;
-		request_back(request, status, false);
+		request_back(request, status < 0 ? status : (int64_t)sent->length, false);
 	}
 }
 
@@ -345,7 +432,7 @@ static int on_done(struct tcp_end *end, const struct wire_response *response)
 	while (count-- > 0) {
 		const struct tcp_sent *sent = sent_as(end, end->expected);
 
-		if (sent->type == WIRE_READ && response->status == 0 && sent->length > 0)
+		if (only_reads(sent) && response->status == 0 && sent->length > 0)
 			return strange("a read without its data");
 		answered(end, response->status);
 	}
@@ -361,7 +448,7 @@ static void body_arrived(struct tcp_end *end)
 	}
 	end->answering = false;
 	if (end->answers)
-		end_call(end, open_call(end, end->answer_slot), end->answer_status, false);
+		end_call(end, open_call(end, end->answer_slot), end->answer_result, false);
 }
 
 static char *destination(const struct tcp_sent *sent)
@@ -371,14 +458,35 @@ static char *destination(const struct tcp_sent *sent)
 	return op->region->addr + op->local_offset + sent->offset;
 }
 
+/* @return is all of it there? */
+static bool take_data(struct tcp_end *end, const struct tcp_sent *sent)
+{
+	struct vector_piece pieces[VECTOR_PIECES];
+	const struct request *request = sent->request;
+	struct vector_place place;
+	uint32_t n;
+
+	if (!request || sent->type == WIRE_READ)
+		return channel_body(&end->channel, request ? destination(sent) : NULL,
+				    sent->length);
+	place = end->begins[end->expected % TCP_WINDOW];
+	n = vector_take(&request->op, request->vector, &place, sent->length, pieces, VECTOR_PIECES);
+	for (uint32_t i = 0; i < n; i++)
+		end->places[i] = (struct iovec){request->op.region->addr + pieces[i].local,
+						pieces[i].length};
+	if (vector_bytes(pieces, n) != sent->length) /* the list is another one than it was */
+		return channel_body(&end->channel, NULL, sent->length);
+	return channel_body_to(&end->channel, end->places, n, sent->length);
+}
+
 static int on_data(struct tcp_end *end, const struct wire_response *response)
 {
 	const struct tcp_sent *sent = sent_as(end, end->expected);
 
 	if (end->expected == end->head || response->sequence != end->expected ||
-	    sent->type != WIRE_READ || response->length != sent->length || response->status)
+	    !only_reads(sent) || response->length != sent->length || response->status)
 		return strange("data that was not asked for");
-	if (channel_body(&end->channel, sent->request ? destination(sent) : NULL, response->length))
+	if (take_data(end, sent))
 		answered(end, 0);
 	else
 		end->receiving = true;
@@ -398,9 +506,9 @@ static int on_answer(struct tcp_end *end, const struct wire_response *response)
 	end->answering = true;
 	end->answers = request;
 	end->answer_slot = response->sequence;
-	end->answer_status = fits ? response->status : -EMSGSIZE;
-	if (request)
-		request->answer_length = fits ? (uint16_t)response->length : 0;
+	end->answer_result = !fits                  ? -EMSGSIZE
+			     : response->status < 0 ? response->status
+						    : (int32_t)response->length;
 	if (channel_body(&end->channel, into, response->length))
 		body_arrived(end);
 	return 0;
@@ -526,7 +634,7 @@ static void give_up_reads(struct tcp_end *end, const struct request *request)
 		if (sent->request != request)
 			continue;
 		if (end->receiving && i == end->expected)
-			end->channel.body = NULL;
+			channel_body_nowhere(&end->channel);
 		lose(sent, -ECANCELED);
 	}
 }
@@ -536,7 +644,7 @@ static void give_up_call(struct tcp_end *end, struct tcp_call *call, int status)
 {
 	if (end->answering && end->answers == call->request) {
 		end->answers = NULL;
-		end->channel.body = NULL;
+		channel_body_nowhere(&end->channel);
 	}
 	end_call(end, call, status, true);
 }
@@ -564,7 +672,7 @@ static void tcp_cancel(struct path *path, struct request *request)
 			take_down(link, false);
 			return;
 		}
-	if (request->op.opcode == SLU_CALL) {
+	if (request->op.opcode == OP_CALL) {
 		give_up_calls(link, NULL, request, -ECANCELED);
 		return;
 	}
@@ -611,6 +719,7 @@ static bool tcp_sleep(struct transport_link *of)
 
 const struct transport_fast tcp_fast = {
 	.post = tcp_post,
+	.post_vector = tcp_post_vector,
 	.cancel = tcp_cancel,
 	.dead = tcp_dead,
 };
