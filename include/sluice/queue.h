@@ -7,8 +7,9 @@
  * single-producer ring and completions come back through another; an inline queue has its own
  * poller, which runs inside slu_submit(), slu_reap() and slu_wait().
  *
- * Every accepted operation completes exactly once. There is no order between operations, except
- * that a notification is delivered after the data of its own operation.
+ * Every accepted operation completes exactly once (SLU_SILENT: if it fails). There is no order
+ * between operations but what SLU_ORDERED asks for, except that a notification is delivered after
+ * the data of its own operation.
  */
 #ifndef SLUICE_QUEUE_H
 #define SLUICE_QUEUE_H
@@ -42,6 +43,17 @@ enum slu_opcode {
 enum slu_op_flag {
 	/** slu_op.vector says what is moved, in place of slu_op.length. Not for calls. */
 	SLU_VECTOR = 1,
+	/**
+	 * It is begun when all operations and calls that were submitted to this queue before, on
+	 * the same remote, have ended, well or badly: whoever sees what it does sees what they have
+	 * done. Those that are submitted after it are not held back, unless they are ordered too.
+	 */
+	SLU_ORDERED = 2,
+	/**
+	 * No completion when it ends well; when it fails, as ever. Its place in the queue is free
+	 * again when it has ended. Not for calls.
+	 */
+	SLU_SILENT = 4,
 };
 
 /** How a vector says where its bytes lie. */
@@ -250,6 +262,17 @@ SLU_API int slu_submit_calls(struct slu_queue *queue, const struct slu_call *cal
  * @return 0..n
  */
 SLU_API int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n);
+
+/**
+ * End the operations and calls with @p user_data that have not ended: they complete with
+ * -ECANCELED, as at their deadline, which may cost the link that carries them, and with
+ * SLU_MAY_LAND where that cannot be ruled out. What ends meanwhile completes as it ended.
+ *
+ * Waits until the poller has taken on what was submitted before. Thread: the queue's owner only.
+ *
+ * @return how many, 1 or more; -ENOENT none was under way
+ */
+SLU_API int slu_cancel(struct slu_queue *queue, uint64_t user_data);
 
 /**
  * Sleep until @p min completions can be reaped, or all that is outstanding if that is less.

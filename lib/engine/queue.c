@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening, closing and waiting; the hot calls are in submit.c. */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
@@ -233,11 +234,21 @@ static void relax(uint64_t until)
 		rte_pause();
 }
 
-static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
+/* Are there @p min completions, or all that can come? */
+static bool has_enough(struct slu_queue *queue, uint32_t min)
+{
+	uint32_t ready;
+
+	queue_take_silent(queue);
+	ready = queue_ready(queue);
+	return ready >= min || ready >= queue->outstanding;
+}
+
+static int wait_inline(struct slu_queue *queue, uint32_t min, uint64_t until)
 {
 	uint64_t idle_since = 0;
 
-	while (queue_ready(queue) < wanted) {
+	while (!has_enough(queue, min)) {
 		uint64_t now;
 
 		if (poller_run_once(queue->poller) > 0) {
@@ -257,12 +268,12 @@ static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 	return (int)queue_ready(queue);
 }
 
-static bool spin(struct slu_queue *queue, uint32_t wanted)
+static bool spin(struct slu_queue *queue, uint32_t min)
 {
 	uint64_t until = clock_monotonic_ns(NULL) + SPIN_NS;
 
 	do {
-		if (queue_ready(queue) >= wanted)
+		if (has_enough(queue, min))
 			return true;
 		rte_pause();
 	} while (clock_monotonic_ns(NULL) < until);
@@ -271,18 +282,25 @@ static bool spin(struct slu_queue *queue, uint32_t wanted)
 
 /*
  * Announce that the poller must wake us. The heavy barrier pairs with the light one in
- * queue_complete(): either we see its completions or it sees us waiting.
+ * queue_complete() and queue_silence(): either we see what has ended or the poller sees us waiting.
  *
- * @return true: there is no need to sleep
+ * @param min  1 or more
+ * @return     true: there is no need to sleep
  */
-static bool announce(struct slu_queue *queue, uint32_t wanted)
+static bool announce(struct slu_queue *queue, uint32_t min)
 {
-	atomic_store_explicit(&queue->wanted, wanted, memory_order_relaxed);
-	barrier_heavy();
-	if (queue_ready(queue) < wanted)
-		return false;
-	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
-	return true;
+	uint32_t wanted;
+
+	do {
+		wanted = min < queue->outstanding ? min : queue->outstanding;
+		atomic_store_explicit(&queue->wanted, wanted, memory_order_relaxed);
+		barrier_heavy();
+		if (has_enough(queue, min)) {
+			atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
+			return true;
+		}
+	} while (wanted > queue->outstanding); /* so many do not come any more */
+	return false;
 }
 
 /* @return 0 look again, 1 the time is over, -EINTR */
@@ -305,18 +323,26 @@ static int sleep_on_eventfd(struct slu_queue *queue, uint64_t until)
 
 int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us)
 {
-	uint32_t wanted = min < queue->outstanding ? min : queue->outstanding;
 	uint64_t until = deadline_ns(timeout_us);
 	int rc = 0;
 
 	if (queue->is_inline || environment_is_stepped())
-		return wait_inline(queue, wanted, until);
-	if (queue_ready(queue) >= wanted || timeout_us == 0 || spin(queue, wanted))
+		return wait_inline(queue, min, until);
+	if (has_enough(queue, min) || timeout_us == 0 || spin(queue, min))
 		return (int)queue_ready(queue);
-	while (rc == 0 && !announce(queue, wanted))
+	while (rc == 0 && !announce(queue, min))
 		rc = sleep_on_eventfd(queue, until);
 	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
 	return rc < 0 ? rc : (int)queue_ready(queue);
+}
+
+int slu_cancel(struct slu_queue *queue, uint64_t user_data)
+{
+	uint32_t cancelled = poller_cancel(queue->poller, queue, user_data);
+
+	return cancelled > 0 ? (int)cancelled
+			     : fail(-ENOENT, "no operation with user_data %" PRIu64 " is under way",
+				    user_data);
 }
 
 int slu_queue_eventfd(struct slu_queue *queue)
@@ -331,13 +357,18 @@ int slu_queue_arm(struct slu_queue *queue)
 {
 	if (queue->is_inline)
 		return fail(-EOPNOTSUPP, "an inline queue cannot be armed: its owner runs it");
-	return announce(queue, 1) ? (int)queue_ready(queue) : 0;
+	atomic_store_explicit(&queue->wanted, 1, memory_order_relaxed);
+	barrier_heavy(); /* as in announce() */
+	if (queue_ready(queue) > 0)
+		atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
+	return (int)queue_ready(queue);
 }
 
 int slu_queue_get_info(struct slu_queue *queue, struct slu_queue_info *info)
 {
 	if (info->size != sizeof(*info))
 		return fail(-EINVAL, "slu_queue_info of another version: set its size");
+	queue_take_silent(queue);
 	info->depth = queue->depth;
 	info->poller = (int32_t)queue->poller->index;
 	info->accepted = queue->accepted;

@@ -14,8 +14,8 @@
 #include "base/log.h"
 #include "engine/engine_internal.h"
 
-#define FLAGS      SLU_VECTOR
-#define CALL_FLAGS 0
+#define FLAGS      (SLU_VECTOR | SLU_ORDERED | SLU_SILENT)
+#define CALL_FLAGS SLU_ORDERED
 
 /* Calls are handed on as operations, so many at a time. */
 #define CALLS_AT_ONCE 16u
@@ -36,8 +36,7 @@ static inline bool permitted(const struct slu_remote *remote, uint8_t opcode)
 
 static inline bool valid_copy(const struct slu_op *op)
 {
-	return op->remote && op->region && op_is_plain(op) &&
-	       permitted(op->remote, op->opcode) &&
+	return op->remote && op->region && op_is_plain(op) && permitted(op->remote, op->opcode) &&
 	       inside(op->remote_offset, op->length, op->remote->length) &&
 	       inside(op->local_offset, op->length, op->region->length) &&
 	       op->timeout_us <= SLU_TIMEOUT_MAX_US;
@@ -225,12 +224,13 @@ static inline int submit_inline(struct slu_queue *queue, const struct slu_op *op
 /* @return how many of @p n fit */
 static inline uint32_t room_for(struct slu_queue *queue, uint32_t n)
 {
-	uint32_t room = queue->depth - queue->outstanding;
-
-	if (__builtin_expect(room >= n, 1))
+	if (__builtin_expect(queue->depth - queue->outstanding >= n, 1))
+		return n;
+	queue_take_silent(queue);
+	if (queue->depth - queue->outstanding >= n)
 		return n;
 	queue->full++;
-	return room;
+	return queue->depth - queue->outstanding;
 }
 
 int slu_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)

@@ -75,24 +75,53 @@ void poller_destroy(struct poller *poller)
 	free(poller);
 }
 
+/* Flags of an operation that is copied at once all the same; what is ordered, by itself. */
+static inline bool may_copy(const struct path *path, const struct slu_op *op)
+{
+	uint32_t flags = op_word(op) & ~UINT32_C(0xff);
+
+	if (__builtin_expect(flags == 0, 1))
+		return op->opcode <= SLU_WRITE_NOTIFY;
+	return op->opcode <= SLU_WRITE_NOTIFY &&
+	       (flags & ~OP_FLAGS(SLU_ORDERED | SLU_SILENT)) == 0 &&
+	       (!(op->flags & SLU_ORDERED) || path->requests + path->calls->requests == 0);
+}
+
 /*
- * Leading operations that go to the path of the first at once: plain copies, none of them long or
- * late, and all together within @p left, which shrinks by them.
+ * Leading operations that go to the path of the first at once: copies with the same flags, none of
+ * them long or late, and all together within @p left, which shrinks by them.
  */
 static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops,
 				 uint32_t n, uint64_t slice_bytes, uint64_t now_us, uint64_t *left)
 {
 	const struct slu_remote *remote = ops->remote;
-	uint32_t max = n < POLLER_BURST ? n : POLLER_BURST;
+	uint32_t flags = op_word(ops) & ~UINT32_C(0xff);
+	uint32_t burst = __builtin_expect(ops->flags & SLU_ORDERED, 0) ? 1 : POLLER_BURST;
+	uint32_t max = n < burst ? n : burst;
 	uint64_t room = *left;
 	uint32_t run = 0;
 
-	while (run < max && ops[run].remote == remote && op_is_plain(&ops[run]) &&
-	       ops[run].length <= slice_bytes && ops[run].length <= room &&
+	while (run < max && ops[run].remote == remote &&
+	       (op_word(&ops[run]) ^ flags) <= SLU_WRITE_NOTIFY && ops[run].length <= slice_bytes &&
+	       ops[run].length <= room &&
 	       (queue->is_inline || !op_is_late(queue, &ops[run], now_us)))
 		room -= ops[run++].length;
 	*left = room;
 	return run;
+}
+
+/* Those that went well are not told of. */
+__attribute__((noinline)) static void complete_silently(struct slu_queue *queue,
+							struct slu_completion *done, uint32_t n)
+{
+	uint32_t told = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (done[i].status != 0)
+			done[told++] = done[i];
+	if (told > 0)
+		queue_complete(queue, done, told);
+	queue_silence(queue, n - told);
 }
 
 /* @return operations finished; fewer than @p n is back-pressure */
@@ -103,7 +132,10 @@ static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, 
 	uint32_t posted = path->fast->copy(path, ops, n, done, &path->stats);
 
 	copy_settle(poller->env.tracker);
-	queue_complete(queue, done, posted);
+	if (__builtin_expect(ops->flags & SLU_SILENT, 0))
+		complete_silently(queue, done, posted);
+	else
+		queue_complete(queue, done, posted);
 	counter_add(&poller->operations, posted);
 	return posted;
 }
@@ -129,7 +161,7 @@ __attribute__((always_inline)) static inline uint32_t start(struct poller *polle
 		struct path *path = poller_path(poller, next);
 		uint32_t run = 0, started = 0;
 
-		if (path->immediate && op_is_plain(next) && next->length <= path->slice_bytes) {
+		if (path->immediate && may_copy(path, next) && next->length <= path->slice_bytes) {
 			if (next->length > left)
 				break; /* the other queues' turn */
 			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);
@@ -360,6 +392,42 @@ static void drain_all(struct poller *poller, struct drain *drain)
 			poller_run_once(poller);
 		if (poller->is_thread || environment_is_stepped())
 			pause_us(DRAIN_LOOK_US);
+	}
+}
+
+struct cancel_call {
+	struct slu_queue *queue;
+	uint64_t user_data;
+	uint64_t take_until; /* what was submitted before, as slu_queue.take_until */
+	uint32_t cancelled;
+	bool begun;
+	bool over;
+};
+
+static void cancel_step(struct poller *poller, void *arg)
+{
+	struct cancel_call *call = arg;
+	struct slu_queue *queue = call->queue;
+
+	if (!call->begun && !queue->is_inline)
+		call->take_until = queue->taken + rte_ring_count(queue->submissions);
+	call->begun = true;
+	if (queue->taken < call->take_until)
+		return;
+	call->cancelled = requests_cancel_some(queue, call->user_data);
+	requests_tell(poller);
+	call->over = true;
+}
+
+uint32_t poller_cancel(struct poller *poller, struct slu_queue *queue, uint64_t user_data)
+{
+	struct cancel_call call = {.queue = queue, .user_data = user_data};
+
+	for (;;) {
+		poller_call(poller, cancel_step, &call);
+		if (call.over)
+			return call.cancelled;
+		pause_us(DRAIN_LOOK_US);
 	}
 }
 

@@ -129,6 +129,13 @@ int poller_attach(struct poller *poller, struct slu_queue *queue);
  */
 void poller_detach(struct poller *poller, struct slu_queue *queue);
 
+/**
+ * As slu_cancel(): any other thread (or, inline, the owner). Waits for turns of the poller.
+ *
+ * @return how many were under way
+ */
+uint32_t poller_cancel(struct poller *poller, struct slu_queue *queue, uint64_t user_data);
+
 /** Poller's thread: serve from now on, or no longer. */
 void poller_serve(struct poller *poller, struct transport_service *service);
 void poller_unserve(struct transport_service *service);

@@ -121,6 +121,21 @@ static void wake_owner(struct slu_queue *queue)
 		eventfd_write(queue->eventfd, 1);
 }
 
+/* The owner may sleep until nothing is outstanding: it looks again. */
+void queue_silence(struct slu_queue *queue, uint32_t n)
+{
+	uint32_t wanted;
+
+	atomic_thread_fence(memory_order_release);
+	counter_add(&queue->silent, n);
+	if (queue->is_inline)
+		return;
+	barrier_light(); /* as in queue_complete() */
+	wanted = atomic_load_explicit(&queue->wanted, memory_order_relaxed);
+	if (wanted != 0 && atomic_compare_exchange_strong(&queue->wanted, &wanted, 0))
+		eventfd_write(queue->eventfd, 1);
+}
+
 void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n)
 {
 	if (queue->is_inline) {

@@ -47,10 +47,12 @@ struct slu_queue {
 	struct slu_completion *done; /* inline: depth places, of which first..last are taken */
 	uint32_t first;
 	uint32_t last;
+	uint64_t silent_seen; /* of silent, not outstanding any more */
 	struct vector_scratch scratch;
 
 	/* Completions that the sleeping owner waits for; 0: it is awake. */
 	_Alignas(64) _Atomic uint32_t wanted;
+	counter silent; /* ended well without a completion; the poller's */
 
 	/* The poller's: an operation that cannot finish at once is kept in a request. */
 	_Alignas(64) struct request *free_requests;
@@ -63,7 +65,9 @@ struct slu_queue {
 };
 
 static_assert(SLU_TIMEOUT_MAX_US < UINT32_MAX / 2 - CLOCK_AHEAD_MAX_US, "see clock_passed_us()");
-static_assert(offsetof(struct slu_op, opcode) % 4 == 0, "see op_is_plain()");
+static_assert(offsetof(struct slu_op, opcode) % 4 == 0 &&
+		      offsetof(struct slu_op, flags) == offsetof(struct slu_op, opcode) + 1,
+	      "see op_word()");
 static_assert(offsetof(struct slu_queue, outstanding) == 64, "read by both | owner's");
 static_assert(offsetof(struct slu_queue, free_requests) == 192, "shared word | poller's");
 
@@ -74,16 +78,37 @@ int queue_create(const struct slu_queue_options *options, struct poller *poller,
 /** Its poller has forgotten it. Accepts NULL. */
 void queue_destroy(struct slu_queue *queue);
 
+/** Poller: @p n operations have ended well, and no completion is wanted of them. */
+void queue_silence(struct slu_queue *queue, uint32_t n);
+
+/** Owner: what has ended in silence is not outstanding any more. */
+static inline void queue_take_silent(struct slu_queue *queue)
+{
+	/* Pairs with the fence in queue_silence(): what they have done is seen then. */
+	uint64_t silent = atomic_load_explicit(&queue->silent, memory_order_acquire);
+
+	queue->outstanding -= (uint32_t)(silent - queue->silent_seen);
+	queue->silent_seen = silent;
+}
+
 /** Poller: hand results to the owner and wake it if it has enough. There is always room. */
 void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n);
 
-/** A copy with no flags, and nothing where zeros must be: in one word that is its opcode alone. */
-static inline bool op_is_plain(const struct slu_op *op)
+/** Opcode, flags and what must be zero, in one word. */
+static inline uint32_t op_word(const struct slu_op *op)
 {
 	uint32_t word;
 
 	memcpy(&word, &op->opcode, sizeof(word));
-	return word <= SLU_WRITE_NOTIFY;
+	return word;
+}
+
+#define OP_FLAGS(flags) ((uint32_t)(flags) << 8) /* as they stand in it */
+
+/** A copy with no flags, and nothing where zeros must be. */
+static inline bool op_is_plain(const struct slu_op *op)
+{
+	return op_word(op) <= SLU_WRITE_NOTIFY;
 }
 
 /** 0: the operation names no timeout and neither does its queue. */

@@ -18,6 +18,7 @@ void path_init(struct path *path)
 {
 	for (unsigned i = 0; i < LANES; i++)
 		TAILQ_INIT(&path->queues[i]);
+	TAILQ_INIT(&path->later);
 }
 
 void link_init(struct transport_link *link, const struct link_ops *ops, struct schedule *schedule)
@@ -130,12 +131,30 @@ static void enqueue(struct request *request, bool first)
 		wait_on(schedule_of(request), path, PATH_READY);
 }
 
+/* Operations and calls of a remote have different paths, over shm; what is held back is with the
+ * first. */
+static struct path *main_path(const struct request *request)
+{
+	return request->op.remote->paths[request->queue->poller->index];
+}
+
+static void leave_later(struct request *request)
+{
+	struct path *main = main_path(request);
+
+	TAILQ_REMOVE(&main->later, request, link);
+	request->path->held_back--;
+	main->ordering = main->calls->ordering = !TAILQ_EMPTY(&main->later);
+}
+
 /* It is in a list. */
 static void take_off(struct request *request)
 {
 	struct path *path = request->path;
 
-	if (request->place == REQUEST_PAUSED)
+	if (request->place == REQUEST_LATER)
+		leave_later(request);
+	else if (request->place == REQUEST_PAUSED)
 		TAILQ_REMOVE(&schedule_of(request)->paused, request, link);
 	else
 		TAILQ_REMOVE(&path->queues[request->lane], request, link);
@@ -202,13 +221,40 @@ static inline struct slu_completion *next_done(struct poller *poller, struct slu
 	return &burst->done[burst->count++];
 }
 
+static inline bool is_quiet(const struct path *path)
+{
+	return path->requests == path->held_back;
+}
+
+/* The first of those that were held back, and others up to the next that is ordered. */
+static void go_on(struct path *main)
+{
+	struct request *request;
+
+	while ((request = TAILQ_FIRST(&main->later))) {
+		if (request->op.flags & SLU_ORDERED && !(is_quiet(main) && is_quiet(main->calls)))
+			return;
+		take_off(request);
+		enqueue(request, false);
+	}
+}
+
+/* With @p request, which has ended, nothing but what is held back is left of its path. */
+static void gone_quiet(struct path *path, const struct request *request)
+{
+	if (path->requests == 0)
+		LIST_REMOVE(path, active);
+	if (path->ordering)
+		go_on(main_path(request));
+}
+
 static inline void retire(struct poller *poller, struct request *request)
 {
 	struct path *path = request->path;
 
 	counter_add(&poller->operations, 1);
-	if (--path->requests == 0)
-		LIST_REMOVE(path, active);
+	if (--path->requests == path->held_back)
+		gone_quiet(path, request);
 	request_put(request->queue, request);
 }
 
@@ -218,6 +264,11 @@ static inline void finish_well(struct request *request)
 	struct poller *poller = queue->poller;
 
 	count(&request->path->stats, &request->op);
+	if (__builtin_expect(request->op.flags & SLU_SILENT, 0)) {
+		queue_silence(queue, 1);
+		retire(poller, request);
+		return;
+	}
 	*next_done(poller, queue) = (struct slu_completion){.user_data = request->op.user_data,
 							    .transport = request->path->transport,
 							    .bytes = request->done};
@@ -636,6 +687,24 @@ static inline bool may_post(const struct path *path)
 	       !remote_is_fenced(path->remote);
 }
 
+/*
+ * Behind what is held back already, or because it is ordered and something else is under way: of
+ * any queue of the poller, which is more than was promised. @return false: it may be begun
+ */
+__attribute__((noinline)) static bool hold_back(struct request *request)
+{
+	struct path *main = main_path(request);
+	uint32_t under_way = main->requests + (main->calls == main ? 0 : main->calls->requests);
+
+	if (TAILQ_EMPTY(&main->later) && under_way == 1)
+		return false;
+	TAILQ_INSERT_TAIL(&main->later, request, link);
+	request->place = REQUEST_LATER;
+	request->path->held_back++;
+	main->ordering = main->calls->ordering = true;
+	return true;
+}
+
 __attribute__((noinline)) static void take_vector(struct request *request)
 {
 	request->vector = request->op.vector;
@@ -661,6 +730,8 @@ __attribute__((always_inline)) static inline void begin(struct poller *poller,
 	if (path->requests++ == 0)
 		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
 	if (timeout_us != 0 && !set_deadline(poller, queue, request, timeout_us, now_us))
+		return;
+	if (__builtin_expect((op->flags & SLU_ORDERED) | path->ordering, 0) && hold_back(request))
 		return;
 	if (may_post(path))
 		post_first(poller, path, request);
@@ -843,6 +914,21 @@ uint32_t requests_run(struct poller *poller)
 }
 
 /* ---- giving up ---- */
+
+uint32_t requests_cancel_some(struct slu_queue *queue, uint64_t user_data)
+{
+	uint32_t cancelled = 0;
+
+	for (uint32_t i = 0; i < queue->depth && queue->requests_live > 0; i++) {
+		struct request *request = &queue->requests[i];
+
+		if (!is_live(request) || request->op.user_data != user_data)
+			continue;
+		request_fail(request, -ECANCELED, SLU_SCOPE_OPERATION);
+		cancelled++;
+	}
+	return cancelled;
+}
 
 void requests_cancel(struct poller *poller, const struct slu_remote *remote,
 		     const struct slu_queue *queue)

@@ -52,6 +52,7 @@ enum request_place {
 	REQUEST_OUT,    /* on no list: all that may be posted now is */
 	REQUEST_QUEUED, /* in its path's queue */
 	REQUEST_PAUSED, /* among the poller's refused ones */
+	REQUEST_LATER,  /* until what was begun before it has ended */
 };
 
 enum request_again {
@@ -154,13 +155,16 @@ struct path {
 	bool immediate;
 	uint8_t transport;    /* enum slu_transport */
 	uint8_t wait;         /* enum path_wait */
-	uint32_t requests;    /* that have not ended */
+	bool ordering;        /* later of its remote's path is not empty */
+	uint32_t requests;    /* that have not ended, */
+	uint32_t held_back;   /* of them those that are in later */
 	uint32_t connections; /* that it shares with other paths; tcp */
 	struct path *calls;   /* carries OP_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct transport_link *link; /* NULL on an immediate path, and when it has none now */
 	struct repair_item *making;  /* of its link; NULL: it needs none */
 	struct request_queue queues[LANES];
+	struct request_queue later; /* one that is ordered, and what came after it; with calls' */
 	struct path_stats stats;
 	TAILQ_ENTRY(path) turn;      /* where it waits */
 	LIST_ENTRY(path) active;     /* while it has requests */

@@ -18,4 +18,14 @@ void refuses_bad_lists(void **state);
 void refuses_bad_strides_and_pages(void **state);
 void refuses_overlaps(void **state);
 
+/* flags.c */
+void keeps_the_order_asked_for(void **state);
+void orders_calls_after_writes(void **state);
+void ends_in_silence(void **state);
+void waits_for_the_silent(void **state);
+void tells_of_silent_failures(void **state);
+void cancels_what_is_under_way(void **state);
+void cancels_what_is_held_back(void **state);
+void cancels_nothing_else(void **state);
+
 #endif
