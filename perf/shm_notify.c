@@ -44,10 +44,10 @@ static void player_open(struct player *player)
 	struct slu_remote_options remote = {.size = sizeof(remote)};
 	struct slu_queue_options queue = {.size = sizeof(queue)};
 
-	slu_engine_options_init(&engine);
-	slu_region_options_init(&region);
-	slu_remote_options_init(&remote);
-	slu_queue_options_init(&queue);
+	slu_engine_options_init(&engine, sizeof(engine));
+	slu_region_options_init(&region, sizeof(region));
+	slu_remote_options_init(&remote, sizeof(remote));
+	slu_queue_options_init(&queue, sizeof(queue));
 	remote.transport = SLU_TRANSPORT_SHM;
 	queue.poller = SLU_POLLER_INLINE;
 	if (slu_engine_open(&engine, &player->engine) != 0 ||

@@ -29,7 +29,7 @@ static struct slu_segment *export_segment(struct slu_engine *engine,
 	struct slu_region *region;
 	struct slu_segment *exported;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	if (slu_region_alloc(engine, segment->length, &options, &region) != 0)
 		die("target: %s", slu_last_error());
 	memcpy(slu_region_addr(region), segment->name, TARGET_NAME_BYTES);
@@ -99,7 +99,7 @@ static const char *open_engine(const struct target_options *wanted, struct slu_e
 	};
 	char core[16];
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.name = "perf-target";
 	if (wanted->siege.on) {
 		options.grants = grants;

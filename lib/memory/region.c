@@ -5,20 +5,28 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/sized.h"
 #include "numa/placement.h"
 
-static const struct slu_region_options default_options = {
-	.size = sizeof(struct slu_region_options), .page = SLU_PAGE_AUTO, .node = -1};
+static const struct slu_region_options default_options = {.page = SLU_PAGE_AUTO, .node = -1};
 
-void slu_region_options_init(struct slu_region_options *options)
+static const struct sized sized_options = {SIZED(slu_region_options, progress_arg),
+					   SIZED_RESERVED(slu_region_options),
+					   .defaults = &default_options};
+static const struct sized sized_info = {SIZED(slu_region_info, reserved)};
+
+void slu_region_options_init(struct slu_region_options *options, size_t size)
 {
-	*options = default_options;
+	sized_init(&sized_options, options, size);
 }
 
-static int check(uint64_t length_bytes, const struct slu_region_options *options)
+int region_take_options(const struct slu_region_options *given, struct slu_region_options *options)
 {
-	if (options->size != sizeof(*options))
-		return fail(-EINVAL, "region options of another version: call the init function");
+	return sized_take(&sized_options, given, options);
+}
+
+static int check(uint64_t length_bytes)
+{
 	if (length_bytes == 0)
 		return fail(-EINVAL, "a region needs at least one byte");
 	if (length_bytes > UINT64_MAX / 2)
@@ -33,9 +41,7 @@ int region_create(uint64_t length_bytes, const struct slu_region_options *option
 	struct slu_region *region;
 	int rc;
 
-	if (!options)
-		options = &default_options;
-	rc = check(length_bytes, options);
+	rc = check(length_bytes);
 	if (rc < 0)
 		return rc;
 	region = calloc(1, sizeof(*region));
@@ -88,15 +94,16 @@ void *slu_region_addr(const struct slu_region *region)
 
 int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_region_info of another version: set its size");
-	info->length_bytes = region->length;
-	info->page_bytes = region->page_bytes;
-	info->node = region->node;
-	info->exportable = region->owned && region->arena.fd >= 0;
-	info->lost = region_is_dead(region);
-	info->register_ns = region->register_ns;
-	info->devices =
-		region->devices > region->export_devices ? region->devices : region->export_devices;
-	return 0;
+	struct slu_region_info own = {
+		.length_bytes = region->length,
+		.page_bytes = region->page_bytes,
+		.node = region->node,
+		.exportable = region->owned && region->arena.fd >= 0,
+		.lost = region_is_dead(region),
+		.register_ns = region->register_ns,
+		.devices = region->devices > region->export_devices ? region->devices
+								    : region->export_devices,
+	};
+
+	return sized_give(&sized_info, &own, info);
 }

@@ -32,7 +32,7 @@ static int read_some(struct slu_engine *engine, struct slu_remote *remote)
 	struct slu_queue *queue;
 	int rc;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	if (slu_region_alloc(engine, 4096, NULL, &op.region) < 0 ||
 	    slu_queue_open(engine, &options, &queue) < 0)
@@ -55,7 +55,7 @@ static int open_all(struct slu_engine *engine, const char *name, unsigned count)
 	struct slu_remote *remote = NULL;
 	double start = seconds();
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_TCP;
 	for (unsigned i = 0; i < count; i++)
 		if (slu_remote_open(engine, name, &options, &remote) < 0)
@@ -75,7 +75,7 @@ int main(int argc, char **argv)
 		fputs("usage: sessions NAME@ADDRESS COUNT [PSK_FILE]\n", stderr);
 		return 2;
 	}
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.tls.psk_file = argc > 3 ? argv[3] : NULL;
 	if (slu_engine_open(&options, &engine) < 0)
 		return die("opening the engine");
