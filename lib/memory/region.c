@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <sluice/version.h>
+
 #include "base/log.h"
 #include "base/sized.h"
 #include "numa/placement.h"
@@ -25,8 +27,11 @@ int region_take_options(const struct slu_region_options *given, struct slu_regio
 	return sized_take(&sized_options, given, options);
 }
 
-static int check(uint64_t length_bytes)
+static int check(uint64_t length_bytes, const struct slu_region_options *options)
 {
+	if ((unsigned)options->page > SLU_PAGE_2M)
+		return fail(-EINVAL, "libsluice %s has no size of pages number %d", slu_version(),
+			    (int)options->page);
 	if (length_bytes == 0)
 		return fail(-EINVAL, "a region needs at least one byte");
 	if (length_bytes > UINT64_MAX / 2)
@@ -41,7 +46,7 @@ int region_create(uint64_t length_bytes, const struct slu_region_options *option
 	struct slu_region *region;
 	int rc;
 
-	rc = check(length_bytes);
+	rc = check(length_bytes, options);
 	if (rc < 0)
 		return rc;
 	region = calloc(1, sizeof(*region));

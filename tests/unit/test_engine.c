@@ -91,6 +91,10 @@ static void test_bad_options(void **state)
 	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
 	assert_non_null(strstr(slu_last_error(), "slu_engine_options.size is 3"));
 	slu_engine_options_init(&options, sizeof(options));
+	options.poll = (enum slu_poll_mode)7;
+	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "has no poll mode 7"));
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = SLU_POLLERS_MAX;
 	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
 	slu_engine_options_init(&options, sizeof(options));
@@ -174,6 +178,28 @@ static void test_unknown_to_an_engine(void **state)
 	slu_engine_close(engine);
 }
 
+/* Goal: a value of an enum that this library does not have is refused by its number. */
+static void test_unknown_values(void **state)
+{
+	struct slu_region_options region;
+	struct slu_remote_options remote;
+	struct slu_region *no_region;
+	struct slu_remote *no_remote;
+	struct slu_engine *engine;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	slu_region_options_init(&region, sizeof(region));
+	region.page = (enum slu_page)9;
+	assert_int_equal(slu_region_alloc(engine, 1, &region, &no_region), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "number 9"));
+	slu_remote_options_init(&remote, sizeof(remote));
+	remote.transport = (enum slu_transport)77;
+	assert_int_equal(slu_remote_open(engine, "unit", &remote, &no_remote), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "no transport number 77"));
+	slu_engine_close(engine);
+}
+
 /* Goal: one name, one segment, in one process too; private memory is no segment. */
 static void test_export_is_checked(void **state)
 {
@@ -242,6 +268,7 @@ int main(void)
 		cmocka_unit_test(test_bad_options),
 		cmocka_unit_test(test_unknown_engine_options),
 		cmocka_unit_test(test_unknown_to_an_engine),
+		cmocka_unit_test(test_unknown_values),
 		cmocka_unit_test(test_export_is_checked),
 		cmocka_unit_test(test_thousand_engines_leave_nothing),
 	};
