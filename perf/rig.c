@@ -70,7 +70,7 @@ static void open_keys(struct rig *rig, const char *psk_file)
 
 static void open_engine(struct rig *rig, const struct rig_options *wanted, const char *psk_file)
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
+	struct slu_engine_options options;
 	uint32_t pollers = wanted->pollers;
 	char cores[32];
 
@@ -103,8 +103,8 @@ static void open_pair(struct rig *rig, const struct target *target, struct rig_p
 {
 	char name[SLU_REMOTE_NAME_MAX + 1];
 	bool tcp = target->address[0] != '\0';
-	struct slu_region_options region_options = {.size = sizeof(region_options)};
-	struct slu_remote_options remote_options = {.size = sizeof(remote_options)};
+	struct slu_region_options region_options;
+	struct slu_remote_options remote_options;
 	struct slu_region_info info = {.size = sizeof(info)};
 
 	slu_region_options_init(&region_options, sizeof(region_options));
@@ -181,7 +181,7 @@ void rig_close(struct rig *rig)
 
 struct slu_queue *rig_queue(const struct rig *rig, int32_t poller, uint32_t depth)
 {
-	struct slu_queue_options options = {.size = sizeof(options)};
+	struct slu_queue_options options;
 	struct slu_queue *queue;
 
 	slu_queue_options_init(&options, sizeof(options));

@@ -25,7 +25,7 @@
 static struct slu_segment *export_segment(struct slu_engine *engine,
 					  const struct target_segment *segment)
 {
-	struct slu_region_options options = {.size = sizeof(options)};
+	struct slu_region_options options;
 	struct slu_region *region;
 	struct slu_segment *exported;
 
@@ -92,7 +92,7 @@ static void stall_log(void)
 static const char *open_engine(const struct target_options *wanted, struct slu_engine **engine)
 {
 	static struct slu_engine_info info = {.size = sizeof(info)};
-	struct slu_engine_options options = {.size = sizeof(options)};
+	struct slu_engine_options options;
 	const struct slu_grant grants[] = {
 		{"rogue", "*", wanted->siege.rogue_rights},
 		{"*", "*", SLU_RIGHT_READ | SLU_RIGHT_WRITE},

@@ -45,8 +45,8 @@ static void meet(const struct player *player, const char own[NAME_BYTES], char o
 
 static void open_engine(struct player *player, char name[NAME_BYTES])
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
-	struct slu_region_options region = {.size = sizeof(region)};
+	struct slu_engine_options options;
+	struct slu_region_options region;
 	struct slu_engine_info info = {.size = sizeof(info)};
 	char segment[32];
 
@@ -68,8 +68,8 @@ static void open_engine(struct player *player, char name[NAME_BYTES])
 
 static void connect_to(struct player *player, const char *name)
 {
-	struct slu_remote_options remote = {.size = sizeof(remote)};
-	struct slu_queue_options queue = {.size = sizeof(queue)};
+	struct slu_remote_options remote;
+	struct slu_queue_options queue;
 
 	slu_remote_options_init(&remote, sizeof(remote));
 	slu_queue_options_init(&queue, sizeof(queue));

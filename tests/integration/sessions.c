@@ -26,7 +26,7 @@ static double seconds(void)
 /* One operation on the last of them: the sessions are real. */
 static int read_some(struct slu_engine *engine, struct slu_remote *remote)
 {
-	struct slu_queue_options options = {.size = sizeof(options)};
+	struct slu_queue_options options;
 	struct slu_op op = {.opcode = SLU_READ, .remote = remote, .length = 4096};
 	struct slu_completion done = {.status = -1};
 	struct slu_queue *queue;
@@ -51,7 +51,7 @@ static int read_some(struct slu_engine *engine, struct slu_remote *remote)
 
 static int open_all(struct slu_engine *engine, const char *name, unsigned count)
 {
-	struct slu_remote_options options = {.size = sizeof(options)};
+	struct slu_remote_options options;
 	struct slu_remote *remote = NULL;
 	double start = seconds();
 
@@ -67,7 +67,7 @@ static int open_all(struct slu_engine *engine, const char *name, unsigned count)
 
 int main(int argc, char **argv)
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
+	struct slu_engine_options options;
 	struct slu_engine *engine;
 	int code;
 

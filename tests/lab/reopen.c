@@ -95,8 +95,8 @@ static void move(struct slu_queue *queue, struct slu_op *op, uint8_t opcode)
 static void use_once(struct slu_engine *engine, const char *name, struct slu_region *region,
 		     unsigned round)
 {
-	struct slu_queue_options queue_options = {.size = sizeof(queue_options)};
-	struct slu_remote_options remote_options = {.size = sizeof(remote_options)};
+	struct slu_queue_options queue_options;
+	struct slu_remote_options remote_options;
 	struct slu_op op = {.region = region, .length = BYTES};
 	char *memory = slu_region_addr(region);
 	struct slu_queue *queue;
@@ -119,8 +119,8 @@ static void use_once(struct slu_engine *engine, const char *name, struct slu_reg
 
 int main(int argc, char **argv)
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
-	struct slu_region_options region_options = {.size = sizeof(region_options)};
+	struct slu_engine_options options;
+	struct slu_region_options region_options;
 	unsigned rounds = argc == 4 ? (unsigned)atoi(argv[2]) : 0;
 	struct slu_engine *engine;
 	struct slu_region *region;
