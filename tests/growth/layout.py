@@ -43,6 +43,7 @@ def fields_of(body, prefix=""):
         if declaration.endswith("}"):  # without a name
             fields += fields_of(declaration[declaration.index("{") + 1:-1], prefix)
             continue
+        assert "," not in declaration.split("}")[-1], f"two fields in one: {declaration}"
         name = NAME.search(declaration)[1]
         if "{" in declaration:
             inner = declaration[declaration.index("{") + 1:declaration.rindex("}")]
