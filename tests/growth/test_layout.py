@@ -102,6 +102,19 @@ def no_holes():
         check(layout.holes(folder), "a hole that was made is not found")
 
 
+def headers_in(folder):
+    return {name for name in os.listdir(os.path.join(folder, "sluice")) if name.endswith(".h")}
+
+
+@case("the grown library is built of all public headers, and each sized struct has grown there")
+def all_has_grown():
+    grown = os.environ["SLUICE_GROWN"]
+    equal(headers_in(grown), headers_in(TODAY), "grown/sluice/meson.build lists")
+    today = layout.Interface(TODAY)
+    for struct, fields in layout.Interface(grown).structs.items():
+        equal(fields, today.structs[struct] + ["grown"] * today.grows(struct), struct)
+
+
 @case("each function carries the release since which it is there")
 def symbol_versions():
     listed = subprocess.run(["nm", "-D", "--defined-only", os.environ["SLUICE_LIBRARY"]], text=True,
