@@ -206,7 +206,7 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	struct slu_region_options ordinary;
 
 	pair_must(eal_start() == 0);
-	slu_region_options_init(&ordinary);
+	slu_region_options_init(&ordinary, sizeof(ordinary));
 	ordinary.page = SLU_PAGE_ORDINARY;
 	memset(pair, 0, sizeof(*pair));
 	pair->raw = -1;

@@ -7,6 +7,8 @@
  * slu_completion.status. What an errno means to Sluice:
  *
  *   -EINVAL        malformed argument or operation
+ *   -E2BIG         something that this library does not know is asked for: the program was built
+ *                  for a newer one (engine.h), or did not call the options' init function
  *   -ERANGE        an operation reaches outside its region or its segment
  *   -EACCES        the right (read, write) was not granted, or the peer's user is not allowed
  *   -EPERM         TCP without TLS would leave this host, or one end uses TLS and the other not

@@ -36,6 +36,7 @@ struct slu_region_options {
 	int node;                 /* NUMA node to bind to; -1 = where the touching thread runs */
 	bool lock;                /* keep it from being swapped (mlock); hugepages always are */
 	bool private_memory;      /* anonymous memory: cheaper, but never exported as a segment */
+	uint8_t reserved[6];      /* zero */
 	slu_progress_fn progress; /* NULL = silence */
 	void *progress_arg;
 };
@@ -45,20 +46,22 @@ struct slu_region_info {
 	uint64_t length_bytes;
 	uint64_t page_bytes;
 	int node;         /* where its first page is; -1 unknown */
-	bool exportable;  /* a segment can be made of it */
-	bool lost;        /* pages of it were taken away (segment.h): what it holds is no good */
 	uint32_t devices; /* RDMA devices that it is registered with, as buffers or as a segment */
 	uint64_t register_ns; /* what that took, altogether */
+	bool exportable;      /* a segment can be made of it */
+	bool lost; /* pages of it were taken away (segment.h): what it holds is no good */
+	uint8_t reserved[6];
 };
 
 /** Fill @p options with the defaults: automatic pages, any node. */
-SLU_API void slu_region_options_init(struct slu_region_options *options);
+SLU_API void slu_region_options_init(struct slu_region_options *options, size_t size);
 
 /**
  * Allocate zeroed, prefaulted memory: a sealed memfd that can be exported.
  *
  * @param length_bytes  1 or more; rounded up to whole pages inside, not in slu_region_info
- * @return 0; -EINVAL; -ENOMEM out of memory, of hugepages (SLU_PAGE_2M), over the memlock limit
+ * @return 0; -EINVAL; -E2BIG an option that this library does not know; -ENOMEM out of memory, of
+ *         hugepages (SLU_PAGE_2M), over the memlock limit
  */
 SLU_API int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
 			     const struct slu_region_options *options, struct slu_region **region);
@@ -77,7 +80,7 @@ SLU_API void slu_region_close(struct slu_region *region);
 /** First byte. Hugepage memory is 2 MiB aligned, other allocated memory page aligned. */
 SLU_API void *slu_region_addr(const struct slu_region *region);
 
-/** Set @p info.size before. @return 0; -EINVAL */
+/** Set @p info.size before. @return 0; -EINVAL the size */
 SLU_API int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info);
 
 /**

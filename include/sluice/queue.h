@@ -200,6 +200,7 @@ struct slu_queue_options {
 	uint32_t depth; /* operations accepted and not yet reaped; rounded up to a power of two */
 	int32_t poller; /* SLU_POLLER_ANY, SLU_POLLER_INLINE or 0..pollers-1 */
 	uint32_t timeout_us; /* of operations that name none; 0 = none */
+	uint8_t reserved[4]; /* zero */
 };
 
 struct slu_queue_info {
@@ -213,7 +214,7 @@ struct slu_queue_info {
 };
 
 /** Fill @p options with the defaults: depth 1024, any poller, timeout 30 seconds. */
-SLU_API void slu_queue_options_init(struct slu_queue_options *options);
+SLU_API void slu_queue_options_init(struct slu_queue_options *options, size_t size);
 
 /**
  * Open a queue. Any thread; the owner is whoever submits first.
@@ -221,7 +222,8 @@ SLU_API void slu_queue_options_init(struct slu_queue_options *options);
  * Waits for no target: an inline queue's links to the remotes that are open are made meanwhile, and
  * what is submitted waits for them, up to its deadline.
  *
- * @return 0; -EINVAL; -ENOSPC over SLU_POLLERS_MAX inline queues; -ENOMEM
+ * @return 0; -EINVAL; -E2BIG an option that this library does not know; -ENOSPC over
+ *         SLU_POLLERS_MAX inline queues; -ENOMEM
  */
 SLU_API int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
 			   struct slu_queue **queue);
@@ -303,7 +305,7 @@ SLU_API int slu_queue_eventfd(struct slu_queue *queue);
  */
 SLU_API int slu_queue_arm(struct slu_queue *queue);
 
-/** Set @p info.size before. Thread: the queue's owner only. @return 0; -EINVAL */
+/** Set @p info.size before. Thread: the queue's owner only. @return 0; -EINVAL the size */
 SLU_API int slu_queue_get_info(struct slu_queue *queue, struct slu_queue_info *info);
 
 #ifdef __cplusplus

@@ -79,6 +79,7 @@ enum slu_transport {
 struct slu_notification {
 	uint32_t tag;    /* slu_op.tag */
 	uint32_t client; /* which client of the segment: unique among the present ones */
+	uint8_t reserved[8];
 };
 
 /** A request of a client (SLU_CALL). */
@@ -87,6 +88,7 @@ struct slu_message {
 	uint32_t client;  /* as in slu_notification */
 	uint32_t length;  /* bytes, 0..SLU_MESSAGE_MAX */
 	const void *data; /* a private copy, valid until it is answered */
+	uint8_t reserved[40];
 };
 
 struct slu_segment_info {
@@ -114,7 +116,8 @@ struct slu_remote_options {
 struct slu_candidate {
 	enum slu_transport transport;
 	bool chosen;
-	bool usable;               /* it would have worked, had it been chosen */
+	bool usable; /* it would have worked, had it been chosen */
+	uint8_t reserved[66];
 	uint64_t latency_ns;       /* of a small operation: an order of magnitude for planning, not
 				      measured */
 	uint64_t bytes_per_second; /* of one poller, likewise; 0 = unknown */
@@ -127,23 +130,20 @@ struct slu_candidate {
 struct slu_remote_info {
 	size_t size;
 	const char *name;
-	const char *target; /* name of the target's engine */
-	enum slu_transport transport;
+	const char *target;   /* name of the target's engine */
+	const char *identity; /* what the target knows us as */
+	const char *address;  /* of the control connection: "unix:..." or "tcp:HOST:PORT" */
 	uint64_t incarnation; /* of the target */
 	uint64_t length_bytes;
+	uint64_t page_bytes; /* of the segment */
+	enum slu_transport transport;
 	uint32_t rights;
-	uint64_t page_bytes;  /* of the segment */
 	int node;             /* of the segment; -1 unknown */
 	pid_t pid;            /* of the target; 0 unknown */
 	int state;            /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN, -EKEYREVOKED,
 				 -EFAULT its memory is lost */
-	const char *identity; /* what the target knows us as */
-	const char *address;  /* of the control connection: "unix:..." or "tcp:HOST:PORT" */
-	bool encrypted;       /* the bytes of operations are, on their way */
 	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp, and
 				 queue pairs of verbs */
-	char path[1024];      /* verbs: devices, GIDs, MTU, how they were connected, of each rail,
-				 after the first one between semicolons; else empty */
 	uint64_t connect_ns;  /* verbs: what it took to make, connect and try the queue pairs that
 				 path begins with, the keys of the segment included; else 0 */
 	uint64_t doorbells;   /* verbs: bursts handed to the device */
@@ -153,10 +153,15 @@ struct slu_remote_info {
 	uint64_t failed;
 	uint64_t bytes_read;
 	uint64_t bytes_written;
+	char path[1024]; /* verbs: devices, GIDs, MTU, how they were connected, of each rail,
+			    after the first one between semicolons; else empty */
+	bool encrypted;  /* the bytes of operations are, on their way */
+	uint8_t reserved[7];
 };
 
 /** What a peer has used since it started. */
 struct slu_usage {
+	size_t size;
 	uint64_t cpu_ns; /* user and system, all threads */
 };
 
@@ -184,7 +189,7 @@ SLU_API int slu_segment_export(struct slu_engine *engine, const char *name,
  */
 SLU_API void slu_segment_close(struct slu_segment *segment);
 
-/** Set @p info.size before. @return 0; -EINVAL */
+/** Set @p info.size before. @return 0; -EINVAL the size */
 SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment_info *info);
 
 /**
@@ -238,16 +243,17 @@ SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_mes
 			       int status, const void *data, uint32_t length);
 
 /** Fill @p options with the defaults: any transport, both rights, 5 seconds. */
-SLU_API void slu_remote_options_init(struct slu_remote_options *options);
+SLU_API void slu_remote_options_init(struct slu_remote_options *options, size_t size);
 
 /**
  * Connect to a segment. Waits for its target, and holds up nobody who opens, closes or uses others.
  *
  * @param name  SEGMENT or SEGMENT@ADDRESS
- * @return 0; -EINVAL bad name; -ECONNREFUSED nobody listens there; -EHOSTUNREACH, -EADDRNOTAVAIL
- *         the address; -ENOENT the target has no such segment; -EACCES right or user refused;
- *         -EPERM, -ENOKEY, -EKEYREJECTED, -EKEYEXPIRED, see error.h; -EOPNOTSUPP the transport
- * asked for is not to be had; -ETIMEDOUT; -EPROTO, -EPROTONOSUPPORT; -EMFILE, -ENOMEM, -ENOSPC
+ * @return 0; -EINVAL bad name or option; -E2BIG an option that this library does not know; -EACCES
+ *         right or user refused; -ECONNREFUSED nobody listens there; -EHOSTUNREACH, -EADDRNOTAVAIL
+ *         the address; -ENOENT the target has no such segment; -EPERM, -ENOKEY, -EKEYREJECTED,
+ *         -EKEYEXPIRED, see error.h; -EOPNOTSUPP the transport asked for is not to be had;
+ *         -ETIMEDOUT; -EPROTO, -EPROTONOSUPPORT; -EMFILE, -ENOMEM, -ENOSPC
  */
 SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
 			    const struct slu_remote_options *options, struct slu_remote **remote);
@@ -263,7 +269,7 @@ SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
  */
 SLU_API void slu_remote_close(struct slu_remote *remote);
 
-/** Set @p info.size before. Any thread. @return 0; -EINVAL */
+/** Set @p info.size before. Any thread. @return 0; -EINVAL the size */
 SLU_API int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info);
 
 /**
@@ -288,9 +294,9 @@ SLU_API int slu_remote_explain(struct slu_engine *engine, const char *name,
 SLU_API uint64_t slu_remote_length(const struct slu_remote *remote);
 
 /**
- * Ask the target what it has used. Blocks. Any thread.
+ * Ask the target what it has used. Set @p usage.size before. Blocks. Any thread.
  *
- * @return 0; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN the target has gone; -EOPNOTSUPP
+ * @return 0; -EINVAL the size; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN the target has gone; -EOPNOTSUPP
  */
 SLU_API int slu_remote_get_usage(struct slu_remote *remote, uint64_t timeout_us,
 				 struct slu_usage *usage);

@@ -10,6 +10,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/sized.h"
 #include "engine/engine_internal.h"
 #include "transport/repair.h"
 
@@ -19,20 +20,21 @@
 /* The owner of an inline queue looks for so long before it sleeps until something comes. */
 #define INLINE_SPIN_NS (50 * NS_PER_US)
 
-static const struct slu_queue_options default_options = {.size = sizeof(struct slu_queue_options),
-							 .depth = 1024,
-							 .poller = SLU_POLLER_ANY,
-							 .timeout_us = 30000000};
+static const struct slu_queue_options default_options = {
+	.depth = 1024, .poller = SLU_POLLER_ANY, .timeout_us = 30000000};
 
-void slu_queue_options_init(struct slu_queue_options *options)
+static const struct sized sized_options = {SIZED(slu_queue_options, reserved),
+					   SIZED_RESERVED(slu_queue_options),
+					   .defaults = &default_options};
+static const struct sized sized_info = {SIZED(slu_queue_info, outstanding)};
+
+void slu_queue_options_init(struct slu_queue_options *options, size_t size)
 {
-	*options = default_options;
+	sized_init(&sized_options, options, size);
 }
 
 static int check_options(const struct slu_engine *engine, const struct slu_queue_options *options)
 {
-	if (options->size != sizeof(*options))
-		return fail(-EINVAL, "queue options of another version: call the init function");
 	if (options->depth == 0 || options->depth > SLU_QUEUE_DEPTH_MAX)
 		return fail(-EINVAL, "queue depth %u: 1 to %u are possible", options->depth,
 			    SLU_QUEUE_DEPTH_MAX);
@@ -144,10 +146,9 @@ static void attach(struct poller *poller, void *arg)
 }
 
 /* Under opening. */
-static int open_queue(struct slu_engine *engine, const struct slu_queue_options *options,
+static int open_queue(struct slu_engine *engine, struct slu_queue_options chosen,
 		      struct slu_queue **out)
 {
-	struct slu_queue_options chosen = *options;
 	struct slu_queue *queue;
 	struct poller *poller = NULL;
 	int rc = 0;
@@ -174,15 +175,15 @@ static int open_queue(struct slu_engine *engine, const struct slu_queue_options 
 	return 0;
 }
 
-int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
+int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *given,
 		   struct slu_queue **out)
 {
+	struct slu_queue_options options;
 	struct attach_call call = {0};
-	int rc;
+	int rc = sized_take(&sized_options, given, &options);
 
-	if (!options)
-		options = &default_options;
-	rc = check_options(engine, options);
+	if (rc == 0)
+		rc = check_options(engine, &options);
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&engine->opening);
@@ -366,14 +367,16 @@ int slu_queue_arm(struct slu_queue *queue)
 
 int slu_queue_get_info(struct slu_queue *queue, struct slu_queue_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_queue_info of another version: set its size");
+	struct slu_queue_info own;
+
 	queue_take_silent(queue);
-	info->depth = queue->depth;
-	info->poller = (int32_t)queue->poller->index;
-	info->accepted = queue->accepted;
-	info->completed = queue->accepted - queue->outstanding;
-	info->full = queue->full;
-	info->outstanding = queue->outstanding;
-	return 0;
+	own = (struct slu_queue_info){
+		.depth = queue->depth,
+		.poller = (int32_t)queue->poller->index,
+		.accepted = queue->accepted,
+		.completed = queue->accepted - queue->outstanding,
+		.full = queue->full,
+		.outstanding = queue->outstanding,
+	};
+	return sized_give(&sized_info, &own, info);
 }

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/barrier.h"
+#include "base/sized.h"
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
@@ -21,6 +22,8 @@
 #define LEAVE_RUN 256u
 
 #define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
+
+static const struct sized sized_info = {SIZED(slu_segment_info, notifications)};
 
 struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
 {
@@ -866,17 +869,18 @@ void slu_segment_close(struct slu_segment *segment)
 
 int slu_segment_get_info(struct slu_segment *segment, struct slu_segment_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_segment_info of another version: set its size");
-	info->name = segment->name;
-	info->length_bytes = segment->export.length;
-	info->rights = segment->export.rights;
-	info->clients = atomic_load(&segment->present);
-	info->clients_total = atomic_load(&segment->clients_total);
-	info->clients_lost = atomic_load(&segment->clients_lost);
-	info->operations = atomic_load(&segment->operations);
-	info->bytes_read = atomic_load(&segment->bytes_read);
-	info->bytes_written = atomic_load(&segment->bytes_written);
-	info->notifications = atomic_load(&segment->notifications);
-	return 0;
+	struct slu_segment_info own = {
+		.name = segment->name,
+		.length_bytes = segment->export.length,
+		.rights = segment->export.rights,
+		.clients = atomic_load(&segment->present),
+		.clients_total = atomic_load(&segment->clients_total),
+		.clients_lost = atomic_load(&segment->clients_lost),
+		.operations = atomic_load(&segment->operations),
+		.bytes_read = atomic_load(&segment->bytes_read),
+		.bytes_written = atomic_load(&segment->bytes_written),
+		.notifications = atomic_load(&segment->notifications),
+	};
+
+	return sized_give(&sized_info, &own, info);
 }

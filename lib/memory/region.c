@@ -4,21 +4,34 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <sluice/version.h>
+
 #include "base/log.h"
+#include "base/sized.h"
 #include "numa/placement.h"
 
-static const struct slu_region_options default_options = {
-	.size = sizeof(struct slu_region_options), .page = SLU_PAGE_AUTO, .node = -1};
+static const struct slu_region_options default_options = {.page = SLU_PAGE_AUTO, .node = -1};
 
-void slu_region_options_init(struct slu_region_options *options)
+static const struct sized sized_options = {SIZED(slu_region_options, progress_arg),
+					   SIZED_RESERVED(slu_region_options),
+					   .defaults = &default_options};
+static const struct sized sized_info = {SIZED(slu_region_info, reserved)};
+
+void slu_region_options_init(struct slu_region_options *options, size_t size)
 {
-	*options = default_options;
+	sized_init(&sized_options, options, size);
+}
+
+int region_take_options(const struct slu_region_options *given, struct slu_region_options *options)
+{
+	return sized_take(&sized_options, given, options);
 }
 
 static int check(uint64_t length_bytes, const struct slu_region_options *options)
 {
-	if (options->size != sizeof(*options))
-		return fail(-EINVAL, "region options of another version: call the init function");
+	if ((unsigned)options->page > SLU_PAGE_2M)
+		return fail(-EINVAL, "libsluice %s has no size of pages number %d", slu_version(),
+			    (int)options->page);
 	if (length_bytes == 0)
 		return fail(-EINVAL, "a region needs at least one byte");
 	if (length_bytes > UINT64_MAX / 2)
@@ -33,8 +46,6 @@ int region_create(uint64_t length_bytes, const struct slu_region_options *option
 	struct slu_region *region;
 	int rc;
 
-	if (!options)
-		options = &default_options;
 	rc = check(length_bytes, options);
 	if (rc < 0)
 		return rc;
@@ -88,15 +99,16 @@ void *slu_region_addr(const struct slu_region *region)
 
 int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_region_info of another version: set its size");
-	info->length_bytes = region->length;
-	info->page_bytes = region->page_bytes;
-	info->node = region->node;
-	info->exportable = region->owned && region->arena.fd >= 0;
-	info->lost = region_is_dead(region);
-	info->register_ns = region->register_ns;
-	info->devices =
-		region->devices > region->export_devices ? region->devices : region->export_devices;
-	return 0;
+	struct slu_region_info own = {
+		.length_bytes = region->length,
+		.page_bytes = region->page_bytes,
+		.node = region->node,
+		.exportable = region->owned && region->arena.fd >= 0,
+		.lost = region_is_dead(region),
+		.register_ns = region->register_ns,
+		.devices = region->devices > region->export_devices ? region->devices
+								    : region->export_devices,
+	};
+
+	return sized_give(&sized_info, &own, info);
 }

@@ -35,7 +35,11 @@ struct slu_region {
 	LIST_ENTRY(slu_region) link;
 };
 
-/** Allocate, without telling an engine. @return as slu_region_alloc() */
+/** What a caller has given, in the library's own form. @return 0; -EINVAL, -E2BIG */
+int region_take_options(const struct slu_region_options *given, struct slu_region_options *options);
+
+/** Allocate, without telling an engine; @p options in our own form. @return as slu_region_alloc()
+ */
 int region_create(uint64_t length_bytes, const struct slu_region_options *options,
 		  struct slu_region **region);
 

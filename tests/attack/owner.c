@@ -56,7 +56,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.listen = "127.0.0.1:0";
 	if (slu_engine_open(&options, &engine) < 0)
 		return die("opening the engine");

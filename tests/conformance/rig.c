@@ -44,7 +44,7 @@ static int export_one(struct slu_engine *engine, const char *prefix, const char 
 	char name[SLU_NAME_MAX + 1];
 	int rc;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY; /* the suite must run where there are no hugepages */
 	rc = slu_region_alloc(engine, bytes, &options, region);
 	if (rc < 0)
@@ -139,7 +139,7 @@ static void open_engine(struct rig *rig)
 {
 	struct slu_engine_options options;
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = rig->options.pollers;
 	options.poll = rig->options.poll;
 	options.fake = rig->options.fake;
@@ -155,7 +155,7 @@ static void open_queue(struct rig *rig)
 {
 	struct slu_queue_options options;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	if (rig->options.depth)
 		options.depth = rig->options.depth;
 	must(slu_queue_open(rig->engine, &options, &rig->queue));
@@ -233,7 +233,7 @@ int rig_remote(struct rig *rig, const char *suffix, uint32_t rights, struct slu_
 		snprintf(name, sizeof(name), "%s@127.0.0.1:%u", segment, rig->port);
 	else
 		strcpy(name, segment);
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = rig->options.transport;
 	options.rights = rights;
 	options.timeout_us = OPEN_US;

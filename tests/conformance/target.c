@@ -205,7 +205,7 @@ static uint16_t start_engine(const struct rig *rig, struct slu_engine **engine)
 	struct slu_engine_options options;
 	const char *colon;
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	if (rig->options.transport == SLU_TRANSPORT_TCP ||
 	    rig->options.transport == SLU_TRANSPORT_VERBS)
 		options.listen = "127.0.0.1:0";

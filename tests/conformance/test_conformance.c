@@ -745,7 +745,7 @@ static void opens_with_all_the_time(void **state)
 
 	(void)state;
 	assert_int_equal(slu_remote_get_info(rig.remote, &info), 0);
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = rig.options.transport;
 	options.timeout_us = UINT64_MAX;
 	assert_int_equal(slu_remote_open(rig.engine, info.name, &options, &remote), 0);
@@ -892,7 +892,7 @@ static void later_writes_stand(void **state)
 		skip_because("the target is this process");
 	if (rig.options.depth && rig.options.depth < STANDS)
 		skip_because("its queue is too short");
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &other), 0);
 	assert_int_equal(submit_any(other, &once, 1), 1); /* its link is made before that stops */
@@ -1034,7 +1034,7 @@ static void opens_queues_beside_the_dead(void **state)
 	struct slu_queue *queue = NULL;
 
 	(void)state;
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &queue), 0);
 	slu_queue_close(queue);

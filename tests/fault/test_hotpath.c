@@ -159,7 +159,7 @@ static void run_churn(int32_t poller)
 	struct counts counts;
 	unsigned bad;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = poller;
 	options.depth = 256;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
@@ -196,7 +196,7 @@ static void test_refused_operation(void **state)
 	int out_of_range, malformed;
 
 	(void)state;
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
 	fill(&op, 1, 1);
@@ -246,7 +246,7 @@ static void test_notifications(void **state)
 
 	(void)state;
 	snprintf(name, sizeof(name), "hotpath-own-%d", (int)getpid());
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
 	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
@@ -315,7 +315,7 @@ static void run_calls(int32_t poller)
 	struct counts counts;
 	unsigned bad;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = poller;
 	options.depth = 64;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
@@ -350,9 +350,9 @@ static void test_answering(void **state)
 
 	(void)state;
 	snprintf(name, sizeof(name), "hotpath-own-%d", (int)getpid());
-	slu_queue_options_init(&inlined);
+	slu_queue_options_init(&inlined, sizeof(inlined));
 	inlined.poller = SLU_POLLER_INLINE;
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_FAKE;
 	assert_int_equal(slu_queue_open(engine, &inlined, &queue), 0);
 	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
@@ -388,8 +388,8 @@ static int open_all(void **state)
 	struct slu_remote_options wanted;
 
 	(void)state;
-	slu_region_options_init(&options);
-	slu_remote_options_init(&wanted);
+	slu_region_options_init(&options, sizeof(options));
+	slu_remote_options_init(&wanted, sizeof(wanted));
 	wanted.transport = TRANSPORT;
 	wanted.timeout_us = PEER_HANG_MS * UINT64_C(1000);
 	options.page = SLU_PAGE_ORDINARY;

@@ -103,7 +103,7 @@ static int region_open(void **opened)
 {
 	struct slu_region_options options;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	return slu_region_alloc(engine, 130 * REGION_BYTES, &options, (struct slu_region **)opened);
 }
 
@@ -129,7 +129,7 @@ static int remote_open(const char *name, void **opened)
 {
 	struct slu_remote_options options;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.timeout_us = timeout_us;
 	return slu_remote_open(engine, name, &options, (struct slu_remote **)opened);
 }
@@ -153,7 +153,7 @@ static int queue_open(int32_t poller, void **opened)
 {
 	struct slu_queue_options options;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = poller;
 	return slu_queue_open(engine, &options, (struct slu_queue **)opened);
 }
@@ -190,7 +190,7 @@ static int open_engine(void **state)
 	struct slu_region_options options;
 
 	(void)state;
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	if (peer_open_engine(1, SLU_POLL_ADAPTIVE, &engine) < 0 ||
 	    slu_region_alloc(engine, REGION_BYTES, &options, &region) < 0 ||

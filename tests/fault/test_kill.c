@@ -56,9 +56,9 @@ static int client_open(struct client *client, const char *name, uint32_t pollers
 	struct slu_queue_options queue;
 	int ret;
 
-	slu_region_options_init(&region);
-	slu_remote_options_init(&remote);
-	slu_queue_options_init(&queue);
+	slu_region_options_init(&region, sizeof(region));
+	slu_remote_options_init(&remote, sizeof(remote));
+	slu_queue_options_init(&queue, sizeof(queue));
 	region.page = SLU_PAGE_ORDINARY;
 	remote.timeout_us = PEER_HANG_MS * UINT64_C(1000);
 	queue.depth = DEPTH;
@@ -223,7 +223,7 @@ static void knock_while_target_dies(struct slu_engine *engine, const char *name)
 	struct peer target;
 	struct killer killer;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.timeout_us = 2000000;
 	assert_int_equal(peer_start("serve", name, &target), 0);
 	peer_answer(&target, PEER_HANG_MS);
@@ -340,7 +340,7 @@ static void test_client_dies(void **state)
 
 	(void)state;
 	make_name(name, "client", 0);
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	assert_int_equal(peer_open_engine(0, SLU_POLL_ADAPTIVE, &engine), 0);
 	assert_int_equal(slu_region_alloc(engine, PEER_SEGMENT_BYTES, &options, &region), 0);

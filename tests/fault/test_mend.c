@@ -72,8 +72,8 @@ static int open_target(struct target *target, const char *prefix)
 	char name[SLU_NAME_MAX + 1];
 	int rc;
 
-	slu_engine_options_init(&engine);
-	slu_region_options_init(&region);
+	slu_engine_options_init(&engine, sizeof(engine));
+	slu_region_options_init(&region, sizeof(region));
 	engine.listen = "127.0.0.1:0";
 	engine.no_shm_writers = true; /* of the others one is chosen */
 	region.page = SLU_PAGE_ORDINARY;
@@ -272,7 +272,7 @@ static int open_at(const char *prefix, int port, enum slu_transport transport, u
 	struct slu_remote_options options;
 	char name[SLU_REMOTE_NAME_MAX + 1];
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = transport;
 	options.timeout_us = timeout_us;
 	snprintf(name, sizeof(name), "%s-%d@127.0.0.1:%d", prefix, index, port);
@@ -299,7 +299,7 @@ static void open_queue(void)
 {
 	struct slu_queue_options options;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.depth = BATCH;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &rig.queue), 0);
 }
@@ -975,7 +975,7 @@ static int visit(const char *name)
 	struct slu_engine *visitor;
 	struct slu_remote *remote = NULL;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_VERBS;
 	options.timeout_us = PATIENCE_NS / NS_PER_US;
 	if (peer_open_engine(0, SLU_POLL_ADAPTIVE, &visitor) < 0)

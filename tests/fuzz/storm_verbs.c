@@ -191,7 +191,7 @@ static void export_one(uint32_t index, const char *name, uint32_t rights)
 {
 	struct slu_region_options options;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	must(slu_region_alloc(engine, SEGMENT_BYTES, &options, &regions[index]) == 0);
 	must(slu_segment_export(engine, name, regions[index], rights, &segments[index]) == 0);
@@ -202,7 +202,7 @@ static void open_engine(void)
 	struct slu_engine_options options;
 	struct slu_engine_info info = {.size = sizeof(info)};
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 1;
 	options.listen = "127.0.0.1:0";
 	options.rdma.timeout = 8;
@@ -228,7 +228,7 @@ static void open_calm(void)
 	char name[80];
 
 	snprintf(name, sizeof(name), "calm@%s", address);
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_VERBS;
 	options.timeout_us = PATIENCE_US;
 	must(slu_remote_open(engine, name, &options, &remote) == 0);

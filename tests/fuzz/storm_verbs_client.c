@@ -562,7 +562,7 @@ static void open_engine(void)
 	struct slu_engine_options options;
 	struct slu_engine_info info = {.size = sizeof(info)};
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 1;
 	options.rdma.timeout = 1;
 	options.rdma.retries = 1;
@@ -592,7 +592,7 @@ static struct slu_remote *open_remote(void)
 	int rc;
 
 	snprintf(name, sizeof(name), "ram@%s", listener_address(listener));
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_VERBS;
 	options.timeout_us = PATIENCE_US;
 	rc = slu_remote_open(engine, name, &options, &remote);

@@ -28,10 +28,10 @@ int main(void)
 	struct slu_op op = {.opcode = SLU_WRITE, .length = 6};
 	char *buffer;
 
-	slu_engine_options_init(&engine_options);
-	slu_region_options_init(&region_options);
-	slu_remote_options_init(&remote_options);
-	slu_queue_options_init(&inlined);
+	slu_engine_options_init(&engine_options, sizeof(engine_options));
+	slu_region_options_init(&region_options, sizeof(region_options));
+	slu_remote_options_init(&remote_options, sizeof(remote_options));
+	slu_queue_options_init(&inlined, sizeof(inlined));
 	inlined.poller = SLU_POLLER_INLINE;
 	if (slu_engine_open(&engine_options, &engine) < 0 ||
 	    slu_region_alloc(engine, 1 << 20, &region_options, &exported) < 0 ||

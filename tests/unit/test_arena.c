@@ -22,7 +22,7 @@ static struct slu_region_options ordinary(void)
 {
 	struct slu_region_options options;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	return options;
 }

@@ -25,7 +25,7 @@ static struct slu_region *region_of(struct slu_engine *engine, uint64_t length)
 	struct slu_region_options options;
 	struct slu_region *region;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	assert_int_equal(slu_region_alloc(engine, length, &options, &region), 0);
 	return region;
@@ -86,21 +86,117 @@ static void test_bad_options(void **state)
 	struct slu_engine *engine = NULL;
 
 	(void)state;
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.size = 3;
 	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
-	slu_engine_options_init(&options);
+	assert_non_null(strstr(slu_last_error(), "slu_engine_options.size is 3"));
+	slu_engine_options_init(&options, sizeof(options));
+	options.poll = (enum slu_poll_mode)7;
+	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "has no poll mode 7"));
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = SLU_POLLERS_MAX;
 	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 2;
 	options.cores = "0";
 	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.socket = "relative/path";
 	assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);
 	assert_null(engine);
 	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	slu_engine_close(engine);
+}
+
+/* Each byte that has no meaning yet is set by itself, and refused. */
+#define EXPECT_EACH_REFUSED(array, call)                                                           \
+	for (size_t i_ = 0; i_ < sizeof(array); i_++) {                                            \
+		((unsigned char *)(array))[i_] = 1;                                                \
+		assert_int_equal(call, -E2BIG);                                                    \
+		assert_non_null(strstr(slu_last_error(), "built for a newer libsluice"));          \
+		((unsigned char *)(array))[i_] = 0;                                                \
+	}
+
+#define EXPECT_ROOM_REFUSED(limits, call)                                                          \
+	for (int i_ = SLU_LIMIT_COUNT; i_ < SLU_LIMITS_MAX; i_++) {                                \
+		(limits)[i_] = 1;                                                                  \
+		assert_int_equal(call, -E2BIG);                                                    \
+		(limits)[i_] = 0;                                                                  \
+	}
+
+/* Goal: an engine is not opened with what this library does not know, wherever it stands. */
+static void test_unknown_engine_options(void **state)
+{
+	struct slu_grant grant = {"alice", "ram", SLU_RIGHT_READ};
+	struct slu_identity_limits own = {.identity = "alice"};
+	struct slu_engine_options options;
+	struct slu_engine *engine = NULL;
+
+	(void)state;
+	slu_engine_options_init(&options, sizeof(options));
+	options.grants = &grant;
+	options.identity_limits = &own;
+	options.grants_count = options.identity_limits_count = 1;
+	EXPECT_EACH_REFUSED(options.reserved, slu_engine_open(&options, &engine));
+	EXPECT_EACH_REFUSED(options.rdma.reserved, slu_engine_open(&options, &engine));
+	EXPECT_EACH_REFUSED(options.tls.reserved, slu_engine_open(&options, &engine));
+	EXPECT_EACH_REFUSED(grant.reserved, slu_engine_open(&options, &engine));
+	EXPECT_EACH_REFUSED(own.reserved, slu_engine_open(&options, &engine));
+	EXPECT_ROOM_REFUSED(own.limits, slu_engine_open(&options, &engine));
+	EXPECT_ROOM_REFUSED(options.limits, slu_engine_open(&options, &engine));
+	assert_null(engine);
+	assert_int_equal(slu_engine_open(&options, &engine), 0);
+	slu_engine_close(engine);
+}
+
+/* Goal: likewise what is asked of an engine that is open, and nothing is changed by it. */
+static void test_unknown_to_an_engine(void **state)
+{
+	struct slu_grant grant = {"alice", "ram", SLU_RIGHT_READ};
+	struct slu_identity_limits own = {.identity = "alice"};
+	uint64_t limits[SLU_LIMITS_MAX] = {0};
+	struct slu_region_options region;
+	struct slu_queue_options queue;
+	struct slu_region *no_region = NULL;
+	struct slu_queue *no_queue = NULL;
+	struct slu_engine *engine;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	slu_region_options_init(&region, sizeof(region));
+	slu_queue_options_init(&queue, sizeof(queue));
+	EXPECT_EACH_REFUSED(region.reserved, slu_region_alloc(engine, 1, &region, &no_region));
+	EXPECT_EACH_REFUSED(queue.reserved, slu_queue_open(engine, &queue, &no_queue));
+	EXPECT_EACH_REFUSED(grant.reserved, slu_engine_set_grants(engine, &grant, 1));
+	EXPECT_EACH_REFUSED(own.reserved, slu_engine_set_limits(engine, limits, &own, 1));
+	EXPECT_ROOM_REFUSED(own.limits, slu_engine_set_limits(engine, limits, &own, 1));
+	EXPECT_ROOM_REFUSED(limits, slu_engine_set_limits(engine, limits, NULL, 0));
+	assert_null(no_region);
+	assert_null(no_queue);
+	assert_int_equal(slu_engine_set_grants(engine, NULL, 0), 0); /* there are none yet */
+	slu_engine_close(engine);
+}
+
+/* Goal: a value of an enum that this library does not have is refused by its number. */
+static void test_unknown_values(void **state)
+{
+	struct slu_region_options region;
+	struct slu_remote_options remote;
+	struct slu_region *no_region;
+	struct slu_remote *no_remote;
+	struct slu_engine *engine;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	slu_region_options_init(&region, sizeof(region));
+	region.page = (enum slu_page)9;
+	assert_int_equal(slu_region_alloc(engine, 1, &region, &no_region), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "number 9"));
+	slu_remote_options_init(&remote, sizeof(remote));
+	remote.transport = (enum slu_transport)77;
+	assert_int_equal(slu_remote_open(engine, "unit", &remote, &no_remote), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "no transport number 77"));
 	slu_engine_close(engine);
 }
 
@@ -139,7 +235,7 @@ static void test_thousand_engines_leave_nothing(void **state)
 	unsigned before = 0;
 
 	(void)state;
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 1;
 	for (int i = 0; i < 1000; i++) {
 		struct slu_remote_options fake;
@@ -148,7 +244,7 @@ static void test_thousand_engines_leave_nothing(void **state)
 		struct slu_remote *remote;
 		struct slu_queue *queue;
 
-		slu_remote_options_init(&fake);
+		slu_remote_options_init(&fake, sizeof(fake));
 		fake.transport = SLU_TRANSPORT_FAKE;
 		assert_int_equal(slu_engine_open(&options, &engine), 0);
 		assert_int_equal(slu_segment_export(engine, "unit-many", region_of(engine, 4096), 3,
@@ -170,6 +266,9 @@ int main(void)
 		cmocka_unit_test(test_affinity_is_kept),
 		cmocka_unit_test(test_grants_stay),
 		cmocka_unit_test(test_bad_options),
+		cmocka_unit_test(test_unknown_engine_options),
+		cmocka_unit_test(test_unknown_to_an_engine),
+		cmocka_unit_test(test_unknown_values),
 		cmocka_unit_test(test_export_is_checked),
 		cmocka_unit_test(test_thousand_engines_leave_nothing),
 	};

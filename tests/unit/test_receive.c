@@ -35,9 +35,9 @@ static int setup(void **state)
 	struct slu_queue_options inlined;
 
 	(void)state;
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 1;
-	slu_queue_options_init(&inlined);
+	slu_queue_options_init(&inlined, sizeof(inlined));
 	inlined.poller = SLU_POLLER_INLINE;
 	if (slu_engine_open(&options, &engine) < 0 ||
 	    slu_region_alloc(engine, BYTES, NULL, &memory) < 0 ||
@@ -75,7 +75,7 @@ static struct slu_remote *open_remote(void)
 	struct slu_remote_options options;
 	struct slu_remote *remote = NULL;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_FAKE;
 	assert_int_equal(slu_remote_open(engine, "receive", &options, &remote), 0);
 	return remote;
@@ -765,7 +765,7 @@ static struct slu_remote *share(void)
 	struct slu_remote_options options;
 	struct slu_remote *remote = NULL;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_SHM;
 	if (slu_remote_open(engine, "receive", &options, &remote) < 0)
 		fail_msg("%s", slu_last_error());
@@ -810,7 +810,7 @@ static void test_lingering_is_bounded(void **state)
 
 	(void)state;
 	poll_empty(1);
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_SHM;
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &(struct rlimit){few.rlim_cur, before.rlim_max}),

@@ -74,7 +74,7 @@ static int setup(void **state)
 
 	(void)state;
 	barrier_init();
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	exported.length = BYTES;
 	exported.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
@@ -131,7 +131,7 @@ static void test_lost_memory(void **state)
 	struct path *path;
 
 	(void)state;
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	assert_int_equal(region_create(4096, &options, &shared), 0);
 	assert_int_equal(region_create(4096, &options, &local), 0);
 	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);

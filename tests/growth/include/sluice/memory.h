@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file
+ * Regions: memory that operations read from and write to, and that segments are made of; and pools
+ * of equal buffers inside a region.
+ */
+#ifndef SLUICE_MEMORY_H
+#define SLUICE_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sluice/engine.h>
+#include <sluice/export.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct slu_region;
+struct slu_pool;
+
+enum slu_page {
+	SLU_PAGE_AUTO, /* 2 MiB pages when enough are free, else ordinary ones, said in the log */
+	SLU_PAGE_ORDINARY,
+	SLU_PAGE_2M, /* 2 MiB pages or -ENOMEM */
+};
+
+/** Called about four times a second while pages are touched, when that takes over a second. */
+typedef void (*slu_progress_fn)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+
+struct slu_region_options {
+	size_t size;
+	enum slu_page page;
+	int node;                 /* NUMA node to bind to; -1 = where the touching thread runs */
+	bool lock;                /* keep it from being swapped (mlock); hugepages always are */
+	bool private_memory;      /* anonymous memory: cheaper, but never exported as a segment */
+	uint8_t reserved[6];      /* zero */
+	slu_progress_fn progress; /* NULL = silence */
+	void *progress_arg;
+};
+
+struct slu_region_info {
+	size_t size;
+	uint64_t length_bytes;
+	uint64_t page_bytes;
+	int node;         /* where its first page is; -1 unknown */
+	uint32_t devices; /* RDMA devices that it is registered with, as buffers or as a segment */
+	uint64_t register_ns; /* what that took, altogether */
+	bool exportable;      /* a segment can be made of it */
+	bool lost; /* pages of it were taken away (segment.h): what it holds is no good */
+	uint8_t reserved[6];
+};
+
+/** Fill @p options with the defaults: automatic pages, any node. */
+SLU_API void slu_region_options_init(struct slu_region_options *options, size_t size);
+
+/**
+ * Allocate zeroed, prefaulted memory: a sealed memfd that can be exported.
+ *
+ * @param length_bytes  1 or more; rounded up to whole pages inside, not in slu_region_info
+ * @return 0; -EINVAL; -E2BIG an option that this library does not know; -ENOMEM out of memory, of
+ *         hugepages (SLU_PAGE_2M), over the memlock limit
+ */
+SLU_API int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
+			     const struct slu_region_options *options, struct slu_region **region);
+
+/**
+ * Use the caller's memory. It must stay mapped until slu_region_close() and cannot be exported.
+ *
+ * @return 0; -EINVAL empty or wrapping range; -ENOMEM
+ */
+SLU_API int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_bytes,
+				struct slu_region **region);
+
+/** Give it back; accepts NULL. No operation may name it any more, nor a segment be made of it. */
+SLU_API void slu_region_close(struct slu_region *region);
+
+/** First byte. Hugepage memory is 2 MiB aligned, other allocated memory page aligned. */
+SLU_API void *slu_region_addr(const struct slu_region *region);
+
+/** Set @p info.size before. @return 0; -EINVAL the size */
+SLU_API int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info);
+
+/**
+ * Cut part of a region into equal buffers, 64-byte aligned, handed out by an rte_mempool. Each
+ * thread finds what it gave back in a cache; others get that too before there is none.
+ *
+ * @param offset_bytes  64-byte aligned start inside @p region; the pool uses all from there to
+ *                      @p offset_bytes + @p length_bytes
+ * @param count         buffers wanted; they take (buffer_bytes + about 128) bytes each
+ * @return 0; -EINVAL; -ENOSPC the range is too small for @p count buffers; -ENOMEM
+ */
+SLU_API int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_bytes,
+			  uint32_t buffer_bytes, uint32_t count, struct slu_pool **pool);
+
+/** Every buffer must have been put back; accepts NULL. */
+SLU_API void slu_pool_close(struct slu_pool *pool);
+
+/**
+ * Take @p n buffers or none; hot, any thread, neither blocks nor allocates.
+ *
+ * @param offsets  out: offsets of the buffers in the region, as slu_op.local_offset wants them
+ * @return 0; -ENOBUFS fewer than @p n are free, or to be had at this moment: others that another
+ *         thread is about to take or to put back are not waited for
+ */
+SLU_API int slu_pool_get(struct slu_pool *pool, uint64_t *offsets, uint32_t n);
+
+/** Put @p n buffers back; hot, any thread. @p offsets came from slu_pool_get on this pool. */
+SLU_API void slu_pool_put(struct slu_pool *pool, const uint64_t *offsets, uint32_t n);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
