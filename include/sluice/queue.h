@@ -37,6 +37,18 @@ enum slu_opcode {
 	SLU_READ,         /* segment to region */
 	SLU_WRITE,        /* region to segment */
 	SLU_WRITE_NOTIFY, /* the same, then tell the segment's owner slu_op.tag */
+	/**
+	 * Of 8 bytes of the segment, as a uint64_t of the target's byte order, aligned: add
+	 * slu_op.operand to them, or put that in their place if they are equal to the 8 bytes at
+	 * local_offset, which need not be aligned. In either case those get what was there before.
+	 *
+	 * Needs both rights. It is carried out once: one that was lost on its way ends with
+	 * -ECONNRESET, and SLU_MAY_LAND where it may have been. Atomic with all that CPUs do to the
+	 * segment: with these operations over shm and tcp, and with C11's atomics at the target.
+	 * What a device does over RDMA is not, and so it is refused there with -EOPNOTSUPP.
+	 */
+	SLU_FETCH_ADD,
+	SLU_COMPARE_SWAP,
 };
 
 /** Bits of slu_op.flags and slu_call.flags. */
@@ -132,6 +144,7 @@ struct slu_op {
 	uint64_t local_offset; /* bytes from the start of the region */
 	union {
 		uint64_t length;                 /* bytes, 0..SLU_LENGTH_MAX */
+		uint64_t operand;                /* SLU_FETCH_ADD, SLU_COMPARE_SWAP */
 		const struct slu_vector *vector; /* with SLU_VECTOR */
 	};
 	uint32_t tag;        /* SLU_WRITE_NOTIFY */

@@ -460,7 +460,11 @@ static void close_remote(struct slu_remote *remote)
 /* The session may have ended already: then nothing is permitted, now or later. */
 static void permit(struct slu_remote *remote)
 {
-	atomic_store(&remote->permitted, transport_permitted(remote->rights));
+	uint32_t opcodes = transport_permitted(remote->rights);
+
+	if (!remote->transport->client->capabilities.atomics)
+		opcodes &= ~(1u << SLU_FETCH_ADD | 1u << SLU_COMPARE_SWAP);
+	atomic_store(&remote->permitted, opcodes);
 	if (atomic_load(&remote->state) != 0)
 		atomic_store(&remote->permitted, 0);
 }

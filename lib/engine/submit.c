@@ -13,6 +13,7 @@
 #include "base/barrier.h"
 #include "base/log.h"
 #include "engine/engine_internal.h"
+#include "transport/atomic_op.h"
 
 #define FLAGS      (SLU_VECTOR | SLU_ORDERED | SLU_SILENT)
 #define CALL_FLAGS SLU_ORDERED
@@ -42,10 +43,17 @@ static inline bool valid_copy(const struct slu_op *op)
 	       op->timeout_us <= SLU_TIMEOUT_MAX_US;
 }
 
-static int fail_unpermitted(const struct slu_remote *remote)
+static int fail_unpermitted(const struct slu_remote *remote, uint8_t opcode)
 {
 	int state = atomic_load_explicit(&remote->state, memory_order_acquire);
 
+	if (state == 0 && opcode_is_atomic(opcode) &&
+	    !remote->transport->client->capabilities.atomics)
+		return fail(
+			-EOPNOTSUPP,
+			"the segment's atomics are its CPUs', and what a device does over %s is "
+			"not atomic with them: open the remote over shm or tcp",
+			slu_transport_name(remote->transport->id));
 	return state ? fail(state, "the remote is not to be used any more: %s", slu_strerror(state))
 		     : fail(-EACCES, "the remote was not opened with the right to do that");
 }
@@ -59,12 +67,29 @@ static bool is_zero(const uint8_t *bytes, size_t n)
 	return any == 0;
 }
 
+static int check_atomic(const struct slu_op *op)
+{
+	if (op->flags & SLU_VECTOR)
+		return fail(-EINVAL, "an operation that is atomic has no vector");
+	if (op->remote_offset % ATOMIC_BYTES != 0)
+		return fail(-EINVAL,
+			    "what is atomic is aligned to %u bytes, offset %" PRIu64 " is not",
+			    ATOMIC_BYTES, op->remote_offset);
+	if (!inside(op->remote_offset, ATOMIC_BYTES, op->remote->length))
+		return fail(-ERANGE, "%u bytes at %" PRIu64 " of a segment of %" PRIu64,
+			    ATOMIC_BYTES, op->remote_offset, op->remote->length);
+	if (!inside(op->local_offset, ATOMIC_BYTES, op->region->length))
+		return fail(-ERANGE, "%u bytes at %" PRIu64 " of a region of %" PRIu64,
+			    ATOMIC_BYTES, op->local_offset, op->region->length);
+	return 0;
+}
+
 /* Of anything but a plain copy. @return 0, or why it is not right */
 static int check_other(struct slu_queue *queue, const struct slu_op *op)
 {
 	if (!op->remote || !op->region)
 		return fail(-EINVAL, "an operation without a %s", op->remote ? "region" : "remote");
-	if (op->opcode > SLU_WRITE_NOTIFY || op->flags & ~FLAGS || op->reserved[0] ||
+	if (op->opcode > SLU_COMPARE_SWAP || op->flags & ~FLAGS || op->reserved[0] ||
 	    op->reserved[1])
 		return fail(-EINVAL,
 			    "opcode %u with flags 0x%x: not known, or reserved bytes are not zero",
@@ -73,7 +98,9 @@ static int check_other(struct slu_queue *queue, const struct slu_op *op)
 		return fail(-EINVAL, "timeout of %u us: at most %u are possible", op->timeout_us,
 			    SLU_TIMEOUT_MAX_US);
 	if (!permitted(op->remote, op->opcode))
-		return fail_unpermitted(op->remote);
+		return fail_unpermitted(op->remote, op->opcode);
+	if (opcode_is_atomic(op->opcode))
+		return check_atomic(op);
 	if (op->flags & SLU_VECTOR)
 		return vector_check(op, op->remote->length, op->region->length, &queue->scratch);
 	if (op->length > SLU_LENGTH_MAX)
@@ -106,7 +133,7 @@ static int check_call(const struct slu_call *call)
 		return fail(-EINVAL, "timeout of %u us: at most %u are possible", call->timeout_us,
 			    SLU_TIMEOUT_MAX_US);
 	if (!permitted(call->remote, OP_CALL))
-		return fail_unpermitted(call->remote);
+		return fail_unpermitted(call->remote, OP_CALL);
 	if (!inside(call->request_offset, call->request_length, limit) ||
 	    !inside(call->answer_offset, call->answer_room, limit))
 		return fail(-ERANGE,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "poller/poller.h"
+#include "transport/atomic_op.h"
 
 /* What the far end had no room for is posted again after so long. */
 #define REFUSED_PAUSE_US 100u
@@ -521,6 +522,8 @@ static int copy_plain(struct path *path, const struct request *request, struct o
 	struct slu_op op = request->op;
 	struct slu_completion done;
 
+	if (opcode_is_atomic(op.opcode))
+		return path->fast->atomic(path, &op, request->operand);
 	op.remote_offset += part.offset;
 	op.local_offset += part.offset;
 	op.length = part.length;
@@ -705,11 +708,17 @@ __attribute__((noinline)) static bool hold_back(struct request *request)
 	return true;
 }
 
-__attribute__((noinline)) static void take_vector(struct request *request)
+/* What stands in the place of the length, and the length. */
+__attribute__((noinline)) static void take_length(struct request *request)
 {
-	request->vector = request->op.vector;
-	request->at = (struct vector_place){0};
-	request->op.length = vector_length(request->vector);
+	if (opcode_is_atomic(request->op.opcode)) {
+		request->operand = request->op.operand;
+		request->op.length = ATOMIC_BYTES;
+	} else if (is_vector(request)) {
+		request->vector = request->op.vector;
+		request->at = (struct vector_place){0};
+		request->op.length = vector_length(request->vector);
+	}
 }
 
 __attribute__((always_inline)) static inline void begin(struct poller *poller,
@@ -724,8 +733,8 @@ __attribute__((always_inline)) static inline void begin(struct poller *poller,
 	request->path = path;
 	memset(&request->next, 0,
 	       offsetof(struct request, vector) - offsetof(struct request, next));
-	if (is_vector(request))
-		take_vector(request);
+	if (__builtin_expect(!op_is_plain(op), 0))
+		take_length(request);
 	request->lane = (uint8_t)lane_of(&request->op);
 	if (path->requests++ == 0)
 		LIST_INSERT_HEAD(&poller->schedule.active, path, active);

@@ -65,7 +65,7 @@ enum request_again {
 
 /** Two cache lines: the operation, and how far it has come. The third is looked at of few. */
 struct request {
-	/* engine: when it was submitted, in us. Of a vector: length, of all */
+	/* engine: when it was submitted, in us. Of a vector, and of what is atomic: length */
 	_Alignas(64) struct slu_op op;
 	struct slu_queue *queue;
 	struct path *path;         /* NULL: free */
@@ -85,6 +85,7 @@ struct request {
 
 	_Alignas(64) const struct slu_vector *vector; /* of an operation with SLU_VECTOR */
 	struct vector_place at;                       /* in it, of next */
+	uint64_t operand;                             /* of one that is atomic */
 };
 
 static_assert(offsetof(struct request, vector) == 128, "two cache lines");

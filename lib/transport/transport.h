@@ -134,6 +134,7 @@ struct transport_peer {
 struct transport_capabilities {
 	uint64_t slice_bytes; /* longer operations are cut; at most TRANSPORT_SLICE_MAX_BYTES */
 	bool immediate;       /* copies at once; nothing is posted */
+	bool atomics;         /* by a CPU (atomic_op.h) */
 	uint64_t latency_ns;  /* of a small operation, an order of magnitude */
 	uint64_t bytes_per_second; /* of one poller, likewise */
 };
@@ -377,6 +378,8 @@ struct transport_fast {
 	 */
 	int (*copy_vector)(struct path *path, const struct slu_op *op,
 			   const struct vector_piece *pieces, uint32_t n);
+	/** Likewise an operation that is atomic. @return 0; -EAGAIN; or another negative errno */
+	int (*atomic)(struct path *path, const struct slu_op *op, uint64_t operand);
 	/**
 	 * An asynchronous path: start a part of one of its requests. The link is flushed before it
 	 * is polled. The remote is alive and not fenced. Nothing is given back meanwhile.

@@ -28,4 +28,9 @@ void cancels_what_is_under_way(void **state);
 void cancels_what_is_held_back(void **state);
 void cancels_nothing_else(void **state);
 
+/* atomics.c */
+void adds_and_swaps(void **state);
+void adds_many_at_once(void **state);
+void refuses_bad_atomics(void **state);
+
 #endif

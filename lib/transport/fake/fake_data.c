@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "transport/atomic_op.h"
 #include "transport/fake/fake.h"
 
 static uint64_t due(struct fake_path *fake)
@@ -75,6 +76,10 @@ static int perform(struct fake_path *fake, const struct fake_part *of)
 
 	if (of->is_vector) {
 		perform_pieces(fake, of);
+		return 0;
+	}
+	if (opcode_is_atomic(part.opcode)) {
+		atomic_op_with(remote, part.opcode, of->request->operand, local);
 		return 0;
 	}
 	if (part.opcode == SLU_READ) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The copying itself; runs on the polling core, for any number of small and sliced operations. */
+#include "transport/atomic_op.h"
 #include "transport/shm/shm.h"
 
 #include <errno.h>
@@ -125,7 +126,7 @@ static inline void copy_any(struct copy_tracker *tracker, void *dst, const void 
 }
 
 /* What was copied may be emptiness. */
-static __attribute__((noinline)) int vector_losses(struct shm_path *shm, const struct slu_op *op)
+static __attribute__((noinline)) int look_for_loss(struct shm_path *shm, const struct slu_op *op)
 {
 	if (!guard_is_dead(shm->guard))
 		return region_is_dead(op->region) ? -EFAULT : 0;
@@ -152,7 +153,22 @@ static int shm_copy_vector(struct path *path, const struct slu_op *op,
 		for (uint32_t i = 0; i < n; i++)
 			copy_any(shm->tracker, shm->base + pieces[i].remote,
 				 local + pieces[i].local, pieces[i].length);
-	return __builtin_expect(guard_deaths() != 0, 0) ? vector_losses(shm, op) : 0;
+	return __builtin_expect(guard_deaths() != 0, 0) ? look_for_loss(shm, op) : 0;
 }
 
-const struct transport_fast shm_fast = {.copy = shm_copy, .copy_vector = shm_copy_vector};
+static int shm_atomic(struct path *path, const struct slu_op *op, uint64_t operand)
+{
+	struct shm_path *shm = (struct shm_path *)path;
+	int state = atomic_load_explicit(&path->remote->state, memory_order_relaxed);
+
+	if (state != 0)
+		return state;
+	if (remote_is_fenced(path->remote))
+		return -EAGAIN;
+	atomic_op_with(shm->base + op->remote_offset, op->opcode, operand,
+		       op->region->addr + op->local_offset);
+	return __builtin_expect(guard_deaths() != 0, 0) ? look_for_loss(shm, op) : 0;
+}
+
+const struct transport_fast shm_fast = {
+	.copy = shm_copy, .copy_vector = shm_copy_vector, .atomic = shm_atomic};

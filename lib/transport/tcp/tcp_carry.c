@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/work.h"
+#include "transport/atomic_op.h"
 #include "transport/tcp/tcp_served.h"
 
 /* ---- responses ---- */
@@ -81,6 +82,11 @@ static bool has_runs(const struct wire_request *request)
 	return request->type == WIRE_READ_RUNS || request->type == WIRE_WRITE_RUNS;
 }
 
+static bool is_atomic(const struct wire_request *request)
+{
+	return request->type == WIRE_FETCH_ADD || request->type == WIRE_COMPARE_SWAP;
+}
+
 static bool only_reads(const struct wire_request *request)
 {
 	return request->type == WIRE_READ || request->type == WIRE_READ_RUNS;
@@ -91,13 +97,15 @@ static int check_form(struct tcp_connection *connection, const struct wire_reque
 	uint32_t limit =
 		request->type == WIRE_CALL ? SLU_MESSAGE_MAX : (uint32_t)TRANSPORT_SLICE_MAX_BYTES;
 
-	if (request->type < WIRE_READ || request->type > WIRE_WRITE_RUNS || request->reserved[0] ||
-	    request->reserved[1] || request->reserved[2])
+	if (request->type < WIRE_READ || request->type > WIRE_COMPARE_SWAP ||
+	    request->reserved[0] || request->reserved[1] || request->reserved[2])
 		return hostile(connection, "an unknown request");
 	if (request->length > limit)
 		return hostile(connection, "a request that is too long");
 	if (request->sequence != connection->sequence)
 		return hostile(connection, "a request out of sequence");
+	if (is_atomic(request) && request->length != sizeof(struct wire_atomic))
+		return hostile(connection, "an atomic request without its operands");
 	if (has_runs(request) && (request->tag == 0 || request->tag > WIRE_RUNS_MAX))
 		return hostile(connection, "a request of no runs, or of too many");
 	return 0;
@@ -126,16 +134,27 @@ static bool inside(const struct grant *grant, uint64_t offset, uint32_t length)
 	return length <= limit && offset <= limit - length;
 }
 
+static int check_word(const struct grant *grant, uint64_t offset)
+{
+	if (!inside(grant, offset, ATOMIC_BYTES))
+		return -ERANGE;
+	return (uintptr_t)(grant->export->region->addr + offset) % ATOMIC_BYTES ? -EINVAL : 0;
+}
+
 /* Of runs all or none. */
 static int check_right(const struct grant *grant, const struct wire_request *request,
 		       const struct wire_run *runs)
 {
-	uint32_t needed = only_reads(request) ? SLU_RIGHT_READ : SLU_RIGHT_WRITE;
+	uint32_t needed = only_reads(request)  ? SLU_RIGHT_READ
+			  : is_atomic(request) ? SLU_RIGHT_READ | SLU_RIGHT_WRITE
+					       : SLU_RIGHT_WRITE;
 
 	if (request->type == WIRE_CALL)
 		return grant->rights ? 0 : -EACCES;
-	if (!(grant->rights & needed))
+	if ((grant->rights & needed) != needed)
 		return -EACCES;
+	if (is_atomic(request))
+		return check_word(grant, request->offset);
 	if (!has_runs(request))
 		return inside(grant, request->offset, request->length) ? 0 : -ERANGE;
 	for (uint32_t i = 0; i < request->tag; i++)
@@ -182,6 +201,21 @@ static void body_arrived(struct tcp_connection *connection)
 	finish(connection, status);
 }
 
+/* All of it has been read. */
+static void carry_out_atomic(struct tcp_connection *connection, const struct grant *grant)
+{
+	const struct wire_request *request = &connection->request;
+	struct channel *channel = &connection->channel;
+	const struct wire_atomic *operands = channel_peek(channel, sizeof(*operands));
+	uint8_t opcode = request->type == WIRE_FETCH_ADD ? SLU_FETCH_ADD : SLU_COMPARE_SWAP;
+	uint64_t before = atomic_op(grant->export->region->addr + request->offset, opcode,
+				    operands->operand, operands->expected);
+
+	tcp_respond_done(connection);
+	respond(connection, WIRE_DATA, 0, ATOMIC_BYTES, connection->sequence++);
+	memcpy(channel_stage(channel, ATOMIC_BYTES), &before, ATOMIC_BYTES);
+}
+
 /* @return is all of the body there? */
 static bool take_body(struct tcp_connection *connection, const struct wire_run *runs)
 {
@@ -221,6 +255,14 @@ static void begin(struct tcp_connection *connection, const struct wire_run *runs
 			respond_data(connection, grant, runs);
 		return;
 	}
+	if (is_atomic(request)) {
+		if (status < 0)
+			finish(connection, status);
+		else
+			carry_out_atomic(connection, grant);
+		channel_consume(&connection->channel, request->length);
+		return;
+	}
 	if (request->type == WIRE_CALL) {
 		finish(connection, status < 0 ? status : deliver_call(connection, grant));
 		channel_consume(&connection->channel, request->length);
@@ -236,7 +278,7 @@ static void begin(struct tcp_connection *connection, const struct wire_run *runs
 /* What must have been read before it is begun, beside its head. */
 static uint32_t follows(const struct wire_request *request)
 {
-	if (request->type == WIRE_CALL)
+	if (request->type == WIRE_CALL || is_atomic(request))
 		return request->length;
 	return has_runs(request) ? request->tag * (uint32_t)sizeof(struct wire_run) : 0;
 }

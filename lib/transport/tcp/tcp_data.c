@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
+#include "transport/atomic_op.h"
 #include "transport/tcp/tcp.h"
 
 /* Polls without a look at sockets that were full and stayed so: a few microseconds. */
@@ -54,6 +55,11 @@ static struct tcp_call *take_slot(struct tcp_end *end)
 static inline bool only_reads(const struct tcp_sent *sent)
 {
 	return sent->type == WIRE_READ || sent->type == WIRE_READ_RUNS;
+}
+
+static inline bool wants_data(const struct tcp_sent *sent)
+{
+	return only_reads(sent) || sent->type >= WIRE_FETCH_ADD;
 }
 
 static void lose(struct tcp_sent *sent, int error)
@@ -167,6 +173,8 @@ static const uint8_t wire_types[] = {
 	[SLU_READ] = WIRE_READ,
 	[SLU_WRITE] = WIRE_WRITE,
 	[SLU_WRITE_NOTIFY] = WIRE_NOTIFY,
+	[SLU_FETCH_ADD] = WIRE_FETCH_ADD,
+	[SLU_COMPARE_SWAP] = WIRE_COMPARE_SWAP,
 	[OP_CALL] = WIRE_CALL,
 };
 
@@ -229,14 +237,42 @@ post_call(const struct tcp_path *tcp, struct request *request, struct op_part pa
 	return POST_DONE;
 }
 
+/* Its answer is data, but it is no READ. */
+__attribute__((noinline)) static enum post_result post_atomic(const struct tcp_path *tcp,
+							      struct request *request)
+{
+	const struct slu_op *op = &request->op;
+	struct tcp_end *end = tcp->link->ends[0];
+	struct wire_request *at;
+	struct wire_atomic *operands;
+
+	if (!has_room(end, sizeof(*operands)))
+		return POST_FULL;
+	*sent_as(end, end->head) = (struct tcp_sent){
+		.request = request, .length = ATOMIC_BYTES, .type = wire_types[op->opcode]};
+	at = channel_stage(&end->channel, (uint32_t)(sizeof(*at) + sizeof(*operands)));
+	*at = (struct wire_request){.type = wire_types[op->opcode],
+				    .length = sizeof(*operands),
+				    .handle = tcp->handle,
+				    .generation = tcp->generation,
+				    .offset = op->remote_offset,
+				    .sequence = end->head};
+	operands = (struct wire_atomic *)(at + 1);
+	operands->operand = request->operand;
+	memcpy(&operands->expected, op->region->addr + op->local_offset, ATOMIC_BYTES);
+	is_sent(tcp->link, 0);
+	return POST_DONE;
+}
+
 static inline enum post_result post_alive(const struct tcp_path *tcp, struct request *request,
 					  struct op_part part)
 {
 	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(tcp->link);
 	struct tcp_end *end = tcp->link->ends[index];
 
-	if (__builtin_expect(part.opcode == OP_CALL, 0))
-		return post_call(tcp, request, part);
+	if (__builtin_expect(part.opcode > SLU_WRITE_NOTIFY, 0))
+		return part.opcode == OP_CALL ? post_call(tcp, request, part)
+					      : post_atomic(tcp, request);
 	if (__builtin_expect(!has_room(end, CHANNEL_STAGE_BYTES), 0))
 		return POST_FULL;
 	*sent_as(end, end->head) = (struct tcp_sent){.request = request,
@@ -432,7 +468,7 @@ static int on_done(struct tcp_end *end, const struct wire_response *response)
 	while (count-- > 0) {
 		const struct tcp_sent *sent = sent_as(end, end->expected);
 
-		if (only_reads(sent) && response->status == 0 && sent->length > 0)
+		if (wants_data(sent) && response->status == 0 && sent->length > 0)
 			return strange("a read without its data");
 		answered(end, response->status);
 	}
@@ -466,7 +502,7 @@ static bool take_data(struct tcp_end *end, const struct tcp_sent *sent)
 	struct vector_place place;
 	uint32_t n;
 
-	if (!request || sent->type == WIRE_READ)
+	if (!request || sent->type != WIRE_READ_RUNS)
 		return channel_body(&end->channel, request ? destination(sent) : NULL,
 				    sent->length);
 	place = end->begins[end->expected % TCP_WINDOW];
@@ -484,7 +520,7 @@ static int on_data(struct tcp_end *end, const struct wire_response *response)
 	const struct tcp_sent *sent = sent_as(end, end->expected);
 
 	if (end->expected == end->head || response->sequence != end->expected ||
-	    !only_reads(sent) || response->length != sent->length || response->status)
+	    !wants_data(sent) || response->length != sent->length || response->status)
 		return strange("data that was not asked for");
 	if (take_data(end, sent))
 		answered(end, 0);

@@ -11,6 +11,8 @@
  *   NOTIFY the same, and a tag           ->
  *   READ_RUNS, WRITE_RUNS {handle, count, length} runs, bytes ->   as READ, WRITE, of many places
  *                                        <-  DONE {count}               the next count requests
+ *   FETCH_ADD, COMPARE_SWAP {handle, offset} operands  ->
+ *                                        <-  DATA {8} what was there    or DONE with a status
  *   CALL  {handle, slot, room} bytes     ->
  *                                        <-  DONE                       it was handed to the owner
  *                                        <-  ANSWER {slot, length} bytes   when the owner answered
@@ -32,6 +34,14 @@ enum wire_request_type {
 	WIRE_CALL,
 	WIRE_READ_RUNS,
 	WIRE_WRITE_RUNS,
+	WIRE_FETCH_ADD,
+	WIRE_COMPARE_SWAP,
+};
+
+/** What follows FETCH_ADD and COMPARE_SWAP, of 8 aligned bytes of the segment. */
+struct __attribute__((packed)) wire_atomic {
+	uint64_t operand;
+	uint64_t expected; /* FETCH_ADD: not looked at */
 };
 
 /** READ_RUNS and WRITE_RUNS have 1 to so many. */
@@ -70,6 +80,7 @@ struct wire_response {
 };
 
 static_assert(sizeof(struct wire_request) == 32, "wire layout");
+static_assert(sizeof(struct wire_atomic) == 16, "wire layout");
 static_assert(sizeof(struct wire_run) == 12, "wire layout");
 static_assert(offsetof(struct wire_request, offset) == 16, "wire layout");
 static_assert(sizeof(struct wire_response) == 12, "wire layout");
