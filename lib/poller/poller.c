@@ -75,29 +75,16 @@ void poller_destroy(struct poller *poller)
 	free(poller);
 }
 
-/* Flags of an operation that is copied at once all the same; what is ordered, by itself. */
-static inline bool may_copy(const struct path *path, const struct slu_op *op)
-{
-	uint32_t flags = op_word(op) & ~UINT32_C(0xff);
-
-	if (__builtin_expect(flags == 0, 1))
-		return op->opcode <= SLU_WRITE_NOTIFY;
-	return op->opcode <= SLU_WRITE_NOTIFY &&
-	       (flags & ~OP_FLAGS(SLU_ORDERED | SLU_SILENT)) == 0 &&
-	       (!(op->flags & SLU_ORDERED) || path->requests + path->calls->requests == 0);
-}
-
 /*
- * Leading operations that go to the path of the first at once: copies with the same flags, none of
- * them long or late, and all together within @p left, which shrinks by them.
+ * Leading operations that go to the path of the first at once: copies with just these flags, none
+ * of them long or late, and all together within @p left, which shrinks by them.
  */
 static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops,
-				 uint32_t n, uint64_t slice_bytes, uint64_t now_us, uint64_t *left)
+				 uint32_t n, uint32_t flags, uint64_t slice_bytes, uint64_t now_us,
+				 uint64_t *left)
 {
 	const struct slu_remote *remote = ops->remote;
-	uint32_t flags = op_word(ops) & ~UINT32_C(0xff);
-	uint32_t burst = __builtin_expect(ops->flags & SLU_ORDERED, 0) ? 1 : POLLER_BURST;
-	uint32_t max = n < burst ? n : burst;
+	uint32_t max = n < POLLER_BURST ? n : POLLER_BURST;
 	uint64_t room = *left;
 	uint32_t run = 0;
 
@@ -111,8 +98,7 @@ static inline uint32_t short_run(const struct slu_queue *queue, const struct slu
 }
 
 /* Those that went well are not told of. */
-__attribute__((noinline)) static void complete_silently(struct slu_queue *queue,
-							struct slu_completion *done, uint32_t n)
+static void complete_silently(struct slu_queue *queue, struct slu_completion *done, uint32_t n)
 {
 	uint32_t told = 0;
 
@@ -126,18 +112,36 @@ __attribute__((noinline)) static void complete_silently(struct slu_queue *queue,
 
 /* @return operations finished; fewer than @p n is back-pressure */
 static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, struct path *path,
-				const struct slu_op *ops, uint32_t n)
+				const struct slu_op *ops, uint32_t n, bool silent)
 {
 	struct slu_completion done[POLLER_BURST];
 	uint32_t posted = path->fast->copy(path, ops, n, done, &path->stats);
 
 	copy_settle(poller->env.tracker);
-	if (__builtin_expect(ops->flags & SLU_SILENT, 0))
+	if (silent)
 		complete_silently(queue, done, posted);
 	else
 		queue_complete(queue, done, posted);
 	counter_add(&poller->operations, posted);
 	return posted;
+}
+
+/* Is it copied at once all the same, with the flags that it has? */
+static bool may_copy(const struct path *path, const struct slu_op *op)
+{
+	return op->opcode <= SLU_WRITE_NOTIFY && (op->flags & ~(SLU_ORDERED | SLU_SILENT)) == 0 &&
+	       (!(op->flags & SLU_ORDERED) || path->requests + path->calls->requests == 0);
+}
+
+/* As post_run(); what is ordered by itself. @param run  out: how many were to be */
+__attribute__((noinline)) static uint32_t
+post_flagged(struct poller *poller, struct slu_queue *queue, struct path *path,
+	     const struct slu_op *ops, uint32_t n, uint64_t now_us, uint64_t *left, uint32_t *run)
+{
+	uint32_t max = ops->flags & SLU_ORDERED ? 1 : n;
+
+	*run = short_run(queue, ops, max, OP_FLAGS(ops->flags), path->slice_bytes, now_us, left);
+	return *run > 0 ? post_run(poller, queue, path, ops, *run, ops->flags & SLU_SILENT) : 0;
 }
 
 /*
@@ -161,12 +165,18 @@ __attribute__((always_inline)) static inline uint32_t start(struct poller *polle
 		struct path *path = poller_path(poller, next);
 		uint32_t run = 0, started = 0;
 
-		if (path->immediate && may_copy(path, next) && next->length <= path->slice_bytes) {
+		bool plain = op_is_plain(next);
+
+		if (path->immediate && (__builtin_expect(plain, 1) || may_copy(path, next)) &&
+		    next->length <= path->slice_bytes) {
 			if (next->length > left)
 				break; /* the other queues' turn */
-			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);
-			if (run > 0)
-				started = post_run(poller, queue, path, next, run);
+			if (__builtin_expect(!plain, 0))
+				started = post_flagged(poller, queue, path, next, n - dealt, now_us,
+						       &left, &run);
+			else if ((run = short_run(queue, next, n - dealt, 0, path->slice_bytes,
+						  now_us, &left)) > 0)
+				started = post_run(poller, queue, path, next, run, false);
 		}
 		dealt += started;
 		if (run > 0 && started == run)

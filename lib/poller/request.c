@@ -241,7 +241,7 @@ static void go_on(struct path *main)
 }
 
 /* With @p request, which has ended, nothing but what is held back is left of its path. */
-static void gone_quiet(struct path *path, const struct request *request)
+__attribute__((noinline)) static void gone_quiet(struct path *path, const struct request *request)
 {
 	if (path->requests == 0)
 		LIST_REMOVE(path, active);
@@ -254,7 +254,10 @@ static inline void retire(struct poller *poller, struct request *request)
 	struct path *path = request->path;
 
 	counter_add(&poller->operations, 1);
-	if (--path->requests == path->held_back)
+	path->requests--;
+	if (path->requests == 0 && !path->ordering)
+		LIST_REMOVE(path, active);
+	else if (__builtin_expect(path->requests == path->held_back, 0))
 		gone_quiet(path, request);
 	request_put(request->queue, request);
 }
@@ -265,15 +268,17 @@ static inline void finish_well(struct request *request)
 	struct poller *poller = queue->poller;
 
 	count(&request->path->stats, &request->op);
-	if (__builtin_expect(request->op.flags & SLU_SILENT, 0)) {
-		queue_silence(queue, 1);
-		retire(poller, request);
-		return;
-	}
 	*next_done(poller, queue) = (struct slu_completion){.user_data = request->op.user_data,
 							    .transport = request->path->transport,
 							    .bytes = request->done};
 	retire(poller, request);
+}
+
+static void finish_silently(struct request *request)
+{
+	count(&request->path->stats, &request->op);
+	queue_silence(request->queue, 1);
+	retire(request->queue->poller, request);
 }
 
 /* Failed calls are counted for the path that the remote has for all else. */
@@ -346,7 +351,7 @@ __attribute__((noinline)) static void settle(struct request *request)
 	else if (request->again)
 		begin_again(request);
 	else if (all_posted(request))
-		finish_well(request);
+		request->op.flags &SLU_SILENT ? finish_silently(request) : finish_well(request);
 	else if (request->place == REQUEST_OUT)
 		enqueue(request, true); /* it waited for this */
 }
@@ -382,7 +387,8 @@ void request_back(struct request *request, int64_t result, bool may_land)
 		request->done += (uint64_t)result;
 	}
 	if (__builtin_expect(request->out == 0 && (request->status | request->again) == 0 &&
-				     all_posted(request),
+				     request->next == request->op.length &&
+				     !(request->op.flags & (SLU_VECTOR | SLU_SILENT)),
 			     1))
 		finish_well(request);
 	else
@@ -459,11 +465,11 @@ post_pieces(struct path *path, struct request *request, struct op_part *part)
 	return result;
 }
 
-static inline enum post_result post_part(struct path *path, struct request *request)
+static inline enum post_result post_part(struct path *path, struct request *request, bool vector)
 {
 	struct op_part part = request_part(request);
-	enum post_result result = is_vector(request) ? post_pieces(path, request, &part)
-						     : path->fast->post(path, request, part);
+	enum post_result result =
+		vector ? post_pieces(path, request, &part) : path->fast->post(path, request, part);
 
 	if (__builtin_expect(result != POST_DONE, 0))
 		return result;
@@ -480,7 +486,7 @@ static inline enum post_result post_part(struct path *path, struct request *requ
 /* Of it something was posted. */
 static inline bool is_waited_for(const struct request *request)
 {
-	return all_posted(request) || must_wait(request);
+	return request->next == request->op.length || must_wait(request);
 }
 
 /* @return where the path waits if more is queued */
@@ -494,7 +500,7 @@ static enum path_wait post_lane(struct poller *poller, struct path *path, enum r
 		request = path_next(path, lane);
 		if (!request)
 			break;
-		result = post_part(path, request);
+		result = post_part(path, request, is_vector(request));
 		if (result != POST_DONE)
 			return result == POST_HELD ? PATH_HELD : PATH_STALLED;
 		poller->schedule.posted++;
@@ -666,7 +672,7 @@ __attribute__((noinline)) static void post_others(struct poller *poller, struct 
 						  struct request *request, enum post_result result)
 {
 	for (uint32_t left = REQUEST_BURST - 1; left > 0 && result == POST_DONE; left--) {
-		result = post_part(path, request);
+		result = post_part(path, request, is_vector(request));
 		if (result == POST_DONE && is_waited_for(request))
 			return;
 	}
@@ -676,9 +682,10 @@ __attribute__((noinline)) static void post_others(struct poller *poller, struct 
 }
 
 /* Nothing waits on the path. */
-static inline void post_first(struct poller *poller, struct path *path, struct request *request)
+static inline void post_first(struct poller *poller, struct path *path, struct request *request,
+			      bool vector)
 {
-	enum post_result result = post_part(path, request);
+	enum post_result result = post_part(path, request, vector);
 
 	if (__builtin_expect(result != POST_DONE || !is_waited_for(request), 0))
 		post_others(poller, path, request, result);
@@ -686,8 +693,7 @@ static inline void post_first(struct poller *poller, struct path *path, struct r
 
 static inline bool may_post(const struct path *path)
 {
-	return path->wait == PATH_IDLE && !path->immediate && remote_state(path) == 0 &&
-	       !remote_is_fenced(path->remote);
+	return path_is_clear(path) && remote_state(path) == 0 && !remote_is_fenced(path->remote);
 }
 
 /*
@@ -708,8 +714,20 @@ __attribute__((noinline)) static bool hold_back(struct request *request)
 	return true;
 }
 
+/* It has flags, or cannot be posted now. */
+__attribute__((noinline)) static void begin_other(struct poller *poller, struct path *path,
+						  struct request *request)
+{
+	if ((request->op.flags & SLU_ORDERED || path->ordering) && hold_back(request))
+		return;
+	if (may_post(path))
+		post_first(poller, path, request, is_vector(request));
+	else
+		enqueue(request, false);
+}
+
 /* What stands in the place of the length, and the length. */
-__attribute__((noinline)) static void take_length(struct request *request)
+__attribute__((noinline)) static enum request_lane take_length(struct request *request)
 {
 	if (opcode_is_atomic(request->op.opcode)) {
 		request->operand = request->op.operand;
@@ -719,6 +737,7 @@ __attribute__((noinline)) static void take_length(struct request *request)
 		request->at = (struct vector_place){0};
 		request->op.length = vector_length(request->vector);
 	}
+	return lane_of(&request->op);
 }
 
 __attribute__((always_inline)) static inline void begin(struct poller *poller,
@@ -727,25 +746,22 @@ __attribute__((always_inline)) static inline void begin(struct poller *poller,
 {
 	struct request *request = request_get(queue);
 	uint32_t timeout_us = queue_timeout_us(queue, op);
+	bool plain = op_is_plain(op);
 
 	request->op = *op;
 	request->queue = queue;
 	request->path = path;
 	memset(&request->next, 0,
 	       offsetof(struct request, vector) - offsetof(struct request, next));
-	if (__builtin_expect(!op_is_plain(op), 0))
-		take_length(request);
-	request->lane = (uint8_t)lane_of(&request->op);
+	request->lane = (uint8_t)(__builtin_expect(plain, 1) ? lane_of(op) : take_length(request));
 	if (path->requests++ == 0)
 		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
 	if (timeout_us != 0 && !set_deadline(poller, queue, request, timeout_us, now_us))
 		return;
-	if (__builtin_expect((op->flags & SLU_ORDERED) | path->ordering, 0) && hold_back(request))
-		return;
-	if (may_post(path))
-		post_first(poller, path, request);
+	if (__builtin_expect(plain && may_post(path), 1))
+		post_first(poller, path, request, false);
 	else
-		enqueue(request, false);
+		begin_other(poller, path, request);
 }
 
 void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,

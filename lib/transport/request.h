@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/queue.h>
 
 #include <sluice/queue.h>
@@ -154,9 +155,9 @@ struct path {
 	const struct transport_fast *fast;
 	uint32_t slice_bytes; /* a longer operation is posted in parts */
 	bool immediate;
-	uint8_t transport;    /* enum slu_transport */
 	uint8_t wait;         /* enum path_wait */
 	bool ordering;        /* later of its remote's path is not empty */
+	uint8_t transport;    /* enum slu_transport */
 	uint32_t requests;    /* that have not ended, */
 	uint32_t held_back;   /* of them those that are in later */
 	uint32_t connections; /* that it shares with other paths; tcp */
@@ -172,6 +173,19 @@ struct path {
 	uint64_t looked;             /* transport_changes() when it was last looked at */
 	_Atomic uint64_t connect_ns; /* what making its link took; verbs */
 };
+
+/** Nothing waits on it: neither a request nor a turn to copy. In one word, without transport. */
+static inline bool path_is_clear(const struct path *path)
+{
+	uint32_t word;
+
+	memcpy(&word, &path->immediate, sizeof(word));
+	return (word & 0xffffff) == 0;
+}
+
+static_assert(offsetof(struct path, immediate) % 4 == 0 &&
+		      offsetof(struct path, transport) == offsetof(struct path, immediate) + 3,
+	      "see path_is_clear()");
 
 /** What came of posting a part. */
 enum post_result {

@@ -494,17 +494,16 @@ static char *destination(const struct tcp_sent *sent)
 	return op->region->addr + op->local_offset + sent->offset;
 }
 
-/* @return is all of it there? */
-static bool take_data(struct tcp_end *end, const struct tcp_sent *sent)
+/* Of WIRE_READ_RUNS. @return is all of it there? */
+__attribute__((noinline)) static bool take_runs(struct tcp_end *end, const struct tcp_sent *sent)
 {
 	struct vector_piece pieces[VECTOR_PIECES];
 	const struct request *request = sent->request;
 	struct vector_place place;
 	uint32_t n;
 
-	if (!request || sent->type != WIRE_READ_RUNS)
-		return channel_body(&end->channel, request ? destination(sent) : NULL,
-				    sent->length);
+	if (!request)
+		return channel_body(&end->channel, NULL, sent->length);
 	place = end->begins[end->expected % TCP_WINDOW];
 	n = vector_take(&request->op, request->vector, &place, sent->length, pieces, VECTOR_PIECES);
 	for (uint32_t i = 0; i < n; i++)
@@ -513,6 +512,13 @@ static bool take_data(struct tcp_end *end, const struct tcp_sent *sent)
 	if (vector_bytes(pieces, n) != sent->length) /* the list is another one than it was */
 		return channel_body(&end->channel, NULL, sent->length);
 	return channel_body_to(&end->channel, end->places, n, sent->length);
+}
+
+static inline bool take_data(struct tcp_end *end, const struct tcp_sent *sent)
+{
+	if (__builtin_expect(sent->type == WIRE_READ_RUNS, 0))
+		return take_runs(end, sent);
+	return channel_body(&end->channel, sent->request ? destination(sent) : NULL, sent->length);
 }
 
 static int on_data(struct tcp_end *end, const struct wire_response *response)
