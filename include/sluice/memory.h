@@ -21,6 +21,12 @@ extern "C" {
 struct slu_region;
 struct slu_pool;
 
+/** Kinds of memory. Which of them a transport moves is in slu_candidate.memories, a bit for each.
+ */
+enum slu_memory {
+	SLU_MEMORY_HOST, /* what the CPU reads and writes */
+};
+
 enum slu_page {
 	SLU_PAGE_AUTO, /* 2 MiB pages when enough are free, else ordinary ones, said in the log */
 	SLU_PAGE_ORDINARY,
@@ -35,7 +41,7 @@ struct slu_region_options {
 	enum slu_page page;
 	int node;                 /* NUMA node to bind to; -1 = where the touching thread runs */
 	bool lock;                /* keep it from being swapped (mlock); hugepages always are */
-	bool private_memory;      /* anonymous memory: cheaper, but never exported as a segment */
+	bool private_memory;      /* anonymous memory: cheaper, but never shared (segment.h) */
 	slu_progress_fn progress; /* NULL = silence */
 	void *progress_arg;
 };
@@ -44,8 +50,9 @@ struct slu_region_info {
 	size_t size;
 	uint64_t length_bytes;
 	uint64_t page_bytes;
-	int node;         /* where its first page is; -1 unknown */
-	bool exportable;  /* a segment can be made of it */
+	int node; /* where its first page is; -1 unknown */
+	enum slu_memory memory;
+	bool shareable;   /* segments of it can be in shared memory; of others not, see segment.h */
 	bool lost;        /* pages of it were taken away (segment.h): what it holds is no good */
 	uint32_t devices; /* RDMA devices that it is registered with, as buffers or as a segment */
 	uint64_t register_ns; /* what that took, altogether */
@@ -64,14 +71,16 @@ SLU_API int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
 			     const struct slu_region_options *options, struct slu_region **region);
 
 /**
- * Use the caller's memory. It must stay mapped until slu_region_close() and cannot be exported.
+ * Use the caller's memory. It must stay mapped until slu_region_close(). Segments can be made of
+ * it, but not in shared memory, since there is no descriptor of it. Nothing guards it: if others
+ * can take pages of it away, import its descriptor instead.
  *
  * @return 0; -EINVAL empty or wrapping range; -ENOMEM
  */
 SLU_API int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_bytes,
 				struct slu_region **region);
 
-/** Give it back; accepts NULL. No operation may name it any more, nor a segment be made of it. */
+/** Give it back; accepts NULL. No operation may name it any more, nor be a segment made of it. */
 SLU_API void slu_region_close(struct slu_region *region);
 
 /** First byte. Hugepage memory is 2 MiB aligned, other allocated memory page aligned. */

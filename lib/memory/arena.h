@@ -21,8 +21,16 @@ struct arena {
 	void *addr;
 	uint64_t mapped_bytes; /* whole pages */
 	uint64_t page_bytes;
+	uint64_t end_bytes;  /* in its file, from where on nothing is anybody's */
 	int fd;              /* -1 when private */
 	struct guard *guard; /* once it is shared; else NULL */
+};
+
+/** Who maps what is shared, a bit set. */
+enum arena_sharing {
+	ARENA_WRITTEN = 1, /* others write, and so may also punch holes into the file */
+	ARENA_SEALED = 2,  /* nobody ever writes: others can map it for reading only */
+	ARENA_WHOLE = 4,   /* who has the descriptor reaches no more than what is shared */
 };
 
 /**
@@ -39,16 +47,20 @@ int arena_create(uint64_t length_bytes, const struct slu_region_options *options
 void arena_destroy(struct arena *arena);
 
 /**
- * Get it ready for being mapped by other processes, whatever they do with it: its seals are made
- * final, and a loss of its pages is survived (guard.h). Again for the same arena, not at the same
- * time: what was sealed stays so.
+ * Get a part of it ready for being mapped by other processes, whatever they do with it: a loss of
+ * its pages is survived (guard.h). Again for the same arena, not at the same time: what was sealed
+ * stays so.
  *
- * @param others_write  other processes may map it writable, and so also punch holes into it; if
- *                      not, none ever can, while the mapping of this one stays writable
- * @return              0; 1 others_write, but it is sealed against writing already; -EBUSY not
- *                      others_write, but it was shared for that; -EINVAL a private arena, or a
- *                      kernel older than 5.1; as guard_add()
+ * A descriptor reaches the whole file, whatever part of it is shared. So seals are of the file too:
+ * they are made final when it is written by others, or sealed against that.
+ *
+ * @param wanted  ARENA_WRITTEN, ARENA_SEALED or 0: others read this part, and what they do
+ *                otherwise is left to other parts
+ * @return        what holds: ARENA_WRITTEN is missing if it is sealed against that already,
+ *                ARENA_WHOLE says of which kind the part is; -EOPNOTSUPP it cannot be mapped by
+ *                others, slu_last_error() says why; -EBUSY to be sealed, but it was shared for
+ *                being written; -EINVAL a kernel older than 5.1; as guard_add()
  */
-int arena_share(struct arena *arena, bool others_write);
+int arena_share(struct arena *arena, uint64_t offset, uint64_t length_bytes, unsigned wanted);
 
 #endif

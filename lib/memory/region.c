@@ -64,6 +64,7 @@ int region_wrap(void *addr, uint64_t length_bytes, struct slu_region **out)
 	region = calloc(1, sizeof(*region));
 	if (!region)
 		return fail(-ENOMEM, "out of memory");
+	region->arena.fd = -1;
 	region->addr = addr;
 	region->length = length_bytes;
 	region->page_bytes = PAGE_ORDINARY_BYTES;
@@ -93,7 +94,8 @@ int slu_region_get_info(const struct slu_region *region, struct slu_region_info 
 	info->length_bytes = region->length;
 	info->page_bytes = region->page_bytes;
 	info->node = region->node;
-	info->exportable = region->owned && region->arena.fd >= 0;
+	info->shareable = region->arena.fd >= 0;
+	info->memory = SLU_MEMORY_HOST;
 	info->lost = region_is_dead(region);
 	info->register_ns = region->register_ns;
 	info->devices =

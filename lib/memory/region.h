@@ -29,7 +29,6 @@ struct slu_region {
 	int node;
 	bool owned;        /* arena is ours, else the memory is the caller's */
 	bool of_buffers;   /* of a poller (transport/buffers.h), not of the application */
-	uint32_t segments; /* exported from it and not closed */
 	struct arena arena;
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_region) link;

@@ -51,7 +51,36 @@ static int export_one(struct slu_engine *engine, const char *prefix, const char 
 	if (rights == SLU_RIGHT_READ)
 		pattern_fill(slu_region_addr(*region), 0, bytes, 9);
 	snprintf(name, sizeof(name), "%s-%s", prefix, suffix);
-	return slu_segment_export(engine, name, *region, rights, segment);
+	return slu_segment_export(engine, name, *region, rights, NULL, segment);
+}
+
+const struct rig_part rig_parts[RIG_PARTS] = {
+	{"part", 1 << 20, 65536, SLU_RIGHT_READ | SLU_RIGHT_WRITE, false, NULL},
+	{"part-ro", (1 << 20) + 32768, 65536, SLU_RIGHT_READ, false, NULL},
+	{"odd", (2 << 20) + 100, 5000, SLU_RIGHT_READ | SLU_RIGHT_WRITE, false, "page"},
+	{"registered", (3 << 20) + 8, 70000, SLU_RIGHT_READ | SLU_RIGHT_WRITE, true, "registered"},
+};
+
+static int export_part(struct slu_engine *engine, const char *prefix, const struct rig_part *part,
+		       struct slu_region *big, struct slu_region **region,
+		       struct slu_segment **segment)
+{
+	struct slu_segment_options options;
+	char name[SLU_NAME_MAX + 1];
+	int rc = 0;
+
+	snprintf(name, sizeof(name), "%s-%s", prefix, part->suffix);
+	slu_segment_options_init(&options, sizeof(options));
+	options.offset_bytes = part->offset;
+	options.length_bytes = part->length;
+	if (part->registered) {
+		rc = slu_region_register(engine, (char *)slu_region_addr(big) + part->offset,
+					 part->length, region);
+		return rc < 0 ? rc
+			      : slu_segment_export(engine, name, *region, part->rights, NULL,
+						   segment);
+	}
+	return slu_segment_export(engine, name, big, part->rights, &options, segment);
 }
 
 int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region **regions,
@@ -71,6 +100,10 @@ int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region 
 		rc = export_one(engine, prefix, suffix, RIG_SMALL_BYTES, both, &regions[2 + i],
 				&segments[2 + i]);
 	}
+	for (int i = 0; rc == 0 && i < RIG_PARTS; i++)
+		rc = export_part(engine, prefix, &rig_parts[i], regions[0],
+				 &regions[2 + RIG_SMALL_COUNT + i],
+				 &segments[2 + RIG_SMALL_COUNT + i]);
 	return rc;
 }
 

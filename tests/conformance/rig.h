@@ -17,7 +17,22 @@
 #define RIG_SEGMENT_BYTES (UINT64_C(72) << 20) /* the big one; room around 64 MiB */
 #define RIG_SMALL_BYTES   UINT64_C(65536)
 #define RIG_SMALL_COUNT   24
+#define RIG_PARTS         4
+#define RIG_SEGMENTS      (2 + RIG_SMALL_COUNT + RIG_PARTS)
 #define RIG_NOTIFY_STRIDE 256 /* bytes of data that belong to one tag */
+
+/** A segment that is a part of the big one's memory, under a name of its own. */
+struct rig_part {
+	const char *suffix;
+	uint64_t offset;
+	uint64_t length;
+	uint32_t rights;
+	bool registered; /* with the caller's pointer, as if it were any memory */
+	const char
+		*not_shared; /* a word of the reason why it is not in shared memory; NULL: it is */
+};
+
+extern const struct rig_part rig_parts[RIG_PARTS];
 
 /** How the target answers calls. */
 enum rig_service {
@@ -61,14 +76,15 @@ struct rig {
 	uint16_t spare_port;
 	char psk_file[64]; /* with tls */
 	/* ... this one. */
-	struct slu_region *regions[2 + RIG_SMALL_COUNT];
-	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
+	struct slu_region *regions[RIG_SEGMENTS];
+	struct slu_segment *segments[RIG_SEGMENTS];
 	pthread_t server; /* of calls; its answer */
 	enum rig_service service;
 	uint32_t calls;
 };
 
-/** Segments are "PREFIX-big", "PREFIX-ro" (read-only, filled with generation 9), "PREFIX-sK". */
+/** Segments are "PREFIX-big", "PREFIX-ro" (read-only, filled with generation 9), "PREFIX-sK", and
+ * those of rig_parts. */
 void rig_name(const struct rig *rig, const char *suffix, char name[SLU_NAME_MAX + 1]);
 
 /** Export the segments of a target. @return 0 or a negative errno */

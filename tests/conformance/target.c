@@ -218,8 +218,8 @@ static uint16_t start_engine(const struct rig *rig, struct slu_engine **engine)
 
 int target_main(const struct rig *rig, const char *prefix, int wire)
 {
-	struct slu_region *regions[2 + RIG_SMALL_COUNT];
-	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
+	struct slu_region *regions[RIG_SEGMENTS];
+	struct slu_segment *segments[RIG_SEGMENTS];
 	struct slu_engine *engine = NULL;
 	uint64_t ready;
 	int rc;

@@ -305,6 +305,133 @@ static void serves_many_remotes(void **state)
 	}
 }
 
+/* ---- parts of memory, and memory of any kind ---- */
+
+static struct slu_op op_on(struct slu_remote *remote, enum slu_opcode opcode, uint64_t at,
+			   uint64_t length)
+{
+	struct slu_op op = op_of(opcode, at, 0, length);
+
+	op.remote = remote;
+	return op;
+}
+
+/* WRITE all of the part and READ it again: at the target it is there, and nothing beside it. */
+static void fill_part(struct slu_remote *remote, const struct rig_part *part)
+{
+	struct slu_op write = op_on(remote, SLU_WRITE, 0, part->length);
+	struct slu_op read = op_on(remote, SLU_READ, 0, part->length);
+
+	rig_target_clear(&rig, part->offset - GUARD, part->length + 2 * GUARD);
+	pattern_fill(local(0), part->offset, part->length, 21);
+	assert_int_equal(rig_run_one(&rig, &write), 0);
+	assert_true(rig_target_holds(&rig, part->offset, part->length, 21));
+	assert_true(rig_target_is_clear(&rig, part->offset - GUARD, GUARD));
+	assert_true(rig_target_is_clear(&rig, part->offset + part->length, GUARD));
+	memset(local(0), 0, part->length);
+	assert_int_equal(rig_run_one(&rig, &read), 0);
+	assert_int_equal(pattern_mismatch(local(0), part->offset, part->length, 21), part->length);
+}
+
+static void refuse_beyond(struct slu_remote *remote, const struct rig_part *part)
+{
+	struct slu_op ops[] = {
+		op_on(remote, SLU_READ, part->length - 7, 8),
+		op_on(remote, SLU_READ, part->length, 1),
+		op_on(remote, SLU_READ, 0, part->length + 1),
+		op_on(remote, SLU_READ, 0 - part->offset, 8),
+	};
+
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
+		assert_int_equal(slu_submit(rig.queue, &ops[i], 1), -ERANGE);
+}
+
+/* What cannot be in shared memory is refused there, with the reason. */
+static bool is_refused(const struct rig_part *part)
+{
+	struct slu_remote *remote = NULL;
+
+	if (!part->not_shared || rig.options.transport != SLU_TRANSPORT_SHM)
+		return false;
+	assert_int_equal(rig_remote(&rig, part->suffix, part->rights, &remote), -EOPNOTSUPP);
+	assert_null(remote);
+	assert_non_null(strstr(slu_last_error(), part->not_shared));
+	return true;
+}
+
+/* Goal: of a part of a region, or of registered memory, that part is reached, with offsets of its
+ * own, and not a byte beyond it; or the transport says why it cannot. */
+static void reaches_its_part_only(void **state)
+{
+	(void)state;
+	for (uint32_t i = 0; i < RIG_PARTS; i++) {
+		const struct rig_part *part = &rig_parts[i];
+		struct slu_remote *remote;
+
+		if (!(part->rights & SLU_RIGHT_WRITE) || is_refused(part))
+			continue;
+		assert_int_equal(rig_remote(&rig, part->suffix, part->rights, &remote), 0);
+		assert_int_equal(slu_remote_length(remote), part->length);
+		fill_part(remote, part);
+		refuse_beyond(remote, part);
+		slu_remote_close(remote);
+	}
+}
+
+/* Goal: of parts that overlap each has its own rights; what is written by one is read by the other.
+ */
+static void parts_have_their_own_rights(void **state)
+{
+	const struct rig_part *part = &rig_parts[0], *other = &rig_parts[1];
+	uint64_t shift = other->offset - part->offset, shared = part->length - shift;
+	struct slu_remote *remote, *reader = NULL;
+	struct slu_op op;
+
+	(void)state;
+	assert_int_equal(rig_remote(&rig, other->suffix, 3, &reader), -EACCES);
+	assert_null(reader);
+	assert_int_equal(rig_remote(&rig, part->suffix, 3, &remote), 0);
+	assert_int_equal(rig_remote(&rig, other->suffix, SLU_RIGHT_READ, &reader), 0);
+	fill_part(remote, part);
+	memset(local(0), 0, other->length);
+	op = op_on(reader, SLU_READ, 0, shared);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(pattern_mismatch(local(0), other->offset, shared, 21), shared);
+	op.opcode = SLU_WRITE;
+	assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+	slu_remote_close(reader);
+	slu_remote_close(remote);
+}
+
+/* Goal: where a way is left, auto takes it, and says why it was not shared memory. */
+static void goes_another_way(void **state)
+{
+	enum slu_transport column = rig.options.transport;
+
+	(void)state;
+	if (!rig.port)
+		skip_because("the target has no other way");
+	for (uint32_t i = 0; i < RIG_PARTS; i++) {
+		const struct rig_part *part = &rig_parts[i];
+		struct slu_candidate candidates[SLU_CANDIDATES_MAX];
+		struct slu_remote *remote;
+
+		rig.options.transport = SLU_TRANSPORT_AUTO;
+		assert_int_equal(rig_remote(&rig, part->suffix, part->rights, &remote), 0);
+		rig.options.transport = column;
+		assert_true(slu_remote_get_candidates(remote, candidates, SLU_CANDIDATES_MAX) > 0);
+		assert_int_equal(candidates[0].transport, SLU_TRANSPORT_SHM);
+		assert_int_equal(candidates[0].chosen, !part->not_shared);
+		assert_int_equal(candidates[0].usable, !part->not_shared);
+		assert_int_equal(candidates[0].memories, 1u << SLU_MEMORY_HOST);
+		if (part->not_shared)
+			assert_non_null(strstr(candidates[0].reason, part->not_shared));
+		if (part->rights & SLU_RIGHT_WRITE)
+			fill_part(remote, part);
+		slu_remote_close(remote);
+	}
+}
+
 /* ---- notifications ---- */
 
 #define NOTES 20000u
@@ -1076,6 +1203,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(honours_read_only),
 	cmocka_unit_test(takes_fewer_when_full),
 	cmocka_unit_test(serves_many_remotes),
+	cmocka_unit_test(reaches_its_part_only),
+	cmocka_unit_test(parts_have_their_own_rights),
+	cmocka_unit_test(goes_another_way),
 	cmocka_unit_test(notifies_after_data),
 	cmocka_unit_test(notifies_once_after_long_data),
 	cmocka_unit_test(holds_back_unread_notifications),

@@ -248,7 +248,7 @@ static void test_notifications(void **state)
 	slu_queue_options_init(&options);
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	counting_open();
 	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX / 2; i++) {
 		struct slu_completion done;
@@ -354,7 +354,7 @@ static void test_answering(void **state)
 	slu_remote_options_init(&options);
 	options.transport = SLU_TRANSPORT_FAKE;
 	assert_int_equal(slu_queue_open(engine, &inlined, &queue), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	assert_int_equal(slu_remote_open(engine, name, &options, &own), 0);
 	assert_int_equal(slu_segment_receive(segment, &message, 1), 0); /* it sees its client */
 	counting_open();

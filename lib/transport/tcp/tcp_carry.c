@@ -136,7 +136,7 @@ static char *destination(const struct tcp_connection *connection)
 {
 	return connection->status < 0
 		       ? NULL
-		       : connection->grant->export->region->addr + connection->request.offset;
+		       : connection->grant->export->addr + connection->request.offset;
 }
 
 static void begin(struct tcp_connection *connection)
@@ -157,8 +157,7 @@ static void begin(struct tcp_connection *connection)
 		if (status < 0 || request->length == 0)
 			finish(connection, status);
 		else
-			respond_data(connection, grant,
-				     grant->export->region->addr + request->offset,
+			respond_data(connection, grant, grant->export->addr + request->offset,
 				     request->length);
 		return;
 	}
