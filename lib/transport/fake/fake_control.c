@@ -70,6 +70,7 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 	path_init(&fake->path);
 	link_init(&fake->link, &fake_link_ops, env->schedule);
 	fake->base = view->base;
+	fake->region = view->region;
 	fake->waker = &view->waker;
 	fake->session = view->session;
 	if (view->writes)
@@ -118,6 +119,7 @@ static int fake_import_local(const struct export *export, uint32_t rights,
 	if (!view)
 		return fail(-ENOMEM, "out of memory");
 	view->base = export->addr;
+	view->region = export->region;
 	view->waker = (struct client_waker){
 		.area = inbox->area, .wake_fd = inbox->wake_fd, .fence = !barrier_is_asymmetric};
 	view->session = session;

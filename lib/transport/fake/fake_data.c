@@ -29,20 +29,29 @@ static enum post_result fake_post(struct path *path, struct request *request, st
 	return POST_DONE;
 }
 
-/* @return 0, or -EAGAIN: no room for the notification yet */
+/* Have the segment's pages been taken away, so that nothing that was copied is good? */
+static bool is_lost(const struct fake_path *fake)
+{
+	return guard_deaths() != 0 && region_is_dead(fake->region);
+}
+
+/* @return 0, -EFAULT, or -EAGAIN: no room for the notification yet */
 static int perform(struct fake_path *fake, const struct slu_op *op, struct op_part part)
 {
 	char *local = op->region->addr + op->local_offset + part.offset;
 	char *remote = fake->base + op->remote_offset + part.offset;
 	bool notifies = part.opcode == SLU_WRITE_NOTIFY;
 
-	if (part.opcode == SLU_READ) {
-		memcpy(local, remote, part.length);
-		return 0;
-	}
 	if (notifies && !notify_room(&fake->notify))
 		return -EAGAIN;
-	memcpy(remote, local, part.length);
+	if (part.opcode == SLU_READ)
+		memcpy(local, remote, part.length);
+	else
+		memcpy(remote, local, part.length);
+	if (is_lost(fake)) {
+		remote_fail(fake->path.remote, -EFAULT);
+		return -EFAULT;
+	}
 	if (notifies) {
 		notify_send(&fake->notify, fake->session, op->tag);
 		client_stored(fake->waker);
