@@ -80,6 +80,40 @@ SLU_API int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
 SLU_API int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_bytes,
 				struct slu_region **region);
 
+/**
+ * Use memory that others have made and pass by a descriptor: a memfd, with 2 MiB pages or without,
+ * what shm_open() gave, or a dmabuf that the CPU can map.
+ *
+ * Nothing of the file is changed by it, and its pages are touched as those of slu_region_alloc().
+ * Others may write it meanwhile, and may take pages of it away: then operations with the region end
+ * with -EFAULT (see segment.h), where an RDMA device does not keep those that it has registered.
+ *
+ * A segment of it is in shared memory only if its file is, or can be, sealed against shrinking and
+ * growing (memfd_create with MFD_ALLOW_SEALING), which the export does, finally where clients
+ * write; a dmabuf never. It is not sealed against writing, whatever its rights, since it is others'
+ * too: clients that only read cannot write it, but others may. For that the export takes the mode
+ * to be written by group and others from a file without a name, and a file that has both is not
+ * shared. A region that is not all of its file is a part, as one of a region is.
+ *
+ * A dmabuf is taken for the CPU (DMA_BUF_IOCTL_SYNC) until slu_region_close(). A device that does
+ * not snoop the CPU's caches needs that around each use, by the caller. RDMA devices register it by
+ * its descriptor; with one that cannot, calls that would need it end with -EOPNOTSUPP.
+ *
+ * @param fd            open for reading and writing; it stays the caller's, who may close it
+ * @param offset_bytes  of the region in the file: a multiple of its pages, 4 KiB or 2 MiB
+ * @param length_bytes  0 = to the end of the file
+ * @param options       NULL; or page, which must be what the file has, lock and progress; node and
+ *                      private_memory as the init function leaves them
+ * @return 0; -EBADF; -EINVAL no memory (a pipe, a socket, a file on a disk, ...), an offset within
+ *         a page, a range that wraps, or options that cannot be met; -ERANGE the file is shorter;
+ *         -EACCES not open for reading and writing, or sealed against writing; -EOPNOTSUPP a dmabuf
+ *         that the CPU cannot map, or a device that is in use cannot register; -ENOMEM, also over
+ *         the memlock limit; -EMFILE; -ENOSPC
+ */
+SLU_API int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
+			      uint64_t length_bytes, const struct slu_region_options *options,
+			      struct slu_region **region);
+
 /** Give it back; accepts NULL. No operation may name it any more, nor be a segment made of it. */
 SLU_API void slu_region_close(struct slu_region *region);
 

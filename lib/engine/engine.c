@@ -457,6 +457,20 @@ int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_b
 	return rc;
 }
 
+int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
+		      uint64_t length_bytes, const struct slu_region_options *options,
+		      struct slu_region **out)
+{
+	struct slu_region *region;
+	int rc = region_import(fd, offset_bytes, length_bytes, options, &region);
+
+	if (rc == 0)
+		rc = adopt_region(engine, region);
+	if (rc == 0)
+		*out = region;
+	return rc;
+}
+
 void slu_region_close(struct slu_region *region)
 {
 	if (!region)

@@ -50,6 +50,8 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 {
 	int flags = private_memory ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 
+	arena->origin = ARENA_OWN;
+	arena->offset = 0;
 	arena->fd = -1;
 	arena->guard = NULL;
 	if (!private_memory) {
@@ -77,7 +79,7 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 	return 0;
 }
 
-static int lock(const struct arena *arena)
+int arena_lock(const struct arena *arena)
 {
 	struct rlimit limit;
 
@@ -105,7 +107,7 @@ static int make(struct arena *arena, bool huge, uint64_t length_bytes,
 	if (rc == 0 && !huge && options->private_memory)
 		madvise(arena->addr, arena->mapped_bytes, MADV_HUGEPAGE);
 	if (rc == 0 && options->lock && !huge)
-		rc = lock(arena);
+		rc = arena_lock(arena);
 	if (rc == 0)
 		rc = prefault(arena->addr, arena->mapped_bytes, options->progress,
 			      options->progress_arg);
@@ -151,6 +153,7 @@ void arena_destroy(struct arena *arena)
 {
 	guard_remove(arena->guard);
 	arena->guard = NULL;
+	arena_return(arena);
 	if (arena->addr)
 		munmap(arena->addr, arena->mapped_bytes);
 	if (arena->fd >= 0)
@@ -159,13 +162,19 @@ void arena_destroy(struct arena *arena)
 	arena->fd = -1;
 }
 
-/* Others map whole pages: what is beside the part on its first and last must be nobody's. */
+static uint64_t end_of(const struct arena *arena)
+{
+	return arena->origin == ARENA_OWN ? arena->end_bytes : arena_import_end(arena);
+}
+
+/* Others map whole pages: what is beside the part on its first and last must be nobody's. @p begin
+ * and @p end are in the file. */
 static int check_pages(const struct arena *arena, uint64_t begin, uint64_t end)
 {
 	if (arena->fd < 0)
 		return fail(-EOPNOTSUPP, "there is no descriptor of registered and of private "
 					 "memory: use slu_region_alloc() without private_memory");
-	if (begin % arena->page_bytes || (end % arena->page_bytes && end != arena->end_bytes))
+	if (begin % arena->page_bytes || (end % arena->page_bytes && end != end_of(arena)))
 		return fail(-EOPNOTSUPP,
 			    "it begins or ends within a page of %lu KiB, and others map whole ones",
 			    arena->page_bytes >> 10);
@@ -189,9 +198,11 @@ static int seal(const struct arena *arena, unsigned wanted)
 /* @return the seals that are in force */
 static int seal_as_wanted(const struct arena *arena, unsigned wanted)
 {
-	int seals = seal(arena, wanted);
+	int seals =
+		arena->origin == ARENA_OWN ? seal(arena, wanted) : arena_seal_import(arena, wanted);
 
-	if (seals >= 0 && wanted & ARENA_SEALED && !(seals & F_SEAL_FUTURE_WRITE))
+	if (seals >= 0 && arena->origin == ARENA_OWN && wanted & ARENA_SEALED &&
+	    !(seals & F_SEAL_FUTURE_WRITE))
 		return fail(
 			-EBUSY,
 			"the region cannot be sealed against writing any more, it is exported to "
@@ -202,19 +213,22 @@ static int seal_as_wanted(const struct arena *arena, unsigned wanted)
 
 int arena_share(struct arena *arena, uint64_t offset, uint64_t length_bytes, unsigned wanted)
 {
-	uint64_t end = offset + length_bytes;
-	int seals, rc = check_pages(arena, offset, end);
+	uint64_t begin = arena->offset + offset, end = begin + length_bytes;
+	int seals, rc = check_pages(arena, begin, end);
 
 	if (rc < 0)
 		return rc;
 	seals = seal_as_wanted(arena, wanted);
 	if (seals < 0)
 		return seals;
+	rc = check_pages(arena, begin, end); /* now that it does not grow any more */
+	if (rc < 0)
+		return rc;
 	if (!arena->guard) {
 		rc = guard_add(arena->addr, arena->mapped_bytes, &arena->guard);
 		if (rc < 0)
 			return rc;
 	}
 	return (seals & F_SEAL_FUTURE_WRITE ? 0 : (int)(wanted & ARENA_WRITTEN)) |
-	       (offset == 0 && end == arena->end_bytes ? ARENA_WHOLE : 0);
+	       (begin == 0 && end == end_of(arena) ? ARENA_WHOLE : 0);
 }

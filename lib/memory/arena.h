@@ -2,7 +2,8 @@
 /**
  * @file
  * Arenas: the memory under regions. A sealed memfd (or, private, an anonymous mapping), on 2 MiB or
- * ordinary pages, bound to a NUMA node, touched in parallel before it is handed out.
+ * ordinary pages, bound to a NUMA node, touched in parallel before it is handed out; or memory of
+ * others, by its descriptor.
  */
 #ifndef MEMORY_ARENA_H
 #define MEMORY_ARENA_H
@@ -17,11 +18,19 @@
 #define PAGE_ORDINARY_BYTES UINT64_C(4096)
 #define PAGE_2M_BYTES       (UINT64_C(2) << 20)
 
+enum arena_origin {
+	ARENA_OWN,
+	ARENA_IMPORTED, /* shared memory that others made */
+	ARENA_DMABUF,   /* likewise */
+};
+
 struct arena {
 	void *addr;
 	uint64_t mapped_bytes; /* whole pages */
 	uint64_t page_bytes;
-	uint64_t end_bytes;  /* in its file, from where on nothing is anybody's */
+	enum arena_origin origin;
+	uint64_t offset;     /* of its first byte in the file */
+	uint64_t end_bytes;  /* ARENA_OWN: in its file, from where on nothing is anybody's */
 	int fd;              /* -1 when private */
 	struct guard *guard; /* once it is shared; else NULL */
 };
@@ -43,6 +52,33 @@ enum arena_sharing {
 int arena_create(uint64_t length_bytes, const struct slu_region_options *options,
 		 struct arena *arena);
 
+/**
+ * Map what others made: a memfd or any other shared memory, or a dmabuf. Of it nothing is changed;
+ * that pages of it are taken away is survived from now on (guard.h).
+ *
+ * @param fd            stays the caller's, ours is a duplicate
+ * @param offset        whole pages
+ * @param length_bytes  0 = to the end; out: what it is
+ * @return              0; -EBADF; -EINVAL no memory, an offset within a page, a range that wraps,
+ *                      options that cannot be met; -EACCES not open for reading and writing, or
+ *                      sealed; -ERANGE beyond its end; -EOPNOTSUPP the CPU cannot map it; -EMFILE,
+ *                      -ENOMEM
+ */
+int arena_import(int fd, uint64_t offset, uint64_t *length_bytes,
+		 const struct slu_region_options *options, struct arena *arena);
+
+/** The device that made it may have it again; accepts any arena. */
+void arena_return(const struct arena *arena);
+
+/** An imported one: see arena_share(). @return the seals that are in force; -EOPNOTSUPP, -errno */
+int arena_seal_import(const struct arena *arena, unsigned wanted);
+
+/** An imported one: the length of its file, which can change until it is sealed. */
+uint64_t arena_import_end(const struct arena *arena);
+
+/** @return 0; -ENOMEM over the memlock limit */
+int arena_lock(const struct arena *arena);
+
 /** Unmap and close. */
 void arena_destroy(struct arena *arena);
 
@@ -52,7 +88,8 @@ void arena_destroy(struct arena *arena);
  * stays so.
  *
  * A descriptor reaches the whole file, whatever part of it is shared. So seals are of the file too:
- * they are made final when it is written by others, or sealed against that.
+ * they are made final when it is written by others, or sealed against that. Imported memory is
+ * sealed against shrinking and growing, never against writing: it is others' as well.
  *
  * @param wanted  ARENA_WRITTEN, ARENA_SEALED or 0: others read this part, and what they do
  *                otherwise is left to other parts

@@ -15,10 +15,15 @@ void slu_region_options_init(struct slu_region_options *options)
 	*options = default_options;
 }
 
-static int check(uint64_t length_bytes, const struct slu_region_options *options)
+static int check_version(const struct slu_region_options *options)
 {
 	if (options->size != sizeof(*options))
 		return fail(-EINVAL, "region options of another version: call the init function");
+	return 0;
+}
+
+static int check_length(uint64_t length_bytes)
+{
 	if (length_bytes == 0)
 		return fail(-EINVAL, "a region needs at least one byte");
 	if (length_bytes > UINT64_MAX / 2)
@@ -27,32 +32,53 @@ static int check(uint64_t length_bytes, const struct slu_region_options *options
 	return 0;
 }
 
+/* Around an arena, which is destroyed where that fails. */
+static int make(struct arena *arena, uint64_t length_bytes, struct slu_region **out)
+{
+	struct slu_region *region = calloc(1, sizeof(*region));
+
+	if (!region) {
+		arena_destroy(arena);
+		return fail(-ENOMEM, "out of memory");
+	}
+	region->arena = *arena;
+	region->owned = true;
+	region->addr = arena->addr;
+	region->length = length_bytes;
+	region->page_bytes = arena->page_bytes;
+	region->node = placement_memory_node(region->addr);
+	*out = region;
+	return 0;
+}
+
 int region_create(uint64_t length_bytes, const struct slu_region_options *options,
 		  struct slu_region **out)
 {
-	struct slu_region *region;
+	struct arena arena;
 	int rc;
 
 	if (!options)
 		options = &default_options;
-	rc = check(length_bytes, options);
-	if (rc < 0)
-		return rc;
-	region = calloc(1, sizeof(*region));
-	if (!region)
-		return fail(-ENOMEM, "out of memory");
-	rc = arena_create(length_bytes, options, &region->arena);
-	if (rc < 0) {
-		free(region);
-		return rc;
-	}
-	region->owned = true;
-	region->addr = region->arena.addr;
-	region->length = length_bytes;
-	region->page_bytes = region->arena.page_bytes;
-	region->node = placement_memory_node(region->addr);
-	*out = region;
-	return 0;
+	rc = check_version(options);
+	if (rc == 0)
+		rc = check_length(length_bytes);
+	if (rc == 0)
+		rc = arena_create(length_bytes, options, &arena);
+	return rc < 0 ? rc : make(&arena, length_bytes, out);
+}
+
+int region_import(int fd, uint64_t offset_bytes, uint64_t length_bytes,
+		  const struct slu_region_options *options, struct slu_region **out)
+{
+	struct arena arena;
+	int rc;
+
+	if (!options)
+		options = &default_options;
+	rc = check_version(options);
+	if (rc == 0)
+		rc = arena_import(fd, offset_bytes, &length_bytes, options, &arena);
+	return rc < 0 ? rc : make(&arena, length_bytes, out);
 }
 
 int region_wrap(void *addr, uint64_t length_bytes, struct slu_region **out)

@@ -3,10 +3,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/memfd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -83,6 +85,52 @@ static int export_part(struct slu_engine *engine, const char *prefix, const stru
 	return slu_segment_export(engine, name, big, part->rights, &options, segment);
 }
 
+static int lost_fd = -1;
+
+bool rig_lose(void)
+{
+	return ftruncate(lost_fd, 0) == 0;
+}
+
+static int make_memory(uint64_t bytes, unsigned flags)
+{
+	int fd = memfd_create("rig", MFD_CLOEXEC | flags);
+
+	must(fd);
+	must(ftruncate(fd, (off_t)bytes));
+	return fd;
+}
+
+static int export_import(struct slu_engine *engine, const char *prefix, const char *suffix, int fd,
+			 uint64_t offset, uint64_t length, uint32_t rights,
+			 struct slu_region **region, struct slu_segment **segment)
+{
+	char name[SLU_NAME_MAX + 1];
+	int rc = slu_region_import(engine, fd, offset, length, NULL, region);
+
+	snprintf(name, sizeof(name), "%s-%s", prefix, suffix);
+	return rc < 0 ? rc : slu_segment_export(engine, name, *region, rights, NULL, segment);
+}
+
+static int export_imports(struct slu_engine *engine, const char *prefix,
+			  struct slu_region **regions, struct slu_segment **segments)
+{
+	const uint32_t both = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
+	int fd = make_memory(RIG_IMPORT_BYTES, MFD_ALLOW_SEALING);
+	int rc = export_import(engine, prefix, "imported", fd, 0, 0, both, &regions[0],
+			       &segments[0]);
+
+	if (rc == 0)
+		rc = export_import(engine, prefix, "imported-part", fd, RIG_PART_OFFSET,
+				   RIG_PART_BYTES, SLU_RIGHT_READ, &regions[1], &segments[1]);
+	close(fd);
+	lost_fd = make_memory(RIG_SMALL_BYTES, 0);
+	if (rc == 0)
+		rc = export_import(engine, prefix, "lost", lost_fd, 0, 0, both, &regions[2],
+				   &segments[2]);
+	return rc;
+}
+
 int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region **regions,
 	       struct slu_segment **segments)
 {
@@ -104,6 +152,9 @@ int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region 
 		rc = export_part(engine, prefix, &rig_parts[i], regions[0],
 				 &regions[2 + RIG_SMALL_COUNT + i],
 				 &segments[2 + RIG_SMALL_COUNT + i]);
+	if (rc == 0)
+		rc = export_imports(engine, prefix, &regions[2 + RIG_SMALL_COUNT + RIG_PARTS],
+				    &segments[2 + RIG_SMALL_COUNT + RIG_PARTS]);
 	return rc;
 }
 
@@ -303,6 +354,11 @@ bool rig_target_holds(struct rig *rig, uint64_t offset, uint64_t length, uint64_
 bool rig_target_is_clear(struct rig *rig, uint64_t offset, uint64_t length)
 {
 	return ask(rig, &(struct target_question){TARGET_IS_CLEAR, offset, length, 0});
+}
+
+void rig_target_loses(struct rig *rig)
+{
+	must(ask(rig, &(struct target_question){TARGET_LOSES, 0, 0, 0}) ? 0 : -EIO);
 }
 
 void rig_target_clear(struct rig *rig, uint64_t offset, uint64_t length)

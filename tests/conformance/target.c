@@ -158,6 +158,8 @@ uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
 						 question->generation);
 	case TARGET_CALLS:
 		return target_serve_calls(segment, (enum rig_service)offset, (uint32_t)length);
+	case TARGET_LOSES:
+		return rig_lose();
 	case TARGET_LEAVE:
 		return 1;
 	}

@@ -5,10 +5,12 @@
  * target process of its own is needed to be killed.
  */
 #include <errno.h>
+#include <linux/memfd.h>
 #include <signal.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/engine_internal.h"
@@ -430,6 +432,137 @@ static void goes_another_way(void **state)
 			fill_part(remote, part);
 		slu_remote_close(remote);
 	}
+}
+
+static uint32_t fill_import(struct slu_remote *remote)
+{
+	struct slu_op op = op_on(remote, SLU_WRITE, 0, RIG_IMPORT_BYTES);
+
+	pattern_fill(local(0), 0, RIG_IMPORT_BYTES, 33);
+	return (uint32_t)rig_run_one(&rig, &op);
+}
+
+/* Goal: memory that was imported by its descriptor is written and read as any; a part of its file
+ * that was imported again is the same memory, with rights of its own. */
+static void serves_imported_memory(void **state)
+{
+	struct slu_remote *remote, *part = NULL;
+	struct slu_op op;
+
+	(void)state;
+	assert_int_equal(rig_remote(&rig, "imported-part", 3, &part), -EACCES);
+	assert_int_equal(rig_remote(&rig, "imported", 3, &remote), 0);
+	assert_int_equal(rig_remote(&rig, "imported-part", SLU_RIGHT_READ, &part), 0);
+	assert_int_equal(slu_remote_length(remote), RIG_IMPORT_BYTES);
+	assert_int_equal(slu_remote_length(part), RIG_PART_BYTES);
+	assert_int_equal(fill_import(remote), 0);
+	memset(local(0), 0, RIG_IMPORT_BYTES);
+	op = op_on(part, SLU_READ, 0, RIG_PART_BYTES);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(pattern_mismatch(local(0), RIG_PART_OFFSET, RIG_PART_BYTES, 33),
+			 RIG_PART_BYTES);
+	op.length++;
+	assert_int_equal(slu_submit(rig.queue, &op, 1), -ERANGE);
+	op = op_on(remote, SLU_READ, RIG_IMPORT_BYTES - 1, 1);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	slu_remote_close(part);
+	slu_remote_close(remote);
+}
+
+/* A device keeps the pages that it has registered, whatever becomes of their file. */
+static bool pins_memory(void)
+{
+	return rig.options.transport == SLU_TRANSPORT_VERBS;
+}
+
+/* The library's handler: cmocka puts another in its place for each test. */
+static struct sigaction on_loss;
+
+static struct slu_region *import_here(int *fd)
+{
+	struct slu_region *region;
+
+	*fd = memfd_create("lost", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(*fd, RIG_SMALL_BYTES), 0);
+	assert_int_equal(slu_region_import(rig.engine, *fd, 0, 0, NULL, &region), 0);
+	return region;
+}
+
+/* Not within a test. */
+static void learn_handler(void)
+{
+	int fd;
+
+	slu_region_close(import_here(&fd));
+	close(fd);
+	sigaction(SIGBUS, NULL, &on_loss);
+}
+
+/* An operation whose memory is lost, between two others, which go on. */
+static void lose_one(struct slu_op lost)
+{
+	struct slu_op ops[] = {op_of(SLU_WRITE, 8192, 0, 40000), lost,
+			       op_of(SLU_WRITE, 65536, 0, 40000)};
+	struct slu_completion done[3];
+
+	ops[0].user_data = ops[2].user_data = 7;
+	ops[1].user_data = 8;
+	rig_run(&rig, ops, 3, done);
+	for (uint32_t i = 0; i < 3; i++) {
+		bool is_lost = done[i].user_data == 8 && !pins_memory();
+
+		if (done[i].user_data != 8 || is_lost)
+			assert_int_equal(done[i].status, is_lost ? -EFAULT : 0);
+	}
+}
+
+/* Goal: a region here whose pages are taken away fails the operations on it and no others. */
+static void survives_lost_regions(void **state)
+{
+	static const enum slu_opcode opcodes[] = {SLU_WRITE, SLU_READ};
+	static const uint64_t lengths[] = {8, 40000};
+
+	(void)state;
+	sigaction(SIGBUS, &on_loss, NULL);
+	for (uint32_t i = 0; i < 4; i++) {
+		struct slu_op op = op_of(opcodes[i & 1], 0, 0, lengths[i / 2]);
+		struct slu_region_info info = {.size = sizeof(info)};
+		int fd;
+
+		op.region = import_here(&fd);
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_int_equal(ftruncate(fd, 0), 0);
+		lose_one(op);
+		assert_int_equal(slu_region_get_info(op.region, &info), 0);
+		assert_true(info.lost || pins_memory());
+		slu_region_close(op.region);
+		close(fd);
+	}
+}
+
+/* Goal: a file that cannot be sealed is not shared, and why; elsewhere, when it is shrunk, its
+ * segment is lost, and no other. */
+static void survives_lost_segments(void **state)
+{
+	struct slu_remote *remote = NULL;
+	struct slu_op op;
+	int rc = rig_remote(&rig, "lost", 3, &remote);
+
+	(void)state;
+	sigaction(SIGBUS, &on_loss, NULL);
+	if (rig.options.transport == SLU_TRANSPORT_SHM) {
+		assert_int_equal(rc, -EOPNOTSUPP);
+		assert_non_null(strstr(slu_last_error(), "MFD_ALLOW_SEALING"));
+		return;
+	}
+	assert_int_equal(rc, 0);
+	op = op_on(remote, SLU_READ, 0, RIG_SMALL_BYTES);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	rig_target_loses(&rig);
+	lose_one(op);
+	slu_remote_close(remote);
+	op = op_of(SLU_READ, 0, 0, 4096);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
 }
 
 /* ---- notifications ---- */
@@ -1206,6 +1339,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(reaches_its_part_only),
 	cmocka_unit_test(parts_have_their_own_rights),
 	cmocka_unit_test(goes_another_way),
+	cmocka_unit_test(serves_imported_memory),
+	cmocka_unit_test(survives_lost_regions),
+	cmocka_unit_test(survives_lost_segments),
 	cmocka_unit_test(notifies_after_data),
 	cmocka_unit_test(notifies_once_after_long_data),
 	cmocka_unit_test(holds_back_unread_notifications),
@@ -1272,6 +1408,7 @@ int main(int argc, char **argv)
 			return 0;
 		}
 		rig_open(&rig, &columns[i]);
+		learn_handler();
 		failed = cmocka_run_group_tests_name(columns[i].title, tests, NULL, NULL);
 		rig_close(&rig);
 		return failed;

@@ -100,17 +100,19 @@ static int reopen_read_only(int fd)
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	reopened = open(path, O_RDONLY | O_CLOEXEC);
-	return reopened < 0 ? fail(-errno, "cannot reopen %s read-only: %s", path, strerror(errno))
-			    : reopened;
+	return reopened < 0
+		       ? fail(-EOPNOTSUPP, "cannot reopen %s read-only: %s", path, strerror(errno))
+		       : reopened;
 }
 
 static int describe(const struct export *export, const struct client_inbox *inbox, uint32_t session,
 		    json_t *grant)
 {
 	const struct slu_region *region = export->region;
+	uint64_t offset = (uint64_t)(export->addr - region->addr);
 	uint64_t pages = (export->length + region->page_bytes - 1) / region->page_bytes;
 	json_t *fields = json_pack("{s:I, s:I, s:b, s:I, s:I}", "offset",
-				   (json_int_t)(export->addr - region->addr), "mapped_bytes",
+				   (json_int_t)(region->arena.offset + offset), "mapped_bytes",
 				   (json_int_t)(pages * region->page_bytes), "barrier",
 				   barrier_reaches_others, "area", (json_int_t)inbox->id, "number",
 				   (json_int_t)session);
