@@ -307,6 +307,8 @@ static void close_objects(struct slu_engine *engine)
 		slu_remote_close(LIST_FIRST(&engine->remotes));
 	while (!LIST_EMPTY(&engine->segments))
 		slu_segment_close(LIST_FIRST(&engine->segments));
+	while (!LIST_EMPTY(&engine->caches))
+		slu_cache_close(LIST_FIRST(&engine->caches));
 }
 
 void slu_engine_close(struct slu_engine *engine)

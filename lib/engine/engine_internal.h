@@ -69,6 +69,7 @@ struct slu_engine {
 	LIST_HEAD(, slu_region) regions;
 	LIST_HEAD(, slu_remote) remotes;
 	LIST_HEAD(, slu_queue) queues;
+	LIST_HEAD(, slu_cache) caches;
 
 	/* Control thread. */
 	struct access *access;

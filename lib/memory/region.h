@@ -31,6 +31,7 @@ struct slu_region {
 	bool of_buffers; /* of a poller (transport/buffers.h), not of the application */
 	struct arena arena;
 	struct slu_engine *engine;
+	void *cached; /* its range in a cache; NULL: it is in none */
 	LIST_ENTRY(slu_region) link;
 };
 

@@ -469,6 +469,39 @@ static void serves_imported_memory(void **state)
 	slu_remote_close(remote);
 }
 
+/* Goal: any pointer can be read into and written from by way of a cache, and unmapped when the
+ * cache says that it may be. */
+static void moves_by_cached_pointers(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 4096, 0, 30000);
+	struct slu_cache *cache;
+
+	(void)state;
+	assert_int_equal(slu_cache_open(rig.engine, NULL, &cache), 0);
+	for (uint32_t i = 1; i <= 3; i++) {
+		char *memory = mmap(NULL, 65536, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		assert_ptr_not_equal(memory, MAP_FAILED);
+		pattern_fill(memory + 100, 4096, op.length, i);
+		op.opcode = SLU_WRITE;
+		assert_int_equal(
+			slu_cache_get(cache, memory + 100, op.length, &op.region, &op.local_offset),
+			0);
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_true(rig_target_holds(&rig, 4096, op.length, i));
+		assert_int_equal(slu_cache_invalidate(cache, memory, 65536), -EBUSY);
+		memset(memory, 0, 65536);
+		op.opcode = SLU_READ;
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_int_equal(pattern_mismatch(memory + 100, 4096, op.length, i), op.length);
+		slu_cache_put(cache, op.region);
+		assert_int_equal(slu_cache_invalidate(cache, memory, 65536), 0);
+		munmap(memory, 65536);
+	}
+	slu_cache_close(cache);
+}
+
 /* A device keeps the pages that it has registered, whatever becomes of their file. */
 static bool pins_memory(void)
 {
@@ -1340,6 +1373,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(parts_have_their_own_rights),
 	cmocka_unit_test(goes_another_way),
 	cmocka_unit_test(serves_imported_memory),
+	cmocka_unit_test(moves_by_cached_pointers),
 	cmocka_unit_test(survives_lost_regions),
 	cmocka_unit_test(survives_lost_segments),
 	cmocka_unit_test(notifies_after_data),
