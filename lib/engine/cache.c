@@ -25,6 +25,7 @@ struct range {
 	uintptr_t end;
 	struct slu_region *region;
 	_Atomic uint32_t users;
+	bool leaves;            /* the table */
 	bool stale;             /* not in the table: goes with its last user */
 	_Atomic uint64_t used;  /* last, by the count of gets */
 	LIST_ENTRY(range) link; /* of the stale, or of what is about to be closed */
@@ -40,6 +41,8 @@ struct slu_cache {
 	pthread_rwlock_t lock;    /* of what follows, but for the atomic counters */
 	struct range **table;     /* ranges_max, in order */
 	uint32_t count;           /* in it */
+	uint32_t leaving;         /* of them */
+	struct range **order;     /* likewise: those that may be let go */
 	uint32_t ranges;          /* with the stale, and with those that are being registered */
 	uint64_t bytes;           /* likewise */
 	struct range_list stale;
@@ -93,18 +96,33 @@ static void give_room(struct slu_cache *cache, uint64_t bytes)
 	cache->bytes -= bytes;
 }
 
-/* Out of the table: to be closed when nobody uses it, else when its last user has put it. */
-static void take_out(struct slu_cache *cache, uint32_t index, struct range_list *closing)
+/* Out of the table with the next sweep, and what nobody uses is room from now on. */
+static void leave(struct slu_cache *cache, struct range *range)
 {
-	struct range *range = cache->table[index];
-
-	cache->count--;
-	memmove(&cache->table[index], &cache->table[index + 1],
-		(cache->count - index) * sizeof(range));
+	range->leaves = true;
 	range->stale = atomic_load(&range->users) > 0;
-	LIST_INSERT_HEAD(range->stale ? &cache->stale : closing, range, link);
 	if (!range->stale)
 		give_room(cache, range->end - range->begin);
+	cache->leaving++;
+}
+
+/* To be closed is what nobody uses; of the rest each when its last user has put it. */
+static void sweep(struct slu_cache *cache, struct range_list *closing)
+{
+	uint32_t kept = 0;
+
+	if (cache->leaving == 0)
+		return;
+	for (uint32_t i = 0; i < cache->count; i++) {
+		struct range *range = cache->table[i];
+
+		if (!range->leaves)
+			cache->table[kept++] = range;
+		else
+			LIST_INSERT_HEAD(range->stale ? &cache->stale : closing, range, link);
+	}
+	cache->count = kept;
+	cache->leaving = 0;
 }
 
 /* Those that it covers go: none that is found may cover another. */
@@ -114,46 +132,90 @@ static void insert(struct slu_cache *cache, struct range *range, struct range_li
 
 	if (at > 0 && cache->table[at - 1]->begin == range->begin)
 		at--;
-	while (at < cache->count && cache->table[at]->end <= range->end)
-		take_out(cache, at, closing);
+	for (uint32_t i = at; i < cache->count && cache->table[i]->end <= range->end; i++)
+		leave(cache, cache->table[i]);
+	sweep(cache, closing); /* behind it, so its place stays */
 	memmove(&cache->table[at + 1], &cache->table[at], (cache->count - at) * sizeof(range));
 	cache->table[at] = range;
 	cache->count++;
 }
 
-/* @return the index of the one that nobody uses and nobody has used for the longest time; count */
-static uint32_t find_oldest(const struct slu_cache *cache)
+/* For what is no longer than all of it. */
+static bool has_room(const struct slu_cache *cache, uint64_t bytes)
 {
-	uint32_t oldest = cache->count;
+	return cache->ranges < cache->ranges_max &&
+	       (cache->bytes_max == 0 || cache->bytes <= cache->bytes_max - bytes);
+}
+
+static bool is_unused(const struct range *range)
+{
+	return !range->leaves && atomic_load_explicit(&range->users, memory_order_relaxed) == 0;
+}
+
+static struct range *find_oldest(const struct slu_cache *cache)
+{
+	struct range *oldest = NULL;
 
 	for (uint32_t i = 0; i < cache->count; i++) {
-		const struct range *range = cache->table[i];
+		struct range *range = cache->table[i];
 
-		if (atomic_load_explicit(&range->users, memory_order_relaxed) == 0 &&
-		    (oldest == cache->count || range->used < cache->table[oldest]->used))
-			oldest = i;
+		if (is_unused(range) && (!oldest || range->used < oldest->used))
+			oldest = range;
 	}
 	return oldest;
 }
 
-static bool has_room(const struct slu_cache *cache, uint64_t bytes)
+static int by_age(const void *a, const void *b)
 {
-	return cache->ranges < cache->ranges_max &&
-	       (cache->bytes_max == 0 ||
-		(bytes <= cache->bytes_max && cache->bytes <= cache->bytes_max - bytes));
+	const struct range *one = *(struct range *const *)a, *other = *(struct range *const *)b;
+
+	return (one->used > other->used) - (one->used < other->used);
+}
+
+/* @return how many nobody uses, in order; those that were not used for the longest time first */
+static uint32_t sort_unused(const struct slu_cache *cache)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < cache->count; i++)
+		if (is_unused(cache->table[i]))
+			cache->order[count++] = cache->table[i];
+	qsort(cache->order, count, sizeof(cache->order[0]), by_age);
+	return count;
+}
+
+static void evict(struct slu_cache *cache, struct range *range)
+{
+	leave(cache, range);
+	cache->evictions++;
+}
+
+/* One as a rule, and is looked for; for many they are put in order once. */
+static void make_room(struct slu_cache *cache, uint64_t bytes)
+{
+	struct range *oldest = find_oldest(cache);
+	uint32_t count;
+
+	if (!oldest)
+		return;
+	evict(cache, oldest);
+	if (has_room(cache, bytes))
+		return;
+	count = sort_unused(cache);
+	for (uint32_t i = 0; i < count && !has_room(cache, bytes); i++)
+		evict(cache, cache->order[i]);
 }
 
 /* @return 0; -ENOSPC */
 static int take_room(struct slu_cache *cache, uint64_t bytes, struct range_list *closing)
 {
-	while (!has_room(cache, bytes)) {
-		uint32_t oldest = find_oldest(cache);
-
-		if (oldest == cache->count || (cache->bytes_max && bytes > cache->bytes_max))
-			return -ENOSPC;
-		take_out(cache, oldest, closing);
-		cache->evictions++;
-	}
+	if (cache->bytes_max && bytes > cache->bytes_max)
+		return -ENOSPC;
+	if (!has_room(cache, bytes))
+		make_room(cache, bytes);
+	sweep(cache, closing);
+	if (!has_room(cache, bytes))
+		return -ENOSPC;
 	cache->ranges++;
 	cache->bytes += bytes;
 	return 0;
@@ -346,9 +408,10 @@ static void take_out_touched(struct slu_cache *cache, uintptr_t begin, uintptr_t
 	while (at > 0 && cache->table[at - 1]->end > begin)
 		at--;
 	while (at < cache->count && cache->table[at]->begin < end) {
-		take_out(cache, at, closing);
+		leave(cache, cache->table[at++]);
 		cache->invalidations++;
 	}
+	sweep(cache, closing);
 }
 
 static bool is_stale(const struct slu_cache *cache, uintptr_t begin, uintptr_t end)
@@ -404,6 +467,15 @@ static void init_locks(struct slu_cache *cache)
 	pthread_mutex_init(&cache->changing, NULL);
 }
 
+static void cache_free(struct slu_cache *cache)
+{
+	if (!cache)
+		return;
+	free(cache->order);
+	free(cache->table);
+	free(cache);
+}
+
 int slu_cache_open(struct slu_engine *engine, const struct slu_cache_options *options,
 		   struct slu_cache **out)
 {
@@ -413,10 +485,11 @@ int slu_cache_open(struct slu_engine *engine, const struct slu_cache_options *op
 
 	if (rc == 0) {
 		cache->table = calloc(cache->ranges_max, sizeof(cache->table[0]));
-		rc = cache->table ? 0 : fail(-ENOMEM, "out of memory");
+		cache->order = calloc(cache->ranges_max, sizeof(cache->order[0]));
+		rc = cache->table && cache->order ? 0 : fail(-ENOMEM, "out of memory");
 	}
 	if (rc < 0) {
-		free(cache);
+		cache_free(cache);
 		return rc;
 	}
 	init_locks(cache);
@@ -440,8 +513,9 @@ void slu_cache_close(struct slu_cache *cache)
 	LIST_REMOVE(cache, link);
 	pthread_mutex_unlock(&cache->engine->lock);
 	change(cache);
-	while (cache->count > 0)
-		take_out(cache, cache->count - 1, &closing);
+	for (uint32_t i = 0; i < cache->count; i++)
+		leave(cache, cache->table[i]);
+	sweep(cache, &closing);
 	while ((range = LIST_FIRST(&cache->stale))) {
 		LIST_REMOVE(range, link);
 		LIST_INSERT_HEAD(&closing, range, link);
@@ -449,8 +523,7 @@ void slu_cache_close(struct slu_cache *cache)
 	close_all(cache, &closing);
 	pthread_rwlock_destroy(&cache->lock);
 	pthread_mutex_destroy(&cache->changing);
-	free(cache->table);
-	free(cache);
+	cache_free(cache);
 }
 
 static uint32_t count_used(const struct slu_cache *cache)

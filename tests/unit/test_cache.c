@@ -174,6 +174,23 @@ static void test_evicts(void **state)
 	}
 }
 
+/* Goal: for a long one as many go as it takes, the oldest first. */
+static void test_evicts_several(void **state)
+{
+	(void)state;
+	open_cache(0, 5 * PAGE);
+	for (uint32_t page = 0; page < 10; page += 2)
+		put(get_page(page));
+	put(get_page(0));
+	put(get(20 * PAGE, 3 * PAGE)); /* 2, 4 and 6 go */
+	assert_int_equal(info().evictions, 3);
+	put(get_page(0));
+	put(get_page(8));
+	assert_int_equal(info().misses, 6);
+	assert_int_equal(regions(), 3);
+	close_cache();
+}
+
 /* Goal: where nothing can be let go, and for what is longer than all of it, it says so. */
 static void test_full(void **state)
 {
@@ -388,11 +405,17 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_finds),       cmocka_unit_test(test_covers),
-		cmocka_unit_test(test_evicts),      cmocka_unit_test(test_full),
-		cmocka_unit_test(test_invalidates), cmocka_unit_test(test_part_is_unmapped),
-		cmocka_unit_test(test_refuses),     cmocka_unit_test(test_any_history),
-		cmocka_unit_test(test_threads),     cmocka_unit_test(test_closed_by_the_engine),
+		cmocka_unit_test(test_finds),
+		cmocka_unit_test(test_covers),
+		cmocka_unit_test(test_evicts),
+		cmocka_unit_test(test_evicts_several),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_invalidates),
+		cmocka_unit_test(test_part_is_unmapped),
+		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_any_history),
+		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_closed_by_the_engine),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 #include <linux/magic.h>
 #include <linux/memfd.h>
+#include <linux/udmabuf.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -408,6 +409,33 @@ static void test_dmabuf(void **state)
 	dmabuf = -1;
 }
 
+/* Goal: a dmabuf of the kernel's is the memory that it was made of. */
+static void test_udmabuf(void **state)
+{
+	struct udmabuf_create create = {.flags = UDMABUF_FLAGS_CLOEXEC, .size = 2 * PAGE};
+	int device = open("/dev/udmabuf", O_RDWR | O_CLOEXEC), fd;
+	struct slu_region *region;
+	char seen[6];
+
+	(void)state;
+	if (device < 0)
+		skip_because("no /dev/udmabuf");
+	create.memfd = (uint32_t)memory(2 * PAGE, MFD_ALLOW_SEALING);
+	assert_int_equal(fcntl((int)create.memfd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	fd = ioctl(device, UDMABUF_CREATE, &create);
+	assert_true(fd >= 0);
+	assert_int_equal(import(fd, PAGE, 0, &region), 0);
+	assert_int_equal(region->arena.origin, ARENA_DMABUF);
+	assert_int_equal(region->length, PAGE);
+	memcpy(region->addr, "theirs", 6);
+	assert_int_equal(pread((int)create.memfd, seen, 6, PAGE), 6);
+	assert_memory_equal(seen, "theirs", 6);
+	region_destroy(region);
+	close(fd);
+	close((int)create.memfd);
+	close(device);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -424,6 +452,7 @@ int main(void)
 		cmocka_unit_test(test_not_sealable),
 		cmocka_unit_test(test_mode),
 		cmocka_unit_test(test_dmabuf),
+		cmocka_unit_test(test_udmabuf),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
