@@ -53,7 +53,7 @@ static void player_open(struct player *player)
 	if (slu_engine_open(&engine, &player->engine) != 0 ||
 	    slu_region_alloc(player->engine, 2 * MIB, &region, &player->op.region) != 0 ||
 	    slu_segment_export(player->engine, player->own, player->op.region,
-			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &player->segment) != 0)
+			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL, &player->segment) != 0)
 		die("%s", slu_last_error());
 	memory_fill(slu_region_addr(player->op.region), 2 * MIB, 0);
 	meet(player);

@@ -34,7 +34,7 @@ static struct slu_segment *export_segment(struct slu_engine *engine,
 		die("target: %s", slu_last_error());
 	memcpy(slu_region_addr(region), segment->name, TARGET_NAME_BYTES);
 	if (slu_segment_export(engine, segment->name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
-			       &exported) != 0)
+			       NULL, &exported) != 0)
 		die("target: %s", slu_last_error());
 	return exported;
 }

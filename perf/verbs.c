@@ -60,7 +60,7 @@ static void open_engine(struct player *player, char name[NAME_BYTES])
 	    slu_engine_get_info(player->engine, &info) != 0 ||
 	    slu_region_alloc(player->engine, REGION_BYTES, &region, &player->op.region) != 0 ||
 	    slu_segment_export(player->engine, segment, player->op.region,
-			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &player->segment) != 0)
+			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL, &player->segment) != 0)
 		die("%s", slu_last_error());
 	memory_fill(slu_region_addr(player->op.region), REGION_BYTES, 0);
 	snprintf(name, NAME_BYTES, "%s@%s", segment, info.listen);

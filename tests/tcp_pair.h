@@ -228,6 +228,7 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->segment) == 0);
 	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->local) == 0);
 	pair->export = (struct export){.region = pair->segment,
+				       .addr = pair->segment->addr,
 				       .length = PAIR_BYTES,
 				       .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
 	pair_must(inbox_create(1, pair->eventfd, &pair->export.inbox) == 0);

@@ -87,7 +87,7 @@ static int open_memory(struct setup *setup, const struct config *config, uint64_
 	if (rc || !config->local_segment)
 		return rc;
 	return slu_segment_export(setup->engine, config->local_segment, setup->region,
-				  SLU_RIGHT_READ | SLU_RIGHT_WRITE, &setup->segment);
+				  SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL, &setup->segment);
 }
 
 static int open_worker(struct setup *setup, const struct config *config, uint64_t window_bytes,

@@ -61,7 +61,7 @@ static int open_segment(struct serving *serving, const struct config *config, ui
 	if (rc)
 		return rc;
 	return slu_segment_export(serving->engine, segment->name, serving->regions[index], rights,
-				  &serving->segments[index]);
+				  NULL, &serving->segments[index]);
 }
 
 static void tell_of_limits(const struct config *config, const struct grants *grants)

@@ -20,6 +20,13 @@
  * who have the right are served over another transport. A segment that nobody may write in shared
  * memory is sealed, so that no other process can ever map it writable or take pages away.
  *
+ * A descriptor reaches the whole of its memory, whatever part of it a client maps. So a segment
+ * that is a part of it is shared with processes of the target's own user and of root only, and not
+ * even with them where it begins or ends within a page, 2 MiB or 4 KiB, since they map whole ones.
+ * Of registered and of private memory there is no descriptor. Whom that keeps from shared memory
+ * goes another way. Parts of one region may be written or only read; each client has the rights of
+ * its own segment there. A part that is only read is not sealed, since another may be written.
+ *
  * To survive it takes a handler of SIGBUS, which is installed with the first segment that a process
  * exports, or opens over shared memory, and stays. Signals that have nothing to do with such memory
  * go on to the handler that was there before, or end the process as before. A program that installs
@@ -105,6 +112,13 @@ struct slu_segment_info {
 	uint64_t notifications; /* handed out by slu_segment_poll */
 };
 
+/** Which part of a region a segment is. */
+struct slu_segment_options {
+	size_t size;
+	uint64_t offset_bytes; /* of its first byte in the region */
+	uint64_t length_bytes; /* 0 = to the region's end */
+};
+
 struct slu_remote_options {
 	size_t size;
 	enum slu_transport transport; /* AUTO, or that one or an error */
@@ -115,9 +129,10 @@ struct slu_remote_options {
 /** A way to a segment that was considered when its remote was opened. */
 struct slu_candidate {
 	enum slu_transport transport;
+	uint32_t memories; /* it moves, a bit for each enum slu_memory */
 	bool chosen;
 	bool usable; /* it would have worked, had it been chosen */
-	uint8_t reserved[66];
+	uint8_t reserved[62];
 	uint64_t latency_ns;       /* of a small operation: an order of magnitude for planning, not
 				      measured */
 	uint64_t bytes_per_second; /* of one poller, likewise; 0 = unknown */
@@ -165,20 +180,32 @@ struct slu_usage {
 	uint64_t cpu_ns; /* user and system, all threads */
 };
 
+/** Fill @p options, of which the caller has @p size bytes, with the defaults: the whole region. */
+SLU_API void slu_segment_options_init(struct slu_segment_options *options, size_t size);
+
 /**
- * Export @p region under @p name and listen for clients.
+ * Export @p region, or a part of it, under @p name and listen for clients. Their offsets count from
+ * the first byte of the segment, and reach nothing beyond it.
  *
- * @param name    1..SLU_NAME_MAX bytes of [A-Za-z0-9._-]
- * @param rights  most that any client may have; without SLU_RIGHT_WRITE, or with
- *                slu_engine_options.no_shm_writers, the memory is sealed, so that no other process
- *                can ever map it writable
- * @return 0; -EINVAL bad name or rights, or a region that cannot be exported; -EBUSY it has to be
- *         sealed, but is exported for being written in shared memory already; -EADDRINUSE the name
- *         is taken on this host; -EFAULT its memory is lost; -ENOSPC over SLU_SEGMENTS_MAX;
- *         -EMFILE, -ENOMEM
+ * One region may be exported as many segments, which may overlap and have different rights. The
+ * memory belongs to the segment until slu_segment_close(): registered memory must stay mapped.
+ *
+ * Whatever cannot be served in shared memory is still exported: clients go by another transport,
+ * and the reason is in their slu_candidate. See the head of this file.
+ *
+ * @param name     1..SLU_NAME_MAX bytes of [A-Za-z0-9._-]
+ * @param rights   most that any client may have; without SLU_RIGHT_WRITE, or with
+ *                 slu_engine_options.no_shm_writers, the memory is sealed, so that no other process
+ *                 can ever map it writable; a part is sealed only with no_shm_writers
+ * @param options  NULL = the whole region
+ * @return 0; -EINVAL bad name, rights or options; -ERANGE a part that is not inside the region;
+ *         -EBUSY it has to be sealed, but is exported for being written in shared memory already;
+ *         -EADDRINUSE the name is taken on this host; -EFAULT its memory is lost; -ENOSPC over
+ *         SLU_SEGMENTS_MAX; -EMFILE, -ENOMEM
  */
 SLU_API int slu_segment_export(struct slu_engine *engine, const char *name,
 			       struct slu_region *region, uint32_t rights,
+			       const struct slu_segment_options *options,
 			       struct slu_segment **segment);
 
 /**

@@ -329,6 +329,8 @@ static void close_objects(struct slu_engine *engine)
 		slu_remote_close(LIST_FIRST(&engine->remotes));
 	while (!LIST_EMPTY(&engine->segments))
 		slu_segment_close(LIST_FIRST(&engine->segments));
+	while (!LIST_EMPTY(&engine->caches))
+		slu_cache_close(LIST_FIRST(&engine->caches));
 }
 
 void slu_engine_close(struct slu_engine *engine)
@@ -475,6 +477,23 @@ int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_b
 	struct slu_region *region;
 	int rc = region_wrap(addr, length_bytes, &region);
 
+	if (rc == 0)
+		rc = adopt_region(engine, region);
+	if (rc == 0)
+		*out = region;
+	return rc;
+}
+
+int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
+		      uint64_t length_bytes, const struct slu_region_options *given,
+		      struct slu_region **out)
+{
+	struct slu_region_options options;
+	struct slu_region *region;
+	int rc = region_take_options(given, &options);
+
+	if (rc == 0)
+		rc = region_import(fd, offset_bytes, length_bytes, &options, &region);
 	if (rc == 0)
 		rc = adopt_region(engine, region);
 	if (rc == 0)

@@ -69,6 +69,7 @@ struct slu_engine {
 	LIST_HEAD(, slu_region) regions;
 	LIST_HEAD(, slu_remote) remotes;
 	LIST_HEAD(, slu_queue) queues;
+	LIST_HEAD(, slu_cache) caches;
 
 	/* Control thread. */
 	struct access *access;
@@ -212,9 +213,12 @@ struct slu_segment {
 	_Atomic uint64_t operations; /* of clients that have left */
 	_Atomic uint64_t bytes_read;
 	_Atomic uint64_t bytes_written;
-	bool lost;              /* its memory is, and that was said */
-	bool written_in_memory; /* by other processes; else it is sealed against that */
-	void *shared_areas;     /* tree, by connection and rights */
+	bool lost;                       /* its memory is, and that was said */
+	bool written_in_memory;          /* by other processes */
+	bool partial;                    /* who has the descriptor reaches more */
+	char not_shared[SLU_REASON_MAX]; /* why it is served to nobody in shared memory; "": it is
+					  */
+	void *shared_areas;              /* tree, by connection and rights */
 
 	/* Control thread, for the polling thread. */
 	_Alignas(64) _Atomic uint32_t changes; /* of the areas: they come or go */

@@ -396,6 +396,35 @@ static bool may_write_in_memory(const struct slu_segment *segment, const struct 
 	return false;
 }
 
+/*
+ * May it have the descriptor? Whoever does reaches the whole file, whatever is mapped of it, so
+ * that of a part is for those only who can do anything to us anyhow.
+ *
+ * @return 0; -EOPNOTSUPP
+ */
+static int check_shared(const struct slu_segment *segment, const struct peer_info *peer,
+			uint32_t rights)
+{
+	if (segment->not_shared[0])
+		return fail(-EOPNOTSUPP, "segment %s is not to be had in shared memory: %s",
+			    segment->name, segment->not_shared);
+	if (segment->partial && !peer->owner)
+		return fail(-EOPNOTSUPP,
+			    "segment %s is a part of its memory, of which a descriptor reaches "
+			    "all: only processes of the target's user and root share it; go "
+			    "another way",
+			    segment->name);
+	if (rights & SLU_RIGHT_WRITE && !may_write_in_memory(segment, peer))
+		return fail(
+			-EOPNOTSUPP, "%s may not write segment %s in shared memory: %s",
+			peer->identity, segment->name,
+			segment->written_in_memory
+				? "name that user with --shm-writer at the target, or go another "
+				  "way"
+				: "nobody may, its memory is sealed against it; go another way");
+	return 0;
+}
+
 /* The client offers what can work on its side; here is what can work on ours. */
 static bool can_serve(const struct slu_segment *segment, const struct peer_info *peer,
 		      uint32_t rights, const struct transport *transport)
@@ -404,7 +433,7 @@ static bool can_serve(const struct slu_segment *segment, const struct peer_info 
 		return serve_has(segment->engine, peer, transport);
 	if (!transport->client->import || !peer->is_unix)
 		return false; /* descriptors must be passed */
-	return !(rights & SLU_RIGHT_WRITE) || may_write_in_memory(segment, peer);
+	return check_shared(segment, peer, rights) == 0;
 }
 
 static const struct transport *choose_transport(const struct slu_segment *segment,
@@ -508,14 +537,8 @@ static int no_transport(const struct slu_segment *segment, const struct peer_inf
 	const struct slu_engine *engine = segment->engine;
 	char names[64] = "";
 
-	if (peer->is_unix && rights & SLU_RIGHT_WRITE && !may_write_in_memory(segment, peer))
-		return fail(
-			-EOPNOTSUPP, "%s may not write segment %s in shared memory: %s",
-			peer->identity, segment->name,
-			segment->written_in_memory
-				? "name that user with --shm-writer at the target, or go another "
-				  "way"
-				: "nobody may, its memory is sealed against it; go another way");
+	if (peer->is_unix && check_shared(segment, peer, rights) < 0)
+		return -EOPNOTSUPP;
 	for (unsigned id = 0; id < TRANSPORTS; id++) {
 		const struct transport *transport = transport_find((enum slu_transport)id);
 		size_t length = strlen(names);
@@ -665,6 +688,16 @@ const struct server_callbacks segment_callbacks = {
 
 /* ---- exporting ---- */
 
+static const struct slu_segment_options default_options = {0};
+
+static const struct sized sized_options = {SIZED(slu_segment_options, length_bytes),
+					   .defaults = &default_options};
+
+void slu_segment_options_init(struct slu_segment_options *options, size_t size)
+{
+	sized_init(&sized_options, options, size);
+}
+
 static int check_export(const char *name, const struct slu_region *region, uint32_t rights)
 {
 	int rc = p2p_check_segment(name);
@@ -673,11 +706,60 @@ static int check_export(const char *name, const struct slu_region *region, uint3
 		return rc;
 	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
 		return fail(-EINVAL, "rights are a set of READ and WRITE");
-	if (!region->owned || region->arena.fd < 0)
-		return fail(-EINVAL,
-			    "segment %s: private and registered memory cannot be exported; "
-			    "use slu_region_alloc without private_memory",
+	if (region_is_dead(region))
+		return fail(-EFAULT, "segment %s: the region has lost its memory: allocate it anew",
 			    name);
+	return 0;
+}
+
+/* Which part of the region. */
+static int take_part(const struct slu_region *region, const struct slu_segment_options *given,
+		     struct export *export)
+{
+	struct slu_segment_options options;
+	int rc = sized_take(&sized_options, given, &options);
+	uint64_t offset, length;
+
+	if (rc < 0)
+		return rc;
+	offset = options.offset_bytes;
+	length = options.length_bytes;
+	if (offset >= region->length || length > region->length - offset)
+		return fail(-ERANGE,
+			    "a segment of %lu bytes from byte %lu on lies outside its region, "
+			    "which has %lu",
+			    length, offset, region->length);
+	export->addr = region->addr + offset;
+	export->length = length ? length : region->length - offset;
+	return 0;
+}
+
+/*
+ * Who may have it in shared memory. A part is not sealed for its own sake, since others of the same
+ * file may be written: it is shared with those only whom a seal would not stop from anything.
+ */
+static int share(struct slu_segment *segment)
+{
+	const struct export *export = &segment->export;
+	struct slu_engine *engine = segment->engine;
+	struct slu_region *region = export->region;
+	uint64_t offset = (uint64_t)(export->addr - region->addr);
+	bool whole = export->length == region->length;
+	unsigned wanted = engine->no_shm_writers             ? ARENA_SEALED
+			  : export->rights & SLU_RIGHT_WRITE ? ARENA_WRITTEN
+			  : whole                            ? ARENA_SEALED
+							     : 0;
+	int rc;
+
+	pthread_mutex_lock(&engine->lock);
+	rc = arena_share(&region->arena, offset, export->length, wanted);
+	pthread_mutex_unlock(&engine->lock);
+	if (rc == -EOPNOTSUPP)
+		snprintf(segment->not_shared, sizeof(segment->not_shared), "%s", slu_last_error());
+	if (rc < 0)
+		return rc == -EOPNOTSUPP ? 0 : rc;
+	segment->written_in_memory = rc & ARENA_WRITTEN;
+	segment->partial = !(rc & ARENA_WHOLE);
 	return 0;
 }
 
@@ -762,37 +844,42 @@ static int prepare_polling(struct slu_segment *segment)
 	return rc;
 }
 
-int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,
-		       uint32_t rights, struct slu_segment **out)
+static struct slu_segment *segment_create(struct slu_engine *engine, const char *name,
+					  const struct export *export)
 {
-	bool written = rights & SLU_RIGHT_WRITE && !engine->no_shm_writers;
-	struct slu_segment *segment;
-	int rc = check_export(name, region, rights);
+	struct slu_segment *segment = aligned_alloc(64, sizeof(*segment));
 
-	if (rc == 0 && region_is_dead(region))
-		rc = fail(-EFAULT, "segment %s: the region has lost its memory: allocate it anew",
-			  name);
-	pthread_mutex_lock(&engine->lock);
-	if (rc == 0)
-		rc = arena_share(&region->arena, written);
-	pthread_mutex_unlock(&engine->lock);
-	if (rc < 0)
-		return rc;
-	written = written && rc == 0; /* it may have been sealed for another segment */
-	segment = aligned_alloc(64, sizeof(*segment));
 	if (!segment)
-		return fail(-ENOMEM, "out of memory");
+		return NULL;
 	memset(segment, 0, sizeof(*segment));
-	segment->export =
-		(struct export){.region = region, .length = region->length, .rights = rights};
+	segment->export = *export;
 	strcpy(segment->name, name);
 	segment->engine = engine;
-	segment->written_in_memory = written;
 	TAILQ_INIT(&segment->clients);
 	TAILQ_INIT(&segment->leaving);
 	TAILQ_INIT(&segment->left);
 	segment->leave.run = on_leave;
-	rc = prepare_polling(segment);
+	return segment;
+}
+
+int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,
+		       uint32_t rights, const struct slu_segment_options *options,
+		       struct slu_segment **out)
+{
+	struct export export = {.region = region, .rights = rights};
+	struct slu_segment *segment;
+	int rc = check_export(name, region, rights);
+
+	if (rc == 0)
+		rc = take_part(region, options, &export);
+	if (rc < 0)
+		return rc;
+	segment = segment_create(engine, name, &export);
+	if (!segment)
+		return fail(-ENOMEM, "out of memory");
+	rc = share(segment);
+	if (rc == 0)
+		rc = prepare_polling(segment);
 	if (rc == 0)
 		rc = serve_export(segment->engine, &segment->export);
 	if (rc < 0) {

@@ -380,6 +380,9 @@ void request_back(struct request *request, int64_t result, bool may_land)
 	request->out--;
 	if (link)
 		link_gave_part(link);
+	/* What was lost is not repeated: there is other memory in its place by now. */
+	if (__builtin_expect(guard_deaths() != 0, 0) && region_is_dead(request->op.region))
+		result = -EFAULT;
 	if (__builtin_expect(result < 0, 0)) {
 		request->may_land |= may_land;
 		part_failed(request, (int)result);

@@ -137,12 +137,14 @@ struct transport_capabilities {
 	bool atomics;         /* by a CPU (atomic_op.h) */
 	uint64_t latency_ns;  /* of a small operation, an order of magnitude */
 	uint64_t bytes_per_second; /* of one poller, likewise */
+	uint32_t memories;         /* that it moves, a bit for each enum slu_memory */
 };
 
-/** A segment as it is exported; constant while a client uses it. */
+/** A segment as it is exported, a part of a region; constant while a client uses it. */
 struct export
 {
 	struct slu_region *region;
+	char *addr; /* of its first byte */
 	uint64_t length;
 	uint32_t rights;
 	struct inbox *inbox; /* where pollers of this engine leave what came in for its owner */

@@ -61,7 +61,7 @@ int main(int argc, char **argv)
 	if (slu_engine_open(&options, &engine) < 0)
 		return die("opening the engine");
 	if (slu_region_alloc(engine, BYTES, NULL, &region) < 0 ||
-	    slu_segment_export(engine, argv[1], region, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+	    slu_segment_export(engine, argv[1], region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
 			       &segment) < 0 ||
 	    slu_engine_get_info(engine, &info) < 0)
 		return die("exporting");

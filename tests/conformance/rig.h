@@ -17,7 +17,30 @@
 #define RIG_SEGMENT_BYTES (UINT64_C(72) << 20) /* the big one; room around 64 MiB */
 #define RIG_SMALL_BYTES   UINT64_C(65536)
 #define RIG_SMALL_COUNT   24
+#define RIG_PARTS         4
+#define RIG_IMPORTS       3
+#define RIG_SEGMENTS      (2 + RIG_SMALL_COUNT + RIG_PARTS + RIG_IMPORTS)
+
+/* Imported memory: "imported", all of a memfd; "imported-part", those bytes of it, to be read only;
+ * and "lost", RIG_SMALL_BYTES of a memfd that cannot be sealed, until rig_target_loses(). */
+#define RIG_IMPORT_BYTES (UINT64_C(5) << 16)
+#define RIG_PART_OFFSET  (UINT64_C(1) << 16)
+#define RIG_PART_BYTES   (UINT64_C(3) << 16)
+
 #define RIG_NOTIFY_STRIDE 256 /* bytes of data that belong to one tag */
+
+/** A segment that is a part of the big one's memory, under a name of its own. */
+struct rig_part {
+	const char *suffix;
+	uint64_t offset;
+	uint64_t length;
+	uint32_t rights;
+	bool registered; /* with the caller's pointer, as if it were any memory */
+	const char
+		*not_shared; /* a word of the reason why it is not in shared memory; NULL: it is */
+};
+
+extern const struct rig_part rig_parts[RIG_PARTS];
 
 /** How the target answers calls. */
 enum rig_service {
@@ -61,19 +84,23 @@ struct rig {
 	uint16_t spare_port;
 	char psk_file[64]; /* with tls */
 	/* ... this one. */
-	struct slu_region *regions[2 + RIG_SMALL_COUNT];
-	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
+	struct slu_region *regions[RIG_SEGMENTS];
+	struct slu_segment *segments[RIG_SEGMENTS];
 	pthread_t server; /* of calls; its answer */
 	enum rig_service service;
 	uint32_t calls;
 };
 
-/** Segments are "PREFIX-big", "PREFIX-ro" (read-only, filled with generation 9), "PREFIX-sK". */
+/** Segments are "PREFIX-big", "PREFIX-ro" (read-only, filled with generation 9), "PREFIX-sK", and
+ * those of rig_parts. */
 void rig_name(const struct rig *rig, const char *suffix, char name[SLU_NAME_MAX + 1]);
 
 /** Export the segments of a target. @return 0 or a negative errno */
 int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region **regions,
 	       struct slu_segment **segments);
+
+/** At the target: take the pages of "lost" away. @return true */
+bool rig_lose(void);
 
 /** What an engine of this column needs to be trusted, the target's or ours. */
 void rig_security(const struct rig *rig, struct slu_engine_options *options);
@@ -92,6 +119,9 @@ bool rig_target_holds(struct rig *rig, uint64_t offset, uint64_t length, uint64_
 
 /** Has the target, from its side, only zeros there? */
 bool rig_target_is_clear(struct rig *rig, uint64_t offset, uint64_t length);
+
+/** Take the pages of "lost" away. */
+void rig_target_loses(struct rig *rig);
 
 /** Zero the target's memory from the target's side. */
 void rig_target_clear(struct rig *rig, uint64_t offset, uint64_t length);

@@ -158,6 +158,8 @@ uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
 						 question->generation);
 	case TARGET_CALLS:
 		return target_serve_calls(segment, (enum rig_service)offset, (uint32_t)length);
+	case TARGET_LOSES:
+		return rig_lose();
 	case TARGET_LEAVE:
 		return 1;
 	}
@@ -218,8 +220,8 @@ static uint16_t start_engine(const struct rig *rig, struct slu_engine **engine)
 
 int target_main(const struct rig *rig, const char *prefix, int wire)
 {
-	struct slu_region *regions[2 + RIG_SMALL_COUNT];
-	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
+	struct slu_region *regions[RIG_SEGMENTS];
+	struct slu_segment *segments[RIG_SEGMENTS];
 	struct slu_engine *engine = NULL;
 	uint64_t ready;
 	int rc;

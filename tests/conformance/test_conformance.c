@@ -5,10 +5,12 @@
  * target process of its own is needed to be killed.
  */
 #include <errno.h>
+#include <linux/memfd.h>
 #include <signal.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/engine_internal.h"
@@ -304,6 +306,297 @@ static void serves_many_remotes(void **state)
 		assert_int_equal(pattern_mismatch(local(i * 1024), i * 1024, 1024, i), 1024);
 		slu_remote_close(remotes[i]);
 	}
+}
+
+/* ---- parts of memory, and memory of any kind ---- */
+
+static struct slu_op op_on(struct slu_remote *remote, enum slu_opcode opcode, uint64_t at,
+			   uint64_t length)
+{
+	struct slu_op op = op_of(opcode, at, 0, length);
+
+	op.remote = remote;
+	return op;
+}
+
+/* WRITE all of the part and READ it again: at the target it is there, and nothing beside it. */
+static void fill_part(struct slu_remote *remote, const struct rig_part *part)
+{
+	struct slu_op write = op_on(remote, SLU_WRITE, 0, part->length);
+	struct slu_op read = op_on(remote, SLU_READ, 0, part->length);
+
+	rig_target_clear(&rig, part->offset - GUARD, part->length + 2 * GUARD);
+	pattern_fill(local(0), part->offset, part->length, 21);
+	assert_int_equal(rig_run_one(&rig, &write), 0);
+	assert_true(rig_target_holds(&rig, part->offset, part->length, 21));
+	assert_true(rig_target_is_clear(&rig, part->offset - GUARD, GUARD));
+	assert_true(rig_target_is_clear(&rig, part->offset + part->length, GUARD));
+	memset(local(0), 0, part->length);
+	assert_int_equal(rig_run_one(&rig, &read), 0);
+	assert_int_equal(pattern_mismatch(local(0), part->offset, part->length, 21), part->length);
+}
+
+static void refuse_beyond(struct slu_remote *remote, const struct rig_part *part)
+{
+	struct slu_op ops[] = {
+		op_on(remote, SLU_READ, part->length - 7, 8),
+		op_on(remote, SLU_READ, part->length, 1),
+		op_on(remote, SLU_READ, 0, part->length + 1),
+		op_on(remote, SLU_READ, 0 - part->offset, 8),
+	};
+
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
+		assert_int_equal(slu_submit(rig.queue, &ops[i], 1), -ERANGE);
+}
+
+/* What cannot be in shared memory is refused there, with the reason. */
+static bool is_refused(const struct rig_part *part)
+{
+	struct slu_remote *remote = NULL;
+
+	if (!part->not_shared || rig.options.transport != SLU_TRANSPORT_SHM)
+		return false;
+	assert_int_equal(rig_remote(&rig, part->suffix, part->rights, &remote), -EOPNOTSUPP);
+	assert_null(remote);
+	assert_non_null(strstr(slu_last_error(), part->not_shared));
+	return true;
+}
+
+/* Goal: of a part of a region, or of registered memory, that part is reached, with offsets of its
+ * own, and not a byte beyond it; or the transport says why it cannot. */
+static void reaches_its_part_only(void **state)
+{
+	(void)state;
+	for (uint32_t i = 0; i < RIG_PARTS; i++) {
+		const struct rig_part *part = &rig_parts[i];
+		struct slu_remote *remote;
+
+		if (!(part->rights & SLU_RIGHT_WRITE) || is_refused(part))
+			continue;
+		assert_int_equal(rig_remote(&rig, part->suffix, part->rights, &remote), 0);
+		assert_int_equal(slu_remote_length(remote), part->length);
+		fill_part(remote, part);
+		refuse_beyond(remote, part);
+		slu_remote_close(remote);
+	}
+}
+
+/* Goal: of parts that overlap each has its own rights; what is written by one is read by the other.
+ */
+static void parts_have_their_own_rights(void **state)
+{
+	const struct rig_part *part = &rig_parts[0], *other = &rig_parts[1];
+	uint64_t shift = other->offset - part->offset, shared = part->length - shift;
+	struct slu_remote *remote, *reader = NULL;
+	struct slu_op op;
+
+	(void)state;
+	assert_int_equal(rig_remote(&rig, other->suffix, 3, &reader), -EACCES);
+	assert_null(reader);
+	assert_int_equal(rig_remote(&rig, part->suffix, 3, &remote), 0);
+	assert_int_equal(rig_remote(&rig, other->suffix, SLU_RIGHT_READ, &reader), 0);
+	fill_part(remote, part);
+	memset(local(0), 0, other->length);
+	op = op_on(reader, SLU_READ, 0, shared);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(pattern_mismatch(local(0), other->offset, shared, 21), shared);
+	op.opcode = SLU_WRITE;
+	assert_int_equal(slu_submit(rig.queue, &op, 1), -EACCES);
+	slu_remote_close(reader);
+	slu_remote_close(remote);
+}
+
+/* Goal: where a way is left, auto takes it, and says why it was not shared memory. */
+static void goes_another_way(void **state)
+{
+	enum slu_transport column = rig.options.transport;
+
+	(void)state;
+	if (!rig.port)
+		skip_because("the target has no other way");
+	for (uint32_t i = 0; i < RIG_PARTS; i++) {
+		const struct rig_part *part = &rig_parts[i];
+		struct slu_candidate candidates[SLU_CANDIDATES_MAX];
+		struct slu_remote *remote;
+
+		rig.options.transport = SLU_TRANSPORT_AUTO;
+		assert_int_equal(rig_remote(&rig, part->suffix, part->rights, &remote), 0);
+		rig.options.transport = column;
+		assert_true(slu_remote_get_candidates(remote, candidates, SLU_CANDIDATES_MAX) > 0);
+		assert_int_equal(candidates[0].transport, SLU_TRANSPORT_SHM);
+		assert_int_equal(candidates[0].chosen, !part->not_shared);
+		assert_int_equal(candidates[0].usable, !part->not_shared);
+		assert_int_equal(candidates[0].memories, 1u << SLU_MEMORY_HOST);
+		if (part->not_shared)
+			assert_non_null(strstr(candidates[0].reason, part->not_shared));
+		if (part->rights & SLU_RIGHT_WRITE)
+			fill_part(remote, part);
+		slu_remote_close(remote);
+	}
+}
+
+static uint32_t fill_import(struct slu_remote *remote)
+{
+	struct slu_op op = op_on(remote, SLU_WRITE, 0, RIG_IMPORT_BYTES);
+
+	pattern_fill(local(0), 0, RIG_IMPORT_BYTES, 33);
+	return (uint32_t)rig_run_one(&rig, &op);
+}
+
+/* Goal: memory that was imported by its descriptor is written and read as any; a part of its file
+ * that was imported again is the same memory, with rights of its own. */
+static void serves_imported_memory(void **state)
+{
+	struct slu_remote *remote, *part = NULL;
+	struct slu_op op;
+
+	(void)state;
+	assert_int_equal(rig_remote(&rig, "imported-part", 3, &part), -EACCES);
+	assert_int_equal(rig_remote(&rig, "imported", 3, &remote), 0);
+	assert_int_equal(rig_remote(&rig, "imported-part", SLU_RIGHT_READ, &part), 0);
+	assert_int_equal(slu_remote_length(remote), RIG_IMPORT_BYTES);
+	assert_int_equal(slu_remote_length(part), RIG_PART_BYTES);
+	assert_int_equal(fill_import(remote), 0);
+	memset(local(0), 0, RIG_IMPORT_BYTES);
+	op = op_on(part, SLU_READ, 0, RIG_PART_BYTES);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	assert_int_equal(pattern_mismatch(local(0), RIG_PART_OFFSET, RIG_PART_BYTES, 33),
+			 RIG_PART_BYTES);
+	op.length++;
+	assert_int_equal(slu_submit(rig.queue, &op, 1), -ERANGE);
+	op = op_on(remote, SLU_READ, RIG_IMPORT_BYTES - 1, 1);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	slu_remote_close(part);
+	slu_remote_close(remote);
+}
+
+/* Goal: any pointer can be read into and written from by way of a cache, and unmapped when the
+ * cache says that it may be. */
+static void moves_by_cached_pointers(void **state)
+{
+	struct slu_op op = op_of(SLU_WRITE, 4096, 0, 30000);
+	struct slu_cache *cache;
+
+	(void)state;
+	assert_int_equal(slu_cache_open(rig.engine, NULL, &cache), 0);
+	for (uint32_t i = 1; i <= 3; i++) {
+		char *memory = mmap(NULL, 65536, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		assert_ptr_not_equal(memory, MAP_FAILED);
+		pattern_fill(memory + 100, 4096, op.length, i);
+		op.opcode = SLU_WRITE;
+		assert_int_equal(
+			slu_cache_get(cache, memory + 100, op.length, &op.region, &op.local_offset),
+			0);
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_true(rig_target_holds(&rig, 4096, op.length, i));
+		assert_int_equal(slu_cache_invalidate(cache, memory, 65536), -EBUSY);
+		memset(memory, 0, 65536);
+		op.opcode = SLU_READ;
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_int_equal(pattern_mismatch(memory + 100, 4096, op.length, i), op.length);
+		slu_cache_put(cache, op.region);
+		assert_int_equal(slu_cache_invalidate(cache, memory, 65536), 0);
+		munmap(memory, 65536);
+	}
+	slu_cache_close(cache);
+}
+
+/* A device keeps the pages that it has registered, whatever becomes of their file. */
+static bool pins_memory(void)
+{
+	return rig.options.transport == SLU_TRANSPORT_VERBS;
+}
+
+/* The library's handler: cmocka puts another in its place for each test. */
+static struct sigaction on_loss;
+
+static struct slu_region *import_here(int *fd)
+{
+	struct slu_region *region;
+
+	*fd = memfd_create("lost", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(*fd, RIG_SMALL_BYTES), 0);
+	assert_int_equal(slu_region_import(rig.engine, *fd, 0, 0, NULL, &region), 0);
+	return region;
+}
+
+/* Not within a test. */
+static void learn_handler(void)
+{
+	int fd;
+
+	slu_region_close(import_here(&fd));
+	close(fd);
+	sigaction(SIGBUS, NULL, &on_loss);
+}
+
+/* An operation whose memory is lost, between two others, which go on. */
+static void lose_one(struct slu_op lost)
+{
+	struct slu_op ops[] = {op_of(SLU_WRITE, 8192, 0, 40000), lost,
+			       op_of(SLU_WRITE, 65536, 0, 40000)};
+	struct slu_completion done[3];
+
+	ops[0].user_data = ops[2].user_data = 7;
+	ops[1].user_data = 8;
+	rig_run(&rig, ops, 3, done);
+	for (uint32_t i = 0; i < 3; i++) {
+		bool is_lost = done[i].user_data == 8 && !pins_memory();
+
+		if (done[i].user_data != 8 || is_lost)
+			assert_int_equal(done[i].status, is_lost ? -EFAULT : 0);
+	}
+}
+
+/* Goal: a region here whose pages are taken away fails the operations on it and no others. */
+static void survives_lost_regions(void **state)
+{
+	static const enum slu_opcode opcodes[] = {SLU_WRITE, SLU_READ};
+	static const uint64_t lengths[] = {8, 40000};
+
+	(void)state;
+	sigaction(SIGBUS, &on_loss, NULL);
+	for (uint32_t i = 0; i < 4; i++) {
+		struct slu_op op = op_of(opcodes[i & 1], 0, 0, lengths[i / 2]);
+		struct slu_region_info info = {.size = sizeof(info)};
+		int fd;
+
+		op.region = import_here(&fd);
+		assert_int_equal(rig_run_one(&rig, &op), 0);
+		assert_int_equal(ftruncate(fd, 0), 0);
+		lose_one(op);
+		assert_int_equal(slu_region_get_info(op.region, &info), 0);
+		assert_true(info.lost || pins_memory());
+		slu_region_close(op.region);
+		close(fd);
+	}
+}
+
+/* Goal: a file that cannot be sealed is not shared, and why; elsewhere, when it is shrunk, its
+ * segment is lost, and no other. */
+static void survives_lost_segments(void **state)
+{
+	struct slu_remote *remote = NULL;
+	struct slu_op op;
+	int rc = rig_remote(&rig, "lost", 3, &remote);
+
+	(void)state;
+	sigaction(SIGBUS, &on_loss, NULL);
+	if (rig.options.transport == SLU_TRANSPORT_SHM) {
+		assert_int_equal(rc, -EOPNOTSUPP);
+		assert_non_null(strstr(slu_last_error(), "MFD_ALLOW_SEALING"));
+		return;
+	}
+	assert_int_equal(rc, 0);
+	op = op_on(remote, SLU_READ, 0, RIG_SMALL_BYTES);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
+	rig_target_loses(&rig);
+	lose_one(op);
+	slu_remote_close(remote);
+	op = op_of(SLU_READ, 0, 0, 4096);
+	assert_int_equal(rig_run_one(&rig, &op), 0);
 }
 
 /* ---- notifications ---- */
@@ -1088,6 +1381,13 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(refuses_bad_lists),
 	cmocka_unit_test(refuses_bad_strides_and_pages),
 	cmocka_unit_test(refuses_overlaps),
+	cmocka_unit_test(reaches_its_part_only),
+	cmocka_unit_test(parts_have_their_own_rights),
+	cmocka_unit_test(goes_another_way),
+	cmocka_unit_test(serves_imported_memory),
+	cmocka_unit_test(moves_by_cached_pointers),
+	cmocka_unit_test(survives_lost_regions),
+	cmocka_unit_test(survives_lost_segments),
 	cmocka_unit_test(notifies_after_data),
 	cmocka_unit_test(notifies_once_after_long_data),
 	cmocka_unit_test(holds_back_unread_notifications),
@@ -1165,6 +1465,7 @@ int main(int argc, char **argv)
 			return 0;
 		}
 		rig_open(&rig, &columns[i]);
+		learn_handler();
 		failed = cmocka_run_group_tests_name(columns[i].title, tests, NULL, NULL);
 		rig_close(&rig);
 		return failed;

@@ -57,9 +57,9 @@ static void world_open(struct world *world, const char *fake, uint64_t seed)
 	assert_int_equal(slu_engine_open(&options, &world->engine), 0);
 	assert_int_equal(slu_region_alloc(world->engine, BYTES, &region, &world->memory), 0);
 	assert_int_equal(slu_region_alloc(world->engine, BYTES, &region, &world->region), 0);
-	assert_int_equal(
-		slu_segment_export(world->engine, "failures", world->memory, 3, &world->segment),
-		0);
+	assert_int_equal(slu_segment_export(world->engine, "failures", world->memory, 3, NULL,
+					    &world->segment),
+			 0);
 	assert_int_equal(slu_remote_open(world->engine, "failures", &remote, &world->remote), 0);
 	assert_int_equal(slu_queue_open(world->engine, &queue, &world->queue), 0);
 }

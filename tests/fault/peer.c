@@ -191,8 +191,8 @@ int peer_serve(const char *name)
 	options.page = SLU_PAGE_ORDINARY;
 	if (open_engine(0, SLU_POLL_ADAPTIVE, peer_listen, &engine) < 0 ||
 	    slu_region_alloc(engine, PEER_SEGMENT_BYTES, &options, &region) < 0 ||
-	    slu_segment_export(engine, name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, &segment) <
-		    0) {
+	    slu_segment_export(engine, name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
+			       &segment) < 0) {
 		fprintf(stderr, "peer: %s\n", slu_last_error());
 		return 1;
 	}

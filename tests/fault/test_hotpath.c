@@ -233,6 +233,38 @@ static void test_pool(void **state)
 	assert_nothing_counted(&counts);
 }
 
+/* Goal: what is in a cache of registrations is found, and put back, without a system call or an
+ * allocation, and with one lock each, that all who find it share. */
+static void test_cached(void **state)
+{
+	struct slu_cache *cache;
+	struct slu_region *found;
+	struct counts counts;
+	uint64_t offset;
+	unsigned bad = 0;
+
+	(void)state;
+	assert_int_equal(slu_cache_open(engine, NULL, &cache), 0);
+	for (uint64_t at = 0; at < 64; at++) {
+		assert_int_equal(slu_cache_get(cache, (char *)slu_region_addr(region) + at * 8192,
+					       4096, &found, &offset),
+				 0);
+		slu_cache_put(cache, found);
+	}
+	counting_open();
+	for (int i = 0; i < CYCLES; i++) {
+		bad += slu_cache_get(cache, (char *)slu_region_addr(region) + i % 64 * 8192, 4096,
+				     &found, &offset) != 0;
+		slu_cache_put(cache, found);
+	}
+	counting_close(&counts);
+	slu_cache_close(cache);
+	assert_int_equal(bad, 0);
+	assert_int_equal(counts.locks, 2 * CYCLES);
+	counts.locks = 0;
+	assert_nothing_counted(&counts);
+}
+
 /* Goal: sending notifications, and looking for them on a segment, does none of the three. */
 static void test_notifications(void **state)
 {
@@ -249,7 +281,7 @@ static void test_notifications(void **state)
 	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	counting_open();
 	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX / 2; i++) {
 		struct slu_completion done;
@@ -355,7 +387,7 @@ static void test_answering(void **state)
 	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_FAKE;
 	assert_int_equal(slu_queue_open(engine, &inlined, &queue), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	assert_int_equal(slu_remote_open(engine, name, &options, &own), 0);
 	assert_int_equal(slu_segment_receive(segment, &message, 1), 0); /* it sees its client */
 	counting_open();
@@ -421,6 +453,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_behind_busy_poller),
 		cmocka_unit_test(test_refused_operation),
 		cmocka_unit_test(test_pool),
+		cmocka_unit_test(test_cached),
 		cmocka_unit_test(test_notifications),
 		cmocka_unit_test(test_calls),
 		cmocka_unit_test(test_answering),

@@ -117,7 +117,8 @@ static int segment_open(void **opened)
 	char name[SLU_NAME_MAX + 1];
 
 	snprintf(name, sizeof(name), "inject-second-%d", (int)getpid());
-	return slu_segment_export(engine, name, region, BOTH_RIGHTS, (struct slu_segment **)opened);
+	return slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL,
+				  (struct slu_segment **)opened);
 }
 
 static void segment_close(void *opened)
@@ -194,7 +195,7 @@ static int open_engine(void **state)
 	options.page = SLU_PAGE_ORDINARY;
 	if (peer_open_engine(1, SLU_POLL_ADAPTIVE, &engine) < 0 ||
 	    slu_region_alloc(engine, REGION_BYTES, &options, &region) < 0 ||
-	    slu_segment_export(engine, own_name, region, BOTH_RIGHTS, &segment) < 0) {
+	    slu_segment_export(engine, own_name, region, BOTH_RIGHTS, NULL, &segment) < 0) {
 		tap_comment("%s", slu_last_error());
 		return -1;
 	}

@@ -344,7 +344,7 @@ static void test_client_dies(void **state)
 	options.page = SLU_PAGE_ORDINARY;
 	assert_int_equal(peer_open_engine(0, SLU_POLL_ADAPTIVE, &engine), 0);
 	assert_int_equal(slu_region_alloc(engine, PEER_SEGMENT_BYTES, &options, &region), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	files = peer_open_files();
 	for (int round = 0; round < ROUNDS; round++)
 		kill_one_client(segment, name, round % 2);

@@ -83,7 +83,7 @@ static int open_target(struct target *target, const char *prefix)
 		rc = slu_region_alloc(target->engine, BYTES, &region, &target->regions[i]);
 		if (rc == 0)
 			rc = slu_segment_export(target->engine, name, target->regions[i],
-						BOTH_RIGHTS, &target->segments[i]);
+						BOTH_RIGHTS, NULL, &target->segments[i]);
 	}
 	return rc;
 }
@@ -95,7 +95,7 @@ static bool refuses_a_name_twice(struct target *target, const char *prefix)
 	char name[SLU_NAME_MAX + 1];
 
 	make_name(name, prefix, 0);
-	return slu_segment_export(target->engine, name, target->regions[1], BOTH_RIGHTS,
+	return slu_segment_export(target->engine, name, target->regions[1], BOTH_RIGHTS, NULL,
 				  &segment) == -EADDRINUSE;
 }
 

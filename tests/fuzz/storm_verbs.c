@@ -194,7 +194,7 @@ static void export_one(uint32_t index, const char *name, uint32_t rights)
 	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	must(slu_region_alloc(engine, SEGMENT_BYTES, &options, &regions[index]) == 0);
-	must(slu_segment_export(engine, name, regions[index], rights, &segments[index]) == 0);
+	must(slu_segment_export(engine, name, regions[index], rights, NULL, &segments[index]) == 0);
 }
 
 static void open_engine(void)

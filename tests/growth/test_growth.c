@@ -84,7 +84,7 @@ static void open_engine(struct scene *scene)
 	region.it.page = SLU_PAGE_ORDINARY;
 	must(slu_region_alloc(scene->engine, 1 << 20, &region.it, &scene->exported));
 	must(slu_region_alloc(scene->engine, 1 << 20, &region.it, &scene->local));
-	must(slu_segment_export(scene->engine, scene->name, scene->exported, RIGHTS,
+	must(slu_segment_export(scene->engine, scene->name, scene->exported, RIGHTS, NULL,
 				&scene->segment));
 }
 

@@ -37,7 +37,7 @@ int main(void)
 	    slu_region_alloc(engine, 1 << 20, &region_options, &exported) < 0 ||
 	    slu_region_alloc(engine, 1 << 20, &region_options, &local) < 0 ||
 	    slu_segment_export(engine, "install-test", exported, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
-			       &segment) < 0 ||
+			       NULL, &segment) < 0 ||
 	    slu_remote_open(engine, "install-test", &remote_options, &remote) < 0 ||
 	    slu_queue_open(engine, &inlined, &queue) < 0) {
 		fprintf(stderr, "%s\n", slu_last_error());

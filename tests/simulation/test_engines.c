@@ -93,7 +93,8 @@ static void open_target(uint32_t index)
 	assert_int_equal(world_open(&options, &target->engine), 0);
 	target->memory = region(target->engine, LENGTH);
 	assert_int_equal(slu_segment_export(target->engine, segment, target->memory,
-					    SLU_RIGHT_READ | SLU_RIGHT_WRITE, &target->segment),
+					    SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
+					    &target->segment),
 			 0);
 }
 

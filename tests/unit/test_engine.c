@@ -2,9 +2,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-#include <sluice/sluice.h>
+#include "engine/engine_internal.h"
 
 #include "tests/tap.h"
 
@@ -201,30 +203,161 @@ static void test_unknown_values(void **state)
 }
 
 /* Goal: one name, one segment, in one process too; private memory is no segment. */
+/* Goal: one name, one segment, in one process too. */
 static void test_export_is_checked(void **state)
 {
 	struct slu_segment *segment, *other = NULL;
-	struct slu_region *region, *wrapped;
+	struct slu_region *region;
 	struct slu_engine *engine;
-	char memory[4096];
 
 	(void)state;
 	assert_int_equal(slu_engine_open(NULL, &engine), 0);
 	region = region_of(engine, 8192);
 	assert_int_equal(
-		slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, &segment), 0);
-	assert_int_equal(slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, &other),
-			 -EADDRINUSE);
-	assert_int_equal(slu_segment_export(engine, "a/b", region, SLU_RIGHT_READ, &other),
+		slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, NULL, &segment),
+		0);
+	assert_int_equal(
+		slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, NULL, &other),
+		-EADDRINUSE);
+	assert_int_equal(slu_segment_export(engine, "a/b", region, SLU_RIGHT_READ, NULL, &other),
 			 -EINVAL);
-	assert_int_equal(slu_segment_export(engine, "rights", region, 0, &other), -EINVAL);
-	assert_int_equal(slu_region_register(engine, memory, sizeof(memory), &wrapped), 0);
-	assert_int_equal(slu_segment_export(engine, "wrapped", wrapped, SLU_RIGHT_READ, &other),
-			 -EINVAL);
+	assert_int_equal(slu_segment_export(engine, "rights", region, 0, NULL, &other), -EINVAL);
 	assert_null(other);
 	slu_segment_close(segment);
 	assert_int_equal(
-		slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, &segment), 0);
+		slu_segment_export(engine, "unit-engine", region, SLU_RIGHT_READ, NULL, &segment),
+		0);
+	slu_engine_close(engine);
+}
+
+static int export_part(struct slu_region *region, uint32_t rights, uint64_t offset, uint64_t length,
+		       struct slu_segment **segment)
+{
+	struct slu_segment_options options;
+
+	slu_segment_options_init(&options, sizeof(options));
+	options.offset_bytes = offset;
+	options.length_bytes = length;
+	return slu_segment_export(region->engine, "unit-part", region, rights, &options, segment);
+}
+
+/* Goal: a part is inside its region, to the end where no length is said; none other is exported. */
+static void test_parts_are_checked(void **state)
+{
+	static const uint64_t outside[][2] = {{8192, 0},      {8193, 1},       {0, 8193},
+					      {8191, 2},      {UINT64_MAX, 1}, {1, UINT64_MAX},
+					      {UINT64_MAX, 0}};
+	struct slu_segment_info info = {.size = sizeof(info)};
+	struct slu_segment *segment = NULL;
+	struct slu_segment_options options;
+	struct slu_region *region;
+	struct slu_engine *engine;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	region = region_of(engine, 8192);
+	for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++)
+		assert_int_equal(
+			export_part(region, SLU_RIGHT_READ, outside[i][0], outside[i][1], &segment),
+			-ERANGE);
+	slu_segment_options_init(&options, sizeof(options));
+	options.size--;
+	assert_int_equal(slu_segment_export(engine, "unit-part", region, 1, &options, &segment),
+			 -EINVAL);
+	assert_null(segment);
+	assert_int_equal(export_part(region, SLU_RIGHT_READ, 8191, 0, &segment), 0);
+	assert_int_equal(slu_segment_get_info(segment, &info), 0);
+	assert_int_equal(info.length_bytes, 1);
+	slu_engine_close(engine);
+}
+
+/* Goal: what is sealed stays so whatever part of it is exported later, and of what is written in
+ * shared memory no whole is exported that has to be sealed; parts go on beside either. */
+static void test_parts_and_seals(void **state)
+{
+	const uint32_t both = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
+	struct slu_segment *part, *whole;
+	struct slu_region *region;
+	struct slu_engine *engine;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	region = region_of(engine, 8192);
+	assert_int_equal(
+		slu_segment_export(engine, "unit-ro", region, SLU_RIGHT_READ, NULL, &whole), 0);
+	assert_int_equal(export_part(region, both, 4096, 4096, &part), 0);
+	assert_false(part->written_in_memory);
+	assert_true(part->partial);
+	assert_false(whole->partial);
+	slu_segment_close(part);
+	slu_segment_close(whole);
+	region = region_of(engine, 8192);
+	assert_int_equal(export_part(region, both, 4096, 4096, &part), 0);
+	assert_true(part->written_in_memory);
+	assert_int_equal(
+		slu_segment_export(engine, "unit-ro", region, SLU_RIGHT_READ, NULL, &whole),
+		-EBUSY);
+	slu_segment_close(part);
+	assert_int_equal(export_part(region, SLU_RIGHT_READ, 0, 4096, &part), 0);
+	assert_true(part->partial);
+	slu_engine_close(engine);
+}
+
+struct opening {
+	struct slu_engine *engine;
+	const char *name;
+	uint32_t rights;
+	bool owner;
+	char why[SLU_REASON_MAX];
+};
+
+/* Control thread: as a client over a Unix socket that asks for shared memory. */
+static int ask_for_memory(void *arg)
+{
+	struct opening *opening = arg;
+	const struct peer_info peer = {
+		.identity = "somebody", .is_unix = true, .owner = opening->owner, .uid = 12345};
+	json_t *transports = json_pack("[s]", "shm"), *opened = json_object();
+	int fds[MESSAGE_FDS_MAX];
+	uint32_t close_mask = 0;
+	void *client;
+	int rc = segment_callbacks.open(opening->engine, &peer, opening->name, opening->rights,
+					transports, opened, fds, &close_mask, &client);
+
+	if (rc < 0)
+		snprintf(opening->why, sizeof(opening->why), "%s", slu_last_error());
+	for (uint32_t i = 0; rc >= 0 && i < (uint32_t)rc; i++)
+		if (close_mask & 1u << i)
+			close(fds[i]);
+	if (rc >= 0)
+		segment_leave(client, false);
+	json_decref(transports);
+	json_decref(opened);
+	return rc;
+}
+
+/* Goal: a descriptor that reaches more than the segment goes to nobody but our own user and root.
+ */
+static void test_parts_are_for_ourselves(void **state)
+{
+	struct opening part = {.name = "unit-part", .rights = SLU_RIGHT_READ};
+	struct opening whole = {.name = "unit-all", .rights = SLU_RIGHT_READ};
+	struct slu_segment *segment;
+	struct slu_region *region;
+	struct slu_engine *engine;
+
+	(void)state;
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	part.engine = whole.engine = engine;
+	region = region_of(engine, 8192);
+	assert_int_equal(export_part(region, SLU_RIGHT_READ, 0, 4096, &segment), 0);
+	assert_int_equal(
+		slu_segment_export(engine, "unit-all", region, SLU_RIGHT_READ, NULL, &segment), 0);
+	assert_true(control_call(engine->control, ask_for_memory, &whole) >= 0);
+	assert_int_equal(control_call(engine->control, ask_for_memory, &part), -EOPNOTSUPP);
+	assert_non_null(strstr(part.why, "a part of its memory"));
+	part.owner = true;
+	assert_true(control_call(engine->control, ask_for_memory, &part) >= 0);
 	slu_engine_close(engine);
 }
 
@@ -248,7 +381,7 @@ static void test_thousand_engines_leave_nothing(void **state)
 		fake.transport = SLU_TRANSPORT_FAKE;
 		assert_int_equal(slu_engine_open(&options, &engine), 0);
 		assert_int_equal(slu_segment_export(engine, "unit-many", region_of(engine, 4096), 3,
-						    &segment),
+						    NULL, &segment),
 				 0);
 		assert_int_equal(slu_remote_open(engine, "unit-many", &fake, &remote), 0);
 		assert_int_equal(slu_queue_open(engine, NULL, &queue), 0);
@@ -270,6 +403,9 @@ int main(void)
 		cmocka_unit_test(test_unknown_to_an_engine),
 		cmocka_unit_test(test_unknown_values),
 		cmocka_unit_test(test_export_is_checked),
+		cmocka_unit_test(test_parts_are_checked),
+		cmocka_unit_test(test_parts_and_seals),
+		cmocka_unit_test(test_parts_are_for_ourselves),
 		cmocka_unit_test(test_thousand_engines_leave_nothing),
 	};
 

@@ -59,7 +59,7 @@ static int teardown(void **state)
 static int export_one(void **state)
 {
 	(void)state;
-	return slu_segment_export(engine, "receive", memory, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+	return slu_segment_export(engine, "receive", memory, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
 				  &segment);
 }
 

@@ -43,14 +43,14 @@ static void test_create(void **state)
 	assert_int_equal(region_create(5000, &options, &region), 0);
 	assert_int_equal(info_of(region).length_bytes, 5000);
 	assert_int_equal(info_of(region).page_bytes, 4096);
-	assert_true(info_of(region).exportable);
+	assert_true(info_of(region).shareable);
 	assert_int_equal((uintptr_t)slu_region_addr(region) % 4096, 0);
 	memset(slu_region_addr(region), 1, 5000);
 	region_destroy(region);
 }
 
 /* Goal: private memory and the caller's own are regions that cannot be exported. */
-static void test_not_exportable(void **state)
+static void test_not_shareable(void **state)
 {
 	struct slu_region_options options;
 	struct slu_region *region;
@@ -61,12 +61,12 @@ static void test_not_exportable(void **state)
 	options.private_memory = true;
 	options.page = SLU_PAGE_ORDINARY;
 	assert_int_equal(region_create(100, &options, &region), 0);
-	assert_false(info_of(region).exportable);
+	assert_false(info_of(region).shareable);
 	region_destroy(region);
 	assert_int_equal(region_wrap(own, sizeof(own), &region), 0);
 	assert_ptr_equal(slu_region_addr(region), own);
 	assert_int_equal(info_of(region).length_bytes, sizeof(own));
-	assert_false(info_of(region).exportable);
+	assert_false(info_of(region).shareable);
 	region_destroy(region);
 }
 
@@ -109,7 +109,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),          cmocka_unit_test(test_create),
-		cmocka_unit_test(test_not_exportable),    cmocka_unit_test(test_refused_ranges),
+		cmocka_unit_test(test_not_shareable),     cmocka_unit_test(test_refused_ranges),
 		cmocka_unit_test(test_sizes_are_checked),
 	};
 

@@ -65,7 +65,13 @@ static void perform_pieces(struct fake_path *fake, const struct fake_part *part)
 	}
 }
 
-/* @return 0, or -EAGAIN: no room for the notification yet */
+/* Have the segment's pages been taken away, so that nothing that was copied is good? */
+static bool is_lost(const struct fake_path *fake)
+{
+	return guard_deaths() != 0 && region_is_dead(fake->region);
+}
+
+/* @return 0, -EFAULT, or -EAGAIN: no room for the notification yet */
 static int perform(struct fake_path *fake, const struct fake_part *of)
 {
 	const struct slu_op *op = &of->request->op;
@@ -74,21 +80,20 @@ static int perform(struct fake_path *fake, const struct fake_part *of)
 	char *remote = fake->base + op->remote_offset + part.offset;
 	bool notifies = part.opcode == SLU_WRITE_NOTIFY;
 
-	if (of->is_vector) {
-		perform_pieces(fake, of);
-		return 0;
-	}
-	if (opcode_is_atomic(part.opcode)) {
-		atomic_op_with(remote, part.opcode, of->request->operand, local);
-		return 0;
-	}
-	if (part.opcode == SLU_READ) {
-		memcpy(local, remote, part.length);
-		return 0;
-	}
 	if (notifies && !notify_room(&fake->notify))
 		return -EAGAIN;
-	memcpy(remote, local, part.length);
+	if (of->is_vector)
+		perform_pieces(fake, of);
+	else if (opcode_is_atomic(part.opcode))
+		atomic_op_with(remote, part.opcode, of->request->operand, local);
+	else if (part.opcode == SLU_READ)
+		memcpy(local, remote, part.length);
+	else
+		memcpy(remote, local, part.length);
+	if (is_lost(fake)) {
+		remote_fail(fake->path.remote, -EFAULT);
+		return -EFAULT;
+	}
 	if (notifies) {
 		notify_send(&fake->notify, fake->session, op->tag);
 		client_stored(fake->waker);

@@ -44,7 +44,7 @@ static void finish(struct tcp_connection *connection, int status)
 static void send_bytes(struct tcp_connection *connection, const struct grant *grant,
 		       uint64_t offset, uint32_t length, uint32_t staged)
 {
-	const char *data = grant->export->region->addr + offset;
+	const char *data = grant->export->addr + offset;
 
 	if (length <= staged)
 		memcpy(channel_stage(&connection->channel, length), data, length);
@@ -138,7 +138,7 @@ static int check_word(const struct grant *grant, uint64_t offset)
 {
 	if (!inside(grant, offset, ATOMIC_BYTES))
 		return -ERANGE;
-	return (uintptr_t)(grant->export->region->addr + offset) % ATOMIC_BYTES ? -EINVAL : 0;
+	return (uintptr_t)(grant->export->addr + offset) % ATOMIC_BYTES ? -EINVAL : 0;
 }
 
 /* Of runs all or none. */
@@ -208,7 +208,7 @@ static void carry_out_atomic(struct tcp_connection *connection, const struct gra
 	struct channel *channel = &connection->channel;
 	const struct wire_atomic *operands = channel_peek(channel, sizeof(*operands));
 	uint8_t opcode = request->type == WIRE_FETCH_ADD ? SLU_FETCH_ADD : SLU_COMPARE_SWAP;
-	uint64_t before = atomic_op(grant->export->region->addr + request->offset, opcode,
+	uint64_t before = atomic_op(grant->export->addr + request->offset, opcode,
 				    operands->operand, operands->expected);
 
 	tcp_respond_done(connection);
@@ -225,7 +225,7 @@ static bool take_body(struct tcp_connection *connection, const struct wire_run *
 
 	if (connection->status < 0)
 		return channel_body(channel, NULL, request->length);
-	addr = connection->grant->export->region->addr;
+	addr = connection->grant->export->addr;
 	if (!has_runs(request))
 		return channel_body(channel, addr + request->offset, request->length);
 	for (uint32_t i = 0; i < request->tag; i++)
