@@ -29,6 +29,7 @@
 #include "control/loop.h"
 #include "control/server.h"
 #include "control/thread.h"
+#include "engine/requests.h"
 #include "memory/region.h"
 #include "message/client_area.h"
 #include "message/inbox.h"
@@ -169,25 +170,6 @@ struct hot_areas {
 	uint64_t looked; /* and when it was asked who has rung */
 };
 
-/** A request that was handed out, by its index; its private copy, if it has one, by the same. */
-struct open_request {
-	uint32_t generation; /* high half of slu_message.id, odd while it is open */
-	uint32_t client;
-	uint32_t lane;
-	uint32_t slot;
-	uint32_t area;  /* its id; 0: it came through the export's inbox */
-	uint32_t place; /* of the area */
-};
-
-/** Requests of one segment that were received and are not answered. */
-struct requests {
-	uint8_t (*copies)[SLU_MESSAGE_MAX];
-	uint32_t free_count;
-	uint32_t touched; /* copies that were ever used */
-	uint16_t free[SLU_MESSAGES_MAX];
-	struct open_request open[SLU_MESSAGES_MAX];
-};
-
 struct slu_segment {
 	struct export export;
 	char name[SLU_NAME_MAX + 1];
@@ -201,7 +183,8 @@ struct slu_segment {
 	struct segment_client_list clients;
 	struct segment_client_list leaving; /* out of them; in the set, in order of leaves_ns */
 	struct segment_client_list left;    /* out of the set; who polls may hold them */
-	uint64_t left_during;               /* polls, when they left it */
+	uint64_t left_during;               /* polls, when they left it, */
+	struct claimed_requests left_while; /* and what was being answered */
 	struct control_task leave;          /* does the next step for those two */
 	bool leave_posted;
 	bool closing; /* none lingers */
@@ -223,8 +206,10 @@ struct slu_segment {
 	struct place_set areas;
 	struct place_set sessions; /* clients with an area */
 
-	/* The polling thread. */
-	_Alignas(64) _Atomic uint64_t polls; /* odd while it uses the sets; 0: never has */
+	/* The polling thread: one at a time. */
+	_Alignas(64) _Atomic uint64_t polls; /* odd while one polls, which is a lock; 0: never */
+	pthread_t polled_by;                 /* the last one */
+	bool several;                        /* it was not always the same */
 	struct hot_areas hot;
 	struct inbox *inbox; /* the export's; NULL without poller threads */
 	uint32_t next_lane;  /* round robin */
@@ -385,12 +370,6 @@ void hot_arm(struct slu_segment *segment, bool armed);
  * If nothing has, only few go on being polled.
  */
 bool hot_pending(struct slu_segment *segment, bool calls);
-
-/** Memory for the requests of a segment; touched as they come. @return NULL: out of memory */
-struct requests *requests_create(void);
-
-/** Accepts NULL. */
-void requests_destroy(struct requests *requests);
 
 /** Connect @p remote for @p poller. Under opening. @return 0; as transport_client.connect */
 int remote_connect(struct slu_remote *remote, struct poller *poller);

@@ -4,50 +4,59 @@
  * from two places: the areas of clients in shared memory that are hot (hot.c), and the lanes that
  * pollers of this engine fill.
  *
- * Hot, on the application's polling thread; slu_segment_arm() is the one call that enters the
- * kernel, and waits there for nobody.
+ * Hot, on threads of the application's, of which one at a time takes, and any answers;
+ * slu_segment_arm() is the one call that enters the kernel, and waits there for nobody.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/eventfd.h>
 
 #include "base/barrier.h"
 #include "base/log.h"
 #include "base/work.h"
 #include "engine/engine_internal.h"
 
-#define COPIES_BYTES ((size_t)SLU_MESSAGES_MAX * SLU_MESSAGE_MAX)
-
-static_assert(SLU_MESSAGES_MAX <= UINT16_MAX, "requests.free holds indices");
-
-static inline void count_poll(struct slu_segment *segment, memory_order order)
+/* Those that sleep, or are about to, have to be woken by more than the first. */
+__attribute__((noinline)) static void note_thread(struct slu_segment *segment, pthread_t self)
 {
-	uint64_t polls = atomic_load_explicit(&segment->polls, memory_order_relaxed);
-
-	atomic_store_explicit(&segment->polls, polls + 1, order);
+	segment->several |= segment->polled_by != 0;
+	segment->polled_by = self;
 }
 
 /*
- * While we poll, nothing goes away that the sets have held meanwhile. The light barrier pairs with
- * the heavy one in leave_set().
+ * One thread at a time; what another finds meanwhile is nothing. The control thread frees nothing
+ * that the sets have held while it polls: the light barrier pairs with the heavy one in
+ * leave_set().
  */
-static inline void begin_polling(struct slu_segment *segment)
+static inline bool begin_polling(struct slu_segment *segment)
 {
-	count_poll(segment, memory_order_relaxed);
+	uint64_t polls = atomic_load_explicit(&segment->polls, memory_order_relaxed);
+	pthread_t self = pthread_self();
+
+	if (polls & 1 ||
+	    !atomic_compare_exchange_strong_explicit(&segment->polls, &polls, polls + 1,
+						     memory_order_acquire, memory_order_relaxed))
+		return false;
 	barrier_light();
+	if (__builtin_expect(segment->polled_by != self, 0))
+		note_thread(segment, self);
 	hot_begin(segment);
+	return true;
+}
+
+/* Pairs with the acquire in begin_polling(), and in may_be_held(). */
+static inline void end_polling(struct slu_segment *segment)
+{
+	uint64_t polls = atomic_load_explicit(&segment->polls, memory_order_relaxed);
+
+	atomic_store_explicit(&segment->polls, polls + 1, memory_order_release);
 }
 
 static inline void look_for_rung(struct slu_segment *segment)
 {
 	if (__builtin_expect(segment->hot.looking, 0))
 		hot_look(segment);
-}
-
-static inline void end_polling(struct slu_segment *segment)
-{
-	count_poll(segment, memory_order_release);
 }
 
 /*
@@ -130,96 +139,52 @@ static inline void count_notifications(struct slu_segment *segment, uint32_t n)
 	atomic_store_explicit(&segment->notifications, before + n, memory_order_relaxed);
 }
 
-int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
+static uint32_t poll_all(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
 {
 	uint32_t lanes = inbox_lanes(segment->inbox);
 	bool lanes_first = lanes > 0 && segment->polls_lanes_first;
-	uint32_t taken, first;
+	uint32_t first = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
+	uint32_t taken = first + poll_areas(segment, out + first, n - first);
 
-	work_begin(WORK_OWNER);
-	first = taken = lanes_first ? poll_lanes(segment, lanes, out, n) : 0;
-
-	begin_polling(segment);
-	look_for_rung(segment);
-	taken += poll_areas(segment, out + taken, n - taken);
-	end_polling(segment);
 	if (!lanes_first) {
 		first = taken;
 		taken += poll_lanes(segment, lanes, out + taken, n - taken);
 	}
 	end_turn(&segment->polls_lanes_first, first);
+	return taken;
+}
+
+int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, uint32_t n)
+{
+	uint32_t taken;
+
+	work_begin(WORK_OWNER);
+	if (!begin_polling(segment))
+		return 0;
+	look_for_rung(segment);
+	taken = poll_all(segment, out, n);
 	if (taken > 0)
 		count_notifications(segment, taken);
+	end_polling(segment);
 	return (int)taken;
 }
 
 /* ---- requests ---- */
 
-struct requests *requests_create(void)
-{
-	struct requests *requests = calloc(1, sizeof(*requests));
-	void *copies;
-
-	if (!requests)
-		return NULL;
-	copies = mmap(NULL, COPIES_BYTES, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (copies == MAP_FAILED) {
-		free(requests);
-		return NULL;
-	}
-	requests->copies = copies;
-	return requests;
-}
-
-void requests_destroy(struct requests *requests)
-{
-	if (!requests)
-		return;
-	munmap(requests->copies, COPIES_BYTES);
-	free(requests);
-}
-
-static bool any_free(const struct requests *requests)
-{
-	return requests->free_count > 0 || requests->touched < SLU_MESSAGES_MAX;
-}
-
-/* The index that was freed last: its copy is still in the cache. */
-static uint32_t take_index(struct requests *requests)
-{
-	if (requests->free_count > 0)
-		return requests->free[--requests->free_count];
-	return requests->touched++;
-}
-
-static void open_request(struct requests *requests, uint32_t index, struct open_request request,
+static void open_request(struct requests *requests, uint32_t index, const struct open_request *from,
 			 const void *data, uint32_t length, struct slu_message *out)
 {
-	request.generation = requests->open[index].generation + 1;
-	requests->open[index] = request;
-	*out = (struct slu_message){.id = (uint64_t)request.generation << 32 | index,
-				    .client = request.client,
+	struct open_request *request = &requests->open[index];
+
+	request->client = from->client;
+	request->lane = from->lane;
+	request->slot = from->slot;
+	request->area = from->area;
+	request->place = from->place;
+	*out = (struct slu_message){.id = requests_open(requests, index),
+				    .client = from->client,
 				    .length = length,
 				    .data = data};
-}
-
-/* @return NULL: not a request that is open */
-static struct open_request *find_request(struct requests *requests, uint64_t id)
-{
-	uint32_t index = (uint32_t)id;
-	uint32_t generation = id >> 32;
-
-	if (index >= SLU_MESSAGES_MAX || !(generation & 1) ||
-	    requests->open[index].generation != generation)
-		return NULL;
-	return &requests->open[index];
-}
-
-static void close_request(struct requests *requests, struct open_request *request)
-{
-	request->generation++;
-	requests->free[requests->free_count++] = (uint16_t)(request - requests->open);
 }
 
 /*
@@ -239,15 +204,15 @@ static bool take_shared(struct slu_segment *segment, struct segment_area *area,
 			      0);
 		return false;
 	}
-	index = take_index(requests);
+	index = requests_take(requests);
 	copy = requests->copies[index];
 	memcpy(copy, request->data, request->length);
 	open_request(requests, index,
-		     (struct open_request){.client = client->number,
-					   .lane = request->lane,
-					   .slot = request->slot,
-					   .area = area->inbox.id,
-					   .place = area->place},
+		     &(struct open_request){.client = client->number,
+					    .lane = request->lane,
+					    .slot = request->slot,
+					    .area = area->inbox.id,
+					    .place = area->place},
 		     copy, request->length, out);
 	return true;
 }
@@ -258,8 +223,8 @@ static uint32_t receive_areas(struct slu_segment *segment, struct slu_message *o
 	uint32_t taken = 0, lanes = 0, looked = 0;
 
 	work_count(WORK_ITEMS, hot->count);
-	for (uint32_t idle = 0; idle < hot->count && taken < n && any_free(segment->requests);
-	     idle++) {
+	for (uint32_t idle = 0;
+	     idle < hot->count && taken < n && requests_any_free(segment->requests); idle++) {
 		struct segment_area *area = hot_next(hot, &hot->next_received);
 		struct mailbox_request request;
 		bool came = mailbox_receive(&area->inbox.calls, &request);
@@ -284,7 +249,7 @@ static uint32_t receive_lanes(struct slu_segment *segment, uint32_t lanes, struc
 {
 	uint32_t taken = 0, idle = 0;
 
-	while (idle < lanes && taken < n && any_free(segment->requests)) {
+	while (idle < lanes && taken < n && requests_any_free(segment->requests)) {
 		struct inbox_request request;
 		uint32_t lane;
 
@@ -295,49 +260,59 @@ static uint32_t receive_lanes(struct slu_segment *segment, uint32_t lanes, struc
 		if (!inbox_receive(segment->inbox, lane, &request))
 			continue;
 		idle = 0;
-		open_request(segment->requests, take_index(segment->requests),
-			     (struct open_request){
+		open_request(segment->requests, requests_take(segment->requests),
+			     &(struct open_request){
 				     .client = request.client, .lane = lane, .slot = request.slot},
 			     request.data, request.length, &out[taken++]);
 	}
 	return taken;
 }
 
-int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n)
+static uint32_t receive_all(struct slu_segment *segment, struct slu_message *out, uint32_t n)
 {
 	uint32_t lanes = inbox_lanes(segment->inbox);
 	bool lanes_first = lanes > 0 && segment->receives_lanes_first;
-	uint32_t taken, first;
+	uint32_t first = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
+	uint32_t taken = first + receive_areas(segment, out + first, n - first);
 
-	work_begin(WORK_OWNER);
-	first = taken = lanes_first ? receive_lanes(segment, lanes, out, n) : 0;
-
-	begin_polling(segment);
-	look_for_rung(segment);
-	taken += receive_areas(segment, out + taken, n - taken);
-	end_polling(segment);
 	if (!lanes_first) {
 		first = taken;
 		taken += receive_lanes(segment, lanes, out + taken, n - taken);
 	}
 	end_turn(&segment->receives_lanes_first, first);
+	return taken;
+}
+
+int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n)
+{
+	uint32_t taken;
+
+	work_begin(WORK_OWNER);
+	if (!begin_polling(segment))
+		return 0;
+	look_for_rung(segment);
+	taken = receive_all(segment, out, n);
+	end_polling(segment);
 	return (int)taken;
 }
 
 /* ---- answers ---- */
 
-/* To its area, if that is still there: also of a client that has left, whose slot is free then. */
+/*
+ * To its area, if that is still there: also of a client that has left, whose slot is free then. The
+ * light barrier pairs with the heavy one in leave_set(): an area that is found here stays until the
+ * request is closed.
+ */
 static void answer_shared(struct slu_segment *segment, const struct open_request *request,
 			  int status, const void *data, uint32_t length)
 {
 	struct segment_area *area;
 
-	begin_polling(segment);
+	barrier_light();
 	area = place_set_at(&segment->areas, request->place);
 	if (area && area->inbox.id == request->area)
 		mailbox_reply(&area->inbox.calls, request->lane, request->slot, status, data,
 			      length);
-	end_polling(segment);
 }
 
 static void answer_lane(struct slu_segment *segment, const struct open_request *request, int status,
@@ -356,10 +331,8 @@ static void answer_lane(struct slu_segment *segment, const struct open_request *
 int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message, int status,
 		       const void *data, uint32_t length)
 {
-	struct open_request *request = find_request(segment->requests, message->id);
+	struct open_request *request;
 
-	if (!request)
-		return fail(-EINVAL, "not a request of this segment that is open");
 	if (length > SLU_MESSAGE_MAX)
 		return fail(-EINVAL, "an answer of %u bytes: at most %d are possible", length,
 			    SLU_MESSAGE_MAX);
@@ -368,13 +341,16 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 			    "status %d: answer with 0 or a negative errno other than "
 			    "-EAGAIN and -ECANCELED",
 			    status);
+	request = requests_claim(segment->requests, message->id);
+	if (!request)
+		return fail(-EINVAL, "not a request of this segment that is open");
 	if (status != 0)
 		length = 0;
 	if (request->area != 0)
 		answer_shared(segment, request, status, data, length);
 	else
 		answer_lane(segment, request, status, data, length);
-	close_request(segment->requests, request);
+	requests_close(segment->requests, request);
 	return 0;
 }
 
@@ -395,6 +371,16 @@ static void set_armed(struct slu_segment *segment, bool armed)
 }
 
 /*
+ * Whom a wake-up was meant for that was cleared just now finds nothing then, or is woken by this.
+ */
+static void pass_on(struct slu_segment *segment)
+{
+	set_armed(segment, false);
+	if (segment->several)
+		eventfd_write(wake_set_eventfd(segment->wake), 1);
+}
+
+/*
  * The heavy barriers pair with the light ones in client_stored(), in this process or another, and
  * in the inbox: either we see what came, or it is seen that we want to be woken. What is not polled
  * is armed all the time, from before its client has it. Requests that cannot be received for want
@@ -402,19 +388,20 @@ static void set_armed(struct slu_segment *segment, bool armed)
  */
 int slu_segment_arm(struct slu_segment *segment)
 {
-	bool calls = any_free(segment->requests);
-	bool pending;
+	bool calls, pending;
 	int rc;
 
 	work_begin(WORK_OWNER);
+	if (!begin_polling(segment))
+		return 1;
+	calls = requests_any_free(segment->requests);
 	wake_set_clear(segment->wake);
-	begin_polling(segment);
 	set_armed(segment, true);
 	barrier_heavy();
 	rc = barrier_heavy_shared();
 	pending = rc < 0 || hot_pending(segment, calls) || inbox_pending(segment->inbox, calls);
 	if (pending)
-		set_armed(segment, false);
+		pass_on(segment);
 	end_polling(segment);
 	if (rc < 0)
 		return fail(rc, "membarrier is not allowed any more: poll instead of waiting, or "

@@ -192,8 +192,8 @@ static bool may_leave(const struct slu_segment *segment, const struct segment_cl
 
 /*
  * Out of the sets go those whose time has come, and areas with their last. The heavy barrier pairs
- * with the light one in begin_polling(): who polls from now on does not see them, who polls already
- * we see polling.
+ * with the light ones in begin_polling() and answer_shared(): who polls or answers from now on does
+ * not see them, who does so already we see at it.
  */
 static void leave_set(struct slu_segment *segment)
 {
@@ -212,13 +212,16 @@ static void leave_set(struct slu_segment *segment)
 		return;
 	barrier_heavy();
 	segment->left_during = atomic_load_explicit(&segment->polls, memory_order_acquire);
+	requests_note_answering(segment->requests, &segment->left_while);
 }
 
-/* Is whoever was polling when they left the set still at it? */
+/* Is whoever was polling, or answering, when they left the set still at it? */
 static bool may_be_held(const struct slu_segment *segment)
 {
-	return segment->left_during & 1 &&
-	       atomic_load_explicit(&segment->polls, memory_order_acquire) == segment->left_during;
+	return (segment->left_during & 1 &&
+		atomic_load_explicit(&segment->polls, memory_order_acquire) ==
+			segment->left_during) ||
+	       requests_are_answering(segment->requests, &segment->left_while);
 }
 
 static void destroy_left(struct slu_segment *segment)

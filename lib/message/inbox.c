@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A lane is four rings between one poller and the owner, each with one producer and one consumer.
- * Messages lie in slots: the poller fills a free one and hands over its number, the owner answers
- * in the same slot and hands the number back, so nothing is copied in between. A ring of numbers
- * has as many places as there are slots and is never full.
+ * A lane is two rings from one poller to whoever takes for the owner, each with one producer and
+ * one consumer, and a set of answers back. Messages lie in slots: the poller fills a free one and
+ * hands over its number, the owner answers in the same slot and sets its bit, whichever of his
+ * threads it is, so nothing is copied in between. A ring of numbers has as many places as there are
+ * slots and is never full.
  */
 #include "message/inbox.h"
 
@@ -19,7 +20,7 @@
 #include "base/log.h"
 
 static_assert((INBOX_NOTIFICATIONS & (INBOX_NOTIFICATIONS - 1)) == 0, "a power of two");
-static_assert((INBOX_CALLS & (INBOX_CALLS - 1)) == 0, "a power of two");
+static_assert(INBOX_CALLS == 64, "a bit each in inbox_lane.answered");
 
 struct inbox_slot {
 	uint64_t cookie;
@@ -39,13 +40,14 @@ struct inbox_lane {
 	_Atomic(struct inbox *) inbox; /* whoever asks for the lane stores the same */
 	struct inbox_ring notified;
 	struct inbox_ring called;
-	struct inbox_ring answered;
+	_Alignas(64) _Atomic uint64_t answered; /* slots, a bit each; any thread of the owner's */
 	struct slu_notification notifications[INBOX_NOTIFICATIONS];
 	uint8_t calls[INBOX_CALLS];
-	uint8_t answers[INBOX_CALLS];
 
-	/* The poller's: slots given back, the last is used first, and how many were ever used. */
-	_Alignas(64) uint32_t free_count;
+	/* The poller's: answers that are dealt with before it looks for others; slots given back,
+	 * the last is used first, and how many were ever used. */
+	_Alignas(64) uint64_t answers;
+	uint32_t free_count;
 	uint32_t touched;
 	uint8_t free_slots[INBOX_CALLS];
 
@@ -203,9 +205,12 @@ bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer)
 {
 	const struct inbox_slot *slot;
 
-	if (!ring_has_some(&lane->answered))
+	/* Pairs with the release in inbox_reply(). */
+	if (!lane->answers && atomic_load_explicit(&lane->answered, memory_order_relaxed))
+		lane->answers = atomic_exchange_explicit(&lane->answered, 0, memory_order_acquire);
+	if (!lane->answers)
 		return false;
-	slot = &lane->slots[lane->answers[ring_next_out(&lane->answered, INBOX_CALLS)]];
+	slot = &lane->slots[__builtin_ctzll(lane->answers)];
 	*answer = (struct inbox_answer){.cookie = slot->cookie,
 					.status = slot->status,
 					.length = slot->length,
@@ -215,10 +220,8 @@ bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer)
 
 void inbox_answer_done(struct inbox_lane *lane)
 {
-	uint32_t place = ring_next_out(&lane->answered, INBOX_CALLS);
-
-	lane->free_slots[lane->free_count++] = lane->answers[place];
-	ring_advance(&lane->answered.tail);
+	lane->free_slots[lane->free_count++] = (uint8_t)__builtin_ctzll(lane->answers);
+	lane->answers &= lane->answers - 1;
 }
 
 uint32_t inbox_open_calls(const struct inbox_lane *lane, uint64_t cookies[INBOX_CALLS])
@@ -236,7 +239,7 @@ uint32_t inbox_open_calls(const struct inbox_lane *lane, uint64_t cookies[INBOX_
 
 bool inbox_answers_pending(const struct inbox_lane *lane)
 {
-	return ring_has_some(&lane->answered);
+	return lane->answers || atomic_load_explicit(&lane->answered, memory_order_relaxed);
 }
 
 /* ---- the segment's owner ---- */
@@ -285,8 +288,7 @@ void inbox_reply(struct inbox *inbox, uint32_t index, uint32_t number, int32_t s
 	slot->length = length;
 	if (length > 0)
 		memmove(slot->data, data, length); /* an owner may answer out of the request */
-	lane->answers[ring_next_in(&lane->answered, INBOX_CALLS)] = (uint8_t)number;
-	ring_advance(&lane->answered.head);
+	atomic_fetch_or_explicit(&lane->answered, UINT64_C(1) << number, memory_order_release);
 }
 
 bool inbox_pending(const struct inbox *inbox, bool calls)

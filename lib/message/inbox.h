@@ -3,8 +3,9 @@
  * @file
  * What the pollers of this engine leave for the owner of a segment: notifications and requests that
  * came to them over the wire, and the owner's answers on their way back. One inbox per segment, one
- * lane per poller thread; in each lane one poller and the application's polling thread, so nothing
- * is locked. Clients in shared memory have no part in it: see client_area.h.
+ * lane per poller thread; in each lane one poller and, one at a time, whoever takes for the owner,
+ * so nothing is locked. Any thread answers. Clients in shared memory have no part in it: see
+ * client_area.h.
  *
  * A lane's memory is reserved with the inbox and touched only as far as it is used.
  *
@@ -78,7 +79,7 @@ bool inbox_notify(struct inbox_lane *lane, uint32_t client, uint32_t tag);
 bool inbox_call(struct inbox_lane *lane, uint32_t client, uint64_t cookie, const void *data,
 		uint32_t length);
 
-/** The next answer, in the order of answering. @return false: none */
+/** The next answer; none waits for more than those that came before it. @return false: none */
 bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer);
 
 /** What inbox_answer() gave was sent or is not wanted: its memory is free. */
@@ -101,7 +102,7 @@ uint32_t inbox_poll(struct inbox *inbox, uint32_t lane, struct slu_notification 
 /** Take the next request. @return false: none */
 bool inbox_receive(struct inbox *inbox, uint32_t lane, struct inbox_request *request);
 
-/** Answer it. The caller then wakes the poller, if it sleeps. */
+/** Answer it. Any thread, once. The caller then wakes the poller, if it sleeps. */
 void inbox_reply(struct inbox *inbox, uint32_t lane, uint32_t slot, int32_t status,
 		 const void *data, uint32_t length);
 

@@ -2,6 +2,7 @@
 /* The owner's side: requests from clients in shared memory (by fake) and from the lanes of pollers,
  * for which the test stands in. */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -562,6 +563,269 @@ static void test_arms_newcomers(void **state)
 	signal(SIGTRAP, SIG_DFL);
 }
 
+/* ---- several threads ---- */
+
+#define SERVERS     4u
+#define CLIENTS     4u
+#define PASSED_MAX  64u
+#define CALLS_BYTES 64u /* of a region, for each that is under way */
+
+/* What one thread has received and another is to answer. */
+struct passing {
+	pthread_mutex_t lock;
+	uint32_t count;
+	struct slu_message messages[PASSED_MAX];
+};
+
+static struct passing passing = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static _Atomic bool serving_ends;
+static _Atomic uint64_t served, misanswered;
+
+static void answer_one(const struct slu_message *message)
+{
+	uint64_t value = 0;
+
+	memcpy(&value, message->data, sizeof(value));
+	value = value * 3 + 1;
+	if (slu_segment_answer(segment, message, 0, &value, sizeof(value)) < 0 ||
+	    slu_segment_answer(segment, message, 0, NULL, 0) != -EINVAL)
+		atomic_fetch_add(&misanswered, 1);
+	atomic_fetch_add(&served, 1);
+}
+
+/* Leave one for whoever comes. @return false: no room */
+static bool pass(const struct slu_message *message)
+{
+	bool room;
+
+	pthread_mutex_lock(&passing.lock);
+	room = passing.count < PASSED_MAX;
+	if (room)
+		passing.messages[passing.count++] = *message;
+	pthread_mutex_unlock(&passing.lock);
+	return room;
+}
+
+static bool answer_passed(void)
+{
+	struct slu_message message = {.id = 0};
+
+	pthread_mutex_lock(&passing.lock);
+	if (passing.count > 0)
+		message = passing.messages[--passing.count];
+	pthread_mutex_unlock(&passing.lock);
+	if (message.id)
+		answer_one(&message);
+	return message.id;
+}
+
+/* Half of what it receives is for others to answer. It sleeps when there is nothing. */
+static void *serve_some(void *arg)
+{
+	uint32_t turn = 0;
+
+	(void)arg;
+	while (!atomic_load(&serving_ends)) {
+		struct slu_message messages[3];
+		int n = slu_segment_receive(segment, messages, 3);
+		bool passed = answer_passed();
+
+		for (int i = 0; i < n; i++)
+			if (++turn % 2 || !pass(&messages[i]))
+				answer_one(&messages[i]);
+		if (n == 0 && !passed && slu_segment_arm(segment) == 0)
+			is_woken(100);
+	}
+	return NULL;
+}
+
+struct asker {
+	pthread_t thread;
+	struct slu_remote *remote;
+	struct slu_queue *queue;
+	uint64_t first;
+	uint64_t count;
+	uint64_t bad;
+};
+
+static void ask(const struct asker *asker, uint64_t number, uint32_t place)
+{
+	char *at = (char *)slu_region_addr(region) + place;
+	const struct slu_op op = {.user_data = number << 16 | place,
+				  .remote = asker->remote,
+				  .region = region,
+				  .local_offset = place,
+				  .remote_offset = place + 8,
+				  .length = 8,
+				  .tag = 8,
+				  .opcode = TEST_CALL};
+
+	memcpy(at, &number, sizeof(number));
+	assert_int_equal(submit_any(asker->queue, &op, 1), 1);
+}
+
+/* In shared memory: each call has one answer, which is its own. */
+static void *ask_all(void *arg)
+{
+	struct asker *asker = arg;
+	uint32_t base = (uint32_t)(asker->first * 2 * SLU_CALLS_MAX * CALLS_BYTES);
+	uint64_t asked = 0, answered = 0;
+
+	while (answered < asker->count) {
+		struct slu_completion done[SLU_CALLS_MAX];
+		int n;
+
+		for (; asked < asker->count && asked < SLU_CALLS_MAX; asked++)
+			ask(asker, asked, base + (uint32_t)asked * CALLS_BYTES);
+		n = slu_reap(asker->queue, done, SLU_CALLS_MAX);
+		if (n == 0)
+			sched_yield();
+		for (int i = 0; i < n; i++, answered++) {
+			uint32_t place = done[i].user_data & 0xffff;
+			uint64_t value;
+
+			memcpy(&value, (char *)slu_region_addr(region) + place + 8, sizeof(value));
+			asker->bad += done[i].status != 0 || done[i].bytes != 8 ||
+				      value != (done[i].user_data >> 16) * 3 + 1;
+			if (asked < asker->count)
+				ask(asker, asked++, place);
+		}
+	}
+	return NULL;
+}
+
+/* In a lane, as a poller: likewise. */
+static void *ask_by_lane(void *arg)
+{
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct asker *asker = arg;
+	uint64_t asked = 0, answered = 0;
+
+	while (answered < asker->count) {
+		struct inbox_answer answer;
+
+		while (asked < asker->count && inbox_call(lane, 1, asked, &asked, sizeof(asked)))
+			asked++;
+		if (!inbox_answers_pending(lane))
+			sched_yield();
+		while (inbox_answer(lane, &answer)) {
+			uint64_t value;
+
+			memcpy(&value, answer.data, sizeof(value));
+			asker->bad += answer.length != 8 || value != answer.cookie * 3 + 1;
+			answered++;
+			inbox_answer_done(lane);
+		}
+	}
+	return NULL;
+}
+
+static void asker_start(struct asker *asker, uint32_t index, uint64_t count)
+{
+	struct slu_queue_options inlined;
+
+	slu_queue_options_init(&inlined);
+	inlined.poller = SLU_POLLER_INLINE;
+	*asker = (struct asker){.first = index, .count = count};
+	if (index < CLIENTS) {
+		asker->remote = open_remote();
+		assert_int_equal(slu_queue_open(engine, &inlined, &asker->queue), 0);
+	}
+	assert_int_equal(pthread_create(&asker->thread, NULL,
+					index < CLIENTS ? ask_all : ask_by_lane, asker),
+			 0);
+}
+
+/* Goal: four threads serve one segment, and answer what they or others have received: no answer is
+ * lost, doubled or another's, though they sleep and wake. SLUICE_CALLS=N makes it N calls. */
+static void test_several_threads(void **state)
+{
+	const char *wanted = getenv("SLUICE_CALLS");
+	uint64_t each = (wanted ? strtoull(wanted, NULL, 10) : 100000) / (CLIENTS + 1);
+	struct asker askers[CLIENTS + 1];
+	pthread_t servers[SERVERS];
+
+	(void)state;
+	atomic_store(&serving_ends, false);
+	atomic_store(&served, 0);
+	for (uint32_t i = 0; i < SERVERS; i++)
+		assert_int_equal(pthread_create(&servers[i], NULL, serve_some, NULL), 0);
+	for (uint32_t i = 0; i <= CLIENTS; i++)
+		asker_start(&askers[i], i, each);
+	for (uint32_t i = 0; i <= CLIENTS; i++) {
+		pthread_join(askers[i].thread, NULL);
+		assert_int_equal(askers[i].bad, 0);
+		slu_queue_close(askers[i].queue);
+		slu_remote_close(askers[i].remote);
+	}
+	atomic_store(&serving_ends, true);
+	for (uint32_t i = 0; i < SERVERS; i++)
+		pthread_join(servers[i], NULL);
+	assert_int_equal(atomic_load(&misanswered), 0);
+	assert_int_equal(atomic_load(&served), (CLIENTS + 1) * each);
+	tap_comment("%" PRIu64 " calls", atomic_load(&served));
+}
+
+static void *arm_once(void *arg)
+{
+	(void)arg;
+	assert_int_equal(slu_segment_arm(segment), 1);
+	return NULL;
+}
+
+/* Goal: of two that sleep neither is left asleep by the other's arming, with something to take. */
+static void test_arming_wakes_others(void **state)
+{
+	struct slu_remote *remote = open_remote();
+	struct slu_message message;
+	pthread_t other;
+
+	(void)state;
+	assert_int_equal(slu_segment_arm(segment), 0);
+	submit(remote, TEST_CALL, 1);
+	assert_true(is_woken(SOON_MS));
+	assert_int_equal(pthread_create(&other, NULL, arm_once, NULL), 0);
+	pthread_join(other, NULL); /* and it is busy with something else from now on */
+	assert_true(is_woken(SOON_MS));
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
+	assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+	finish();
+	slu_remote_close(remote);
+}
+
+/* Goal: an area that a thread is answering into is not freed, and later ones find it gone. */
+static void test_answering_keeps_the_area(void **state)
+{
+	struct slu_remote *remote = open_remote();
+	struct slu_completion done;
+	struct slu_message message;
+	struct open_request *claimed;
+	struct slu_queue *other;
+	const struct slu_op op = {
+		.remote = remote, .region = region, .length = 8, .opcode = TEST_CALL};
+
+	(void)state;
+	assert_int_equal(slu_queue_open(engine, NULL, &other), 0);
+	assert_int_equal(submit_any(other, &op, 1), 1);
+	while (slu_segment_receive(segment, &message, 1) == 0)
+		;
+	claimed = requests_claim(segment->requests, message.id);
+	assert_non_null(claimed);
+	slu_remote_close(remote);
+	assert_int_equal(slu_wait(other, 1, 10000000), 1);
+	assert_int_equal(slu_reap(other, &done, 1), 1);
+	while (atomic_load(&segment->areas.used) > 0) /* it lingers for a second */
+		usleep(1000);
+	usleep(10000);
+	assert_int_equal(engine->mapped_areas, 1);
+	requests_close(segment->requests, claimed);
+	for (uint32_t tries = 0; engine->mapped_areas > 0; tries++) {
+		assert_in_range(tries, 0, 10000);
+		usleep(1000);
+	}
+	slu_queue_close(other);
+}
+
 /* ---- very many ---- */
 
 #define AREAS    300u
@@ -966,6 +1230,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_answers_wake_the_poller, export_one,
 						close_one),
 		cmocka_unit_test_setup_teardown(test_looks_at_what_is_held_up, export_one,
+						close_one),
+		cmocka_unit_test_setup_teardown(test_several_threads, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_arming_wakes_others, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_answering_keeps_the_area, export_one,
 						close_one),
 		cmocka_unit_test_setup_teardown(test_idle_areas, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_silent_lanes, export_one, close_one),
