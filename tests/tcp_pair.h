@@ -22,6 +22,7 @@
 #include "env/eal.h"
 #include "memory/region.h"
 #include "message/inbox.h"
+#include "message/sender.h"
 #include "poller/poller.h"
 #include "transport/buffers.h"
 #include "transport/grants.h"
@@ -152,12 +153,16 @@ static inline void pair_mend(struct tcp_pair *pair)
 	repair_now(pair->env.repair, pair->client.path->making, NULL, UINT64_MAX / 2);
 }
 
+static struct sender pair_sender = {.number = 5, .identity = "pair"};
+
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
 static inline struct grant *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t connection,
 				       void **view)
 {
-	const struct grant grant = {
-		.export = &pair->export, .rights = rights, .client = 5, .connection = connection};
+	const struct grant grant = {.export = &pair->export,
+				    .rights = rights,
+				    .sender = &pair_sender,
+				    .connection = connection};
 	json_t *description = json_object();
 	struct grant *granted;
 

@@ -77,16 +77,28 @@ enum slu_transport {
 
 /** What a WRITE with notification tells the segment's owner. */
 struct slu_notification {
-	uint32_t tag;    /* slu_op.tag */
-	uint32_t client; /* which client of the segment: unique among the present ones */
+	uint32_t tag;         /* slu_op.tag */
+	uint32_t client;      /* which client of the segment: unique among the present ones */
+	const char *identity; /* what the target knows it as, such as "user:root": one text, at one
+				 address, for all clients that are known so; lives as long as the
+				 engine */
 };
 
 /** A request of a client (SLU_CALL). */
 struct slu_message {
-	uint64_t id;      /* for slu_segment_answer */
-	uint32_t client;  /* as in slu_notification */
-	uint32_t length;  /* bytes, 0..SLU_MESSAGE_MAX */
-	const void *data; /* a private copy, valid until it is answered */
+	uint64_t id;          /* for slu_segment_answer */
+	uint32_t client;      /* as in slu_notification */
+	uint32_t length;      /* bytes, 0..SLU_MESSAGE_MAX */
+	const char *identity; /* as in slu_notification */
+	const void *data;     /* a private copy, valid until it is answered */
+};
+
+/** A client has gone. */
+struct slu_departure {
+	const char *identity; /* as in slu_notification */
+	uint32_t client;      /* likewise; another may have that number from now on */
+	bool lost;            /* it vanished without a goodbye */
+	uint8_t reserved[3];  /* zero */
 };
 
 struct slu_segment_info {
@@ -193,7 +205,7 @@ SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment
  * Hot: neither blocks nor allocates; enters the kernel only where more than 32 connections (one
  * with sessions of different rights is two) are or were in shared memory, every 20 us or so. Of one
  * that was idle beside so many what comes is seen then.
- * Thread: one at a time per segment.
+ * Thread: any, also several. One at a time takes: the others find nothing meanwhile.
  *
  * @return 0..n
  */
@@ -209,25 +221,28 @@ SLU_API int slu_segment_fd(struct slu_segment *segment);
  * Ask for one wake-up on slu_segment_fd(), and clear the one before. After it has come, poll and
  * receive until there is nothing, then arm again. A wake-up may come for nothing. While
  * SLU_MESSAGES_MAX requests are open, further ones do not count: receive again after answering.
- * Thread: the one that polls.
+ * Thread: any, also several, each for itself: a wake-up is for all of those that sleep then.
  *
- * @return 0 armed; 1 something is there already, not armed; -EPERM the process was forbidden
+ * @return 0 armed; 1 something is there already, or another thread is looking just now, not armed;
+ *         -EPERM the process was forbidden
  *         membarrier(2) after the engine was opened: only polling is left
  */
 SLU_API int slu_segment_arm(struct slu_segment *segment);
 
 /**
- * Take up to @p n requests. Those taken must be answered: at most SLU_MESSAGES_MAX can be open.
+ * Take up to @p n requests. Those taken must be answered, soon or later and by whichever thread: at
+ * most SLU_MESSAGES_MAX can be open. Each is handed out once.
  *
- * Hot: as slu_segment_poll(). Thread: the one that polls.
+ * Hot and threads: as slu_segment_poll().
  *
  * @return 0..n
  */
 SLU_API int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n);
 
 /**
- * Answer a request; its data is gone afterwards. A client that has left is no error. Thread: the
- * one that polls.
+ * Answer a request; its data is gone afterwards. A client that has left is no error. Of several
+ * that answer the same one, one does it. Hot: neither blocks nor allocates, and enters the kernel
+ * only to wake a poller. Thread: any.
  *
  * @param status  0 or a negative errno, for slu_completion.status; not -EAGAIN or -ECANCELED, which
  *                mean something else there
@@ -236,6 +251,20 @@ SLU_API int slu_segment_receive(struct slu_segment *segment, struct slu_message 
  */
 SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message,
 			       int status, const void *data, uint32_t length);
+
+/**
+ * Take up to @p n clients that have gone, of those that had left a notification or a request when
+ * they went: each once, after the last of what it left was taken, and within two seconds of that.
+ * Requests of it may be open still, and are to be answered as others. Of those that went before the
+ * first of these calls nothing is told. Until it is taken a client counts as a session of its
+ * identity; what it costs has to do with those that go, not with those that stay.
+ *
+ * Threads: as slu_segment_poll(). slu_segment_arm() counts them as something that is there.
+ *
+ * @return 0..n
+ */
+SLU_API int slu_segment_departures(struct slu_segment *segment, struct slu_departure *out,
+				   uint32_t n);
 
 /** Fill @p options with the defaults: any transport, both rights, 5 seconds. */
 SLU_API void slu_remote_options_init(struct slu_remote_options *options);

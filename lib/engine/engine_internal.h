@@ -33,6 +33,7 @@
 #include "memory/region.h"
 #include "message/client_area.h"
 #include "message/inbox.h"
+#include "message/sender.h"
 #include "net/tls.h"
 #include "numa/topology.h"
 #include "poller/poller.h"
@@ -77,6 +78,7 @@ struct slu_engine {
 	uint32_t mapped_areas;   /* that are shared with clients */
 	uint32_t segment_count;
 	uint32_t next_client;
+	void *identities; /* tree of their texts */
 	LIST_HEAD(, slu_segment) segments;
 };
 
@@ -107,6 +109,7 @@ struct segment_client {
 	uint32_t rights;
 	int reason; /* why it was ended; 0: it was not */
 	uint32_t number;
+	struct sender *sender;
 	struct slu_segment *segment;
 	const struct transport *transport;
 	uint64_t operations;
@@ -218,6 +221,7 @@ struct slu_segment {
 	bool receives_lanes_first;
 	_Atomic uint64_t notifications;
 	struct requests *requests;
+	struct departures departures;
 };
 
 /** Control plane callbacks of the engine's segments. */
@@ -295,6 +299,12 @@ static inline uint32_t segment_session(const struct segment_client *client)
 	return client->place << SESSION_AGE_BITS |
 	       (client->number & ((1u << SESSION_AGE_BITS) - 1));
 }
+
+/** identities.c: the one text of it. Control thread. @return NULL: out of memory */
+const char *identity_get(struct slu_engine *engine, const char *text);
+
+/** No segment is left. */
+void identities_free(struct slu_engine *engine);
 
 /** Control thread: the client's session is over. */
 void segment_leave(struct segment_client *client, bool lost);

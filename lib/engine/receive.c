@@ -90,9 +90,12 @@ static uint32_t name_clients(const struct slu_segment *segment, const struct seg
 	for (uint32_t i = 0; i < n; i++) {
 		const struct segment_client *client = find_client(segment, area, notes[i].client);
 
-		if (client)
-			notes[named++] = (struct slu_notification){.tag = notes[i].tag,
-								   .client = client->number};
+		if (!client)
+			continue;
+		sender_is_heard(client->sender);
+		notes[named++] = (struct slu_notification){.tag = notes[i].tag,
+							   .client = client->number,
+							   .identity = client->sender->identity};
 	}
 	return named;
 }
@@ -171,20 +174,17 @@ int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, 
 
 /* ---- requests ---- */
 
-static void open_request(struct requests *requests, uint32_t index, const struct open_request *from,
-			 const void *data, uint32_t length, struct slu_message *out)
+/* @p area: that it came through; NULL: the export's inbox. @return its id */
+static uint64_t open_request(struct requests *requests, uint32_t index, uint32_t lane,
+			     uint32_t slot, const struct segment_area *area)
 {
 	struct open_request *request = &requests->open[index];
 
-	request->client = from->client;
-	request->lane = from->lane;
-	request->slot = from->slot;
-	request->area = from->area;
-	request->place = from->place;
-	*out = (struct slu_message){.id = requests_open(requests, index),
-				    .client = from->client,
-				    .length = length,
-				    .data = data};
+	request->lane = lane;
+	request->slot = slot;
+	request->area = area ? area->inbox.id : 0;
+	request->place = area ? area->place : 0;
+	return requests_open(requests, index);
 }
 
 /*
@@ -204,16 +204,16 @@ static bool take_shared(struct slu_segment *segment, struct segment_area *area,
 			      0);
 		return false;
 	}
+	sender_is_heard(client->sender);
 	index = requests_take(requests);
 	copy = requests->copies[index];
 	memcpy(copy, request->data, request->length);
-	open_request(requests, index,
-		     &(struct open_request){.client = client->number,
-					    .lane = request->lane,
-					    .slot = request->slot,
-					    .area = area->inbox.id,
-					    .place = area->place},
-		     copy, request->length, out);
+	*out = (struct slu_message){
+		.id = open_request(requests, index, request->lane, request->slot, area),
+		.client = client->number,
+		.length = request->length,
+		.identity = client->sender->identity,
+		.data = copy};
 	return true;
 }
 
@@ -251,7 +251,7 @@ static uint32_t receive_lanes(struct slu_segment *segment, uint32_t lanes, struc
 
 	while (idle < lanes && taken < n && requests_any_free(segment->requests)) {
 		struct inbox_request request;
-		uint32_t lane;
+		uint32_t lane, index;
 
 		if (segment->next_called_lane >= lanes)
 			segment->next_called_lane = 0;
@@ -260,10 +260,13 @@ static uint32_t receive_lanes(struct slu_segment *segment, uint32_t lanes, struc
 		if (!inbox_receive(segment->inbox, lane, &request))
 			continue;
 		idle = 0;
-		open_request(segment->requests, requests_take(segment->requests),
-			     &(struct open_request){
-				     .client = request.client, .lane = lane, .slot = request.slot},
-			     request.data, request.length, &out[taken++]);
+		index = requests_take(segment->requests);
+		out[taken++] = (struct slu_message){
+			.id = open_request(segment->requests, index, lane, request.slot, NULL),
+			.client = request.client,
+			.length = request.length,
+			.identity = request.identity,
+			.data = request.data};
 	}
 	return taken;
 }
@@ -354,6 +357,22 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 	return 0;
 }
 
+/* ---- clients that have gone ---- */
+
+int slu_segment_departures(struct slu_segment *segment, struct slu_departure *out, uint32_t n)
+{
+	uint32_t taken = 0;
+
+	work_begin(WORK_OWNER);
+	if (!begin_polling(segment))
+		return 0;
+	atomic_store_explicit(&segment->departures.wanted, true, memory_order_relaxed);
+	if (departures_settle(&segment->departures, segment->inbox))
+		taken = departures_take(&segment->departures, out, n);
+	end_polling(segment);
+	return (int)taken;
+}
+
 /* ---- being woken ---- */
 
 int slu_segment_fd(struct slu_segment *segment)
@@ -399,7 +418,8 @@ int slu_segment_arm(struct slu_segment *segment)
 	set_armed(segment, true);
 	barrier_heavy();
 	rc = barrier_heavy_shared();
-	pending = rc < 0 || hot_pending(segment, calls) || inbox_pending(segment->inbox, calls);
+	pending = rc < 0 || hot_pending(segment, calls) || inbox_pending(segment->inbox, calls) ||
+		  departures_settle(&segment->departures, segment->inbox);
 	if (pending)
 		pass_on(segment);
 	end_polling(segment);

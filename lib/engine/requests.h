@@ -27,7 +27,6 @@ enum request_stage {
 /** By its index; its private copy, if it has one, by the same. */
 struct open_request {
 	_Alignas(32) _Atomic uint32_t generation; /* while it is open the high half of its id */
-	uint32_t client;
 	uint32_t lane;
 	uint32_t slot;
 	uint32_t area;  /* its id; 0: it came through the export's inbox */

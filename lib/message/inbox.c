@@ -18,6 +18,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "message/sender.h"
 
 static_assert((INBOX_NOTIFICATIONS & (INBOX_NOTIFICATIONS - 1)) == 0, "a power of two");
 static_assert(INBOX_CALLS == 64, "a bit each in inbox_lane.answered");
@@ -26,6 +27,7 @@ struct inbox_slot {
 	uint64_t cookie;
 	uint32_t client;
 	int32_t status;
+	const char *identity;
 	uint32_t length;
 	_Alignas(64) uint8_t data[SLU_MESSAGE_MAX];
 };
@@ -40,6 +42,8 @@ struct inbox_lane {
 	_Atomic(struct inbox *) inbox; /* whoever asks for the lane stores the same */
 	struct inbox_ring notified;
 	struct inbox_ring called;
+	uint32_t marked_notified; /* heads, when they were marked; who takes for the owner */
+	uint32_t marked_called;
 	_Alignas(64) _Atomic uint64_t answered; /* slots, a bit each; any thread of the owner's */
 	struct slu_notification notifications[INBOX_NOTIFICATIONS];
 	uint8_t calls[INBOX_CALLS];
@@ -159,12 +163,14 @@ uint32_t inbox_notify_space(struct inbox_lane *lane)
 				      atomic_load_explicit(&ring->tail, memory_order_acquire));
 }
 
-bool inbox_notify(struct inbox_lane *lane, uint32_t client, uint32_t tag)
+bool inbox_notify(struct inbox_lane *lane, struct sender *sender, uint32_t tag)
 {
 	if (!inbox_notify_room(lane))
 		return false;
 	lane->notifications[ring_next_in(&lane->notified, INBOX_NOTIFICATIONS)] =
-		(struct slu_notification){.tag = tag, .client = client};
+		(struct slu_notification){
+			.tag = tag, .client = sender->number, .identity = sender->identity};
+	sender_is_heard(sender);
 	ring_advance(&lane->notified.head);
 	wake_owner(lane);
 	return true;
@@ -181,7 +187,7 @@ static bool take_slot(struct inbox_lane *lane, uint8_t *index)
 	return true;
 }
 
-bool inbox_call(struct inbox_lane *lane, uint32_t client, uint64_t cookie, const void *data,
+bool inbox_call(struct inbox_lane *lane, struct sender *sender, uint64_t cookie, const void *data,
 		uint32_t length)
 {
 	struct inbox_slot *slot;
@@ -191,7 +197,9 @@ bool inbox_call(struct inbox_lane *lane, uint32_t client, uint64_t cookie, const
 		return false;
 	slot = &lane->slots[index];
 	slot->cookie = cookie;
-	slot->client = client;
+	slot->client = sender->number;
+	slot->identity = sender->identity;
+	sender_is_heard(sender);
 	slot->length = length;
 	if (length > 0)
 		memcpy(slot->data, data, length);
@@ -273,8 +281,11 @@ bool inbox_receive(struct inbox *inbox, uint32_t index, struct inbox_request *re
 	number = lane->calls[ring_next_out(&lane->called, INBOX_CALLS)];
 	ring_advance(&lane->called.tail);
 	slot = &lane->slots[number];
-	*request = (struct inbox_request){
-		.slot = number, .client = slot->client, .length = slot->length, .data = slot->data};
+	*request = (struct inbox_request){.slot = number,
+					  .client = slot->client,
+					  .identity = slot->identity,
+					  .length = slot->length,
+					  .data = slot->data};
 	return true;
 }
 
@@ -298,6 +309,36 @@ bool inbox_pending(const struct inbox *inbox, bool calls)
 		    (calls && ring_has_some(&inbox->lanes[i].called)))
 			return true;
 	return false;
+}
+
+/* The acquires pair with the releases of what the pollers have left. */
+void inbox_mark(struct inbox *inbox)
+{
+	for (uint32_t i = 0; i < inbox_lanes(inbox); i++) {
+		struct inbox_lane *lane = &inbox->lanes[i];
+
+		lane->marked_notified =
+			atomic_load_explicit(&lane->notified.head, memory_order_acquire);
+		lane->marked_called =
+			atomic_load_explicit(&lane->called.head, memory_order_acquire);
+	}
+}
+
+static bool ring_is_past(const struct inbox_ring *ring, uint32_t mark)
+{
+	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+
+	return (int32_t)(tail - mark) >= 0;
+}
+
+/* A lane that came into use since has nothing before the mark: that is 0. */
+bool inbox_is_past_mark(const struct inbox *inbox)
+{
+	for (uint32_t i = 0; i < inbox_lanes(inbox); i++)
+		if (!ring_is_past(&inbox->lanes[i].notified, inbox->lanes[i].marked_notified) ||
+		    !ring_is_past(&inbox->lanes[i].called, inbox->lanes[i].marked_called))
+			return false;
+	return true;
 }
 
 void inbox_arm(struct inbox *inbox)

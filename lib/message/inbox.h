@@ -26,6 +26,7 @@
 
 struct inbox;
 struct inbox_lane;
+struct sender;
 
 /** An answer of the segment's owner. */
 struct inbox_answer {
@@ -40,6 +41,7 @@ struct inbox_request {
 	uint32_t slot; /* for inbox_reply() */
 	uint32_t client;
 	uint32_t length;
+	const char *identity;
 	const void *data; /* stays until inbox_reply() */
 };
 
@@ -67,7 +69,7 @@ bool inbox_notify_room(struct inbox_lane *lane);
 uint32_t inbox_notify_space(struct inbox_lane *lane);
 
 /** After the data. @return false: full, nothing was done */
-bool inbox_notify(struct inbox_lane *lane, uint32_t client, uint32_t tag);
+bool inbox_notify(struct inbox_lane *lane, struct sender *sender, uint32_t tag);
 
 /**
  * Leave a request, copied.
@@ -76,7 +78,7 @@ bool inbox_notify(struct inbox_lane *lane, uint32_t client, uint32_t tag);
  * @param length  0..SLU_MESSAGE_MAX
  * @return        false: full, nothing was done
  */
-bool inbox_call(struct inbox_lane *lane, uint32_t client, uint64_t cookie, const void *data,
+bool inbox_call(struct inbox_lane *lane, struct sender *sender, uint64_t cookie, const void *data,
 		uint32_t length);
 
 /** The next answer; none waits for more than those that came before it. @return false: none */
@@ -108,6 +110,12 @@ void inbox_reply(struct inbox *inbox, uint32_t lane, uint32_t slot, int32_t stat
 
 /** Is there something to take? @p calls: requests count */
 bool inbox_pending(const struct inbox *inbox, bool calls);
+
+/** Remember what has come so far; both accept NULL, with which nothing has. */
+void inbox_mark(struct inbox *inbox);
+
+/** Was all of that taken? */
+bool inbox_is_past_mark(const struct inbox *inbox);
 
 /** From now on what comes writes the eventfd, once. A heavy barrier must follow, then a look. */
 void inbox_arm(struct inbox *inbox);

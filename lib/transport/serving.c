@@ -69,7 +69,7 @@ static struct open_lane *find_lane(struct serving *serving, struct inbox_lane *l
 }
 
 bool serving_call(struct serving *serving, struct served *served, struct inbox_lane *lane,
-		  uint32_t client, uint32_t slot, const void *message, uint32_t length)
+		  struct sender *sender, uint32_t slot, const void *message, uint32_t length)
 {
 	uint64_t cookie = (uint64_t)served->cookie << 32 | slot;
 	struct open_lane *open;
@@ -79,7 +79,7 @@ bool serving_call(struct serving *serving, struct served *served, struct inbox_l
 		return false;
 	}
 	open = find_lane(serving, lane);
-	if (!open || !inbox_call(lane, client, cookie, message, length))
+	if (!open || !inbox_call(lane, sender, cookie, message, length))
 		return false;
 	if (served->calls++ > 0)
 		buffers_promise(serving->buffers);

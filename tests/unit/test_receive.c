@@ -29,6 +29,7 @@ static struct slu_engine *engine;
 static struct slu_region *memory, *region;
 static struct slu_segment *segment;
 static struct slu_queue *queue;
+static struct sender wired = {.number = 1001, .identity = "psk:wired"}; /* by a poller's lane */
 
 static int setup(void **state)
 {
@@ -287,14 +288,14 @@ static void test_lanes(void **state)
 	(void)state;
 	assert_non_null(lane);
 	assert_int_equal(slu_segment_arm(segment), 0);
-	assert_true(inbox_notify(lane, 1001, 7));
+	assert_true(inbox_notify(lane, &wired, 7));
 	assert_true(woken(SOON_MS));
 	assert_int_equal(slu_segment_arm(segment), 1);
 	submit(remote, SLU_WRITE_NOTIFY, 1);
 	assert_int_equal(slu_segment_poll(segment, notes, 3), 2);
 	assert_int_equal(notes[0].tag + notes[1].tag, 7 + 8);
 	assert_int_equal(slu_segment_arm(segment), 0);
-	assert_true(inbox_call(lane, 1001, 42, "question", 8));
+	assert_true(inbox_call(lane, &wired, 42, "question", 8));
 	assert_true(woken(SOON_MS));
 	submit(remote, TEST_CALL, 1);
 	assert_int_equal(slu_segment_receive(segment, messages, 3), 2);
@@ -306,7 +307,7 @@ static void test_lanes(void **state)
 	assert_int_equal(answer.cookie, 42);
 	assert_memory_equal(answer.data, "question", 8);
 	inbox_answer_done(lane);
-	assert_true(inbox_call(lane, 1001, 43, NULL, 0));
+	assert_true(inbox_call(lane, &wired, 43, NULL, 0));
 	assert_int_equal(slu_segment_receive(segment, messages, 3), 1);
 	assert_int_equal(slu_segment_answer(segment, &messages[0], -ENOENT, "x", 1), 0);
 	assert_true(inbox_answer(lane, &answer));
@@ -329,8 +330,8 @@ static void test_takes_from_both(void **state)
 
 	(void)state;
 	for (uint32_t i = 0; i < 8; i++) {
-		assert_true(inbox_notify(lane, 1001, 7));
-		assert_true(inbox_call(lane, 1001, i, "question", 1));
+		assert_true(inbox_notify(lane, &wired, 7));
+		assert_true(inbox_call(lane, &wired, i, "question", 1));
 	}
 	submit(remote, SLU_WRITE_NOTIFY, 8);
 	submit(remote, TEST_CALL, 8);
@@ -366,7 +367,7 @@ static void test_takes_from_both_when_full(void **state)
 	assert_int_equal(slu_segment_receive(segment, messages, SLU_MESSAGES_MAX),
 			 SLU_MESSAGES_MAX);
 	for (uint32_t i = 0; i < 2; i++) {
-		assert_true(inbox_call(lane, 1001, i, "question", 1));
+		assert_true(inbox_call(lane, &wired, i, "question", 1));
 		for (bool came = false; !came; waited[i]++) {
 			assert_in_range(waited[i], 0, 2);
 			assert_int_equal(slu_segment_answer(segment, &messages[at], 0, NULL, 0), 0);
@@ -426,7 +427,7 @@ static void unserve(struct poller *poller, void *arg)
 static void call_in(struct poller *poller, void *arg)
 {
 	(void)poller;
-	if (!inbox_call(arg, 1, 1, NULL, 0))
+	if (!inbox_call(arg, &wired, 1, NULL, 0))
 		abort();
 }
 
@@ -704,7 +705,8 @@ static void *ask_by_lane(void *arg)
 	while (answered < asker->count) {
 		struct inbox_answer answer;
 
-		while (asked < asker->count && inbox_call(lane, 1, asked, &asked, sizeof(asked)))
+		while (asked < asker->count &&
+		       inbox_call(lane, &wired, asked, &asked, sizeof(asked)))
 			asked++;
 		if (!inbox_answers_pending(lane))
 			sched_yield();
@@ -824,6 +826,107 @@ static void test_answering_keeps_the_area(void **state)
 		usleep(1000);
 	}
 	slu_queue_close(other);
+}
+
+/* ---- who sends, and that he has gone ---- */
+
+static uint32_t wait_for_departures(struct slu_departure *out, uint32_t n)
+{
+	uint32_t taken = 0;
+
+	for (uint32_t tries = 0; taken < n && tries < 30000; tries++) {
+		taken += (uint32_t)slu_segment_departures(segment, out + taken, n - taken);
+		usleep(1000);
+	}
+	return taken;
+}
+
+/* Goal: whatever a client sends says who it is, by one text for all that are the same. */
+static void test_tells_who_sends(void **state)
+{
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct slu_remote *first = open_remote(), *second = open_remote();
+	struct slu_message messages[3];
+	struct slu_notification note;
+
+	(void)state;
+	submit(first, TEST_CALL, 1);
+	submit(second, TEST_CALL, 1);
+	assert_int_equal(slu_segment_receive(segment, messages, 3), 2);
+	assert_string_equal(messages[0].identity, first->local->peer.identity);
+	assert_ptr_equal(messages[0].identity, messages[1].identity);
+	assert_int_not_equal(messages[0].client, messages[1].client);
+	submit(first, SLU_WRITE_NOTIFY, 1);
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
+	assert_ptr_equal(note.identity, messages[0].identity);
+	assert_true(inbox_call(lane, &wired, 1, NULL, 0));
+	assert_int_equal(slu_segment_receive(segment, &messages[2], 1), 1);
+	assert_string_equal(messages[2].identity, "psk:wired");
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, NULL, 0), 0);
+	finish();
+	slu_remote_close(first);
+	slu_remote_close(second);
+}
+
+/* Goal: of a client that has gone the owner is told once, after its last message, and woken for it;
+ * of one that was silent he is told nothing. */
+static void test_tells_of_departures(void **state)
+{
+	struct slu_remote *silent = open_remote(), *remote = open_remote();
+	struct slu_departure gone[4];
+	struct slu_message message;
+	struct slu_notification note;
+
+	(void)state;
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 0);
+	assert_int_equal(slu_segment_departures(segment, gone, 4), 0);
+	submit(remote, SLU_WRITE_NOTIFY, 1);
+	submit(remote, TEST_CALL, 1);
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
+	assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+	finish();
+	assert_int_equal(slu_segment_departures(segment, gone, 4), 0);
+	slu_remote_close(silent);
+	slu_remote_close(remote);
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
+	assert_int_equal(note.client, message.client);
+	while (slu_segment_arm(segment) == 0)
+		assert_true(is_woken(SOON_MS));
+	assert_int_equal(slu_segment_departures(segment, gone, 4), 1);
+	assert_int_equal(gone[0].client, message.client);
+	assert_ptr_equal(gone[0].identity, message.identity);
+	assert_false(gone[0].lost);
+	assert_int_equal(slu_segment_departures(segment, gone, 4), 0);
+	assert_int_equal(slu_segment_arm(segment), 0);
+}
+
+/* Goal: over the wire as well: not before what was left in a lane was taken, of either kind. */
+static void test_departs_after_its_last_message(void **state)
+{
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct sender *sender = sender_create(&segment->departures, 77, "psk:77", NULL);
+	struct slu_departure gone;
+	struct slu_message message;
+	struct slu_notification note;
+	struct inbox_answer answer;
+
+	(void)state;
+	assert_int_equal(slu_segment_departures(segment, &gone, 1), 0);
+	assert_true(inbox_call(lane, sender, 1, NULL, 0));
+	assert_true(inbox_notify(lane, sender, 7));
+	sender_put(sender_get(sender));
+	assert_int_equal(slu_segment_departures(segment, &gone, 1), 0);
+	sender_put(sender);
+	assert_int_equal(slu_segment_departures(segment, &gone, 1), 0);
+	assert_int_equal(slu_segment_poll(segment, &note, 1), 1);
+	assert_int_equal(slu_segment_departures(segment, &gone, 1), 0);
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
+	assert_int_equal(wait_for_departures(&gone, 1), 1);
+	assert_int_equal(gone.client, 77);
+	assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+	assert_true(inbox_answer(lane, &answer));
+	inbox_answer_done(lane);
 }
 
 /* ---- very many ---- */
@@ -1160,6 +1263,37 @@ static void test_closed_with_messages(void **state)
 	slu_remote_close(stays);
 }
 
+/* Goal: whoever keeps leaving, and is never asked about, has what his identity may have, no more.
+ */
+static void test_departures_are_bounded(void **state)
+{
+	struct slu_remote *remote;
+	struct slu_departure gone[8];
+	struct budget *budget;
+	uint64_t before;
+
+	(void)state;
+	assert_int_equal(slu_segment_departures(segment, gone, 8), 0);
+	remote = share();
+	budget = budget_get(TAILQ_FIRST(&segment->clients)->peer.budget);
+	assert_non_null(budget);
+	before = budget_used(budget, SLU_LIMIT_SESSIONS);
+	for (uint32_t i = 0; i < 4; i++) {
+		send_by(remote, SLU_WRITE_NOTIFY, 1);
+		assert_int_equal(slu_segment_poll(segment, &(struct slu_notification){0}, 1), 1);
+		finish();
+		slu_remote_close(remote);
+		remote = share();
+	}
+	wait_for_sessions(1);
+	usleep(10000);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_SESSIONS), before + 4);
+	assert_int_equal(wait_for_departures(gone, 4), 4);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_SESSIONS), before);
+	budget_put(budget);
+	slu_remote_close(remote);
+}
+
 static void expect_calls(struct slu_message *messages, uint32_t n)
 {
 	uint32_t taken = 0;
@@ -1235,6 +1369,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_arming_wakes_others, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_answering_keeps_the_area, export_one,
 						close_one),
+		cmocka_unit_test_setup_teardown(test_tells_who_sends, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_tells_of_departures, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_departs_after_its_last_message, export_one,
+						close_one),
+		cmocka_unit_test_setup_teardown(test_departures_are_bounded, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_idle_areas, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_silent_lanes, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_busy_areas, export_one, close_one),

@@ -154,7 +154,7 @@ static int deliver_notification(const struct tcp_connection *connection)
 {
 	const struct grant *grant = connection->grant;
 
-	return inbox_notify(lane_of(connection, grant), grant->client, connection->request.tag)
+	return inbox_notify(lane_of(connection, grant), grant->sender, connection->request.tag)
 		       ? 0
 		       : -EAGAIN;
 }
@@ -165,7 +165,7 @@ static int deliver_call(struct tcp_connection *connection, const struct grant *g
 	const struct wire_request *request = &connection->request;
 
 	return serving_call(&connection->service->serving, &connection->served,
-			    lane_of(connection, grant), grant->client, request->tag,
+			    lane_of(connection, grant), grant->sender, request->tag,
 			    channel_peek(&connection->channel, request->length), request->length)
 		       ? 0
 		       : -EAGAIN;
