@@ -55,6 +55,7 @@ extern "C" {
 #define SLU_REASON_MAX        320  /* bytes of slu_candidate.reason, with the NUL */
 #define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
 #define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
+#define SLU_SERVICE_BURST     32   /* messages that a service gets at once */
 #define SLU_CALLS_MAX         16   /* sent and not answered, per segment and poller, over shm */
 #define SLU_CANDIDATES_MAX    3    /* shm, verbs, tcp */
 
@@ -220,7 +221,7 @@ SLU_API int slu_segment_fd(struct slu_segment *segment);
 /**
  * Ask for one wake-up on slu_segment_fd(), and clear the one before. After it has come, poll and
  * receive until there is nothing, then arm again. A wake-up may come for nothing. While
- * SLU_MESSAGES_MAX requests are open, further ones do not count: receive again after answering.
+ * SLU_MESSAGES_MAX requests are open, further ones do not count until one is answered.
  * Thread: any, also several, each for itself: a wake-up is for all of those that sleep then.
  *
  * @return 0 armed; 1 something is there already, or another thread is looking just now, not armed;
@@ -265,6 +266,50 @@ SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_mes
  */
 SLU_API int slu_segment_departures(struct slu_segment *segment, struct slu_departure *out,
 				   uint32_t n);
+
+/**
+ * What a poller thread does for a segment. Each that is not NULL is called on that thread with what
+ * was taken for it, 1..SLU_SERVICE_BURST at a time; the array is good for the call. A request is
+ * answered in it, or later, by whichever thread. Between two calls the poller's queues and
+ * connections have their turn.
+ *
+ * It must not block, nor wait for anything of the engine's, and must not call what says that it
+ * waits or blocks, slu_segment_serve(), slu_segment_unserve() and all that opens or closes: while
+ * it runs nobody else has that poller. What takes long is for another thread.
+ */
+struct slu_service {
+	size_t size;
+	void *arg;
+	void (*requests)(void *arg, struct slu_segment *segment, const struct slu_message *messages,
+			 uint32_t n);
+	void (*notifications)(void *arg, struct slu_segment *segment,
+			      const struct slu_notification *notifications, uint32_t n);
+	void (*departures)(void *arg, struct slu_segment *segment,
+			   const struct slu_departure *departures, uint32_t n);
+};
+
+/**
+ * Have poller thread @p poller take what comes for the segment, from now on. It sleeps when there
+ * is nothing, and is woken, as for its other work. Other threads may go on taking as well.
+ *
+ * Waits for the poller's turn. Any thread but a poller.
+ *
+ * @param service  copied; set its size
+ * @return         0; -EINVAL the size, no such poller thread, nothing to be called; -EBUSY it has a
+ *                 service; -ENOMEM, -ENOSPC
+ */
+SLU_API int slu_segment_serve(struct slu_segment *segment, uint32_t poller,
+			      const struct slu_service *service);
+
+/**
+ * End that: when it returns nothing of the service is called or will be. What was not taken stays
+ * for others. At any time; without a service nothing happens. slu_segment_close() does it as well.
+ *
+ * Waits for the poller's turn. Any thread but a poller.
+ *
+ * @return 0; -EDEADLK a poller called it, and nothing was done
+ */
+SLU_API int slu_segment_unserve(struct slu_segment *segment);
 
 /** Fill @p options with the defaults: any transport, both rights, 5 seconds. */
 SLU_API void slu_remote_options_init(struct slu_remote_options *options);

@@ -222,6 +222,9 @@ struct slu_segment {
 	_Atomic uint64_t notifications;
 	struct requests *requests;
 	struct departures departures;
+	_Atomic bool starved; /* when it was armed no further request could be open */
+
+	struct segment_service *service; /* opening guards; NULL: it has none */
 };
 
 /** Control plane callbacks of the engine's segments. */

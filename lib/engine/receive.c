@@ -331,6 +331,17 @@ static void answer_lane(struct slu_segment *segment, const struct open_request *
 		poller_wake(poller);
 }
 
+/* Pairs with barrier_heavy() in slu_segment_arm(): it sees that there is room, or we see it
+ * starved.
+ */
+static void wake_starved(struct slu_segment *segment)
+{
+	barrier_light();
+	if (__builtin_expect(atomic_load_explicit(&segment->starved, memory_order_relaxed), 0) &&
+	    atomic_exchange(&segment->starved, false))
+		eventfd_write(wake_set_eventfd(segment->wake), 1);
+}
+
 int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message, int status,
 		       const void *data, uint32_t length)
 {
@@ -354,6 +365,7 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 	else
 		answer_lane(segment, request, status, data, length);
 	requests_close(segment->requests, request);
+	wake_starved(segment);
 	return 0;
 }
 
@@ -403,7 +415,7 @@ static void pass_on(struct slu_segment *segment)
  * The heavy barriers pair with the light ones in client_stored(), in this process or another, and
  * in the inbox: either we see what came, or it is seen that we want to be woken. What is not polled
  * is armed all the time, from before its client has it. Requests that cannot be received for want
- * of room would wake for nothing.
+ * of room would wake for nothing: the next answer does.
  */
 int slu_segment_arm(struct slu_segment *segment)
 {
@@ -415,9 +427,11 @@ int slu_segment_arm(struct slu_segment *segment)
 		return 1;
 	calls = requests_any_free(segment->requests);
 	wake_set_clear(segment->wake);
+	atomic_store_explicit(&segment->starved, !calls, memory_order_relaxed);
 	set_armed(segment, true);
 	barrier_heavy();
 	rc = barrier_heavy_shared();
+	calls = requests_any_free(segment->requests);
 	pending = rc < 0 || hot_pending(segment, calls) || inbox_pending(segment->inbox, calls) ||
 		  departures_settle(&segment->departures, segment->inbox);
 	if (pending)

@@ -874,6 +874,7 @@ void slu_segment_close(struct slu_segment *segment)
 	if (!segment)
 		return;
 	engine = segment->engine;
+	slu_segment_unserve(segment);
 	until = leave_until(engine);
 	server_unlisten(engine->server, segment->listener);
 	control_call(engine->control, remove_segment, segment);
