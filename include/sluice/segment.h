@@ -51,13 +51,14 @@ extern "C" {
 #define SLU_SOCKET_PATH_MAX   107   /* bytes of a Unix socket path */
 #define SLU_ADDRESS_MAX       261   /* bytes of an address: a host name, a colon and a port */
 #define SLU_REMOTE_NAME_MAX   (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
-#define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote (shm: segment) and poller */
-#define SLU_REASON_MAX        320  /* bytes of slu_candidate.reason, with the NUL */
-#define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
-#define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
-#define SLU_SERVICE_BURST     32   /* messages that a service gets at once */
-#define SLU_CALLS_MAX         16   /* sent and not answered, per segment and poller, over shm */
-#define SLU_CANDIDATES_MAX    3    /* shm, verbs, tcp */
+#define SLU_NOTIFICATIONS_MAX 256     /* undelivered, per remote (shm: segment) and poller */
+#define SLU_REASON_MAX        320     /* bytes of slu_candidate.reason, with the NUL */
+#define SLU_MESSAGE_MAX       4096    /* bytes of a request or an answer that costs no memory */
+#define SLU_CALL_MAX          1048576 /* bytes of a request or an answer */
+#define SLU_MESSAGES_MAX      256     /* requests received and not answered, per segment */
+#define SLU_SERVICE_BURST     32      /* messages that a service gets at once */
+#define SLU_CALLS_MAX         16      /* sent and not answered, per segment and poller, over shm */
+#define SLU_CANDIDATES_MAX    3       /* shm, verbs, tcp */
 
 struct slu_segment;
 struct slu_remote;
@@ -85,11 +86,15 @@ struct slu_notification {
 				 engine */
 };
 
-/** A request of a client (SLU_CALL). */
+/**
+ * A request of a client (slu_submit_calls()). One that is longer than SLU_MESSAGE_MAX, or may be
+ * answered by as much, takes memory of this process until it is answered: of each identity as much
+ * as SLU_LIMIT_CALL_BYTES. What goes beyond that waits at its client.
+ */
 struct slu_message {
 	uint64_t id;          /* for slu_segment_answer */
 	uint32_t client;      /* as in slu_notification */
-	uint32_t length;      /* bytes, 0..SLU_MESSAGE_MAX */
+	uint32_t length;      /* bytes, 0..SLU_CALL_MAX */
 	const char *identity; /* as in slu_notification */
 	const void *data;     /* a private copy, valid until it is answered */
 };
@@ -247,7 +252,7 @@ SLU_API int slu_segment_receive(struct slu_segment *segment, struct slu_message 
  *
  * @param status  0 or a negative errno, for slu_completion.status; not -EAGAIN or -ECANCELED, which
  *                mean something else there
- * @param length  bytes at @p data, 0..SLU_MESSAGE_MAX; none are sent when @p status is not 0
+ * @param length  bytes at @p data, 0..SLU_CALL_MAX; none are sent when @p status is not 0
  * @return 0; -EINVAL a status or length that cannot be, or not a request that is open
  */
 SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message,

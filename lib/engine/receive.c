@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/work.h"
 #include "engine/engine_internal.h"
+#include "message/body.h"
 
 /* Those that sleep, or are about to, have to be woken by more than the first. */
 __attribute__((noinline)) static void note_thread(struct slu_segment *segment, pthread_t self)
@@ -187,33 +188,63 @@ static uint64_t open_request(struct requests *requests, uint32_t index, uint32_t
 	return requests_open(requests, index);
 }
 
+/* @return 0; -EAGAIN, -EDQUOT no memory for it */
+static int copy_request(struct requests *requests, uint32_t index, struct sender *sender,
+			const struct mailbox_request *request, const void **data)
+{
+	struct open_request *open = &requests->open[index];
+	uint8_t *copy = requests->copies[index];
+
+	open->body = request->body;
+	open->copy = NULL;
+	if (request->length > SLU_MESSAGE_MAX) {
+		int rc = body_create(sender->budget, request->length, &open->copy);
+
+		if (rc < 0)
+			return rc;
+		copy = open->copy->data;
+	}
+	memcpy(copy, request->data, request->length);
+	*data = copy;
+	return 0;
+}
+
+/* It does not keep its slot from others. */
+static bool refuse(struct segment_area *area, const struct mailbox_request *request, int status)
+{
+	mailbox_reply(&area->inbox.calls, request->lane, request->slot, request->body, status, NULL,
+		      0);
+	return false;
+}
+
 /*
  * The client could change its request while we look at it: only a copy is handed out. What nobody
- * has asked who is here is answered at once, so that it does not keep its slot from others.
+ * has asked who is here is answered at once.
  */
 static bool take_shared(struct slu_segment *segment, struct segment_area *area,
 			const struct mailbox_request *request, struct slu_message *out)
 {
 	const struct segment_client *client = find_client(segment, area, request->session);
 	struct requests *requests = segment->requests;
+	const void *data;
 	uint32_t index;
-	uint8_t *copy;
+	int rc;
 
-	if (!client) {
-		mailbox_reply(&area->inbox.calls, request->lane, request->slot, -ECONNRESET, NULL,
-			      0);
-		return false;
+	if (!client)
+		return refuse(area, request, -ECONNRESET);
+	index = requests_take(requests);
+	rc = copy_request(requests, index, client->sender, request, &data);
+	if (rc < 0) {
+		requests_untake(requests, index);
+		return refuse(area, request, rc);
 	}
 	sender_is_heard(client->sender);
-	index = requests_take(requests);
-	copy = requests->copies[index];
-	memcpy(copy, request->data, request->length);
 	*out = (struct slu_message){
 		.id = open_request(requests, index, request->lane, request->slot, area),
 		.client = client->number,
 		.length = request->length,
 		.identity = client->sender->identity,
-		.data = copy};
+		.data = data};
 	return true;
 }
 
@@ -314,8 +345,8 @@ static void answer_shared(struct slu_segment *segment, const struct open_request
 	barrier_light();
 	area = place_set_at(&segment->areas, request->place);
 	if (area && area->inbox.id == request->area)
-		mailbox_reply(&area->inbox.calls, request->lane, request->slot, status, data,
-			      length);
+		mailbox_reply(&area->inbox.calls, request->lane, request->slot, request->body,
+			      status, data, length);
 }
 
 static void answer_lane(struct slu_segment *segment, const struct open_request *request, int status,
@@ -347,9 +378,9 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 {
 	struct open_request *request;
 
-	if (length > SLU_MESSAGE_MAX)
+	if (length > SLU_CALL_MAX)
 		return fail(-EINVAL, "an answer of %u bytes: at most %d are possible", length,
-			    SLU_MESSAGE_MAX);
+			    SLU_CALL_MAX);
 	if (!mailbox_status_allowed(status))
 		return fail(-EINVAL,
 			    "status %d: answer with 0 or a negative errno other than "
@@ -364,6 +395,8 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 		answer_shared(segment, request, status, data, length);
 	else
 		answer_lane(segment, request, status, data, length);
+	body_destroy(request->copy);
+	request->copy = NULL;
 	requests_close(segment->requests, request);
 	wake_starved(segment);
 	return 0;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "message/body.h"
+
 #define COPIES_BYTES ((size_t)SLU_MESSAGES_MAX * SLU_MESSAGE_MAX)
 
 static_assert(SLU_MESSAGES_MAX % 64 == 0, "REQUESTS_WORDS");
@@ -33,6 +35,8 @@ void requests_destroy(struct requests *requests)
 {
 	if (!requests)
 		return;
+	for (uint32_t i = 0; i < SLU_MESSAGES_MAX; i++)
+		body_destroy(requests->open[i].copy);
 	munmap(requests->copies, COPIES_BYTES);
 	free(requests);
 }

@@ -14,6 +14,8 @@
 
 #include <sluice/segment.h>
 
+struct body;
+
 #define REQUESTS_WORDS (SLU_MESSAGES_MAX / 64)
 
 /** The low two bits of a generation. */
@@ -29,8 +31,10 @@ struct open_request {
 	_Alignas(32) _Atomic uint32_t generation; /* while it is open the high half of its id */
 	uint32_t lane;
 	uint32_t slot;
-	uint32_t area;  /* its id; 0: it came through the export's inbox */
-	uint32_t place; /* of the area */
+	uint32_t area;     /* its id; 0: it came through the export's inbox */
+	uint32_t place;    /* of the area */
+	uint32_t body;     /* in the area, see mailbox.h */
+	struct body *copy; /* of a long request; NULL: it has none */
 };
 
 struct requests {
@@ -76,6 +80,12 @@ static inline uint32_t requests_take(struct requests *requests)
 	bit = (uint32_t)__builtin_ctzll(requests->free[word]);
 	requests->free[word] &= requests->free[word] - 1;
 	return 64 * word + bit;
+}
+
+/** It was taken for nothing. */
+static inline void requests_untake(struct requests *requests, uint32_t index)
+{
+	requests->free[index / 64] |= UINT64_C(1) << index % 64;
 }
 
 /** What was taken is filled. @return its id */

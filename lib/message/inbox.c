@@ -18,6 +18,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "message/body.h"
 #include "message/sender.h"
 
 static_assert((INBOX_NOTIFICATIONS & (INBOX_NOTIFICATIONS - 1)) == 0, "a power of two");
@@ -28,6 +29,7 @@ struct inbox_slot {
 	uint32_t client;
 	int32_t status;
 	const char *identity;
+	struct body *body; /* that it lies in; NULL: here */
 	uint32_t length;
 	_Alignas(64) uint8_t data[SLU_MESSAGE_MAX];
 };
@@ -82,10 +84,19 @@ int inbox_create(uint32_t lanes, int eventfd, struct inbox **out)
 	return 0;
 }
 
+static void free_bodies(struct inbox_lane *lane)
+{
+	for (uint32_t i = 0; i < lane->touched; i++)
+		body_destroy(lane->slots[i].body);
+}
+
 void inbox_destroy(struct inbox *inbox)
 {
-	if (inbox)
-		munmap(inbox, inbox->mapped_bytes);
+	if (!inbox)
+		return;
+	for (uint32_t i = 0; i < inbox_lanes(inbox); i++)
+		free_bodies(&inbox->lanes[i]);
+	munmap(inbox, inbox->mapped_bytes);
 }
 
 struct inbox_lane *inbox_lane(struct inbox *inbox, uint32_t poller)
@@ -187,6 +198,26 @@ static bool take_slot(struct inbox_lane *lane, uint8_t *index)
 	return true;
 }
 
+static struct inbox_slot *fill_slot(struct inbox_lane *lane, uint8_t index, struct sender *sender,
+				    uint64_t cookie, uint32_t length)
+{
+	struct inbox_slot *slot = &lane->slots[index];
+
+	slot->cookie = cookie;
+	slot->client = sender->number;
+	slot->identity = sender->identity;
+	slot->length = length;
+	sender_is_heard(sender);
+	return slot;
+}
+
+static void announce(struct inbox_lane *lane, uint8_t index)
+{
+	lane->calls[ring_next_in(&lane->called, INBOX_CALLS)] = index;
+	ring_advance(&lane->called.head);
+	wake_owner(lane);
+}
+
 bool inbox_call(struct inbox_lane *lane, struct sender *sender, uint64_t cookie, const void *data,
 		uint32_t length)
 {
@@ -195,23 +226,33 @@ bool inbox_call(struct inbox_lane *lane, struct sender *sender, uint64_t cookie,
 
 	if (!take_slot(lane, &index))
 		return false;
-	slot = &lane->slots[index];
-	slot->cookie = cookie;
-	slot->client = sender->number;
-	slot->identity = sender->identity;
-	sender_is_heard(sender);
-	slot->length = length;
+	slot = fill_slot(lane, index, sender, cookie, length);
 	if (length > 0)
 		memcpy(slot->data, data, length);
-	lane->calls[ring_next_in(&lane->called, INBOX_CALLS)] = index;
-	ring_advance(&lane->called.head);
-	wake_owner(lane);
+	announce(lane, index);
 	return true;
+}
+
+bool inbox_call_long(struct inbox_lane *lane, struct sender *sender, uint64_t cookie,
+		     struct body *body, uint32_t length)
+{
+	uint8_t index;
+
+	if (!take_slot(lane, &index))
+		return false;
+	fill_slot(lane, index, sender, cookie, length)->body = body;
+	announce(lane, index);
+	return true;
+}
+
+static uint8_t *data_of(struct inbox_slot *slot)
+{
+	return slot->body ? slot->body->data : slot->data;
 }
 
 bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer)
 {
-	const struct inbox_slot *slot;
+	struct inbox_slot *slot;
 
 	/* Pairs with the release in inbox_reply(). */
 	if (!lane->answers && atomic_load_explicit(&lane->answered, memory_order_relaxed))
@@ -222,13 +263,20 @@ bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer)
 	*answer = (struct inbox_answer){.cookie = slot->cookie,
 					.status = slot->status,
 					.length = slot->length,
-					.data = slot->data};
+					.data = data_of(slot),
+					.body = slot->body ? &slot->body : NULL};
 	return true;
 }
 
 void inbox_answer_done(struct inbox_lane *lane)
 {
-	lane->free_slots[lane->free_count++] = (uint8_t)__builtin_ctzll(lane->answers);
+	uint8_t index = (uint8_t)__builtin_ctzll(lane->answers);
+
+	if (lane->slots[index].body) {
+		body_destroy(lane->slots[index].body);
+		lane->slots[index].body = NULL;
+	}
+	lane->free_slots[lane->free_count++] = index;
 	lane->answers &= lane->answers - 1;
 }
 
@@ -273,7 +321,7 @@ uint32_t inbox_poll(struct inbox *inbox, uint32_t index, struct slu_notification
 bool inbox_receive(struct inbox *inbox, uint32_t index, struct inbox_request *request)
 {
 	struct inbox_lane *lane = &inbox->lanes[index];
-	const struct inbox_slot *slot;
+	struct inbox_slot *slot;
 	uint8_t number;
 
 	if (!ring_has_some(&lane->called))
@@ -285,7 +333,7 @@ bool inbox_receive(struct inbox *inbox, uint32_t index, struct inbox_request *re
 					  .client = slot->client,
 					  .identity = slot->identity,
 					  .length = slot->length,
-					  .data = slot->data};
+					  .data = data_of(slot)};
 	return true;
 }
 
@@ -295,10 +343,14 @@ void inbox_reply(struct inbox *inbox, uint32_t index, uint32_t number, int32_t s
 	struct inbox_lane *lane = &inbox->lanes[index];
 	struct inbox_slot *slot = &lane->slots[number];
 
+	if (length > (slot->body ? slot->body->room : SLU_MESSAGE_MAX)) {
+		status = -EMSGSIZE;
+		length = 0;
+	}
 	slot->status = status;
 	slot->length = length;
 	if (length > 0)
-		memmove(slot->data, data, length); /* an owner may answer out of the request */
+		memmove(data_of(slot), data, length); /* an owner may answer out of the request */
 	atomic_fetch_or_explicit(&lane->answered, UINT64_C(1) << number, memory_order_release);
 }
 

@@ -24,6 +24,7 @@
 #define INBOX_NOTIFICATIONS ((uint32_t)SLU_NOTIFICATIONS_MAX) /* not polled yet, per lane */
 #define INBOX_CALLS         64u                               /* not answered yet, per lane */
 
+struct body;
 struct inbox;
 struct inbox_lane;
 struct sender;
@@ -34,6 +35,7 @@ struct inbox_answer {
 	int32_t status;  /* 0 or a negative errno, never -EAGAIN or -ECANCELED */
 	uint32_t length; /* 0 when status is not 0 */
 	const void *data;
+	struct body **body; /* that it lies in; who takes it over leaves NULL. NULL: in none */
 };
 
 /** A request as the owner takes it. */
@@ -81,6 +83,14 @@ bool inbox_notify(struct inbox_lane *lane, struct sender *sender, uint32_t tag);
 bool inbox_call(struct inbox_lane *lane, struct sender *sender, uint64_t cookie, const void *data,
 		uint32_t length);
 
+/**
+ * Leave a request in a body, which is the lane's from then on; an answer has room there as well.
+ *
+ * @return false: full, nothing was done
+ */
+bool inbox_call_long(struct inbox_lane *lane, struct sender *sender, uint64_t cookie,
+		     struct body *body, uint32_t length);
+
 /** The next answer; none waits for more than those that came before it. @return false: none */
 bool inbox_answer(struct inbox_lane *lane, struct inbox_answer *answer);
 
@@ -104,7 +114,8 @@ uint32_t inbox_poll(struct inbox *inbox, uint32_t lane, struct slu_notification 
 /** Take the next request. @return false: none */
 bool inbox_receive(struct inbox *inbox, uint32_t lane, struct inbox_request *request);
 
-/** Answer it. Any thread, once. The caller then wakes the poller, if it sleeps. */
+/** Answer it; one that is longer than there is room is -EMSGSIZE. Any thread, once. The caller then
+ * wakes the poller, if it sleeps. */
 void inbox_reply(struct inbox *inbox, uint32_t lane, uint32_t slot, int32_t status,
 		 const void *data, uint32_t length);
 

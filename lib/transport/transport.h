@@ -134,6 +134,7 @@ struct transport_peer {
 struct transport_capabilities {
 	uint64_t slice_bytes; /* longer operations are cut; at most TRANSPORT_SLICE_MAX_BYTES */
 	bool immediate;       /* copies at once; nothing is posted */
+	uint32_t call_bytes;  /* of a request or an answer */
 	uint64_t latency_ns;  /* of a small operation, an order of magnitude */
 	uint64_t bytes_per_second; /* of one poller, likewise */
 };

@@ -94,7 +94,8 @@ static void wait_for(struct asked *asked)
 
 static struct grant *grant_to(uint64_t connection)
 {
-	static struct sender sender = {.number = 1, .identity = "psk:model"};
+	static struct sender sender = {
+		.number = 1, .references = 1, .identity = "psk:model"};
 	const struct grant grant = {.export = &segment,
 				    .sender = &sender,
 				    .connection = connection,

@@ -139,14 +139,13 @@ static void test_refuses_bad_answers(void **state)
 	static const int statuses[] = {1, -EAGAIN, -ECANCELED, -4096};
 	struct slu_remote *remote = open_remote();
 	struct slu_message message, forged;
-	uint8_t data[SLU_MESSAGE_MAX];
+	static uint8_t data[SLU_CALL_MAX + 1];
 
 	(void)state;
 	submit(remote, TEST_CALL, 1);
 	assert_int_equal(slu_segment_receive(segment, &message, 1), 1);
-	assert_int_equal(slu_segment_answer(segment, &message, 0, data, SLU_MESSAGE_MAX + 1),
-			 -EINVAL);
-	assert_non_null(strstr(slu_last_error(), "at most 4096"));
+	assert_int_equal(slu_segment_answer(segment, &message, 0, data, SLU_CALL_MAX + 1), -EINVAL);
+	assert_non_null(strstr(slu_last_error(), "at most 1048576"));
 	for (uint32_t i = 0; i < 4; i++) {
 		assert_int_equal(slu_segment_answer(segment, &message, statuses[i], NULL, 0),
 				 -EINVAL);
@@ -1304,6 +1303,68 @@ static void expect_calls(struct slu_message *messages, uint32_t n)
 	}
 }
 
+static void call_long(struct slu_remote *remote, struct slu_queue *by, uint32_t length)
+{
+	const struct slu_call one = {
+		.remote = remote, .region = region, .request_length = length, .answer_room = 1};
+
+	assert_int_equal(slu_submit_calls(by, &one, 1), 1);
+}
+
+static uint32_t limits_bytes(uint64_t bytes)
+{
+	uint64_t limits[SLU_LIMIT_COUNT] = {[SLU_LIMIT_CALL_BYTES] = bytes};
+
+	assert_int_equal(slu_engine_set_limits(engine, limits, NULL, 0), 0);
+	return (uint32_t)bytes;
+}
+
+/* Goal: the copies of long requests are their identity's, which may have so many bytes: one waits
+ * until there is room, another never could have any; they are free when they are answered, though
+ * their client has gone. */
+static void test_long_calls_are_bounded(void **state)
+{
+	uint32_t bytes = limits_bytes(50000);
+	struct slu_remote *remote = share();
+	int came = 0;
+	struct budget *budget = budget_get(TAILQ_FIRST(&segment->clients)->peer.budget);
+	struct slu_message messages[2];
+	struct slu_completion done;
+	struct slu_queue *other;
+
+	(void)state;
+	assert_int_equal(slu_queue_open(engine, NULL, &other), 0);
+	memset(slu_region_addr(region), 0x5a, bytes);
+	for (uint32_t i = 0; i < 2; i++)
+		call_long(remote, other, bytes - i);
+	call_long(remote, other, bytes + 1);
+	for (uint32_t tries = 0; slu_reap(other, &done, 1) == 0; tries++) {
+		assert_in_range(tries, 0, 100000);
+		if (came == 0) /* what comes besides is refused, and waits */
+			came = slu_segment_receive(segment, &messages[0], 1);
+		else
+			assert_int_equal(slu_segment_receive(segment, &messages[1], 1), 0);
+		usleep(100);
+	}
+	assert_int_equal(done.status, -EDQUOT);
+	assert_int_equal(messages[0].length, bytes);
+	assert_int_equal(((const uint8_t *)messages[0].data)[bytes - 1], 0x5a);
+	assert_int_equal(slu_segment_receive(segment, &messages[1], 1), 0);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CALL_BYTES), bytes);
+	assert_int_equal(slu_segment_answer(segment, &messages[0], 0, NULL, 0), 0);
+	expect_calls(&messages[1], 1);
+	assert_int_equal(messages[1].length, bytes - 1);
+	slu_queue_close(other);
+	slu_remote_close(remote);
+	wait_for_sessions(0);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CALL_BYTES), bytes - 1);
+	assert_int_equal(((const uint8_t *)messages[1].data)[bytes - 2], 0x5a);
+	assert_int_equal(slu_segment_answer(segment, &messages[1], 0, NULL, 0), 0);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CALL_BYTES), 0);
+	budget_put(budget);
+	limits_bytes(0);
+}
+
 /* Goal: slots of a session that left with calls open are free for others once they are answered,
  * also those that its owner never took. */
 static void test_left_with_slots(void **state)
@@ -1385,6 +1446,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_idle_sessions, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_lingering_is_bounded, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_closed_with_messages, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_long_calls_are_bounded, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_left_with_slots, export_one, close_one),
 	};
 

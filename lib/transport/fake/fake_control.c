@@ -141,7 +141,7 @@ static int open_host(const struct slu_engine_options *options, void **out)
 static const struct transport_host fake_hosts = {.open = open_host, .close = free};
 
 static const struct transport_client fake_client = {
-	.capabilities = {.slice_bytes = FAKE_SLICE_BYTES},
+	.capabilities = {.slice_bytes = FAKE_SLICE_BYTES, .call_bytes = SLU_CALL_MAX},
 	.import_local = fake_import_local,
 	.release = free,
 	.connect = fake_connect,

@@ -389,6 +389,7 @@ static bool shm_consider(const struct transport_env *env, const struct transport
 static const struct transport_client shm_client = {
 	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
 			 .immediate = true,
+			 .call_bytes = SLU_CALL_MAX,
 			 .latency_ns = 50,
 			 .bytes_per_second = UINT64_C(20000000000)},
 	.local = true,
