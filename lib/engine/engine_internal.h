@@ -173,6 +173,13 @@ struct hot_areas {
 	uint64_t looked; /* and when it was asked who has rung */
 };
 
+/** Do others poll than the first thread that did? */
+enum other_pollers {
+	OTHERS_NONE,
+	OTHERS_COME, /* the first may not have seen it yet */
+	OTHERS_KNOWN,
+};
+
 struct slu_segment {
 	struct export export;
 	char name[SLU_NAME_MAX + 1];
@@ -209,10 +216,13 @@ struct slu_segment {
 	struct place_set areas;
 	struct place_set sessions; /* clients with an area */
 
-	/* The polling thread: one at a time. */
-	_Alignas(64) _Atomic uint64_t polls; /* odd while one polls, which is a lock; 0: never */
-	pthread_t polled_by;                 /* the last one */
-	bool several;                        /* it was not always the same */
+	/* The polling thread: one at a time, see begin_polling(). */
+	_Alignas(64) _Atomic uint64_t polls; /* odd while it uses the sets; 0: never has */
+	_Atomic(void *) first;               /* that ever polled */
+	_Atomic bool first_polls;
+	_Atomic uint32_t others; /* enum other_pollers */
+	_Atomic bool taken;      /* the lock, where there are others */
+	bool polls_as_first;     /* of whoever polls */
 	struct hot_areas hot;
 	struct inbox *inbox; /* the export's; NULL without poller threads */
 	uint32_t next_lane;  /* round robin */

@@ -18,40 +18,92 @@
 #include "engine/engine_internal.h"
 #include "message/body.h"
 
-/* Those that sleep, or are about to, have to be woken by more than the first. */
-__attribute__((noinline)) static void note_thread(struct slu_segment *segment, pthread_t self)
+static inline void count_poll(struct slu_segment *segment, memory_order order)
 {
-	segment->several |= segment->polled_by != 0;
-	segment->polled_by = self;
+	uint64_t polls = atomic_load_explicit(&segment->polls, memory_order_relaxed);
+
+	atomic_store_explicit(&segment->polls, polls + 1, order);
 }
 
 /*
- * One thread at a time; what another finds meanwhile is nothing. The control thread frees nothing
- * that the sets have held while it polls: the light barrier pairs with the heavy one in
- * leave_set().
+ * By the first thread, which says by a store that it polls: the light barrier pairs with the heavy
+ * one in make_known(), so either it sees that there are others, or is seen polling by them.
+ */
+static inline bool is_turn_of_first(struct slu_segment *segment)
+{
+	if (atomic_load_explicit(&segment->others, memory_order_relaxed) != OTHERS_NONE)
+		return false;
+	atomic_store_explicit(&segment->first_polls, true, memory_order_relaxed);
+	barrier_light();
+	if (atomic_load_explicit(&segment->others, memory_order_relaxed) == OTHERS_NONE) {
+		segment->polls_as_first = true;
+		return true;
+	}
+	atomic_store_explicit(&segment->first_polls, false, memory_order_release);
+	return false;
+}
+
+/* From then on the first takes its turn as all do. */
+static void make_known(struct slu_segment *segment)
+{
+	uint32_t none = OTHERS_NONE;
+
+	atomic_compare_exchange_strong(&segment->others, &none, OTHERS_COME);
+	barrier_heavy();
+	atomic_store(&segment->others, OTHERS_KNOWN);
+}
+
+/* Where there are others. The acquires pair with the releases in end_polling(). */
+__attribute__((noinline)) static bool is_turn_of_one(struct slu_segment *segment)
+{
+	if (atomic_load(&segment->others) != OTHERS_KNOWN)
+		make_known(segment);
+	if (atomic_load_explicit(&segment->taken, memory_order_relaxed) ||
+	    atomic_exchange_explicit(&segment->taken, true, memory_order_acquire))
+		return false;
+	if (atomic_load_explicit(&segment->first_polls, memory_order_acquire)) {
+		atomic_store_explicit(&segment->taken, false, memory_order_release);
+		return false;
+	}
+	segment->polls_as_first = false;
+	return true;
+}
+
+/* One thread at a time; what another finds meanwhile is nothing. */
+static inline bool is_turn(struct slu_segment *segment)
+{
+	void *self = __builtin_thread_pointer(), *first = NULL;
+
+	if (__builtin_expect(atomic_load_explicit(&segment->first, memory_order_relaxed) == self,
+			     1) ||
+	    atomic_compare_exchange_strong(&segment->first, &first, self)) {
+		if (__builtin_expect(is_turn_of_first(segment), 1))
+			return true;
+	}
+	return is_turn_of_one(segment);
+}
+
+/*
+ * The control thread frees nothing that the sets have held while somebody polls: the light barrier
+ * pairs with the heavy one in leave_set().
  */
 static inline bool begin_polling(struct slu_segment *segment)
 {
-	uint64_t polls = atomic_load_explicit(&segment->polls, memory_order_relaxed);
-	pthread_t self = pthread_self();
-
-	if (polls & 1 ||
-	    !atomic_compare_exchange_strong_explicit(&segment->polls, &polls, polls + 1,
-						     memory_order_acquire, memory_order_relaxed))
+	if (!is_turn(segment))
 		return false;
+	count_poll(segment, memory_order_relaxed);
 	barrier_light();
-	if (__builtin_expect(segment->polled_by != self, 0))
-		note_thread(segment, self);
 	hot_begin(segment);
 	return true;
 }
 
-/* Pairs with the acquire in begin_polling(), and in may_be_held(). */
 static inline void end_polling(struct slu_segment *segment)
 {
-	uint64_t polls = atomic_load_explicit(&segment->polls, memory_order_relaxed);
-
-	atomic_store_explicit(&segment->polls, polls + 1, memory_order_release);
+	count_poll(segment, memory_order_release);
+	if (__builtin_expect(segment->polls_as_first, 1))
+		atomic_store_explicit(&segment->first_polls, false, memory_order_release);
+	else
+		atomic_store_explicit(&segment->taken, false, memory_order_release);
 }
 
 static inline void look_for_rung(struct slu_segment *segment)
@@ -440,7 +492,7 @@ static void set_armed(struct slu_segment *segment, bool armed)
 static void pass_on(struct slu_segment *segment)
 {
 	set_armed(segment, false);
-	if (segment->several)
+	if (atomic_load_explicit(&segment->others, memory_order_relaxed) != OTHERS_NONE)
 		eventfd_write(wake_set_eventfd(segment->wake), 1);
 }
 

@@ -774,6 +774,155 @@ static void *arm_once(void *arg)
 	return NULL;
 }
 
+#define RACES 300u
+
+static _Atomic uint32_t racers;
+static uint8_t raced[INBOX_CALLS]; /* by request: how often it was handed out */
+
+static void *race(void *arg)
+{
+	struct slu_message message;
+
+	(void)arg;
+	atomic_fetch_sub(&racers, 1);
+	while (atomic_load(&racers) > 0)
+		;
+	for (uint32_t empty = 0; empty < 200; empty++) {
+		if (slu_segment_receive(segment, &message, 1) == 0)
+			continue;
+		empty = 0;
+		__atomic_fetch_add(&raced[*(const uint8_t *)message.data], 1, __ATOMIC_RELAXED);
+		slu_segment_answer(segment, &message, 0, NULL, 0);
+	}
+	return NULL;
+}
+
+/* Goal: when others come to the first thread that polls, none is handed what another is as well. */
+static void test_others_come(void **state)
+{
+	for (uint32_t round = 0; round < RACES; round++) {
+		struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+		struct slu_message message;
+		struct inbox_answer answer;
+		pthread_t threads[3];
+
+		memset(raced, 0, sizeof(raced));
+		atomic_store(&racers, 3);
+		for (uint8_t i = 0; i < INBOX_CALLS; i++)
+			assert_true(inbox_call(lane, &wired, i, &i, 1));
+		for (uint32_t i = 0; i < 3; i++)
+			assert_int_equal(pthread_create(&threads[i], NULL, race, NULL), 0);
+		for (uint32_t i = 0; i < 3; i++)
+			pthread_join(threads[i], NULL);
+		while (slu_segment_receive(segment, &message, 1) == 1) {
+			raced[*(const uint8_t *)message.data]++;
+			slu_segment_answer(segment, &message, 0, NULL, 0);
+		}
+		for (uint32_t i = 0; i < INBOX_CALLS; i++)
+			assert_int_equal(raced[i], 1);
+		while (inbox_answer(lane, &answer))
+			inbox_answer_done(lane);
+		if (round % 3 == 0) { /* anew, with nobody who has polled */
+			close_one(state);
+			assert_int_equal(export_one(state), 0);
+		}
+	}
+}
+
+static void *receive_one(void *arg)
+{
+	return (void *)(intptr_t)slu_segment_receive(segment, arg, 1);
+}
+
+static int receive_elsewhere(struct slu_message *message)
+{
+	pthread_t other;
+	void *got;
+
+	assert_int_equal(pthread_create(&other, NULL, receive_one, message), 0);
+	pthread_join(other, &got);
+	return (int)(intptr_t)got;
+}
+
+/* Goal: while the first is at it, others find nothing, and what is there afterwards. */
+static void test_one_at_a_time(void **state)
+{
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct slu_message message;
+	struct inbox_answer answer;
+
+	(void)state;
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 0);
+	assert_true(inbox_call(lane, &wired, 1, NULL, 0));
+	atomic_store(&segment->first_polls, true);
+	assert_int_equal(receive_elsewhere(&message), 0);
+	atomic_store(&segment->first_polls, false);
+	atomic_store(&segment->taken, true);
+	assert_int_equal(slu_segment_receive(segment, &message, 1), 0);
+	atomic_store(&segment->taken, false);
+	assert_int_equal(receive_elsewhere(&message), 1);
+	assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+	assert_true(inbox_answer(lane, &answer));
+	inbox_answer_done(lane);
+}
+
+#define CONTESTS 20000u
+
+static struct slu_message contested;
+static _Atomic uint32_t contest, contested_by, winners;
+
+static void spin_until(_Atomic uint32_t *word, uint32_t value)
+{
+	for (uint32_t spins = 1; atomic_load(word) < value; spins++)
+		if (spins % 1024 == 0)
+			sched_yield();
+}
+
+/* And wait for the other. */
+static void contend(uint32_t round)
+{
+	if (slu_segment_answer(segment, &contested, 0, NULL, 0) == 0)
+		atomic_fetch_add(&winners, 1);
+	if (atomic_fetch_add(&contested_by, 1) + 1 < 2 * round)
+		spin_until(&contested_by, 2 * round);
+}
+
+static void *contend_always(void *arg)
+{
+	(void)arg;
+	for (uint32_t round = 1; round <= CONTESTS; round++) {
+		spin_until(&contest, round);
+		contend(round);
+	}
+	return NULL;
+}
+
+/* Goal: of two threads that answer the same request at once one does it. */
+static void test_one_answers(void **state)
+{
+	struct inbox_lane *lane = inbox_lane(segment->export.inbox, 0);
+	struct inbox_answer answer;
+	pthread_t other;
+
+	(void)state;
+	atomic_store(&contest, 0);
+	atomic_store(&contested_by, 0);
+	assert_int_equal(pthread_create(&other, NULL, contend_always, NULL), 0);
+	for (uint32_t round = 1; round <= CONTESTS; round++) {
+		assert_true(inbox_call(lane, &wired, 1, NULL, 0));
+		assert_int_equal(slu_segment_receive(segment, &contested, 1), 1);
+		atomic_store(&winners, 0);
+		atomic_store(&contest, round);
+		for (volatile uint32_t head_start = round % 64; head_start > 0; head_start--)
+			;
+		contend(round);
+		assert_int_equal(atomic_load(&winners), 1);
+		assert_true(inbox_answer(lane, &answer));
+		inbox_answer_done(lane);
+	}
+	pthread_join(other, NULL);
+}
+
 /* Goal: of two that sleep neither is left asleep by the other's arming, with something to take. */
 static void test_arming_wakes_others(void **state)
 {
@@ -1365,6 +1514,42 @@ static void test_long_calls_are_bounded(void **state)
 	limits_bytes(0);
 }
 
+/* Goal: a long call that waits since another poller's have all the bodies goes when one is free. */
+static void test_bodies_of_another_poller(void **state)
+{
+	struct slu_message messages[MAILBOX_BODIES], waits;
+	struct slu_remote *remote = share();
+	struct slu_completion done;
+	struct slu_queue *others[2];
+	struct slu_queue_options inlined;
+
+	(void)state;
+	slu_queue_options_init(&inlined);
+	inlined.poller = SLU_POLLER_INLINE;
+	for (uint32_t i = 0; i < 2; i++)
+		assert_int_equal(slu_queue_open(engine, &inlined, &others[i]), 0);
+	for (uint32_t i = 0; i < MAILBOX_BODIES; i++)
+		call_long(remote, others[0], SLU_MESSAGE_MAX + 1);
+	call_long(remote, others[1], SLU_MESSAGE_MAX + 2);
+	slu_reap(others[0], &done, 0);
+	slu_reap(others[1], &done, 0);
+	expect_calls(messages, MAILBOX_BODIES);
+	assert_int_equal(slu_segment_receive(segment, &waits, 1), 0);
+	assert_int_equal(slu_segment_answer(segment, &messages[3], 0, NULL, 0), 0);
+	assert_int_equal(slu_wait(others[0], 1, 10000000), 1);
+	assert_int_equal(slu_reap(others[0], &done, 1), 1);
+	for (uint32_t i = 0; i < 3; i++)
+		slu_reap(others[1], &done, 0);
+	assert_int_equal(slu_segment_receive(segment, &waits, 1), 1);
+	assert_int_equal(waits.length, SLU_MESSAGE_MAX + 2);
+	messages[3] = waits;
+	for (uint32_t i = 0; i < MAILBOX_BODIES; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, NULL, 0), 0);
+	for (uint32_t i = 0; i < 2; i++)
+		slu_queue_close(others[i]);
+	slu_remote_close(remote);
+}
+
 /* Goal: slots of a session that left with calls open are free for others once they are answered,
  * also those that its owner never took. */
 static void test_left_with_slots(void **state)
@@ -1427,6 +1612,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_looks_at_what_is_held_up, export_one,
 						close_one),
 		cmocka_unit_test_setup_teardown(test_several_threads, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_others_come, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_one_at_a_time, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_one_answers, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_arming_wakes_others, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_answering_keeps_the_area, export_one,
 						close_one),
@@ -1447,6 +1635,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lingering_is_bounded, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_closed_with_messages, export_one, close_one),
 		cmocka_unit_test_setup_teardown(test_long_calls_are_bounded, export_one, close_one),
+		cmocka_unit_test_setup_teardown(test_bodies_of_another_poller, export_one,
+						close_one),
 		cmocka_unit_test_setup_teardown(test_left_with_slots, export_one, close_one),
 	};
 
