@@ -164,6 +164,11 @@ struct slu_op {
  * call goes out once; one that ended with -ETIMEDOUT and SLU_MAY_LAND may have reached the owner,
  * whose answer is then dropped. An answer that is longer than the room for it fails with -EMSGSIZE,
  * and nothing is written.
+ *
+ * Requests and answers of up to SLU_MESSAGE_MAX go over every transport, longer ones over shm, tcp
+ * and fake. What is longer, or has room for an answer that is, takes memory of the target
+ * (slu_message): while its identity has all that it may the call waits, and one that never could
+ * have that much ends with -EDQUOT. Over shm an area has 16 of them under way.
  */
 struct slu_call {
 	uint64_t user_data; /* handed back in the completion */
@@ -171,8 +176,8 @@ struct slu_call {
 	struct slu_region *region; /* of the request and the answer */
 	uint64_t request_offset;   /* bytes from the start of the region */
 	uint64_t answer_offset;    /* likewise; may be the same */
-	uint32_t request_length;   /* bytes, 0..SLU_MESSAGE_MAX */
-	uint32_t answer_room;      /* bytes, 0..SLU_MESSAGE_MAX */
+	uint32_t request_length;   /* bytes, 0..SLU_CALL_MAX */
+	uint32_t answer_room;      /* bytes, 0..SLU_CALL_MAX */
 	uint32_t timeout_us;       /* as in slu_op */
 	uint8_t flags;             /* enum slu_op_flag */
 	uint8_t reserved[11];      /* zero */

@@ -61,6 +61,7 @@ enum slu_limit {
 	SLU_LIMIT_RESPONSE_BYTES,   /* of answers to calls, held for clients that do not read */
 	SLU_LIMIT_REQUESTS,         /* for a path, not answered yet */
 	SLU_LIMIT_DESCRIPTORS,      /* passed and not received yet, over Unix sockets */
+	SLU_LIMIT_CALL_BYTES,       /* of calls longer than SLU_MESSAGE_MAX, until answered */
 	SLU_LIMIT_CONTROL_BYTES, /* of control messages in a second; more wait, none is refused */
 	SLU_LIMIT_COUNT,         /* so many are known; the room behind them is zero */
 };

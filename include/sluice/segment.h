@@ -58,12 +58,14 @@ extern "C" {
 #define SLU_SOCKET_PATH_MAX   107   /* bytes of a Unix socket path */
 #define SLU_ADDRESS_MAX       261   /* bytes of an address: a host name, a colon and a port */
 #define SLU_REMOTE_NAME_MAX   (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
-#define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote (shm: segment) and poller */
-#define SLU_REASON_MAX        320  /* bytes of slu_candidate.reason, with the NUL */
-#define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
-#define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
-#define SLU_CALLS_MAX         16   /* sent and not answered, per segment and poller, over shm */
-#define SLU_CANDIDATES_MAX    3    /* shm, verbs, tcp */
+#define SLU_NOTIFICATIONS_MAX 256     /* undelivered, per remote (shm: segment) and poller */
+#define SLU_REASON_MAX        320     /* bytes of slu_candidate.reason, with the NUL */
+#define SLU_MESSAGE_MAX       4096    /* bytes of a request or an answer that costs no memory */
+#define SLU_CALL_MAX          1048576 /* bytes of a request or an answer */
+#define SLU_MESSAGES_MAX      256     /* requests received and not answered, per segment */
+#define SLU_SERVICE_BURST     32      /* messages that a service gets at once */
+#define SLU_CALLS_MAX         16      /* sent and not answered, per segment and poller, over shm */
+#define SLU_CANDIDATES_MAX    3       /* shm, verbs, tcp */
 
 struct slu_segment;
 struct slu_remote;
@@ -84,18 +86,33 @@ enum slu_transport {
 
 /** What a WRITE with notification tells the segment's owner. */
 struct slu_notification {
-	uint32_t tag;    /* slu_op.tag */
-	uint32_t client; /* which client of the segment: unique among the present ones */
-	uint8_t reserved[8];
+	uint32_t tag;         /* slu_op.tag */
+	uint32_t client;      /* which client of the segment: unique among the present ones */
+	const char *identity; /* what the target knows it as, such as "user:root": one text, at one
+				 address, for all clients that are known so; lives as long as the
+				 engine */
 };
 
-/** A request of a client (SLU_CALL). */
+/**
+ * A request of a client (slu_submit_calls()). One that is longer than SLU_MESSAGE_MAX, or may be
+ * answered by as much, takes memory of this process until it is answered: of each identity as much
+ * as SLU_LIMIT_CALL_BYTES. What goes beyond that waits at its client.
+ */
 struct slu_message {
-	uint64_t id;      /* for slu_segment_answer */
-	uint32_t client;  /* as in slu_notification */
-	uint32_t length;  /* bytes, 0..SLU_MESSAGE_MAX */
-	const void *data; /* a private copy, valid until it is answered */
-	uint8_t reserved[40];
+	uint64_t id;          /* for slu_segment_answer */
+	uint32_t client;      /* as in slu_notification */
+	uint32_t length;      /* bytes, 0..SLU_CALL_MAX */
+	const char *identity; /* as in slu_notification */
+	const void *data;     /* a private copy, valid until it is answered */
+	uint8_t reserved[32];
+};
+
+/** A client has gone. */
+struct slu_departure {
+	const char *identity; /* as in slu_notification */
+	uint32_t client;      /* likewise; another may have that number from now on */
+	bool lost;            /* it vanished without a goodbye */
+	uint8_t reserved[19];
 };
 
 struct slu_segment_info {
@@ -225,7 +242,7 @@ SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment
  * Hot: neither blocks nor allocates; enters the kernel only where more than 32 connections (one
  * with sessions of different rights is two) are or were in shared memory, every 20 us or so. Of one
  * that was idle beside so many what comes is seen then.
- * Thread: one at a time per segment.
+ * Thread: any, also several. One at a time takes: the others find nothing meanwhile.
  *
  * @return 0..n
  */
@@ -240,34 +257,99 @@ SLU_API int slu_segment_fd(struct slu_segment *segment);
 /**
  * Ask for one wake-up on slu_segment_fd(), and clear the one before. After it has come, poll and
  * receive until there is nothing, then arm again. A wake-up may come for nothing. While
- * SLU_MESSAGES_MAX requests are open, further ones do not count: receive again after answering.
- * Thread: the one that polls.
+ * SLU_MESSAGES_MAX requests are open, further ones do not count until one is answered.
+ * Thread: any, also several, each for itself: a wake-up is for all of those that sleep then.
  *
- * @return 0 armed; 1 something is there already, not armed; -EPERM the process was forbidden
+ * @return 0 armed; 1 something is there already, or another thread is looking just now, not armed;
+ *         -EPERM the process was forbidden
  *         membarrier(2) after the engine was opened: only polling is left
  */
 SLU_API int slu_segment_arm(struct slu_segment *segment);
 
 /**
- * Take up to @p n requests. Those taken must be answered: at most SLU_MESSAGES_MAX can be open.
+ * Take up to @p n requests. Those taken must be answered, soon or later and by whichever thread: at
+ * most SLU_MESSAGES_MAX can be open. Each is handed out once.
  *
- * Hot: as slu_segment_poll(). Thread: the one that polls.
+ * Hot and threads: as slu_segment_poll().
  *
  * @return 0..n
  */
 SLU_API int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n);
 
 /**
- * Answer a request; its data is gone afterwards. A client that has left is no error. Thread: the
- * one that polls.
+ * Answer a request; its data is gone afterwards. A client that has left is no error. Of several
+ * that answer the same one, one does it. Hot: neither blocks nor allocates, and enters the kernel
+ * only to wake a poller. Thread: any.
  *
  * @param status  0 or a negative errno, for slu_completion.status; not -EAGAIN or -ECANCELED, which
  *                mean something else there
- * @param length  bytes at @p data, 0..SLU_MESSAGE_MAX; none are sent when @p status is not 0
+ * @param length  bytes at @p data, 0..SLU_CALL_MAX; none are sent when @p status is not 0
  * @return 0; -EINVAL a status or length that cannot be, or not a request that is open
  */
 SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message,
 			       int status, const void *data, uint32_t length);
+
+/**
+ * Take up to @p n clients that have gone, of those that had left a notification or a request when
+ * they went: each once, after the last of what it left was taken, and within two seconds of that.
+ * Requests of it may be open still, and are to be answered as others. Of those that went before the
+ * first of these calls nothing is told. Until it is taken a client counts as a session of its
+ * identity; what it costs has to do with those that go, not with those that stay.
+ *
+ * Threads: as slu_segment_poll(). slu_segment_arm() counts them as something that is there.
+ *
+ * @return 0..n
+ */
+SLU_API int slu_segment_departures(struct slu_segment *segment, struct slu_departure *out,
+				   uint32_t n);
+
+typedef void (*slu_requests_fn)(void *arg, struct slu_segment *segment,
+				const struct slu_message *messages, uint32_t n);
+typedef void (*slu_notifications_fn)(void *arg, struct slu_segment *segment,
+				     const struct slu_notification *notifications, uint32_t n);
+typedef void (*slu_departures_fn)(void *arg, struct slu_segment *segment,
+				  const struct slu_departure *departures, uint32_t n);
+
+/**
+ * What a poller thread does for a segment. Each that is not NULL is called on that thread with what
+ * was taken for it, 1..SLU_SERVICE_BURST at a time; the array is good for the call. A request is
+ * answered in it, or later, by whichever thread. Between two calls the poller's queues and
+ * connections have their turn.
+ *
+ * It must not block, nor wait for anything of the engine's, and must not call what says that it
+ * waits or blocks, slu_segment_serve(), slu_segment_unserve() and all that opens or closes: while
+ * it runs nobody else has that poller. What takes long is for another thread.
+ */
+struct slu_service {
+	size_t size;
+	void *arg;
+	slu_requests_fn requests;
+	slu_notifications_fn notifications;
+	slu_departures_fn departures;
+};
+
+/**
+ * Have poller thread @p poller take what comes for the segment, from now on. It sleeps when there
+ * is nothing, and is woken, as for its other work. Other threads may go on taking as well.
+ *
+ * Waits for the poller's turn. Any thread but a poller.
+ *
+ * @param service  copied; set its size
+ * @return         0; -EINVAL the size, no such poller thread, nothing to be called; -EBUSY it has a
+ *                 service; -ENOMEM, -ENOSPC
+ */
+SLU_API int slu_segment_serve(struct slu_segment *segment, uint32_t poller,
+			      const struct slu_service *service);
+
+/**
+ * End that: when it returns nothing of the service is called or will be. What was not taken stays
+ * for others. At any time; without a service nothing happens. slu_segment_close() does it as well.
+ *
+ * Waits for the poller's turn. Any thread but a poller.
+ *
+ * @return 0; -EDEADLK a poller called it, and nothing was done
+ */
+SLU_API int slu_segment_unserve(struct slu_segment *segment);
 
 /** Fill @p options with the defaults: any transport, both rights, 5 seconds. */
 SLU_API void slu_remote_options_init(struct slu_remote_options *options, size_t size);

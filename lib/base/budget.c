@@ -66,6 +66,8 @@ static const struct {
 				BUDGET_REQUESTS},
 	[SLU_LIMIT_DESCRIPTORS] = {"max-descriptors", "descriptors that it has not received yet",
 				   BUDGET_DESCRIPTORS},
+	[SLU_LIMIT_CALL_BYTES] = {"max-call-bytes", "bytes of long calls that are not answered yet",
+				  BUDGET_CALL_BYTES},
 	[SLU_LIMIT_CONTROL_BYTES] = {"max-control-bytes", "bytes of control messages in a second",
 				     BUDGET_CONTROL_BYTES},
 };

@@ -28,6 +28,7 @@
 #define BUDGET_REQUESTS         1024u
 #define BUDGET_DESCRIPTORS      256u /* a quarter of what most systems let a process have open */
 
+#define BUDGET_CALL_BYTES    (64u << 20)
 #define BUDGET_CONTROL_BYTES (4u << 20)
 
 struct budget;

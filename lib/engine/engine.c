@@ -358,6 +358,7 @@ void slu_engine_close(struct slu_engine *engine)
 	work_report();
 	transports_close(&engine->env);
 	budgets_destroy(engine->budgets);
+	identities_free(engine);
 	topology_close(engine->topology);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_mutex_destroy(&engine->opening);

@@ -158,7 +158,7 @@ static void client_destroy(struct segment_client *client)
 	else
 		transport->target->revoke(engine->env.servers[transport->id], client->granted,
 					  client->reason ? client->reason : -ESHUTDOWN);
-	budget_give(client->peer.budget, SLU_LIMIT_SESSIONS, 1);
+	sender_put(client->sender);
 	budget_put(client->peer.budget);
 	free(client);
 }
@@ -195,8 +195,8 @@ static bool may_leave(const struct slu_segment *segment, const struct segment_cl
 
 /*
  * Out of the sets go those whose time has come, and areas with their last. The heavy barrier pairs
- * with the light one in begin_polling(): who polls from now on does not see them, who polls already
- * we see polling.
+ * with the light ones in begin_polling() and answer_shared(): who polls or answers from now on does
+ * not see them, who does so already we see at it.
  */
 static void leave_set(struct slu_segment *segment)
 {
@@ -215,13 +215,16 @@ static void leave_set(struct slu_segment *segment)
 		return;
 	barrier_heavy();
 	segment->left_during = atomic_load_explicit(&segment->polls, memory_order_acquire);
+	requests_note_answering(segment->requests, &segment->left_while);
 }
 
-/* Is whoever was polling when they left the set still at it? */
+/* Is whoever was polling, or answering, when they left the set still at it? */
 static bool may_be_held(const struct slu_segment *segment)
 {
-	return segment->left_during & 1 &&
-	       atomic_load_explicit(&segment->polls, memory_order_acquire) == segment->left_during;
+	return (segment->left_during & 1 &&
+		atomic_load_explicit(&segment->polls, memory_order_acquire) ==
+			segment->left_during) ||
+	       requests_are_answering(segment->requests, &segment->left_while);
 }
 
 static void destroy_left(struct slu_segment *segment)
@@ -290,7 +293,7 @@ static int publish_to(struct segment_client *client, json_t *grant, int fds[TRAN
 	struct slu_segment *segment = client->segment;
 	const struct grant granted = {.export = &segment->export,
 				      .rights = client->rights,
-				      .client = client->number,
+				      .sender = client->sender,
 				      .connection = client->peer.connection};
 	int rc;
 
@@ -316,6 +319,24 @@ static int publish_to(struct segment_client *client, json_t *grant, int fds[TRAN
 	return rc;
 }
 
+/* One session of its budget becomes the sender's. */
+static int introduce(struct segment_client *client)
+{
+	struct slu_segment *segment = client->segment;
+	const char *identity = identity_get(segment->engine, client->peer.identity);
+	int rc = identity ? budget_take(client->peer.budget, SLU_LIMIT_SESSIONS, 1)
+			  : fail(-ENOMEM, "target is out of memory");
+
+	if (rc < 0)
+		return rc;
+	client->sender =
+		sender_create(&segment->departures, client->number, identity, client->peer.budget);
+	if (client->sender)
+		return 0;
+	budget_give(client->peer.budget, SLU_LIMIT_SESSIONS, 1);
+	return fail(-ENOMEM, "target is out of memory");
+}
+
 int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		  const struct transport *transport, uint32_t rights, json_t *grant,
 		  int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct segment_client **out)
@@ -333,13 +354,11 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 	client->peer = *peer;
 	client->rights = rights;
 	*close_mask = 0;
-	count = budget_take(peer->budget, SLU_LIMIT_SESSIONS, 1);
-	if (count == 0) {
+	count = introduce(client);
+	if (count == 0)
 		count = publish_to(client, grant, fds, close_mask);
-		if (count < 0)
-			budget_give(peer->budget, SLU_LIMIT_SESSIONS, 1);
-	}
 	if (count < 0) {
+		sender_put(client->sender);
 		free(client);
 		return count;
 	}
@@ -364,8 +383,10 @@ void segment_leave(struct segment_client *client, bool lost)
 	struct slu_segment *segment = client->segment;
 
 	atomic_fetch_sub(&segment->present, 1);
-	if (lost)
+	if (lost) {
 		atomic_fetch_add(&segment->clients_lost, 1);
+		atomic_store(&client->sender->lost, true);
+	}
 	TAILQ_REMOVE(&segment->clients, client, link);
 	if (!client->area) {
 		client_destroy(client);
@@ -765,6 +786,7 @@ static int share(struct slu_segment *segment)
 
 static void segment_destroy(struct slu_segment *segment)
 {
+	departures_fini(&segment->departures);
 	inbox_destroy(segment->inbox);
 	requests_destroy(segment->requests);
 	wake_set_destroy(segment->wake);
@@ -833,6 +855,7 @@ static int prepare_polling(struct slu_segment *segment)
 
 	if (rc < 0)
 		return rc;
+	segment->departures.eventfd = wake_set_eventfd(segment->wake);
 	segment->requests = requests_create();
 	if (!segment->requests)
 		return fail(-ENOMEM, "out of memory");
@@ -941,6 +964,7 @@ void slu_segment_close(struct slu_segment *segment)
 	if (!segment)
 		return;
 	engine = segment->engine;
+	slu_segment_unserve(segment);
 	until = leave_until(engine);
 	server_unlisten(engine->server, segment->listener);
 	control_call(engine->control, remove_segment, segment);

@@ -115,6 +115,13 @@ static int check_other(struct slu_queue *queue, const struct slu_op *op)
 	return 0;
 }
 
+static bool carries(const struct transport *transport, const struct slu_call *call)
+{
+	uint32_t limit = transport->client->capabilities.call_bytes;
+
+	return call->request_length <= limit && call->answer_room <= limit;
+}
+
 /* Both ends of a call lie in the region. @return 0, or why it is not right */
 static int check_call(const struct slu_call *call)
 {
@@ -126,14 +133,20 @@ static int check_call(const struct slu_call *call)
 		return fail(-EINVAL,
 			    "a call with flags 0x%x: not known, or reserved bytes are not zero",
 			    call->flags);
-	if (call->request_length > SLU_MESSAGE_MAX || call->answer_room > SLU_MESSAGE_MAX)
+	if (call->request_length > SLU_CALL_MAX || call->answer_room > SLU_CALL_MAX)
 		return fail(-EINVAL, "a call of %u bytes with room for %u: at most %u are possible",
-			    call->request_length, call->answer_room, SLU_MESSAGE_MAX);
+			    call->request_length, call->answer_room, SLU_CALL_MAX);
 	if (call->timeout_us > SLU_TIMEOUT_MAX_US)
 		return fail(-EINVAL, "timeout of %u us: at most %u are possible", call->timeout_us,
 			    SLU_TIMEOUT_MAX_US);
 	if (!permitted(call->remote, OP_CALL))
 		return fail_unpermitted(call->remote, OP_CALL);
+	if (!carries(call->remote->transport, call))
+		return fail(-EOPNOTSUPP,
+			    "a call of %u bytes with room for %u: over %s at most %u are possible",
+			    call->request_length, call->answer_room,
+			    slu_transport_name(call->remote->transport->id),
+			    call->remote->transport->client->capabilities.call_bytes);
 	if (!inside(call->request_offset, call->request_length, limit) ||
 	    !inside(call->answer_offset, call->answer_room, limit))
 		return fail(-ERANGE,

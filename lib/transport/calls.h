@@ -15,7 +15,8 @@ struct calls_link {
 	struct transport_link link; /* first */
 	struct mailbox_sender sender;
 	const struct client_waker *waker;
-	uint32_t posted;                         /* slots with a request, a bit each */
+	bool lacks_body; /* a call waits for one: another poller may give it back */
+	uint32_t posted; /* slots with a request, a bit each */
 	struct request *requests[MAILBOX_SLOTS]; /* by slot; of those that are posted */
 };
 

@@ -215,7 +215,7 @@ static inline struct request *path_next(const struct path *path, enum request_la
 /** A piece of a request's operation: handed on by value, in two registers. */
 struct op_part {
 	uint64_t offset;
-	uint32_t length; /* at most TRANSPORT_SLICE_MAX_BYTES */
+	uint32_t length; /* at most TRANSPORT_SLICE_MAX_BYTES; a call is one part */
 	uint8_t opcode;  /* SLU_WRITE for all but the last of a SLU_WRITE_NOTIFY */
 };
 
@@ -229,7 +229,7 @@ static inline struct op_part request_part(const struct request *request)
 	uint32_t slice = request->path->slice_bytes;
 	uint8_t opcode = request->op.opcode;
 
-	if (left <= slice)
+	if (left <= slice || opcode == OP_CALL)
 		return (struct op_part){request->next, (uint32_t)left, opcode};
 	return (struct op_part){request->next, slice,
 				opcode == SLU_WRITE_NOTIFY ? SLU_WRITE : opcode};

@@ -135,6 +135,7 @@ struct transport_capabilities {
 	uint64_t slice_bytes; /* longer operations are cut; at most TRANSPORT_SLICE_MAX_BYTES */
 	bool immediate;       /* copies at once; nothing is posted */
 	bool atomics;         /* by a CPU (atomic_op.h) */
+	uint32_t call_bytes;  /* of a request or an answer */
 	uint64_t latency_ns;  /* of a small operation, an order of magnitude */
 	uint64_t bytes_per_second; /* of one poller, likewise */
 	uint32_t memories;         /* that it moves, a bit for each enum slu_memory */

@@ -7,6 +7,16 @@
 
 extern struct rig rig;
 
+/* messages.c */
+void calls_with_long_bodies(void **state);
+void calls_with_many_long_bodies(void **state);
+void refuses_calls_that_are_too_long(void **state);
+void refuses_longer_answers(void **state);
+void drops_late_long_answers(void **state);
+void calls_several_threads(void **state);
+void calls_a_service(void **state);
+void tells_who_has_gone(void **state);
+
 /* vectors.c */
 void moves_listed_fragments(void **state);
 void moves_strides(void **state);

@@ -417,6 +417,11 @@ uint32_t rig_served(struct rig *rig)
 	return rig->calls;
 }
 
+uint32_t rig_departed(struct rig *rig, uint32_t n)
+{
+	return (uint32_t)ask(rig, &(struct target_question){TARGET_DEPARTED, 0, n, 0});
+}
+
 void rig_kill_target(struct rig *rig)
 {
 	kill(rig->pid, SIGKILL);

@@ -50,6 +50,8 @@ enum rig_service {
 	RIG_LATE,      /* when all have come, 1.5 s later */
 	RIG_LONGEST,   /* with SLU_MESSAGE_MAX bytes, whatever was asked */
 	RIG_STATUS,    /* with the status that the request begins with, int32_t */
+	RIG_THREADS,   /* each as RIG_ECHO, by four threads, which answer for each other */
+	RIG_IN_TURN,   /* likewise, by a service in a poller's turn */
 	RIG_LEFTOVERS, /* whatever comes, until nothing has come for 0.3 s */
 };
 
@@ -148,6 +150,14 @@ void rig_serve_calls(struct rig *rig, enum rig_service service, uint32_t n);
 
 /** @return calls answered; waits up to some seconds for those expected */
 uint32_t rig_served(struct rig *rig);
+
+/**
+ * Wait until @p n clients that had sent something have gone, as the target is told; 0: from now on
+ * it wants to be told.
+ *
+ * @return of how many it was told in time, and that they were who we are
+ */
+uint32_t rig_departed(struct rig *rig, uint32_t n);
 
 /** The target process: kill it or let it close in order. Not for a target in this process. */
 void rig_kill_target(struct rig *rig);

@@ -874,8 +874,8 @@ static void hands_on_the_owners_status(void **state)
 static void refuses_malformed_calls(void **state)
 {
 	const uint64_t end = RIG_SEGMENT_BYTES; /* of the region as well */
-	struct slu_op too_long = call_of(0, SLU_MESSAGE_MAX + 1, 0, 0);
-	struct slu_op too_much_room = call_of(0, 0, 0, SLU_MESSAGE_MAX + 1);
+	struct slu_op too_long = call_of(0, SLU_CALL_MAX + 1, 0, 0);
+	struct slu_op too_much_room = call_of(0, 0, 0, SLU_CALL_MAX + 1);
 	struct slu_op outside[] = {call_of(end - 7, 8, 0, 0), call_of(UINT64_MAX - 3, 8, 0, 0),
 				   call_of(0, 8, end - ANSWERS - 7, 8),
 				   call_of(0, 8, UINT64_MAX - ANSWERS - 3, 8)};
@@ -1415,6 +1415,14 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(adds_and_swaps),
 	cmocka_unit_test(adds_many_at_once),
 	cmocka_unit_test(refuses_bad_atomics),
+	cmocka_unit_test(calls_with_long_bodies),
+	cmocka_unit_test(calls_with_many_long_bodies),
+	cmocka_unit_test(refuses_calls_that_are_too_long),
+	cmocka_unit_test(refuses_longer_answers),
+	cmocka_unit_test(drops_late_long_answers),
+	cmocka_unit_test(calls_several_threads),
+	cmocka_unit_test(calls_a_service),
+	cmocka_unit_test(tells_who_has_gone),
 	cmocka_unit_test(wakes_by_eventfd),
 	cmocka_unit_test(opens_with_all_the_time),
 	cmocka_unit_test(counts_what_it_did),

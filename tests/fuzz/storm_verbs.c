@@ -270,7 +270,7 @@ static void behave(void)
 	memcpy(bytes, &text, 4);
 	must(run((struct slu_op){
 			 .opcode = TEST_CALL, .length = 100, .remote_offset = 16384, .tag = 100})
-		     .length == 100);
+		     .bytes == 100);
 	must(memcmp(bytes, bytes + 16384, 100) == 0);
 	tick(CALM);
 }

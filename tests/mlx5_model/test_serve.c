@@ -18,6 +18,7 @@
 #include "base/work.h"
 #include "env/eal.h"
 #include "fabric.h"
+#include "message/sender.h"
 #include "mlx5_model.h"
 #include "tests/fuzz/raw_link.h"
 #include "transport/verbs/verbs.h"
@@ -93,7 +94,10 @@ static void wait_for(struct asked *asked)
 
 static struct grant *grant_to(uint64_t connection)
 {
+	static struct sender sender = {
+		.number = 1, .references = 1, .identity = "psk:model"};
 	const struct grant grant = {.export = &segment,
+				    .sender = &sender,
 				    .connection = connection,
 				    .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
 	json_t *description = json_object();

@@ -187,7 +187,7 @@ static void test_shares_all(void **state)
 	assert_int_equal(note.tag, 77);
 	assert_int_equal(note.client, 9); /* as it says */
 	mailbox_attach(&calls, &view->mapping->waker.area->calls, 0);
-	assert_int_equal(mailbox_send(&calls, view->session, 0, "ask", 3), 0);
+	assert_int_equal(mailbox_send(&calls, view->session, 0, "ask", 3, 0), 0);
 	assert_true(mailbox_receive(&inbox.calls, &request));
 	assert_memory_equal(request.data, "ask", 3);
 	assert_int_equal(request.session, 9);

@@ -145,6 +145,7 @@ static const struct transport_host fake_hosts = {.open = open_host, .close = fre
 static const struct transport_client fake_client = {
 	.capabilities = {.slice_bytes = FAKE_SLICE_BYTES,
 			 .atomics = true,
+			 .call_bytes = SLU_CALL_MAX,
 			 .memories = 1u << SLU_MEMORY_HOST},
 	.import_local = fake_import_local,
 	.release = free,

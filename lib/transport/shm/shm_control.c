@@ -397,6 +397,7 @@ static const struct transport_client shm_client = {
 	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
 			 .immediate = true,
 			 .atomics = true,
+			 .call_bytes = SLU_CALL_MAX,
 			 .latency_ns = 50,
 			 .bytes_per_second = UINT64_C(20000000000),
 			 .memories = 1u << SLU_MEMORY_HOST},

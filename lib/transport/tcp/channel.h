@@ -20,7 +20,7 @@
 #include "net/stream.h"
 
 #define CHANNEL_BUFFER_BYTES 65536u
-#define CHANNEL_PIECES       256u
+#define CHANNEL_PIECES       320u
 #define CHANNEL_PLACES       64u
 
 /** Received or sent on one connection in a turn: while others wait for theirs, and else. */

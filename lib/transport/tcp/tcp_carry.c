@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/work.h"
+#include "message/body.h"
 #include "transport/atomic_op.h"
 #include "transport/tcp/tcp_served.h"
 
@@ -92,15 +93,22 @@ static bool only_reads(const struct wire_request *request)
 	return request->type == WIRE_READ || request->type == WIRE_READ_RUNS;
 }
 
+/* It is received into memory of its own, where an answer has room. */
+static bool is_long_call(const struct wire_request *request)
+{
+	return request->type == WIRE_CALL &&
+	       (request->length > SLU_MESSAGE_MAX || request->offset > SLU_MESSAGE_MAX);
+}
+
 static int check_form(struct tcp_connection *connection, const struct wire_request *request)
 {
-	uint32_t limit =
-		request->type == WIRE_CALL ? SLU_MESSAGE_MAX : (uint32_t)TRANSPORT_SLICE_MAX_BYTES;
+	bool is_call = request->type == WIRE_CALL;
+	uint32_t limit = is_call ? SLU_CALL_MAX : (uint32_t)TRANSPORT_SLICE_MAX_BYTES;
 
 	if (request->type < WIRE_READ || request->type > WIRE_COMPARE_SWAP ||
 	    request->reserved[0] || request->reserved[1] || request->reserved[2])
 		return hostile(connection, "an unknown request");
-	if (request->length > limit)
+	if (request->length > limit || (is_call && request->offset > limit))
 		return hostile(connection, "a request that is too long");
 	if (request->sequence != connection->sequence)
 		return hostile(connection, "a request out of sequence");
@@ -173,7 +181,7 @@ static int deliver_notification(const struct tcp_connection *connection)
 {
 	const struct grant *grant = connection->grant;
 
-	return inbox_notify(lane_of(connection, grant), grant->client, connection->request.tag)
+	return inbox_notify(lane_of(connection, grant), grant->sender, connection->request.tag)
 		       ? 0
 		       : -EAGAIN;
 }
@@ -184,10 +192,40 @@ static int deliver_call(struct tcp_connection *connection, const struct grant *g
 	const struct wire_request *request = &connection->request;
 
 	return serving_call(&connection->service->serving, &connection->served,
-			    lane_of(connection, grant), grant->client, request->tag,
+			    lane_of(connection, grant), grant->sender, request->tag,
 			    channel_peek(&connection->channel, request->length), request->length)
 		       ? 0
 		       : -EAGAIN;
+}
+
+/* @return 0; -EAGAIN, -EDQUOT no memory for it now, or ever */
+static int take_call_body(struct tcp_connection *connection)
+{
+	const struct wire_request *request = &connection->request;
+	uint32_t room = (uint32_t)request->offset;
+
+	if (!serving_may_call(&connection->service->serving, &connection->served))
+		return -EAGAIN;
+	if (room < request->length)
+		room = request->length;
+	return body_create(connection->budget, room, &connection->body);
+}
+
+/* @p status  of what has arrived @return as deliver_call() */
+static int deliver_long_call(struct tcp_connection *connection, int status)
+{
+	const struct wire_request *request = &connection->request;
+	struct body *body = connection->body;
+
+	connection->body = NULL;
+	if (status == 0 &&
+	    !serving_call_long(&connection->service->serving, &connection->served,
+			       lane_of(connection, connection->grant), connection->grant->sender,
+			       request->tag, body, request->length))
+		status = -EAGAIN;
+	if (status < 0)
+		body_destroy(body);
+	return status;
 }
 
 static void body_arrived(struct tcp_connection *connection)
@@ -197,6 +235,8 @@ static void body_arrived(struct tcp_connection *connection)
 	connection->receiving = false;
 	if (status == 0 && connection->request.type == WIRE_NOTIFY)
 		status = deliver_notification(connection);
+	if (connection->request.type == WIRE_CALL)
+		status = deliver_long_call(connection, status);
 	connection->grant = NULL;
 	finish(connection, status);
 }
@@ -225,6 +265,8 @@ static bool take_body(struct tcp_connection *connection, const struct wire_run *
 
 	if (connection->status < 0)
 		return channel_body(channel, NULL, request->length);
+	if (request->type == WIRE_CALL)
+		return channel_body(channel, (char *)connection->body->data, request->length);
 	addr = connection->grant->export->addr;
 	if (!has_runs(request))
 		return channel_body(channel, addr + request->offset, request->length);
@@ -263,7 +305,9 @@ static void begin(struct tcp_connection *connection, const struct wire_run *runs
 		channel_consume(&connection->channel, request->length);
 		return;
 	}
-	if (request->type == WIRE_CALL) {
+	if (status == 0 && is_long_call(request)) {
+		status = take_call_body(connection);
+	} else if (request->type == WIRE_CALL && !is_long_call(request)) {
 		finish(connection, status < 0 ? status : deliver_call(connection, grant));
 		channel_consume(&connection->channel, request->length);
 		return;
@@ -278,7 +322,9 @@ static void begin(struct tcp_connection *connection, const struct wire_run *runs
 /* What must have been read before it is begun, beside its head. */
 static uint32_t follows(const struct wire_request *request)
 {
-	if (request->type == WIRE_CALL || is_atomic(request))
+	if (request->type == WIRE_CALL)
+		return is_long_call(request) ? 0 : request->length;
+	if (is_atomic(request))
 		return request->length;
 	return has_runs(request) ? request->tag * (uint32_t)sizeof(struct wire_run) : 0;
 }

@@ -221,19 +221,25 @@ static inline void is_sent(struct tcp_link *link, uint32_t index)
 	link->unsent |= 1u << index;
 }
 
-/* Its bytes are always taken along: it may be given up before they are sent. */
+/*
+ * What is short is taken along: it may be given up before it is sent. What is long is not given up
+ * before the target has taken it, but with the connection.
+ */
 __attribute__((noinline)) static enum post_result
 post_call(const struct tcp_path *tcp, struct request *request, struct op_part part)
 {
-	struct tcp_end *end = tcp->link->ends[0];
+	uint32_t room = request->op.tag;
+	bool is_bulk = part.length > REQUEST_SMALL_BYTES || room > REQUEST_SMALL_BYTES;
+	uint32_t index = is_bulk ? next_bulk(tcp->link) : 0;
+	struct tcp_end *end = tcp->link->ends[index];
 	struct tcp_call *call = has_room(end, SLU_MESSAGE_MAX) ? take_slot(end) : NULL;
 
 	if (!call)
 		return POST_FULL;
 	call->request = request;
 	*sent_as(end, end->head) = (struct tcp_sent){.slot = call->slot, .type = WIRE_CALL};
-	send_part(tcp, end, &request->op, part, SLU_MESSAGE_MAX, 0, call->slot);
-	is_sent(tcp->link, 0);
+	send_part(tcp, end, &request->op, part, SLU_MESSAGE_MAX, room, call->slot);
+	is_sent(tcp->link, index);
 	return POST_DONE;
 }
 
@@ -441,7 +447,12 @@ static int strange(const char *what)
 	return fail(-EPROTO, "the target broke the data protocol: %s", what);
 }
 
-/* The target has had its last word on it. */
+static int remote_state(const struct tcp_call *call)
+{
+	return atomic_load_explicit(&call->request->path->remote->state, memory_order_relaxed);
+}
+
+/* The target has had its last word on it. One that outlived its remote until then is over. */
 static inline void answered(struct tcp_end *end, int status)
 {
 	struct tcp_sent *sent = sent_as(end, end->expected++);
@@ -450,9 +461,10 @@ static inline void answered(struct tcp_end *end, int status)
 	end->owner->succeeded = true;
 	if (sent->type == WIRE_CALL) { /* what follows is the answer, or it has failed */
 		struct tcp_call *call = open_call(end, sent->slot);
+		int state = call ? remote_state(call) : 0;
 
-		if (status < 0 && call)
-			end_call(end, call, status, false);
+		if (call && (status < 0 || state < 0))
+			end_call(end, call, status < 0 ? status : state, status == 0);
 	} else if (request) {
 		sent->request = NULL;
 		request_back(request, status < 0 ? status : (int64_t)sent->length, false);
@@ -543,7 +555,7 @@ static int on_answer(struct tcp_end *end, const struct wire_response *response)
 	bool fits = request && response->length <= request->op.tag;
 	char *into = fits ? request->op.region->addr + request->op.remote_offset : NULL;
 
-	if (response->length > SLU_MESSAGE_MAX)
+	if (response->length > SLU_CALL_MAX)
 		return strange("an answer that cannot be");
 	end->answering = true;
 	end->answers = request;
@@ -691,6 +703,17 @@ static void give_up_call(struct tcp_end *end, struct tcp_call *call, int status)
 	end_call(end, call, status, true);
 }
 
+/* Of that path? One whose bytes are taken from the caller's memory ends when the target has them.
+ */
+static bool may_give_up(const struct tcp_end *end, const struct tcp_call *call,
+			const struct path *path)
+{
+	const struct request *request = call->request;
+
+	return request->path == path &&
+	       (request->op.length <= SLU_MESSAGE_MAX || !has_written(end, request));
+}
+
 /* Those of @p path, or the one. */
 static void give_up_calls(struct tcp_link *link, const struct path *path,
 			  const struct request *request, int status)
@@ -699,8 +722,8 @@ static void give_up_calls(struct tcp_link *link, const struct path *path,
 		for (uint32_t k = 0; k < TCP_CALLS; k++) {
 			struct tcp_call *call = &link->ends[i]->slots[k];
 
-			if (call->request &&
-			    (request ? call->request == request : call->request->path == path))
+			if (call->request && (request ? call->request == request
+						      : may_give_up(link->ends[i], call, path)))
 				give_up_call(link->ends[i], call, status);
 		}
 }

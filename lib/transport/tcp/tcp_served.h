@@ -37,8 +37,8 @@
 static_assert(WIRE_RUNS_MAX * RUN_STAGE_BYTES >= CHANNEL_STAGE_BYTES, "RESPONSE_BYTES");
 static_assert(WIRE_RUNS_MAX <= CHANNEL_PLACES, "tcp_connection.places");
 
-/* And in pieces; those for the answers that a client can wait for stay free for them. */
-#define RESPONSE_PIECES (2 + WIRE_RUNS_MAX + INBOX_CALLS)
+/* And in pieces; those for the answers that a client can wait for, two each, stay free for them. */
+#define RESPONSE_PIECES (2 + WIRE_RUNS_MAX + 2 * INBOX_CALLS)
 
 /** A data connection; its poller's. */
 struct tcp_connection {
@@ -62,11 +62,13 @@ struct tcp_connection {
 	struct grant *grant; /* NULL: refused with status */
 	int status;
 	struct iovec places[WIRE_RUNS_MAX]; /* where it goes, of WRITE_RUNS */
+	struct body *body;                  /* likewise, of a long CALL */
 
 	/* Answers that the staging had no room for, or left none for the next, until all is sent.
 	 */
 	struct buffer *aside;
 	uint32_t waiting;
+	struct body *sent;     /* and those that lie in bodies */
 	struct budget *budget; /* which those are charged to; NULL: nobody's */
 
 	LIST_ENTRY(tcp_connection) of_owner;

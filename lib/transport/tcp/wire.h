@@ -54,7 +54,7 @@ struct __attribute__((packed)) wire_request {
 	uint32_t length;     /* bytes wanted (READ), or bytes that follow; of all runs */
 	uint32_t handle;
 	uint32_t generation;
-	uint64_t offset;   /* in the segment; CALL, and with runs: 0 */
+	uint64_t offset;   /* in the segment; CALL: room for the answer; with runs: 0 */
 	uint32_t tag;      /* NOTIFY; CALL: the client's slot; with runs: how many there are */
 	uint32_t sequence; /* counts the connection's requests */
 };
