@@ -71,7 +71,7 @@
  * Instead of an answer that is not to a session: refused {error, text}, then the target closes. So
  * it answers a type that it does not know.
  *
- * Version 5 is the only one that is spoken; the welcome says which is.
+ * Version 6 is the only one that is spoken; the welcome says which is.
  */
 #ifndef CONTROL_MESSAGE_H
 #define CONTROL_MESSAGE_H
@@ -86,8 +86,8 @@
 #include "net/stream.h"
 #include "net/tls.h"
 
-#define MESSAGE_VERSION_LOW  5
-#define MESSAGE_VERSION_HIGH 5
+#define MESSAGE_VERSION_LOW  6
+#define MESSAGE_VERSION_HIGH 6
 
 #define FENCE_END  "end"
 #define FENCE_OVER "over"

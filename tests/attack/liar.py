@@ -74,7 +74,7 @@ class Liar:
         kind = message["type"]
         if kind == "hello":
             self.connections += 1
-            return {"type": "welcome", "version": 5, "name": "liar", "pid": 1, "boot_id": "x",
+            return {"type": "welcome", "version": 6, "name": "liar", "pid": 1, "boot_id": "x",
                     "incarnation": self.incarnation, "identity": "you",
                     "connection": number(self.connections), "secret": SECRET,
                     "tcp": {"host": "127.0.0.1", "port": self.port, "tls": bool(self.tls),

@@ -49,7 +49,7 @@ def guesses_names(scene):
 
 @attack("clients that send a byte of their hello a second are closed", rights="")
 def slow(scene):
-    hello = framed({"type": "hello", "versions": [2, 5], "name": "slow"})
+    hello = framed({"type": "hello", "versions": [2, 6], "name": "slow"})
     with contextlib.ExitStack() as stack:
         stay_until_closed(scene, {stack.enter_context(scene.intrude()): hello
                                   for _ in range(SLOW)})
@@ -57,7 +57,7 @@ def slow(scene):
 
 WIDE, LONG = 16, 16000      # connections, bytes of a message
 CONTROL_BYTES = 4 << 20     # of one identity in a second
-HELLO = {"type": "hello", "versions": [2, 5], "name": "no-right"}
+HELLO = {"type": "hello", "versions": [2, 6], "name": "no-right"}
 ODD_MESSAGES = (
     struct.pack("<I", 0xffffffff), struct.pack("<I", 0xffffffff) + b"x" * 100000,
     struct.pack("<I", 16385) + b"x" * 16385, struct.pack("<I", 0), struct.pack("<I", 0) * 1000,

@@ -165,7 +165,7 @@ def revoked():
             with connect(kept) as client:
                 client.hello()
             with contextlib.suppress(Refused), connect(stolen) as client:
-                client.send({"type": "hello", "versions": [2, 5], "name": "thief"})
+                client.send({"type": "hello", "versions": [2, 6], "name": "thief"})
                 answer = client.receive()
                 check(answer is None or answer["type"] == "refused", f"answer: {answer}")
             target.wait_for("was revoked by its authority", "err")

@@ -29,7 +29,7 @@ def not_allowed(scene):
 
     def connect():
         with Local(scene.open_one) as client:
-            client.send({"type": "hello", "versions": [2, 5], "name": "other"})
+            client.send({"type": "hello", "versions": [2, 6], "name": "other"})
             answer = client.receive()
             client.closed()
             return [answer and answer["type"], len(client.fds)]

@@ -32,7 +32,7 @@ def wrong_key(scene):
     foreign = context(scene.good, scene.bad.issue("guest"))
     for tls in (foreign, context(scene.good)):
         with contextlib.suppress(Refused), scene.connect(tls) as client:
-            client.send({"type": "hello", "versions": [2, 5], "name": "intruder"})
+            client.send({"type": "hello", "versions": [2, 6], "name": "intruder"})
             equal(client.receive(), None, "answer to hello")
 
 
@@ -85,7 +85,7 @@ def odd_certificates(scene):
                  b"*" * 4, b"a" * 64):
         tls = context(scene.good, renamed(scene.good, name))
         with contextlib.suppress(Refused), scene.connect(tls) as client:
-            client.send({"type": "hello", "versions": [2, 5], "name": "odd"})
+            client.send({"type": "hello", "versions": [2, 6], "name": "odd"})
             answer = client.receive()
             check(answer is None or answer["type"] == "refused", f"{name}: {answer}")
     check_log(scene.target)

@@ -75,7 +75,7 @@ def connection_flood(scene):
 
 @attack("messages without TLS get a refusal at most")
 def no_tls(scene):
-    for data in (framed({"type": "hello", "versions": [2, 5], "name": "plain"}),
+    for data in (framed({"type": "hello", "versions": [2, 6], "name": "plain"}),
                  framed({"type": "attach", "token": "0" * 48}), framed({"type": "bye"}),
                  struct.pack("<I", 0xffffffff), struct.pack("<I", 0), framed(b"[" * 16000),
                  framed(b"\0" * 100), b"\x16\x03\x01" + b"\xff" * 1000):

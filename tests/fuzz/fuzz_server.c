@@ -147,7 +147,7 @@ static void greet(void)
 	json_t *welcome;
 
 	good.fd = dial(false);
-	welcome = ask("{\"type\":\"hello\",\"versions\":[5,5],\"name\":\"n\"}", "welcome");
+	welcome = ask("{\"type\":\"hello\",\"versions\":[6,6],\"name\":\"n\"}", "welcome");
 	strcpy(number, json_string_value(json_object_get(welcome, "connection")));
 	json_decref(welcome);
 	json_decref(ask("{\"type\":\"open\",\"session\":0,\"segment\":\"s\",\"rights\":1,"

@@ -497,7 +497,7 @@ static uint64_t greet(char secret[SECRET_TEXT])
 	uint64_t given;
 
 	good = (struct stream){.fd = dial_tcp(INADDR_LOOPBACK)};
-	tell("{\"type\":\"hello\",\"versions\":[2,5],\"name\":\"good\"}");
+	tell("{\"type\":\"hello\",\"versions\":[2,6],\"name\":\"good\"}");
 	welcome = expect("welcome");
 	must(message_number(welcome, "connection", &given));
 	snprintf(secret, SECRET_TEXT, "%s", json_string_value(json_object_get(welcome, "secret")));

@@ -11,7 +11,7 @@ import subprocess
 
 import harness
 
-VERSIONS = [5, 5]
+VERSIONS = [6, 6]
 PSK = "42" * 32
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 

@@ -54,7 +54,7 @@ class Client:
             self.data += part
 
     def open(self, name):
-        self.send({"type": "hello", "versions": [5, 5], "name": "test"})
+        self.send({"type": "hello", "versions": [6, 6], "name": "test"})
         equal(self.receive()["type"], "welcome", "answer to hello")
         self.send({"type": "open", "session": 1, "segment": name, "rights": 3,
                    "transports": ["shm"]})
@@ -158,7 +158,7 @@ def killed_targets():
 
 
 def hostile_messages(name):
-    hello = json.dumps({"type": "hello", "versions": [5, 5], "name": "x"}).encode()
+    hello = json.dumps({"type": "hello", "versions": [6, 6], "name": "x"}).encode()
     good = struct.pack("<I", len(hello)) + hello
     yield "nothing", b""
     yield "half a length", b"\x10\x00"

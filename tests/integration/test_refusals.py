@@ -132,7 +132,7 @@ def ports():
 def versions():
     with Target("--listen", "127.0.0.1:0") as target:
         host, port = address_of(target).rsplit(":", 1)
-        for version in (1, 4, 6):
+        for version in (1, 5, 7):
             with control.Control((host, int(port))) as client:
                 client.send({"type": "hello", "versions": [version, version], "name": "old"})
                 answer = client.receive()

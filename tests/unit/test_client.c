@@ -20,7 +20,7 @@
 
 /* @p rest: its socket, tcp and transports */
 #define WELCOME_WITH(rest)                                                                         \
-	"{\"type\":\"welcome\",\"version\":5,\"name\":\"played\","                                 \
+	"{\"type\":\"welcome\",\"version\":6,\"name\":\"played\","                                 \
 	"\"incarnation\":\"00000000deadbeef\",\"pid\":1,\"boot_id\":\"x\","                        \
 	"\"identity\":\"user:me\",\"connection\":\"0000000000000007\","                            \
 	"\"secret\":\"000102030405060708090a0b0c0d0e0f\"," rest "}"
@@ -399,7 +399,7 @@ static void test_broken_answers(void **state)
 		"", "", NULL};
 #define NAMED(name, number, secret, rest)                                                          \
 	{                                                                                          \
-		"{\"type\":\"welcome\",\"version\":5,\"name\":\"" name                             \
+		"{\"type\":\"welcome\",\"version\":6,\"name\":\"" name                             \
 		"\",\"incarnation\":\"1\",\"pid\":1,\"boot_id\":\"x\",\"identity\":\"i\","         \
 		"\"connection\":" number ",\"secret\":" secret rest "}",                           \
 			NULL                                                                       \
@@ -593,7 +593,7 @@ static void test_transports(void **state)
 		welcome = client_welcome(client);
 		json_unpack(welcome->transports, "{s:{s:s}}", "verbs", "gid", &gid);
 		assert_string_equal(gid, i == 0 ? "fe80::1" : "");
-		assert_int_equal(welcome->version, 5);
+		assert_int_equal(welcome->version, 6);
 		assert_ptr_equal(client_peer(client)->transports, welcome->transports);
 		client_release(client);
 		pthread_join(actor, NULL);
