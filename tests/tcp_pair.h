@@ -162,7 +162,7 @@ static inline void pair_mend(struct tcp_pair *pair)
 	repair_now(pair->env.repair, pair->client.path->making, NULL, UINT64_MAX / 2);
 }
 
-static struct sender pair_sender = {.number = 5, .identity = "pair"};
+static struct sender pair_sender = {.number = 5, .identity = "pair", .references = 1};
 
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
 static inline struct grant *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t connection,

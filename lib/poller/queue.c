@@ -126,8 +126,9 @@ void queue_silence(struct slu_queue *queue, uint32_t n)
 {
 	uint32_t wanted;
 
-	atomic_thread_fence(memory_order_release);
-	counter_add(&queue->silent, n);
+	/* Pairs with the acquire in queue_take_silent(). */
+	atomic_store_explicit(&queue->silent, counter_read(&queue->silent) + n,
+			      memory_order_release);
 	if (queue->is_inline)
 		return;
 	barrier_light(); /* as in queue_complete() */

@@ -84,7 +84,7 @@ void queue_silence(struct slu_queue *queue, uint32_t n);
 /** Owner: what has ended in silence is not outstanding any more. */
 static inline void queue_take_silent(struct slu_queue *queue)
 {
-	/* Pairs with the fence in queue_silence(): what they have done is seen then. */
+	/* Pairs with the release in queue_silence(): what they have done is seen then. */
 	uint64_t silent = atomic_load_explicit(&queue->silent, memory_order_acquire);
 
 	queue->outstanding -= (uint32_t)(silent - queue->silent_seen);

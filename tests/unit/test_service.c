@@ -101,8 +101,8 @@ static int setup(void **state)
 	    slu_region_alloc(engine, BYTES, NULL, &memory) < 0 ||
 	    slu_region_alloc(engine, BYTES, NULL, &region) < 0 ||
 	    slu_queue_open(engine, &inlined, &queue) < 0 ||
-	    slu_segment_export(engine, "served", memory, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
-			       NULL, &segment) < 0 ||
+	    slu_segment_export(engine, "served", memory, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
+			       &segment) < 0 ||
 	    slu_remote_open(engine, "served", &fake, &remote) < 0) {
 		tap_comment("%s", slu_last_error());
 		return -1;
@@ -297,7 +297,8 @@ static void *keep_calling(void *arg)
 
 static void test_leaves_turns(void **state)
 {
-	struct slu_op op = {.region = region, .length = 64, .opcode = SLU_READ};
+	struct slu_op op = {
+		.region = region, .local_offset = 1024, .length = 64, .opcode = SLU_READ};
 	struct slu_remote_options fake;
 	struct slu_completion done;
 	struct slu_queue *threaded;
