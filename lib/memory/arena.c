@@ -74,6 +74,8 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 			    huge ? "; reserve more with: sysctl vm.nr_hugepages=N" : "");
 	}
 	madvise(arena->addr, arena->mapped_bytes, MADV_DONTDUMP);
+	/* A child has no use of it; and what it did not share it would copy, from under devices. */
+	madvise(arena->addr, arena->mapped_bytes, MADV_DONTFORK);
 	return 0;
 }
 

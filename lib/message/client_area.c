@@ -26,6 +26,7 @@ static int create(struct client_area **area)
 		return fail(-ENOMEM, "memory shared with a client: %s", strerror(errno));
 	}
 	madvise(addr, CLIENT_AREA_BYTES, MADV_DONTDUMP);
+	madvise(addr, CLIENT_AREA_BYTES, MADV_DONTFORK);
 	*area = addr;
 	return fd;
 }

@@ -152,7 +152,7 @@ static int check_fd(int fd, uint64_t length)
 	return 0;
 }
 
-/* What others keep there is in no core dump of ours. */
+/* What others keep there is in no core dump of ours, and no child's. */
 static void *map_fd(int fd, uint64_t length, int protection, int flags)
 {
 	void *addr = mmap(NULL, length, protection, MAP_SHARED | flags, fd, 0);
@@ -160,6 +160,7 @@ static void *map_fd(int fd, uint64_t length, int protection, int flags)
 	if (addr == MAP_FAILED)
 		return NULL;
 	madvise(addr, length, MADV_DONTDUMP);
+	madvise(addr, length, MADV_DONTFORK);
 	return addr;
 }
 
