@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <hwloc.h>
+#include <hwloc/glibc-sched.h>
 #include <numa.h>
 #include <numaif.h>
 #include <pthread.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 
 /* One CPU that pollers may use, with what decides its rank. */
 struct candidate {
@@ -92,16 +94,26 @@ int placement_parse_cores(const char *list, int *cores, uint32_t max)
 	}
 }
 
-/* CPUs that this thread may use and hwloc knows. */
+/* @return -1: it cannot be learned */
+static int allowed_cpus(hwloc_topology_t hwloc, hwloc_bitmap_t allowed)
+{
+	const cpu_set_t *cpus = thread_cpus();
+
+	if (!cpus)
+		return hwloc_get_cpubind(hwloc, allowed, HWLOC_CPUBIND_THREAD);
+	return hwloc_cpuset_from_glibc_sched_affinity(hwloc, allowed, cpus, sizeof(*cpus));
+}
+
+/* CPUs that threads of ours may use and hwloc knows. */
 static hwloc_bitmap_t usable_cpus(hwloc_topology_t hwloc)
 {
 	hwloc_bitmap_t usable = hwloc_bitmap_dup(hwloc_topology_get_topology_cpuset(hwloc));
-	hwloc_bitmap_t bound = hwloc_bitmap_alloc();
+	hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
 
-	if (usable && bound && hwloc_topology_is_thissystem(hwloc) &&
-	    hwloc_get_cpubind(hwloc, bound, HWLOC_CPUBIND_THREAD) == 0)
-		hwloc_bitmap_and(usable, usable, bound);
-	hwloc_bitmap_free(bound);
+	if (usable && allowed && hwloc_topology_is_thissystem(hwloc) &&
+	    allowed_cpus(hwloc, allowed) == 0)
+		hwloc_bitmap_and(usable, usable, allowed);
+	hwloc_bitmap_free(allowed);
 	return usable;
 }
 

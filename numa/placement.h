@@ -23,14 +23,14 @@
 int placement_parse_cores(const char *list, int *cores, uint32_t max);
 
 /**
- * Choose cores for @p count pollers among those that this thread may use (sched_getaffinity; for a
- * synthetic topology, all), and take them: until placement_return_cores() they count as having a
- * poller more.
+ * Choose cores for @p count pollers among those that threads of ours may use (the caller's, or
+ * thread_cpus(); for a synthetic topology, all), and take them: until placement_return_cores() they
+ * count as having a poller more.
  *
- * Those with the fewest pollers of this process, of whatever engine, first: distinct physical cores,
- * then their other hardware threads, then round again when there are more pollers than CPUs. Among
- * equals, cores of @p node (unless -1) first, then node by node, and the last core of a node before
- * its first, which the system's own work tends to sit on.
+ * Those with the fewest pollers of this process, of whatever engine, first: distinct physical
+ * cores, then their other hardware threads, then round again when there are more pollers than CPUs.
+ * Among equals, cores of @p node (unless -1) first, then node by node, and the last core of a node
+ * before its first, which the system's own work tends to sit on.
  *
  * @param cores  out: @p count CPU numbers
  * @return       0; -ENOENT no usable core
