@@ -49,6 +49,8 @@ struct slu_engine {
 	struct transport_env env;
 	struct topology *topology;
 	uint64_t llc_bytes;
+	uint32_t cores_taken; /* by pollers */
+	int cores[SLU_POLLERS_MAX];
 
 	struct control_thread *control;
 	struct server *server;
@@ -73,7 +75,6 @@ struct slu_engine {
 	/* Control thread. */
 	struct access *access;
 	struct budgets *budgets; /* what each identity has of us, and may have */
-	uint32_t mapped_areas;   /* that are shared with clients */
 	uint32_t segment_count;
 	uint32_t next_client;
 	LIST_HEAD(, slu_segment) segments;

@@ -253,7 +253,7 @@ static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, 
 	return rc;
 }
 
-/* ---- a segment of this process ---- */
+/* ---- a segment of this engine itself ---- */
 
 static const struct peer_info ourselves = {.owner = true};
 
@@ -291,13 +291,13 @@ static int open_local(void *arg)
 	return 0;
 }
 
-static int open_in_process(struct slu_remote *remote, const struct transport *transport)
+static int open_in_engine(struct slu_remote *remote, const struct transport *transport)
 {
 	struct local_open call = {.remote = remote, .transport = transport};
 	int rc = control_call(remote->engine->control, open_local, &call);
 
 	if (rc == -ENOENT)
-		return fail(rc, "this process exports no segment \"%s\"", remote->name);
+		return fail(rc, "this engine exports no segment \"%s\"", remote->name);
 	if (rc == -EACCES)
 		return fail(rc, "segment \"%s\" does not grant these rights", remote->name);
 	if (rc < 0)
@@ -509,7 +509,7 @@ static int open_remote(struct slu_remote *remote, const struct slu_remote_option
 	int rc;
 
 	if (transport && transport->client->import_local)
-		rc = open_in_process(remote, transport);
+		rc = open_in_engine(remote, transport);
 	else
 		rc = open_elsewhere(remote, options->transport, until_ns, SLU_TRANSPORT_AUTO, NULL);
 	if (rc < 0)
@@ -683,6 +683,6 @@ uint64_t slu_remote_length(const struct slu_remote *remote)
 int slu_remote_get_usage(struct slu_remote *remote, uint64_t timeout_us, struct slu_usage *usage)
 {
 	if (!remote->session)
-		return fail(-EOPNOTSUPP, "the target of \"%s\" is this process", remote->name);
+		return fail(-EOPNOTSUPP, "the target of \"%s\" is this engine", remote->name);
 	return session_usage(remote->session, timeout_us, &usage->cpu_ns);
 }

@@ -12,6 +12,7 @@
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
+#include "engine/process.h"
 #include "transport/grants.h"
 
 /* A client that has left is kept so long for its last notifications to be taken. */
@@ -91,7 +92,7 @@ static int area_create(struct segment_client *client, uint64_t connection,
 	}
 	atomic_store(&area->inbox.area->armed, 1); /* until its owner polls it */
 	area->budget = budget_get(budget);
-	segment->engine->mapped_areas++;
+	atomic_fetch_add(&process_areas, 1);
 	*out = area;
 	return 0;
 }
@@ -134,7 +135,7 @@ static void area_put(struct slu_segment *segment, struct segment_area *area)
 	if (--area->users > 0)
 		return;
 	set_lingers(area, false);
-	segment->engine->mapped_areas--;
+	atomic_fetch_sub(&process_areas, 1);
 	wake_set_remove(segment->wake, area->inbox.wake_fd);
 	client_inbox_fini(&area->inbox);
 	budget_put(area->budget);
@@ -724,7 +725,7 @@ static int publish(struct slu_segment *segment)
 
 	if (rc < 0) {
 		rc = rc == -EADDRINUSE
-			     ? fail(rc, "this process exports a segment \"%s\" already",
+			     ? fail(rc, "this engine exports a segment \"%s\" already",
 				    segment->name)
 			     : fail(rc, "%d segments are exported already", SLU_SEGMENTS_MAX);
 		serve_unexport(segment->engine, &segment->export);
@@ -817,7 +818,8 @@ static int remove_segment(void *arg)
 	return 0;
 }
 
-/* No session is left; but clients of this process may be, and those that linger. @return 1 more */
+/* No session is left; but clients of this engine itself may be, and those that linger. @return 1
+ * more */
 static int drop_clients(void *arg)
 {
 	struct slu_segment *segment = arg;
