@@ -46,13 +46,27 @@ static void reap(struct load *load)
 	load->reaped += (uint32_t)n;
 }
 
+static int submit_call(struct load *load, const struct slu_op *op)
+{
+	struct slu_call call = {.remote = op->remote,
+				.region = op->region,
+				.request_offset = op->local_offset,
+				.request_length = (uint32_t)op->length};
+
+	return slu_submit_calls(load->queue, &call, 1);
+}
+
+static int submit_some(struct load *load, const struct slu_op *ops, uint32_t n)
+{
+	return load->options.calls ? submit_call(load, ops) : slu_submit(load->queue, ops, n);
+}
+
 static void submit(struct load *load)
 {
 	uint32_t accepted = 0;
 
 	while (accepted < load->options.batch) {
-		int n = slu_submit(load->queue, load->ops + accepted,
-				   load->options.batch - accepted);
+		int n = submit_some(load, load->ops + accepted, load->options.batch - accepted);
 
 		if (n < 0)
 			die("slu_submit: %s", slu_strerror(n));

@@ -17,6 +17,7 @@
 
 struct load_options {
 	enum slu_opcode opcode;
+	bool calls;      /* in place of operations, of so many bytes */
 	uint64_t length; /* of one operation; at most the cursor's piece */
 	uint32_t batch;  /* operations submitted together, 1..LOAD_BATCH_MAX */
 	uint32_t depth;  /* batches in flight */

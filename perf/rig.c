@@ -70,11 +70,11 @@ static void open_keys(struct rig *rig, const char *psk_file)
 
 static void open_engine(struct rig *rig, const struct rig_options *wanted, const char *psk_file)
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
+	struct slu_engine_options options;
 	uint32_t pollers = wanted->pollers;
 	char cores[32];
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	if (pollers == 1)
 		snprintf(cores, sizeof(cores), "%d", rig->bench->cores[1]);
 	else
@@ -103,12 +103,12 @@ static void open_pair(struct rig *rig, const struct target *target, struct rig_p
 {
 	char name[SLU_REMOTE_NAME_MAX + 1];
 	bool tcp = target->address[0] != '\0';
-	struct slu_region_options region_options = {.size = sizeof(region_options)};
-	struct slu_remote_options remote_options = {.size = sizeof(remote_options)};
+	struct slu_region_options region_options;
+	struct slu_remote_options remote_options;
 	struct slu_region_info info = {.size = sizeof(info)};
 
-	slu_region_options_init(&region_options);
-	slu_remote_options_init(&remote_options);
+	slu_region_options_init(&region_options, sizeof(region_options));
+	slu_remote_options_init(&remote_options, sizeof(remote_options));
 	remote_options.transport = tcp ? SLU_TRANSPORT_TCP : SLU_TRANSPORT_SHM;
 	snprintf(name, sizeof(name), "%s%s%s", segment->name, tcp ? "@" : "", target->address);
 	pair->length = segment->length;
@@ -181,10 +181,10 @@ void rig_close(struct rig *rig)
 
 struct slu_queue *rig_queue(const struct rig *rig, int32_t poller, uint32_t depth)
 {
-	struct slu_queue_options options = {.size = sizeof(options)};
+	struct slu_queue_options options;
 	struct slu_queue *queue;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = poller;
 	options.depth = depth;
 	if (slu_queue_open(rig->engine, &options, &queue) != 0)

@@ -39,21 +39,21 @@ static void meet(const struct player *player)
 
 static void player_open(struct player *player)
 {
-	struct slu_engine_options engine = {.size = sizeof(engine)};
-	struct slu_region_options region = {.size = sizeof(region)};
-	struct slu_remote_options remote = {.size = sizeof(remote)};
-	struct slu_queue_options queue = {.size = sizeof(queue)};
+	struct slu_engine_options engine;
+	struct slu_region_options region;
+	struct slu_remote_options remote;
+	struct slu_queue_options queue;
 
-	slu_engine_options_init(&engine);
-	slu_region_options_init(&region);
-	slu_remote_options_init(&remote);
-	slu_queue_options_init(&queue);
+	slu_engine_options_init(&engine, sizeof(engine));
+	slu_region_options_init(&region, sizeof(region));
+	slu_remote_options_init(&remote, sizeof(remote));
+	slu_queue_options_init(&queue, sizeof(queue));
 	remote.transport = SLU_TRANSPORT_SHM;
 	queue.poller = SLU_POLLER_INLINE;
 	if (slu_engine_open(&engine, &player->engine) != 0 ||
 	    slu_region_alloc(player->engine, 2 * MIB, &region, &player->op.region) != 0 ||
 	    slu_segment_export(player->engine, player->own, player->op.region,
-			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &player->segment) != 0)
+			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL, &player->segment) != 0)
 		die("%s", slu_last_error());
 	memory_fill(slu_region_addr(player->op.region), 2 * MIB, 0);
 	meet(player);

@@ -25,16 +25,16 @@
 static struct slu_segment *export_segment(struct slu_engine *engine,
 					  const struct target_segment *segment)
 {
-	struct slu_region_options options = {.size = sizeof(options)};
+	struct slu_region_options options;
 	struct slu_region *region;
 	struct slu_segment *exported;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	if (slu_region_alloc(engine, segment->length, &options, &region) != 0)
 		die("target: %s", slu_last_error());
 	memcpy(slu_region_addr(region), segment->name, TARGET_NAME_BYTES);
 	if (slu_segment_export(engine, segment->name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
-			       &exported) != 0)
+			       NULL, &exported) != 0)
 		die("target: %s", slu_last_error());
 	return exported;
 }
@@ -92,14 +92,14 @@ static void stall_log(void)
 static const char *open_engine(const struct target_options *wanted, struct slu_engine **engine)
 {
 	static struct slu_engine_info info = {.size = sizeof(info)};
-	struct slu_engine_options options = {.size = sizeof(options)};
+	struct slu_engine_options options;
 	const struct slu_grant grants[] = {
 		{"rogue", "*", wanted->siege.rogue_rights},
 		{"*", "*", SLU_RIGHT_READ | SLU_RIGHT_WRITE},
 	};
 	char core[16];
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.name = "perf-target";
 	if (wanted->siege.on) {
 		options.grants = grants;

@@ -45,14 +45,14 @@ static void meet(const struct player *player, const char own[NAME_BYTES], char o
 
 static void open_engine(struct player *player, char name[NAME_BYTES])
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
-	struct slu_region_options region = {.size = sizeof(region)};
+	struct slu_engine_options options;
+	struct slu_region_options region;
 	struct slu_engine_info info = {.size = sizeof(info)};
 	char segment[32];
 
 	snprintf(segment, sizeof(segment), "perf.%d", (int)getpid());
-	slu_engine_options_init(&options);
-	slu_region_options_init(&region);
+	slu_engine_options_init(&options, sizeof(options));
+	slu_region_options_init(&region, sizeof(region));
 	options.name = segment;
 	options.listen = "127.0.0.1:0"; /* where queue pairs are agreed upon; data goes by RDMA */
 	options.pollers = 1;            /* listening takes one; it sleeps */
@@ -60,7 +60,7 @@ static void open_engine(struct player *player, char name[NAME_BYTES])
 	    slu_engine_get_info(player->engine, &info) != 0 ||
 	    slu_region_alloc(player->engine, REGION_BYTES, &region, &player->op.region) != 0 ||
 	    slu_segment_export(player->engine, segment, player->op.region,
-			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, &player->segment) != 0)
+			       SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL, &player->segment) != 0)
 		die("%s", slu_last_error());
 	memory_fill(slu_region_addr(player->op.region), REGION_BYTES, 0);
 	snprintf(name, NAME_BYTES, "%s@%s", segment, info.listen);
@@ -68,11 +68,11 @@ static void open_engine(struct player *player, char name[NAME_BYTES])
 
 static void connect_to(struct player *player, const char *name)
 {
-	struct slu_remote_options remote = {.size = sizeof(remote)};
-	struct slu_queue_options queue = {.size = sizeof(queue)};
+	struct slu_remote_options remote;
+	struct slu_queue_options queue;
 
-	slu_remote_options_init(&remote);
-	slu_queue_options_init(&queue);
+	slu_remote_options_init(&remote, sizeof(remote));
+	slu_queue_options_init(&queue, sizeof(queue));
 	remote.transport = SLU_TRANSPORT_VERBS;
 	queue.poller = SLU_POLLER_INLINE;
 	if (slu_queue_open(player->engine, &queue, &player->queue) != 0 ||

@@ -19,9 +19,11 @@
 
 #include <rte_ring_elem.h>
 
+#include "base/budget.h"
 #include "env/eal.h"
 #include "memory/region.h"
 #include "message/inbox.h"
+#include "message/sender.h"
 #include "poller/poller.h"
 #include "transport/buffers.h"
 #include "transport/grants.h"
@@ -58,7 +60,8 @@ struct tcp_pair {
 	int eventfd;
 	int raw; /* target's end of the next connection goes here instead, if not -1 */
 	bool keep_raw;
-	pthread_t thread; /* only here connections are made */
+	pthread_t thread;      /* only here connections are made */
+	struct budget *budget; /* of connections from now on; NULL: without limits */
 	struct fence fence;
 	uint64_t raised; /* the link that was fenced last */
 };
@@ -86,6 +89,13 @@ static inline struct tcp_pair *pair_of(struct transport_peer *peer)
 	return (struct tcp_pair *)(void *)((char *)peer - offsetof(struct tcp_pair, peer));
 }
 
+static inline void pair_attach(struct tcp_pair *pair, const struct stream *stream, uint64_t link)
+{
+	if (pair->budget)
+		pair_must(budget_take(pair->budget, SLU_LIMIT_DATA_CONNECTIONS, 1) == 0);
+	tcp_server_attach(pair->server, stream, PAIR_CONNECTION, link, pair->budget);
+}
+
 /* Links are mended when the test says so: see pair_mend(). */
 static inline int pair_dial(struct transport_peer *peer, uint64_t link, uint32_t count,
 			    uint64_t until_ns, struct stream *streams)
@@ -106,7 +116,7 @@ static inline int pair_dial(struct transport_peer *peer, uint64_t link, uint32_t
 		if (pair->keep_raw && pair->raw < 0)
 			pair->raw = ends[1];
 		else
-			tcp_server_attach(pair->server, &far_end, PAIR_CONNECTION, link, NULL);
+			pair_attach(pair, &far_end, link);
 	}
 	return 0;
 }
@@ -152,12 +162,16 @@ static inline void pair_mend(struct tcp_pair *pair)
 	repair_now(pair->env.repair, pair->client.path->making, NULL, UINT64_MAX / 2);
 }
 
+static struct sender pair_sender = {.number = 5, .identity = "pair"};
+
 /** Grant @p rights on the segment to @p connection and make what a client imports of it. */
 static inline struct grant *pair_grant(struct tcp_pair *pair, uint32_t rights, uint64_t connection,
 				       void **view)
 {
-	const struct grant grant = {
-		.export = &pair->export, .rights = rights, .client = 5, .connection = connection};
+	const struct grant grant = {.export = &pair->export,
+				    .rights = rights,
+				    .sender = &pair_sender,
+				    .connection = connection};
 	json_t *description = json_object();
 	struct grant *granted;
 
@@ -206,7 +220,7 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	struct slu_region_options ordinary;
 
 	pair_must(eal_start() == 0);
-	slu_region_options_init(&ordinary);
+	slu_region_options_init(&ordinary, sizeof(ordinary));
 	ordinary.page = SLU_PAGE_ORDINARY;
 	memset(pair, 0, sizeof(*pair));
 	pair->raw = -1;
@@ -228,6 +242,7 @@ static inline void pair_open(struct tcp_pair *pair, bool raw)
 	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->segment) == 0);
 	pair_must(region_create(PAIR_BYTES, &ordinary, &pair->local) == 0);
 	pair->export = (struct export){.region = pair->segment,
+				       .addr = pair->segment->addr,
 				       .length = PAIR_BYTES,
 				       .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
 	pair_must(inbox_create(1, pair->eventfd, &pair->export.inbox) == 0);

@@ -287,7 +287,7 @@ const char *config_access_name(const struct config *config)
 
 void config_remote(const struct config *config, struct slu_remote_options *options)
 {
-	slu_remote_options_init(options);
+	slu_remote_options_init(options, sizeof(*options));
 	options->transport = (enum slu_transport)config->transport;
 	options->rights = config_rights(config);
 	options->timeout_us = (uint64_t)(config->connect_timeout * 1e6);

@@ -41,11 +41,11 @@ static int rig_open(struct rig *rig, struct slu_engine *engine, const struct con
 	config_remote(config, &remote);
 	remote.transport = transport;
 	remote.rights = SLU_RIGHT_READ;
-	slu_region_options_init(&region);
+	slu_region_options_init(&region, sizeof(region));
 	region.private_memory = true;
 	region.page = SLU_PAGE_ORDINARY; /* too small for others to matter, and for a warning */
 	region.node = config->node;
-	slu_queue_options_init(&queue);
+	slu_queue_options_init(&queue, sizeof(queue));
 	queue.poller = config->pollers ? SLU_POLLER_ANY : SLU_POLLER_INLINE;
 	rc = slu_remote_open(engine, config->remote_segment, &remote, &rig->remote);
 	if (!rc)

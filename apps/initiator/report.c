@@ -235,7 +235,7 @@ static void print_path(const struct report *report)
 	printf("incarnation %016" PRIx64 "\n", path->remote.incarnation);
 	printf(LABEL "segment on %s pages, node %d; buffers on %s pages, node %d%s\n", "", remote,
 	       path->remote.node, local, path->local.node,
-	       path->local.exportable ? ", shareable" : "");
+	       path->local.shareable ? ", shareable" : "");
 	print_pollers(report);
 	print_way(path);
 }

@@ -189,7 +189,7 @@ static json_t *path_json(const struct report *report)
 	set(object, "local_page_bytes", integer(path->local.page_bytes));
 	set(object, "local_node", json_integer(path->local.node));
 	set(object, "local_bytes", integer(path->local.length_bytes));
-	set(object, "local_shareable", json_boolean(path->local.exportable));
+	set(object, "local_shareable", json_boolean(path->local.shareable));
 	set(object, "queues", json_string(path->engine.pollers ? "poller" : "inline"));
 	set(object, "pollers", pollers_json(path, poll));
 	set(object, "worker_cores", worker_cores_json(report->setup));

@@ -38,7 +38,7 @@ struct cpu {
 
 static struct cpu read_cpu(const struct setup *setup)
 {
-	struct slu_usage usage;
+	struct slu_usage usage = {.size = sizeof(usage)};
 	struct cpu cpu = {.target = -1};
 
 	if (!slu_remote_get_usage(setup->remote, ASK_TARGET_US, &usage))

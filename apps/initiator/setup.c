@@ -37,7 +37,7 @@ int setup_engine(struct setup *setup, const struct config *config)
 
 	if (rc)
 		return rc;
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = (uint32_t)config->pollers;
 	options.poll = (enum slu_poll_mode)config->poll;
 	options.cores = poller_cores[0] ? poller_cores : NULL;
@@ -78,7 +78,7 @@ static int open_memory(struct setup *setup, const struct config *config, uint64_
 	struct slu_region_options options;
 	int rc;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = (enum slu_page)config->page;
 	options.node = config->node;
 	options.progress = print_progress;
@@ -87,7 +87,7 @@ static int open_memory(struct setup *setup, const struct config *config, uint64_
 	if (rc || !config->local_segment)
 		return rc;
 	return slu_segment_export(setup->engine, config->local_segment, setup->region,
-				  SLU_RIGHT_READ | SLU_RIGHT_WRITE, &setup->segment);
+				  SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL, &setup->segment);
 }
 
 static int open_worker(struct setup *setup, const struct config *config, uint64_t window_bytes,
@@ -97,7 +97,7 @@ static int open_worker(struct setup *setup, const struct config *config, uint64_
 	struct slu_queue_options options;
 	int rc;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.depth = queue_depth;
 	options.poller = config->pollers ? SLU_POLLER_ANY : SLU_POLLER_INLINE;
 	rc = slu_queue_open(setup->engine, &options, &worker->queue);

@@ -70,6 +70,8 @@ const struct option_spec config_specs[] = {
 	 LIMIT_MAX, NULL, "N", "requests for a path that are not answered yet"},
 	{NULL, "max-descriptors", 0, OPTION_U64, FIELD(limits[SLU_LIMIT_DESCRIPTORS]), "256", 4,
 	 LIMIT_MAX, NULL, "N", "descriptors passed over Unix sockets and not received yet"},
+	{NULL, "max-call-bytes", 0, OPTION_SIZE, FIELD(limits[SLU_LIMIT_CALL_BYTES]), "64M", 1,
+	 LIMIT_MAX, NULL, "BYTES", "memory for calls of over 4 KiB that are not answered yet"},
 	{NULL, "max-control-bytes", 0, OPTION_SIZE, FIELD(limits[SLU_LIMIT_CONTROL_BYTES]), "4M", 1,
 	 LIMIT_MAX, NULL, "BYTES", "control messages in a second; more of them wait"},
 	{"Output", "json", 0, OPTION_STRING, FIELD(json), .argument = "FILE",

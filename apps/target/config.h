@@ -43,7 +43,7 @@ struct config {
 	int poll; /* enum slu_poll_mode */
 	const char *cores;
 	const char *json;
-	uint64_t limits[SLU_LIMIT_COUNT]; /* of each identity */
+	uint64_t limits[SLU_LIMITS_MAX]; /* of each identity */
 	struct command_flags flags;
 
 	struct segment_config segments[TARGET_SEGMENTS_MAX]; /* from the texts above */

@@ -13,7 +13,7 @@ int serving_open_engine(struct serving *serving, const struct config *config,
 {
 	struct slu_engine_options options;
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = (uint32_t)config->pollers;
 	options.poll = (enum slu_poll_mode)config->poll;
 	options.cores = config->cores;
@@ -50,7 +50,7 @@ static int open_segment(struct serving *serving, const struct config *config, ui
 	struct slu_region_options options;
 	int rc;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = (enum slu_page)config->page;
 	options.node = segment->node;
 	options.lock = config->mlock;
@@ -61,7 +61,7 @@ static int open_segment(struct serving *serving, const struct config *config, ui
 	if (rc)
 		return rc;
 	return slu_segment_export(serving->engine, segment->name, serving->regions[index], rights,
-				  &serving->segments[index]);
+				  NULL, &serving->segments[index]);
 }
 
 static void tell_of_limits(const struct config *config, const struct grants *grants)

@@ -8,6 +8,20 @@
  *
  * Opening and closing calls may block and allocate and may come from any thread; the hot calls are
  * slu_submit and slu_reap only.
+ *
+ * Structs that can grow begin with their size, so that a program and a library of different
+ * releases understand each other:
+ *
+ *   options  slu_X_options_init(&options, sizeof(options)) fills them, and every call that takes
+ *            options takes NULL for the defaults. Fields that the caller's form did not have yet
+ * are the defaults. Fields that the library does not have yet, and bytes called reserved, must be
+ * zero, as the init function leaves them, else the call fails with -E2BIG and nothing is done:
+ * leave them alone, or install a newer library. infos    the caller sets info.size = sizeof(info).
+ * The fields that it knows are filled; what the library does not have yet is zeroed.
+ *
+ * A size below the struct's form in release 1.0, or over SLU_STRUCT_SIZE_MAX, is -EINVAL. Structs
+ * that stand in arrays or in others have reserved bytes instead: zero in what is handed in, and
+ * what is handed out is zero there until a release gives them a meaning.
  */
 #ifndef SLUICE_ENGINE_H
 #define SLUICE_ENGINE_H
@@ -29,6 +43,7 @@ extern "C" {
 #define SLU_ALLOWED_UIDS_MAX    16
 #define SLU_NAME_MAX            63 /* bytes of a segment's or an engine's name, without the NUL */
 #define SLU_TCP_CONNECTIONS_MAX 8
+#define SLU_STRUCT_SIZE_MAX     16384 /* bytes of a struct that begins with its size */
 
 #define SLU_RDMA_QUEUE_PAIRS_MAX 16
 
@@ -38,7 +53,6 @@ struct slu_engine;
  * How RDMA is used. What is not set here is chosen, with a reason that slu_remote_explain() gives.
  */
 struct slu_rdma_options {
-	bool off;             /* use no RDMA device, and serve none */
 	const char *device;   /* "NAME" or "NAME:PORT": that one only; NULL = every usable one */
 	int gid_index;        /* of the port's table; -1 = chosen */
 	uint32_t mtu;         /* bytes: 256, 512, 1024, 2048 or 4096; 0 = what both ports can */
@@ -46,8 +60,10 @@ struct slu_rdma_options {
 	int retries;          /* after that timeout, 0..6; -1 = chosen */
 	int traffic_class;    /* 0..255; -1 = chosen */
 	uint32_t queue_pairs; /* for bulk, per poller and target; 0 = chosen */
+	bool off;             /* use no RDMA device, and serve none */
 	bool cm;              /* connect queue pairs by librdmacm instead of the control session */
 	bool plain;           /* also for encrypted sessions, whose bytes then go in the clear */
+	uint8_t reserved[61]; /* zero */
 };
 
 enum slu_poll_mode {
@@ -63,47 +79,49 @@ struct slu_engine_options {
 	const char *name; /* shown to peers and in logs; NULL = the program's name */
 	uint32_t pollers; /* poller threads; 0 = inline queues only */
 	enum slu_poll_mode poll;
-	const char *cores;  /* CPU list for the pollers, "2,3" or "2-5"; NULL = chosen */
-	int node;           /* NUMA node to prefer for the pollers; -1 = any */
+	const char *cores;        /* CPU list for the pollers, "2,3" or "2-5"; NULL = chosen */
+	int node;                 /* NUMA node to prefer for the pollers; -1 = any */
+	uint32_t tcp_connections; /* data connections per poller and target; 0 = chosen */
 	const char *socket; /* also listen on this Unix socket path; NULL = abstract names only */
-	const uid_t *allowed_uids; /* users other than our own and root whom we serve and trust */
-	uint32_t allowed_uids_count;
-	const uid_t *shm_writers; /* of them those who may write in shared memory, see segment.h */
-	uint32_t shm_writers_count;
-	bool no_shm_writers; /* nobody may, not even our own user */
-	slu_clock_fn clock;  /* NULL = the time stamp counter, or CLOCK_MONOTONIC */
-	void *clock_arg;
-	uint64_t seed; /* of every random choice; 0 = from the kernel */
 	const char
 		*listen; /* also serve over TCP: ADDRESS:PORT, port 0 = a free one; NULL = do not */
-	bool insecure;   /* TCP without TLS may leave this host */
-	bool tcp_plain;  /* with TLS sessions: data connections are authenticated, not encrypted */
-	uint32_t tcp_connections; /* data connections per poller and target; 0 = chosen */
-	struct slu_rdma_options rdma;
-	struct slu_tls_options tls;
-	const struct slu_grant *grants; /* NULL = whoever is let in has the segments' own rights */
-	uint32_t grants_count;
-	uint64_t limits[SLU_LIMIT_COUNT]; /* of each identity, by enum slu_limit; 0 = default */
-	const struct slu_identity_limits *identity_limits; /* of some of their own */
-	uint32_t identity_limits_count;
+	const uid_t *allowed_uids; /* users other than our own and root whom we serve and trust */
+	const uid_t *shm_writers;  /* of them those who may write in shared memory, see segment.h */
+	uint32_t allowed_uids_count;
+	uint32_t shm_writers_count;
+	slu_clock_fn clock; /* NULL = the time stamp counter, or CLOCK_MONOTONIC */
+	void *clock_arg;
+	uint64_t seed;    /* of every random choice; 0 = from the kernel */
 	const char *fake; /* behaviour of the fake transport, see docs/fake.md; NULL = none */
+	const struct slu_grant *grants; /* NULL = whoever is let in has the segments' own rights */
+	const struct slu_identity_limits *identity_limits; /* of some of their own */
+	uint32_t grants_count;
+	uint32_t identity_limits_count;
+	uint64_t limits[SLU_LIMITS_MAX]; /* of each identity, by enum slu_limit; 0 = default */
+	struct slu_tls_options tls;
+	struct slu_rdma_options rdma;
+	bool no_shm_writers; /* nobody may, not even our own user */
+	bool insecure;       /* TCP without TLS may leave this host */
+	bool tcp_plain; /* with TLS sessions: data connections are authenticated, not encrypted */
+	uint8_t reserved[5]; /* zero */
 };
 
 struct slu_poller_info {
 	size_t size;
-	bool running_inline; /* a queue's own, run by the queue's owner; core is -1 */
 	int core;
 	int node;
 	enum slu_poll_mode poll;
-	uint64_t loops;      /* passes over all queues */
-	uint64_t idle_loops; /* of them those that found nothing to do */
-	uint64_t sleeps;
-	uint64_t operations; /* finished */
-	uint64_t bytes;
 	uint32_t buffers;         /* for messages, in memory that devices know */
 	uint32_t buffers_used;    /* of them: receives, calls, answers */
 	uint32_t buffers_most;    /* that were used at a time */
 	uint64_t buffers_refused; /* how often a call was not begun for want of one */
+	uint64_t loops;           /* passes over all queues */
+	uint64_t idle_loops;      /* of them those that found nothing to do */
+	uint64_t sleeps;
+	uint64_t operations; /* finished */
+	uint64_t bytes;
+	bool running_inline; /* a queue's own, run by the queue's owner; core is -1 */
+	uint8_t reserved[7];
 };
 
 /** What the engine runs on. Texts live as long as the engine. */
@@ -111,20 +129,26 @@ struct slu_engine_info {
 	size_t size;
 	const char *name;
 	uint64_t incarnation;
-	uint32_t pollers;      /* poller threads */
-	bool eal_hugepages;    /* rings and pools are on hugepages */
 	const char *copy;      /* copy kernels in use, e.g. "memcpy, avx2 non-temporal" */
 	uint64_t llc_bytes;    /* last-level cache that copies are planned for */
 	const char *listen;    /* TCP address served, with the port that was chosen; NULL = none */
-	bool tls;              /* TCP is authenticated and encrypted */
-	uint32_t connections;  /* control connections of clients, now */
-	uint32_t sessions;     /* on them */
 	const char *rdma;      /* devices in use, or why there are none */
 	uint32_t rdma_devices; /* in use: one for each port */
+	uint32_t pollers;      /* poller threads */
+	uint32_t connections;  /* control connections of clients, now */
+	uint32_t sessions;     /* on them */
+	bool eal_hugepages;    /* rings and pools are on hugepages */
+	bool tls;              /* TCP is authenticated and encrypted */
+	uint8_t reserved[6];
 };
 
-/** Fill @p options with the defaults. Any thread. */
-SLU_API void slu_engine_options_init(struct slu_engine_options *options);
+/**
+ * Fill @p options with the defaults. Any thread.
+ *
+ * @param size  the caller's sizeof(*options): so many bytes are written, and options->size is it;
+ *              likewise in every call of that name
+ */
+SLU_API void slu_engine_options_init(struct slu_engine_options *options, size_t size);
 
 /**
  * Start the engine: DPDK's EAL in memory mode (once per process), pollers and the control thread.
@@ -133,11 +157,12 @@ SLU_API void slu_engine_options_init(struct slu_engine_options *options);
  * in the child.
  *
  * @param options  NULL for the defaults; likewise in every call that takes options
- * @return 0; -EBUSY this process has an engine; -EINVAL bad option (cores, socket, fake, listen,
- *         tls, rdma); -ENODEV the RDMA device that was named is not there or cannot be used;
- * -EADDRINUSE the socket or port is served by another process; -EADDRNOTAVAIL not an address of
- * this host; -EPERM listening beyond loopback needs TLS, or insecure; -EKEYEXPIRED, -EKEYREJECTED,
- * -ENOKEY credentials that cannot be used; -ENOMEM
+ * @return 0; -EBUSY this process has an engine; -EINVAL bad option (size, cores, socket, fake,
+ *         listen, tls, rdma); -E2BIG an option that this library does not know; -ENODEV the RDMA
+ *         device that was named is not there or cannot be used; -EADDRINUSE the socket or port is
+ *         served by another process; -EADDRNOTAVAIL not an address of this host; -EPERM listening
+ *         beyond loopback needs TLS, or insecure; -EKEYEXPIRED, -EKEYREJECTED, -ENOKEY credentials
+ *         that cannot be used; -ENOMEM
  */
 SLU_API int slu_engine_open(const struct slu_engine_options *options, struct slu_engine **engine);
 
@@ -163,8 +188,8 @@ SLU_API int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us);
  * An engine without any grants lets everybody do everything, and none becomes one of those by an
  * empty list: where that is meant, grant every right to "*" on "*".
  *
- * @return 0; -EINVAL a bad identity, segment or right, or no grant where there were some; nothing
- *         was changed; -ENOMEM
+ * @return 0; -EINVAL a bad identity, segment or right, or no grant where there were some; -E2BIG
+ *         reserved bytes that are not zero; nothing was changed; -ENOMEM
  */
 SLU_API int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *grants,
 				  uint32_t count);
@@ -174,9 +199,10 @@ SLU_API int slu_engine_set_grants(struct slu_engine *engine, const struct slu_gr
  * identity has already is taken away. Any thread.
  *
  * @param limits  by enum slu_limit, 0 = default; NULL = the defaults
- * @return        0; -EINVAL an identity twice or a name too long, nothing was changed; -ENOMEM
+ * @return        0; -EINVAL an identity twice or a name too long, -E2BIG a kind of limit that this
+ *                library does not know: nothing was changed; -ENOMEM
  */
-SLU_API int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limits[SLU_LIMIT_COUNT],
+SLU_API int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limits[SLU_LIMITS_MAX],
 				  const struct slu_identity_limits *own, uint32_t count);
 
 /**
@@ -187,7 +213,7 @@ SLU_API int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limi
  */
 SLU_API int slu_engine_reload_tls(struct slu_engine *engine);
 
-/** Set @p info.size before. Any thread. @return 0; -EINVAL */
+/** Set @p info.size before. Any thread. @return 0; -EINVAL the size */
 SLU_API int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info);
 
 /**
@@ -195,7 +221,7 @@ SLU_API int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_inf
  *
  * Counters are plain and read without stopping the poller. Set @p info.size before. Any thread.
  *
- * @return 0; -ENOENT no such poller; -EINVAL
+ * @return 0; -ENOENT no such poller; -EINVAL the size
  */
 SLU_API int slu_engine_get_poller(struct slu_engine *engine, uint32_t index,
 				  struct slu_poller_info *info);

@@ -7,6 +7,8 @@
  * slu_completion.status. What an errno means to Sluice:
  *
  *   -EINVAL        malformed argument or operation
+ *   -E2BIG         something that this library does not know is asked for: the program was built
+ *                  for a newer one (engine.h), or did not call the options' init function
  *   -ERANGE        an operation reaches outside its region or its segment
  *   -EACCES        the right (read, write) was not granted, or the peer's user is not allowed
  *   -EPERM         TCP without TLS would leave this host, or one end uses TLS and the other not
@@ -83,7 +85,7 @@ SLU_API const char *slu_strerror(int error);
  * The cause, and the remedy where there is one, of the latest failure on this thread.
  *
  * Any thread; valid until the next Sluice call of this thread. Empty when nothing has failed.
- * Hot calls (slu_submit, slu_reap) do not set it.
+ * slu_submit() sets it where it takes nothing because the first operation is not right.
  */
 SLU_API const char *slu_last_error(void);
 

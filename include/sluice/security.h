@@ -24,6 +24,7 @@ extern "C" {
 
 #define SLU_IDENTITY_MAX  63 /* bytes, without the NUL */
 #define SLU_GRANTS_MAX    65536
+#define SLU_LIMITS_MAX    16 /* kinds of limits that there is room for, those to come included */
 #define SLU_PSK_BYTES_MIN 16
 #define SLU_PSK_BYTES_MAX 64
 
@@ -37,6 +38,7 @@ struct slu_tls_options {
 	const char
 		*crl_file; /* PEM: revocation lists, one of each authority; NULL = none is asked */
 	const char *name;  /* initiator: name in the target's certificate; NULL = the address */
+	uint8_t reserved[64]; /* zero */
 };
 
 /** @p identity has @p rights (of enum slu_right; 0 = none) on @p segment. */
@@ -44,6 +46,7 @@ struct slu_grant {
 	const char *identity; /* "*" = every one without a grant of its own for that segment */
 	const char *segment;  /* "*" = every one without a grant of its own for that identity */
 	uint32_t rights;
+	uint8_t reserved[12]; /* zero */
 };
 
 /**
@@ -58,14 +61,16 @@ enum slu_limit {
 	SLU_LIMIT_RESPONSE_BYTES,   /* of answers to calls, held for clients that do not read */
 	SLU_LIMIT_REQUESTS,         /* for a path, not answered yet */
 	SLU_LIMIT_DESCRIPTORS,      /* passed and not received yet, over Unix sockets */
+	SLU_LIMIT_CALL_BYTES,       /* of calls longer than SLU_MESSAGE_MAX, until answered */
 	SLU_LIMIT_CONTROL_BYTES, /* of control messages in a second; more wait, none is refused */
-	SLU_LIMIT_COUNT,
+	SLU_LIMIT_COUNT,         /* so many are known; the room behind them is zero */
 };
 
 /** Limits of one identity by enum slu_limit; 0: what all have. */
 struct slu_identity_limits {
 	const char *identity;
-	uint64_t limits[SLU_LIMIT_COUNT];
+	uint64_t limits[SLU_LIMITS_MAX];
+	uint8_t reserved[24]; /* zero */
 };
 
 /** The option that sets it, such as "max-sessions". Any thread; the text is static. */

@@ -20,6 +20,13 @@
  * who have the right are served over another transport. A segment that nobody may write in shared
  * memory is sealed, so that no other process can ever map it writable or take pages away.
  *
+ * A descriptor reaches the whole of its memory, whatever part of it a client maps. So a segment
+ * that is a part of it is shared with processes of the target's own user and of root only, and not
+ * even with them where it begins or ends within a page, 2 MiB or 4 KiB, since they map whole ones.
+ * Of registered and of private memory there is no descriptor. Whom that keeps from shared memory
+ * goes another way. Parts of one region may be written or only read; each client has the rights of
+ * its own segment there. A part that is only read is not sealed, since another may be written.
+ *
  * To survive it takes a handler of SIGBUS, which is installed with the first segment that a process
  * exports, or opens over shared memory, and stays. Signals that have nothing to do with such memory
  * go on to the handler that was there before, or end the process as before. A program that installs
@@ -51,12 +58,14 @@ extern "C" {
 #define SLU_SOCKET_PATH_MAX   107   /* bytes of a Unix socket path */
 #define SLU_ADDRESS_MAX       261   /* bytes of an address: a host name, a colon and a port */
 #define SLU_REMOTE_NAME_MAX   (SLU_NAME_MAX + 1 + SLU_ADDRESS_MAX)
-#define SLU_NOTIFICATIONS_MAX 256  /* undelivered, per remote (shm: segment) and poller */
-#define SLU_REASON_MAX        320  /* bytes of slu_candidate.reason, with the NUL */
-#define SLU_MESSAGE_MAX       4096 /* bytes of a request or an answer (SLU_CALL) */
-#define SLU_MESSAGES_MAX      256  /* requests received and not answered, per segment */
-#define SLU_CALLS_MAX         16   /* sent and not answered, per segment and poller, over shm */
-#define SLU_CANDIDATES_MAX    3    /* shm, verbs, tcp */
+#define SLU_NOTIFICATIONS_MAX 256     /* undelivered, per remote (shm: segment) and poller */
+#define SLU_REASON_MAX        320     /* bytes of slu_candidate.reason, with the NUL */
+#define SLU_MESSAGE_MAX       4096    /* bytes of a request or an answer that costs no memory */
+#define SLU_CALL_MAX          1048576 /* bytes of a request or an answer */
+#define SLU_MESSAGES_MAX      256     /* requests received and not answered, per segment */
+#define SLU_SERVICE_BURST     32      /* messages that a service gets at once */
+#define SLU_CALLS_MAX         16      /* sent and not answered, per segment and poller, over shm */
+#define SLU_CANDIDATES_MAX    3       /* shm, verbs, tcp */
 
 struct slu_segment;
 struct slu_remote;
@@ -77,16 +86,33 @@ enum slu_transport {
 
 /** What a WRITE with notification tells the segment's owner. */
 struct slu_notification {
-	uint32_t tag;    /* slu_op.tag */
-	uint32_t client; /* which client of the segment: unique among the present ones */
+	uint32_t tag;         /* slu_op.tag */
+	uint32_t client;      /* which client of the segment: unique among the present ones */
+	const char *identity; /* what the target knows it as, such as "user:root": one text, at one
+				 address, for all clients that are known so; lives as long as the
+				 engine */
 };
 
-/** A request of a client (SLU_CALL). */
+/**
+ * A request of a client (slu_submit_calls()). One that is longer than SLU_MESSAGE_MAX, or may be
+ * answered by as much, takes memory of this process until it is answered: of each identity as much
+ * as SLU_LIMIT_CALL_BYTES. What goes beyond that waits at its client.
+ */
 struct slu_message {
-	uint64_t id;      /* for slu_segment_answer */
-	uint32_t client;  /* as in slu_notification */
-	uint32_t length;  /* bytes, 0..SLU_MESSAGE_MAX */
-	const void *data; /* a private copy, valid until it is answered */
+	uint64_t id;          /* for slu_segment_answer */
+	uint32_t client;      /* as in slu_notification */
+	uint32_t length;      /* bytes, 0..SLU_CALL_MAX */
+	const char *identity; /* as in slu_notification */
+	const void *data;     /* a private copy, valid until it is answered */
+	uint8_t reserved[32];
+};
+
+/** A client has gone. */
+struct slu_departure {
+	const char *identity; /* as in slu_notification */
+	uint32_t client;      /* likewise; another may have that number from now on */
+	bool lost;            /* it vanished without a goodbye */
+	uint8_t reserved[19];
 };
 
 struct slu_segment_info {
@@ -103,6 +129,13 @@ struct slu_segment_info {
 	uint64_t notifications; /* handed out by slu_segment_poll */
 };
 
+/** Which part of a region a segment is. */
+struct slu_segment_options {
+	size_t size;
+	uint64_t offset_bytes; /* of its first byte in the region */
+	uint64_t length_bytes; /* 0 = to the region's end */
+};
+
 struct slu_remote_options {
 	size_t size;
 	enum slu_transport transport; /* AUTO, or that one or an error */
@@ -113,8 +146,10 @@ struct slu_remote_options {
 /** A way to a segment that was considered when its remote was opened. */
 struct slu_candidate {
 	enum slu_transport transport;
+	uint32_t memories; /* it moves, a bit for each enum slu_memory */
 	bool chosen;
-	bool usable;               /* it would have worked, had it been chosen */
+	bool usable; /* it would have worked, had it been chosen */
+	uint8_t reserved[62];
 	uint64_t latency_ns;       /* of a small operation: an order of magnitude for planning, not
 				      measured */
 	uint64_t bytes_per_second; /* of one poller, likewise; 0 = unknown */
@@ -127,23 +162,20 @@ struct slu_candidate {
 struct slu_remote_info {
 	size_t size;
 	const char *name;
-	const char *target; /* name of the target's engine */
-	enum slu_transport transport;
+	const char *target;   /* name of the target's engine */
+	const char *identity; /* what the target knows us as */
+	const char *address;  /* of the control connection: "unix:..." or "tcp:HOST:PORT" */
 	uint64_t incarnation; /* of the target */
 	uint64_t length_bytes;
+	uint64_t page_bytes; /* of the segment */
+	enum slu_transport transport;
 	uint32_t rights;
-	uint64_t page_bytes;  /* of the segment */
 	int node;             /* of the segment; -1 unknown */
 	pid_t pid;            /* of the target; 0 unknown */
 	int state;            /* 0 connected, or why not: -ECONNRESET, -ESHUTDOWN, -EKEYREVOKED,
 				 -EFAULT its memory is lost */
-	const char *identity; /* what the target knows us as */
-	const char *address;  /* of the control connection: "unix:..." or "tcp:HOST:PORT" */
-	bool encrypted;       /* the bytes of operations are, on their way */
 	uint32_t connections; /* data connections of its paths, shared with other remotes; tcp, and
 				 queue pairs of verbs */
-	char path[1024];      /* verbs: devices, GIDs, MTU, how they were connected, of each rail,
-				 after the first one between semicolons; else empty */
 	uint64_t connect_ns;  /* verbs: what it took to make, connect and try the queue pairs that
 				 path begins with, the keys of the segment included; else 0 */
 	uint64_t doorbells;   /* verbs: bursts handed to the device */
@@ -153,27 +185,44 @@ struct slu_remote_info {
 	uint64_t failed;
 	uint64_t bytes_read;
 	uint64_t bytes_written;
+	char path[1024]; /* verbs: devices, GIDs, MTU, how they were connected, of each rail,
+			    after the first one between semicolons; else empty */
+	bool encrypted;  /* the bytes of operations are, on their way */
+	uint8_t reserved[7];
 };
 
 /** What a peer has used since it started. */
 struct slu_usage {
+	size_t size;
 	uint64_t cpu_ns; /* user and system, all threads */
 };
 
+/** Fill @p options, of which the caller has @p size bytes, with the defaults: the whole region. */
+SLU_API void slu_segment_options_init(struct slu_segment_options *options, size_t size);
+
 /**
- * Export @p region under @p name and listen for clients.
+ * Export @p region, or a part of it, under @p name and listen for clients. Their offsets count from
+ * the first byte of the segment, and reach nothing beyond it.
  *
- * @param name    1..SLU_NAME_MAX bytes of [A-Za-z0-9._-]
- * @param rights  most that any client may have; without SLU_RIGHT_WRITE, or with
- *                slu_engine_options.no_shm_writers, the memory is sealed, so that no other process
- *                can ever map it writable
- * @return 0; -EINVAL bad name or rights, or a region that cannot be exported; -EBUSY it has to be
- *         sealed, but is exported for being written in shared memory already; -EADDRINUSE the name
- *         is taken on this host; -EFAULT its memory is lost; -ENOSPC over SLU_SEGMENTS_MAX;
- *         -EMFILE, -ENOMEM
+ * One region may be exported as many segments, which may overlap and have different rights. The
+ * memory belongs to the segment until slu_segment_close(): registered memory must stay mapped.
+ *
+ * Whatever cannot be served in shared memory is still exported: clients go by another transport,
+ * and the reason is in their slu_candidate. See the head of this file.
+ *
+ * @param name     1..SLU_NAME_MAX bytes of [A-Za-z0-9._-]
+ * @param rights   most that any client may have; without SLU_RIGHT_WRITE, or with
+ *                 slu_engine_options.no_shm_writers, the memory is sealed, so that no other process
+ *                 can ever map it writable; a part is sealed only with no_shm_writers
+ * @param options  NULL = the whole region
+ * @return 0; -EINVAL bad name, rights or options; -ERANGE a part that is not inside the region;
+ *         -EBUSY it has to be sealed, but is exported for being written in shared memory already;
+ *         -EADDRINUSE the name is taken on this host; -EFAULT its memory is lost; -ENOSPC over
+ *         SLU_SEGMENTS_MAX; -EMFILE, -ENOMEM
  */
 SLU_API int slu_segment_export(struct slu_engine *engine, const char *name,
 			       struct slu_region *region, uint32_t rights,
+			       const struct slu_segment_options *options,
 			       struct slu_segment **segment);
 
 /**
@@ -184,7 +233,7 @@ SLU_API int slu_segment_export(struct slu_engine *engine, const char *name,
  */
 SLU_API void slu_segment_close(struct slu_segment *segment);
 
-/** Set @p info.size before. @return 0; -EINVAL */
+/** Set @p info.size before. @return 0; -EINVAL the size */
 SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment_info *info);
 
 /**
@@ -193,7 +242,7 @@ SLU_API int slu_segment_get_info(struct slu_segment *segment, struct slu_segment
  * Hot: neither blocks nor allocates; enters the kernel only where more than 32 connections (one
  * with sessions of different rights is two) are or were in shared memory, every 20 us or so. Of one
  * that was idle beside so many what comes is seen then.
- * Thread: one at a time per segment.
+ * Thread: any, also several. One at a time takes: the others find nothing meanwhile.
  *
  * @return 0..n
  */
@@ -208,46 +257,112 @@ SLU_API int slu_segment_fd(struct slu_segment *segment);
 /**
  * Ask for one wake-up on slu_segment_fd(), and clear the one before. After it has come, poll and
  * receive until there is nothing, then arm again. A wake-up may come for nothing. While
- * SLU_MESSAGES_MAX requests are open, further ones do not count: receive again after answering.
- * Thread: the one that polls.
+ * SLU_MESSAGES_MAX requests are open, further ones do not count until one is answered.
+ * Thread: any, also several, each for itself: a wake-up is for all of those that sleep then.
  *
- * @return 0 armed; 1 something is there already, not armed; -EPERM the process was forbidden
+ * @return 0 armed; 1 something is there already, or another thread is looking just now, not armed;
+ *         -EPERM the process was forbidden
  *         membarrier(2) after the engine was opened: only polling is left
  */
 SLU_API int slu_segment_arm(struct slu_segment *segment);
 
 /**
- * Take up to @p n requests. Those taken must be answered: at most SLU_MESSAGES_MAX can be open.
+ * Take up to @p n requests. Those taken must be answered, soon or later and by whichever thread: at
+ * most SLU_MESSAGES_MAX can be open. Each is handed out once.
  *
- * Hot: as slu_segment_poll(). Thread: the one that polls.
+ * Hot and threads: as slu_segment_poll().
  *
  * @return 0..n
  */
 SLU_API int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, uint32_t n);
 
 /**
- * Answer a request; its data is gone afterwards. A client that has left is no error. Thread: the
- * one that polls.
+ * Answer a request; its data is gone afterwards. A client that has left is no error. Of several
+ * that answer the same one, one does it. Hot: neither blocks nor allocates, and enters the kernel
+ * only to wake a poller. Thread: any.
  *
  * @param status  0 or a negative errno, for slu_completion.status; not -EAGAIN or -ECANCELED, which
  *                mean something else there
- * @param length  bytes at @p data, 0..SLU_MESSAGE_MAX; none are sent when @p status is not 0
+ * @param length  bytes at @p data, 0..SLU_CALL_MAX; none are sent when @p status is not 0
  * @return 0; -EINVAL a status or length that cannot be, or not a request that is open
  */
 SLU_API int slu_segment_answer(struct slu_segment *segment, const struct slu_message *message,
 			       int status, const void *data, uint32_t length);
 
+/**
+ * Take up to @p n clients that have gone, of those that had left a notification or a request when
+ * they went: each once, after the last of what it left was taken, and within two seconds of that.
+ * Requests of it may be open still, and are to be answered as others. Of those that went before the
+ * first of these calls nothing is told. Until it is taken a client counts as a session of its
+ * identity; what it costs has to do with those that go, not with those that stay.
+ *
+ * Threads: as slu_segment_poll(). slu_segment_arm() counts them as something that is there.
+ *
+ * @return 0..n
+ */
+SLU_API int slu_segment_departures(struct slu_segment *segment, struct slu_departure *out,
+				   uint32_t n);
+
+typedef void (*slu_requests_fn)(void *arg, struct slu_segment *segment,
+				const struct slu_message *messages, uint32_t n);
+typedef void (*slu_notifications_fn)(void *arg, struct slu_segment *segment,
+				     const struct slu_notification *notifications, uint32_t n);
+typedef void (*slu_departures_fn)(void *arg, struct slu_segment *segment,
+				  const struct slu_departure *departures, uint32_t n);
+
+/**
+ * What a poller thread does for a segment. Each that is not NULL is called on that thread with what
+ * was taken for it, 1..SLU_SERVICE_BURST at a time; the array is good for the call. A request is
+ * answered in it, or later, by whichever thread. Between two calls the poller's queues and
+ * connections have their turn.
+ *
+ * It must not block, nor wait for anything of the engine's, and must not call what says that it
+ * waits or blocks, slu_segment_serve(), slu_segment_unserve() and all that opens or closes: while
+ * it runs nobody else has that poller. What takes long is for another thread.
+ */
+struct slu_service {
+	size_t size;
+	void *arg;
+	slu_requests_fn requests;
+	slu_notifications_fn notifications;
+	slu_departures_fn departures;
+};
+
+/**
+ * Have poller thread @p poller take what comes for the segment, from now on. It sleeps when there
+ * is nothing, and is woken, as for its other work. Other threads may go on taking as well.
+ *
+ * Waits for the poller's turn. Any thread but a poller.
+ *
+ * @param service  copied; set its size
+ * @return         0; -EINVAL the size, no such poller thread, nothing to be called; -EBUSY it has a
+ *                 service; -ENOMEM, -ENOSPC
+ */
+SLU_API int slu_segment_serve(struct slu_segment *segment, uint32_t poller,
+			      const struct slu_service *service);
+
+/**
+ * End that: when it returns nothing of the service is called or will be. What was not taken stays
+ * for others. At any time; without a service nothing happens. slu_segment_close() does it as well.
+ *
+ * Waits for the poller's turn. Any thread but a poller.
+ *
+ * @return 0; -EDEADLK a poller called it, and nothing was done
+ */
+SLU_API int slu_segment_unserve(struct slu_segment *segment);
+
 /** Fill @p options with the defaults: any transport, both rights, 5 seconds. */
-SLU_API void slu_remote_options_init(struct slu_remote_options *options);
+SLU_API void slu_remote_options_init(struct slu_remote_options *options, size_t size);
 
 /**
  * Connect to a segment. Waits for its target, and holds up nobody who opens, closes or uses others.
  *
  * @param name  SEGMENT or SEGMENT@ADDRESS
- * @return 0; -EINVAL bad name; -ECONNREFUSED nobody listens there; -EHOSTUNREACH, -EADDRNOTAVAIL
- *         the address; -ENOENT the target has no such segment; -EACCES right or user refused;
- *         -EPERM, -ENOKEY, -EKEYREJECTED, -EKEYEXPIRED, see error.h; -EOPNOTSUPP the transport
- * asked for is not to be had; -ETIMEDOUT; -EPROTO, -EPROTONOSUPPORT; -EMFILE, -ENOMEM, -ENOSPC
+ * @return 0; -EINVAL bad name or option; -E2BIG an option that this library does not know; -EACCES
+ *         right or user refused; -ECONNREFUSED nobody listens there; -EHOSTUNREACH, -EADDRNOTAVAIL
+ *         the address; -ENOENT the target has no such segment; -EPERM, -ENOKEY, -EKEYREJECTED,
+ *         -EKEYEXPIRED, see error.h; -EOPNOTSUPP the transport asked for is not to be had;
+ *         -ETIMEDOUT; -EPROTO, -EPROTONOSUPPORT; -EMFILE, -ENOMEM, -ENOSPC
  */
 SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
 			    const struct slu_remote_options *options, struct slu_remote **remote);
@@ -263,7 +378,7 @@ SLU_API int slu_remote_open(struct slu_engine *engine, const char *name,
  */
 SLU_API void slu_remote_close(struct slu_remote *remote);
 
-/** Set @p info.size before. Any thread. @return 0; -EINVAL */
+/** Set @p info.size before. Any thread. @return 0; -EINVAL the size */
 SLU_API int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info);
 
 /**
@@ -288,9 +403,9 @@ SLU_API int slu_remote_explain(struct slu_engine *engine, const char *name,
 SLU_API uint64_t slu_remote_length(const struct slu_remote *remote);
 
 /**
- * Ask the target what it has used. Blocks. Any thread.
+ * Ask the target what it has used. Set @p usage.size before. Blocks. Any thread.
  *
- * @return 0; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN the target has gone; -EOPNOTSUPP
+ * @return 0; -EINVAL the size; -ETIMEDOUT; -ECONNRESET, -ESHUTDOWN the target has gone; -EOPNOTSUPP
  */
 SLU_API int slu_remote_get_usage(struct slu_remote *remote, uint64_t timeout_us,
 				 struct slu_usage *usage);

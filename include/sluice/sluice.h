@@ -13,6 +13,7 @@
 #ifndef SLUICE_SLUICE_H
 #define SLUICE_SLUICE_H
 
+#include <sluice/cache.h>
 #include <sluice/engine.h>
 #include <sluice/error.h>
 #include <sluice/memory.h>

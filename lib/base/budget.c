@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sized.h"
 
 #define CHAINS             1024u /* a power of two */
 #define CHAINS_PER_CLEANUP 2
@@ -65,6 +66,8 @@ static const struct {
 				BUDGET_REQUESTS},
 	[SLU_LIMIT_DESCRIPTORS] = {"max-descriptors", "descriptors that it has not received yet",
 				   BUDGET_DESCRIPTORS},
+	[SLU_LIMIT_CALL_BYTES] = {"max-call-bytes", "bytes of long calls that are not answered yet",
+				  BUDGET_CALL_BYTES},
 	[SLU_LIMIT_CONTROL_BYTES] = {"max-control-bytes", "bytes of control messages in a second",
 				     BUDGET_CONTROL_BYTES},
 };
@@ -85,6 +88,26 @@ uint64_t slu_limit_default(enum slu_limit limit)
 }
 
 /* ---- limits ---- */
+
+static int check_room(const char *what, const uint64_t limits[SLU_LIMITS_MAX])
+{
+	return sized_check_reserved(what, limits + SLU_LIMIT_COUNT,
+				    (SLU_LIMITS_MAX - SLU_LIMIT_COUNT) * sizeof(*limits));
+}
+
+int limits_check_known(const uint64_t limits[SLU_LIMITS_MAX], const struct slu_identity_limits *own,
+		       uint32_t count)
+{
+	int rc = limits ? check_room("limits beyond SLU_LIMIT_COUNT", limits) : 0;
+
+	for (uint32_t i = 0; rc == 0 && i < count; i++) {
+		rc = check_room("slu_identity_limits.limits beyond SLU_LIMIT_COUNT", own[i].limits);
+		if (rc == 0)
+			rc = sized_check_reserved("slu_identity_limits.reserved", own[i].reserved,
+						  sizeof(own[i].reserved));
+	}
+	return rc;
+}
 
 static void fill(uint64_t limits[SLU_LIMIT_COUNT], const uint64_t given[SLU_LIMIT_COUNT])
 {

@@ -28,10 +28,20 @@
 #define BUDGET_REQUESTS         1024u
 #define BUDGET_DESCRIPTORS      256u /* a quarter of what most systems let a process have open */
 
+#define BUDGET_CALL_BYTES    (64u << 20)
 #define BUDGET_CONTROL_BYTES (4u << 20)
 
 struct budget;
 struct budgets;
+
+/**
+ * Do @p limits and @p own limit nothing but what we know? Any thread.
+ *
+ * @param limits  SLU_LIMITS_MAX of them, or NULL
+ * @return        0; -E2BIG
+ */
+int limits_check_known(const uint64_t limits[SLU_LIMITS_MAX], const struct slu_identity_limits *own,
+		       uint32_t count);
 
 /**
  * @param limits  for all, by enum slu_limit; an item of 0, or NULL: the defaults above

@@ -11,6 +11,7 @@ static const struct {
 } meanings[] = {
 	{0, "success"},
 	{EINVAL, "malformed argument or operation"},
+	{E2BIG, "unknown to this libsluice: the program was built for a newer one"},
 	{ERANGE, "outside the region or the segment"},
 	{EACCES, "right not granted"},
 	{EPERM, "forbidden: TCP without TLS, or only one end uses TLS"},

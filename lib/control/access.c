@@ -9,6 +9,7 @@
 #include <sluice/segment.h>
 
 #include "base/log.h"
+#include "base/sized.h"
 
 #define ALL_RIGHTS (uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE)
 
@@ -66,7 +67,7 @@ static int check(const struct slu_grant *grant)
 			    "grant for %s on segment %s: rights are a set of READ and "
 			    "WRITE",
 			    grant->identity, grant->segment);
-	return 0;
+	return sized_check_reserved("slu_grant.reserved", grant->reserved, sizeof(grant->reserved));
 }
 
 static int compare(const void *a, const void *b)

@@ -144,6 +144,8 @@ int asks_explain(int error)
 	case -EKEYREVOKED:
 		return fail(error, "a right that the session had is no longer granted, or our key "
 				   "or certificate is not valid any more");
+	case -EFAULT:
+		return fail(error, "the target has lost the segment's memory");
 	case -ESHUTDOWN:
 		return fail(error, "the target is closing");
 	default:

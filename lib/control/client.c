@@ -327,7 +327,8 @@ static int on_closing(struct client *client, const json_t *message)
 {
 	json_int_t error = json_integer_value(json_object_get(message, "error"));
 	const json_t *ids = json_object_get(message, "sessions");
-	int reason = error == EKEYREVOKED ? -EKEYREVOKED : -ESHUTDOWN;
+	bool is_known = error == EKEYREVOKED || (error == EFAULT && json_is_array(ids));
+	int reason = is_known ? -(int)error : -ESHUTDOWN;
 	json_t *id;
 	size_t i;
 

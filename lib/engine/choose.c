@@ -65,6 +65,7 @@ static void consider(struct choice *choice, const struct transport_env *env,
 	candidate->transport = transport->id;
 	candidate->latency_ns = transport->client->capabilities.latency_ns;
 	candidate->bytes_per_second = transport->client->capabilities.bytes_per_second;
+	candidate->memories = transport->client->capabilities.memories;
 	candidate->usable = transport->client->consider(env, &prospect, candidate->reason);
 }
 

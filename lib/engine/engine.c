@@ -9,6 +9,7 @@
 #include "base/fork.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/sized.h"
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/process.h"
@@ -21,25 +22,44 @@
 #define LEAVE_TIMEOUT_US 2000000u
 
 static const struct slu_engine_options default_options = {
-	.size = sizeof(struct slu_engine_options),
 	.poll = SLU_POLL_ADAPTIVE,
 	.node = -1,
 	.rdma = {.gid_index = -1, .timeout = -1, .retries = -1, .traffic_class = -1}};
 
-void slu_engine_options_init(struct slu_engine_options *options)
+static const struct sized sized_options = {SIZED(slu_engine_options, reserved),
+					   SIZED_RESERVED(slu_engine_options),
+					   .defaults = &default_options};
+static const struct sized sized_info = {SIZED(slu_engine_info, reserved)};
+static const struct sized sized_poller_info = {SIZED(slu_poller_info, reserved)};
+
+void slu_engine_options_init(struct slu_engine_options *options, size_t size)
 {
-	*options = default_options;
+	sized_init(&sized_options, options, size);
+}
+
+/* What asks for something that we do not know. */
+static int check_known(const struct slu_engine_options *options)
+{
+	int rc = sized_check_reserved("slu_engine_options.rdma.reserved", options->rdma.reserved,
+				      sizeof(options->rdma.reserved));
+
+	if (rc == 0)
+		rc = sized_check_reserved("slu_engine_options.tls.reserved", options->tls.reserved,
+					  sizeof(options->tls.reserved));
+	if (rc == 0)
+		rc = limits_check_known(options->limits, options->identity_limits,
+					options->identity_limits_count);
+	return rc;
 }
 
 static int check_options(const struct slu_engine_options *options)
 {
-	if (options->size != sizeof(*options))
-		return fail(-EINVAL, "engine options of another version: call the init function");
 	if (options->pollers > SLU_POLLERS_MAX / 2)
 		return fail(-EINVAL, "%u pollers asked for, at most %d are possible",
 			    options->pollers, SLU_POLLERS_MAX / 2);
 	if (options->poll != SLU_POLL_ADAPTIVE && options->poll != SLU_POLL_BUSY)
-		return fail(-EINVAL, "unknown poll mode %d", options->poll);
+		return fail(-EINVAL, "libsluice %s has no poll mode %d", slu_version(),
+			    options->poll);
 	if (options->allowed_uids_count > SLU_ALLOWED_UIDS_MAX)
 		return fail(-EINVAL, "%u users allowed, at most %d are possible",
 			    options->allowed_uids_count, SLU_ALLOWED_UIDS_MAX);
@@ -86,7 +106,7 @@ static int choose_cores(struct slu_engine *engine, const struct slu_engine_optio
 					      engine->cores);
 	count = placement_parse_cores(options->cores, cores, SLU_POLLERS_MAX);
 	if (count < 0)
-		return count;
+		return -EINVAL; /* its text is there */
 	if ((uint32_t)count < options->pollers)
 		return fail(-EINVAL, "%u pollers but only %d cores in \"%s\"", options->pollers,
 			    count, options->cores);
@@ -254,9 +274,13 @@ static int open_engine(const struct slu_engine_options *options, struct slu_engi
 
 int slu_engine_open(const struct slu_engine_options *given, struct slu_engine **out)
 {
-	struct slu_engine_options options = given ? *given : default_options;
-	int rc = check_options(&options);
+	struct slu_engine_options options;
+	int rc = sized_take(&sized_options, given, &options);
 
+	if (rc == 0)
+		rc = check_known(&options);
+	if (rc == 0)
+		rc = check_options(&options);
 	if (rc < 0)
 		return rc;
 	if (options.listen && options.pollers == 0)
@@ -303,6 +327,8 @@ static void close_objects(struct slu_engine *engine)
 		slu_remote_close(LIST_FIRST(&engine->remotes));
 	while (!LIST_EMPTY(&engine->segments))
 		slu_segment_close(LIST_FIRST(&engine->segments));
+	while (!LIST_EMPTY(&engine->caches))
+		slu_cache_close(LIST_FIRST(&engine->caches));
 }
 
 void slu_engine_close(struct slu_engine *engine)
@@ -327,6 +353,7 @@ void slu_engine_close(struct slu_engine *engine)
 	work_report();
 	transports_close(&engine->env);
 	budgets_destroy(engine->budgets);
+	identities_free(engine);
 	topology_close(engine->topology);
 	pthread_mutex_destroy(&engine->lock);
 	pthread_mutex_destroy(&engine->opening);
@@ -336,22 +363,23 @@ void slu_engine_close(struct slu_engine *engine)
 
 int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_engine_info of another version: set its size");
-	info->name = engine->name;
-	info->incarnation = engine->incarnation;
-	info->pollers = engine->poller_threads;
-	info->eal_hugepages = heap_on_hugepages();
-	info->copy = copy_describe();
-	info->llc_bytes = engine->llc_bytes;
-	info->listen = engine->tcp_listener ? listener_address(engine->tcp_listener) : NULL;
-	info->tls = engine->server_tls != NULL;
-	info->connections = server_connection_count(engine->server);
-	info->sessions = server_session_count(engine->server);
-	info->rdma = transport_find(SLU_TRANSPORT_VERBS)
-			     ->host->devices(engine->env.hosts[SLU_TRANSPORT_VERBS],
-					     &info->rdma_devices);
-	return 0;
+	struct slu_engine_info own = {
+		.name = engine->name,
+		.incarnation = engine->incarnation,
+		.pollers = engine->poller_threads,
+		.eal_hugepages = heap_on_hugepages(),
+		.copy = copy_describe(),
+		.llc_bytes = engine->llc_bytes,
+		.listen = engine->tcp_listener ? listener_address(engine->tcp_listener) : NULL,
+		.tls = engine->server_tls != NULL,
+		.connections = server_connection_count(engine->server),
+		.sessions = server_session_count(engine->server),
+	};
+
+	own.rdma =
+		transport_find(SLU_TRANSPORT_VERBS)
+			->host->devices(engine->env.hosts[SLU_TRANSPORT_VERBS], &own.rdma_devices);
+	return sized_give(&sized_info, &own, info);
 }
 
 /* Under lock. */
@@ -390,17 +418,16 @@ static void describe_poller(const struct slu_engine *engine, const struct poller
 
 int slu_engine_get_poller(struct slu_engine *engine, uint32_t index, struct slu_poller_info *info)
 {
-	int rc = -ENOENT;
+	struct slu_poller_info own = {0};
+	bool found;
 
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_poller_info of another version: set its size");
 	pthread_mutex_lock(&engine->lock);
-	if (index < SLU_POLLERS_MAX && engine->pollers[index]) {
-		describe_poller(engine, engine->pollers[index], info);
-		rc = 0;
-	}
+	found = index < SLU_POLLERS_MAX && engine->pollers[index];
+	if (found)
+		describe_poller(engine, engine->pollers[index], &own);
 	pthread_mutex_unlock(&engine->lock);
-	return rc < 0 ? fail(rc, "no poller %u", index) : 0;
+	return found ? sized_give(&sized_poller_info, &own, info)
+		     : fail(-ENOENT, "no poller %u", index);
 }
 
 /* Regions hang on the engine so that closing it leaves nothing behind. */
@@ -420,15 +447,18 @@ static int adopt_region(struct slu_engine *engine, struct slu_region *region)
 }
 
 int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
-		     const struct slu_region_options *options, struct slu_region **out)
+		     const struct slu_region_options *given, struct slu_region **out)
 {
+	struct slu_region_options options;
 	struct slu_region *region;
-	int rc;
+	int rc = region_take_options(given, &options);
 
-	if (options && options->node >= 0 && !topology_has_node(engine->topology, options->node))
-		return fail(-EINVAL, "there is no NUMA node %d; this machine has %u", options->node,
+	if (rc < 0)
+		return rc;
+	if (options.node >= 0 && !topology_has_node(engine->topology, options.node))
+		return fail(-EINVAL, "there is no NUMA node %d; this machine has %u", options.node,
 			    topology_node_count(engine->topology));
-	rc = region_create(length_bytes, options, &region);
+	rc = region_create(length_bytes, &options, &region);
 	if (rc == 0)
 		rc = adopt_region(engine, region);
 	if (rc == 0)
@@ -442,6 +472,23 @@ int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_b
 	struct slu_region *region;
 	int rc = region_wrap(addr, length_bytes, &region);
 
+	if (rc == 0)
+		rc = adopt_region(engine, region);
+	if (rc == 0)
+		*out = region;
+	return rc;
+}
+
+int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
+		      uint64_t length_bytes, const struct slu_region_options *given,
+		      struct slu_region **out)
+{
+	struct slu_region_options options;
+	struct slu_region *region;
+	int rc = region_take_options(given, &options);
+
+	if (rc == 0)
+		rc = region_import(fd, offset_bytes, length_bytes, &options, &region);
 	if (rc == 0)
 		rc = adopt_region(engine, region);
 	if (rc == 0)

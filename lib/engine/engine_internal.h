@@ -29,9 +29,11 @@
 #include "control/loop.h"
 #include "control/server.h"
 #include "control/thread.h"
+#include "engine/requests.h"
 #include "memory/region.h"
 #include "message/client_area.h"
 #include "message/inbox.h"
+#include "message/sender.h"
 #include "net/tls.h"
 #include "numa/topology.h"
 #include "poller/poller.h"
@@ -71,12 +73,14 @@ struct slu_engine {
 	LIST_HEAD(, slu_region) regions;
 	LIST_HEAD(, slu_remote) remotes;
 	LIST_HEAD(, slu_queue) queues;
+	LIST_HEAD(, slu_cache) caches;
 
 	/* Control thread. */
 	struct access *access;
 	struct budgets *budgets; /* what each identity has of us, and may have */
 	uint32_t segment_count;
 	uint32_t next_client;
+	void *identities; /* tree of their texts */
 	LIST_HEAD(, slu_segment) segments;
 };
 
@@ -107,6 +111,7 @@ struct segment_client {
 	uint32_t rights;
 	int reason; /* why it was ended; 0: it was not */
 	uint32_t number;
+	struct sender *sender;
 	struct slu_segment *segment;
 	const struct transport *transport;
 	uint64_t operations;
@@ -170,23 +175,11 @@ struct hot_areas {
 	uint64_t looked; /* and when it was asked who has rung */
 };
 
-/** A request that was handed out, by its index; its private copy, if it has one, by the same. */
-struct open_request {
-	uint32_t generation; /* high half of slu_message.id, odd while it is open */
-	uint32_t client;
-	uint32_t lane;
-	uint32_t slot;
-	uint32_t area;  /* its id; 0: it came through the export's inbox */
-	uint32_t place; /* of the area */
-};
-
-/** Requests of one segment that were received and are not answered. */
-struct requests {
-	uint8_t (*copies)[SLU_MESSAGE_MAX];
-	uint32_t free_count;
-	uint32_t touched; /* copies that were ever used */
-	uint16_t free[SLU_MESSAGES_MAX];
-	struct open_request open[SLU_MESSAGES_MAX];
+/** Do others poll than the first thread that did? */
+enum other_pollers {
+	OTHERS_NONE,
+	OTHERS_COME, /* the first may not have seen it yet */
+	OTHERS_KNOWN,
 };
 
 struct slu_segment {
@@ -202,7 +195,8 @@ struct slu_segment {
 	struct segment_client_list clients;
 	struct segment_client_list leaving; /* out of them; in the set, in order of leaves_ns */
 	struct segment_client_list left;    /* out of the set; who polls may hold them */
-	uint64_t left_during;               /* polls, when they left it */
+	uint64_t left_during;               /* polls, when they left it, */
+	struct claimed_requests left_while; /* and what was being answered */
 	struct control_task leave;          /* does the next step for those two */
 	bool leave_posted;
 	bool closing; /* none lingers */
@@ -213,9 +207,12 @@ struct slu_segment {
 	_Atomic uint64_t operations; /* of clients that have left */
 	_Atomic uint64_t bytes_read;
 	_Atomic uint64_t bytes_written;
-	bool lost;              /* its memory is, and that was said */
-	bool written_in_memory; /* by other processes; else it is sealed against that */
-	void *shared_areas;     /* tree, by connection and rights */
+	bool lost;                       /* its memory is, and that was said */
+	bool written_in_memory;          /* by other processes */
+	bool partial;                    /* who has the descriptor reaches more */
+	char not_shared[SLU_REASON_MAX]; /* why it is served to nobody in shared memory; "": it is
+					  */
+	void *shared_areas;              /* tree, by connection and rights */
 
 	/* Control thread, for the polling thread. */
 	_Alignas(64) _Atomic uint32_t changes; /* of the areas: they come or go */
@@ -224,8 +221,13 @@ struct slu_segment {
 	struct place_set areas;
 	struct place_set sessions; /* clients with an area */
 
-	/* The polling thread. */
+	/* The polling thread: one at a time, see begin_polling(). */
 	_Alignas(64) _Atomic uint64_t polls; /* odd while it uses the sets; 0: never has */
+	_Atomic(void *) first;               /* that ever polled */
+	_Atomic bool first_polls;
+	_Atomic uint32_t others; /* enum other_pollers */
+	_Atomic bool taken;      /* the lock, where there are others */
+	bool polls_as_first;     /* of whoever polls */
 	struct hot_areas hot;
 	struct inbox *inbox; /* the export's; NULL without poller threads */
 	uint32_t next_lane;  /* round robin */
@@ -234,6 +236,10 @@ struct slu_segment {
 	bool receives_lanes_first;
 	_Atomic uint64_t notifications;
 	struct requests *requests;
+	struct departures departures;
+	_Atomic bool starved; /* when it was armed no further request could be open */
+
+	struct segment_service *service; /* opening guards; NULL: it has none */
 };
 
 /** Control plane callbacks of the engine's segments. */
@@ -312,6 +318,12 @@ static inline uint32_t segment_session(const struct segment_client *client)
 	       (client->number & ((1u << SESSION_AGE_BITS) - 1));
 }
 
+/** identities.c: the one text of it. Control thread. @return NULL: out of memory */
+const char *identity_get(struct slu_engine *engine, const char *text);
+
+/** No segment is left. */
+void identities_free(struct slu_engine *engine);
+
 /** Control thread: the client's session is over. */
 void segment_leave(struct segment_client *client, bool lost);
 
@@ -386,12 +398,6 @@ void hot_arm(struct slu_segment *segment, bool armed);
  * If nothing has, only few go on being polled.
  */
 bool hot_pending(struct slu_segment *segment, bool calls);
-
-/** Memory for the requests of a segment; touched as they come. @return NULL: out of memory */
-struct requests *requests_create(void);
-
-/** Accepts NULL. */
-void requests_destroy(struct requests *requests);
 
 /** Connect @p remote for @p poller. Under opening. @return 0; as transport_client.connect */
 int remote_connect(struct slu_remote *remote, struct poller *poller);

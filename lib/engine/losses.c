@@ -17,9 +17,9 @@ int losses_check(const struct slu_segment *segment)
 		return 0;
 	return fail(
 		-EFAULT,
-		"segment %s has lost its memory: a process that may write to it in shared memory "
-		"took pages away, or the machine found them broken; export it anew, and see who "
-		"is a --shm-writer",
+		"segment %s has lost its memory: a process that may write to it in shared memory, "
+		"or has the file that was imported, took pages away, or the machine found them "
+		"broken; export it anew, and see who is a --shm-writer",
 		segment->name);
 }
 

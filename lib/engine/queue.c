@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening, closing and waiting; the hot calls are in submit.c. */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
@@ -9,6 +10,7 @@
 
 #include "base/barrier.h"
 #include "base/log.h"
+#include "base/sized.h"
 #include "engine/engine_internal.h"
 #include "transport/repair.h"
 
@@ -18,20 +20,21 @@
 /* The owner of an inline queue looks for so long before it sleeps until something comes. */
 #define INLINE_SPIN_NS (50 * NS_PER_US)
 
-static const struct slu_queue_options default_options = {.size = sizeof(struct slu_queue_options),
-							 .depth = 1024,
-							 .poller = SLU_POLLER_ANY,
-							 .timeout_us = 30000000};
+static const struct slu_queue_options default_options = {
+	.depth = 1024, .poller = SLU_POLLER_ANY, .timeout_us = 30000000};
 
-void slu_queue_options_init(struct slu_queue_options *options)
+static const struct sized sized_options = {SIZED(slu_queue_options, reserved),
+					   SIZED_RESERVED(slu_queue_options),
+					   .defaults = &default_options};
+static const struct sized sized_info = {SIZED(slu_queue_info, outstanding)};
+
+void slu_queue_options_init(struct slu_queue_options *options, size_t size)
 {
-	*options = default_options;
+	sized_init(&sized_options, options, size);
 }
 
 static int check_options(const struct slu_engine *engine, const struct slu_queue_options *options)
 {
-	if (options->size != sizeof(*options))
-		return fail(-EINVAL, "queue options of another version: call the init function");
 	if (options->depth == 0 || options->depth > SLU_QUEUE_DEPTH_MAX)
 		return fail(-EINVAL, "queue depth %u: 1 to %u are possible", options->depth,
 			    SLU_QUEUE_DEPTH_MAX);
@@ -143,10 +146,9 @@ static void attach(struct poller *poller, void *arg)
 }
 
 /* Under opening. */
-static int open_queue(struct slu_engine *engine, const struct slu_queue_options *options,
+static int open_queue(struct slu_engine *engine, struct slu_queue_options chosen,
 		      struct slu_queue **out)
 {
-	struct slu_queue_options chosen = *options;
 	struct slu_queue *queue;
 	struct poller *poller = NULL;
 	int rc = 0;
@@ -173,15 +175,15 @@ static int open_queue(struct slu_engine *engine, const struct slu_queue_options 
 	return 0;
 }
 
-int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *options,
+int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *given,
 		   struct slu_queue **out)
 {
+	struct slu_queue_options options;
 	struct attach_call call = {0};
-	int rc;
+	int rc = sized_take(&sized_options, given, &options);
 
-	if (!options)
-		options = &default_options;
-	rc = check_options(engine, options);
+	if (rc == 0)
+		rc = check_options(engine, &options);
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&engine->opening);
@@ -233,11 +235,21 @@ static void relax(uint64_t until)
 		rte_pause();
 }
 
-static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
+/* Are there @p min completions, or all that can come? */
+static bool has_enough(struct slu_queue *queue, uint32_t min)
+{
+	uint32_t ready;
+
+	queue_take_silent(queue);
+	ready = queue_ready(queue);
+	return ready >= min || ready >= queue->outstanding;
+}
+
+static int wait_inline(struct slu_queue *queue, uint32_t min, uint64_t until)
 {
 	uint64_t idle_since = 0;
 
-	while (queue_ready(queue) < wanted) {
+	while (!has_enough(queue, min)) {
 		uint64_t now;
 
 		if (poller_run_once(queue->poller) > 0) {
@@ -257,12 +269,12 @@ static int wait_inline(struct slu_queue *queue, uint32_t wanted, uint64_t until)
 	return (int)queue_ready(queue);
 }
 
-static bool spin(struct slu_queue *queue, uint32_t wanted)
+static bool spin(struct slu_queue *queue, uint32_t min)
 {
 	uint64_t until = clock_monotonic_ns(NULL) + SPIN_NS;
 
 	do {
-		if (queue_ready(queue) >= wanted)
+		if (has_enough(queue, min))
 			return true;
 		rte_pause();
 	} while (clock_monotonic_ns(NULL) < until);
@@ -271,18 +283,25 @@ static bool spin(struct slu_queue *queue, uint32_t wanted)
 
 /*
  * Announce that the poller must wake us. The heavy barrier pairs with the light one in
- * queue_complete(): either we see its completions or it sees us waiting.
+ * queue_complete() and queue_silence(): either we see what has ended or the poller sees us waiting.
  *
- * @return true: there is no need to sleep
+ * @param min  1 or more
+ * @return     true: there is no need to sleep
  */
-static bool announce(struct slu_queue *queue, uint32_t wanted)
+static bool announce(struct slu_queue *queue, uint32_t min)
 {
-	atomic_store_explicit(&queue->wanted, wanted, memory_order_relaxed);
-	barrier_heavy();
-	if (queue_ready(queue) < wanted)
-		return false;
-	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
-	return true;
+	uint32_t wanted;
+
+	do {
+		wanted = min < queue->outstanding ? min : queue->outstanding;
+		atomic_store_explicit(&queue->wanted, wanted, memory_order_relaxed);
+		barrier_heavy();
+		if (has_enough(queue, min)) {
+			atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
+			return true;
+		}
+	} while (wanted > queue->outstanding); /* so many do not come any more */
+	return false;
 }
 
 /* @return 0 look again, 1 the time is over, -EINTR */
@@ -305,18 +324,26 @@ static int sleep_on_eventfd(struct slu_queue *queue, uint64_t until)
 
 int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us)
 {
-	uint32_t wanted = min < queue->outstanding ? min : queue->outstanding;
 	uint64_t until = deadline_ns(timeout_us);
 	int rc = 0;
 
 	if (queue->is_inline || environment_is_stepped())
-		return wait_inline(queue, wanted, until);
-	if (queue_ready(queue) >= wanted || timeout_us == 0 || spin(queue, wanted))
+		return wait_inline(queue, min, until);
+	if (has_enough(queue, min) || timeout_us == 0 || spin(queue, min))
 		return (int)queue_ready(queue);
-	while (rc == 0 && !announce(queue, wanted))
+	while (rc == 0 && !announce(queue, min))
 		rc = sleep_on_eventfd(queue, until);
 	atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
 	return rc < 0 ? rc : (int)queue_ready(queue);
+}
+
+int slu_cancel(struct slu_queue *queue, uint64_t user_data)
+{
+	uint32_t cancelled = poller_cancel(queue->poller, queue, user_data);
+
+	return cancelled > 0 ? (int)cancelled
+			     : fail(-ENOENT, "no operation with user_data %" PRIu64 " is under way",
+				    user_data);
 }
 
 int slu_queue_eventfd(struct slu_queue *queue)
@@ -331,18 +358,25 @@ int slu_queue_arm(struct slu_queue *queue)
 {
 	if (queue->is_inline)
 		return fail(-EOPNOTSUPP, "an inline queue cannot be armed: its owner runs it");
-	return announce(queue, 1) ? (int)queue_ready(queue) : 0;
+	atomic_store_explicit(&queue->wanted, 1, memory_order_relaxed);
+	barrier_heavy(); /* as in announce() */
+	if (queue_ready(queue) > 0)
+		atomic_store_explicit(&queue->wanted, 0, memory_order_relaxed);
+	return (int)queue_ready(queue);
 }
 
 int slu_queue_get_info(struct slu_queue *queue, struct slu_queue_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_queue_info of another version: set its size");
-	info->depth = queue->depth;
-	info->poller = (int32_t)queue->poller->index;
-	info->accepted = queue->accepted;
-	info->completed = queue->accepted - queue->outstanding;
-	info->full = queue->full;
-	info->outstanding = queue->outstanding;
-	return 0;
+	struct slu_queue_info own;
+
+	queue_take_silent(queue);
+	own = (struct slu_queue_info){
+		.depth = queue->depth,
+		.poller = (int32_t)queue->poller->index,
+		.accepted = queue->accepted,
+		.completed = queue->accepted - queue->outstanding,
+		.full = queue->full,
+		.outstanding = queue->outstanding,
+	};
+	return sized_give(&sized_info, &own, info);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/sized.h"
 #include "engine/choose.h"
 #include "engine/engine_internal.h"
 #include "transport/buffers.h"
@@ -13,27 +14,30 @@
 
 #define PATH_TEXT 384u /* of one path, as its transport describes it */
 
-static const struct slu_remote_options default_options = {.size = sizeof(struct slu_remote_options),
-							  .transport = SLU_TRANSPORT_AUTO,
+static const struct slu_remote_options default_options = {.transport = SLU_TRANSPORT_AUTO,
 							  .rights =
 								  SLU_RIGHT_READ | SLU_RIGHT_WRITE,
 							  .timeout_us = 5000000};
 
-void slu_remote_options_init(struct slu_remote_options *options)
+static const struct sized sized_options = {SIZED(slu_remote_options, timeout_us),
+					   .defaults = &default_options};
+static const struct sized sized_info = {SIZED(slu_remote_info, reserved)};
+static const struct sized sized_usage = {SIZED(slu_usage, cpu_ns)};
+
+void slu_remote_options_init(struct slu_remote_options *options, size_t size)
 {
-	*options = default_options;
+	sized_init(&sized_options, options, size);
 }
 
 static int check_options(const struct slu_remote_options *options)
 {
 	const uint32_t all = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
 
-	if (options->size != sizeof(*options))
-		return fail(-EINVAL, "remote options of another version: call the init function");
 	if (options->rights == 0 || options->rights & ~all)
 		return fail(-EINVAL, "rights are a set of READ and WRITE");
 	if ((unsigned)options->transport > SLU_TRANSPORT_FAKE)
-		return fail(-EINVAL, "there is no transport number %d", (int)options->transport);
+		return fail(-EINVAL, "libsluice %s has no transport number %d", slu_version(),
+			    (int)options->transport);
 	return 0;
 }
 
@@ -456,7 +460,11 @@ static void close_remote(struct slu_remote *remote)
 /* The session may have ended already: then nothing is permitted, now or later. */
 static void permit(struct slu_remote *remote)
 {
-	atomic_store(&remote->permitted, transport_permitted(remote->rights));
+	uint32_t opcodes = transport_permitted(remote->rights);
+
+	if (!remote->transport->client->capabilities.atomics)
+		opcodes &= ~(1u << SLU_FETCH_ADD | 1u << SLU_COMPARE_SWAP);
+	atomic_store(&remote->permitted, opcodes);
 	if (atomic_load(&remote->state) != 0)
 		atomic_store(&remote->permitted, 0);
 }
@@ -526,12 +534,15 @@ static int open_remote(struct slu_remote *remote, const struct slu_remote_option
 	return rc < 0 ? rc : connect_remote(remote, until_ns);
 }
 
-/* Check the arguments and make a remote that is not open. */
+/* Take and check the arguments and make a remote that is not open. */
 static int prepare(struct slu_engine *engine, const char *name,
-		   const struct slu_remote_options *options, struct slu_remote **remote)
+		   const struct slu_remote_options *given, struct slu_remote_options *options,
+		   struct slu_remote **remote)
 {
-	int rc = check_options(options);
+	int rc = sized_take(&sized_options, given, options);
 
+	if (rc == 0)
+		rc = check_options(options);
 	if (rc < 0)
 		return rc;
 	if (strlen(name) > SLU_REMOTE_NAME_MAX)
@@ -542,17 +553,15 @@ static int prepare(struct slu_engine *engine, const char *name,
 }
 
 int slu_remote_open(struct slu_engine *engine, const char *name,
-		    const struct slu_remote_options *options, struct slu_remote **out)
+		    const struct slu_remote_options *given, struct slu_remote **out)
 {
+	struct slu_remote_options options;
 	struct slu_remote *remote;
-	int rc;
+	int rc = prepare(engine, name, given, &options, &remote);
 
-	if (!options)
-		options = &default_options;
-	rc = prepare(engine, name, options, &remote);
 	if (rc < 0)
 		return rc;
-	rc = open_remote(remote, options);
+	rc = open_remote(remote, &options);
 	if (rc < 0) {
 		close_remote(remote);
 		return rc;
@@ -584,18 +593,16 @@ static void blame_chosen(struct slu_remote *remote)
 }
 
 int slu_remote_explain(struct slu_engine *engine, const char *name,
-		       const struct slu_remote_options *options, struct slu_candidate *out,
+		       const struct slu_remote_options *given, struct slu_candidate *out,
 		       uint32_t n)
 {
+	struct slu_remote_options options;
 	struct slu_remote *remote;
-	int rc;
+	int rc = prepare(engine, name, given, &options, &remote);
 
-	if (!options)
-		options = &default_options;
-	rc = prepare(engine, name, options, &remote);
 	if (rc < 0)
 		return rc;
-	rc = open_remote(remote, options);
+	rc = open_remote(remote, &options);
 	if (rc < 0)
 		blame_chosen(remote);
 	if (rc == 0 || remote->candidate_count > 0)
@@ -615,14 +622,27 @@ void slu_remote_close(struct slu_remote *remote)
 		close_remote(remote);
 }
 
+/* Under lock. */
+static void describe_stats(const struct slu_remote *remote, struct slu_remote_info *info)
+{
+	struct path_stats sum = sum_stats(remote);
+
+	info->connections = sum_connections(remote);
+	info->reads = sum.reads;
+	info->writes = sum.writes;
+	info->failed = sum.failed;
+	info->bytes_read = sum.bytes_read;
+	info->bytes_written = sum.bytes_written;
+	info->doorbells = sum.doorbells;
+	info->signalled = sum.signalled;
+}
+
 /* Under lock. Paths over the same rail have the same text, which is there once. */
 static void describe_paths(const struct slu_remote *remote, struct slu_remote_info *info)
 {
 	char text[PATH_TEXT];
 	size_t length = 0;
 
-	info->path[0] = '\0';
-	info->connect_ns = 0;
 	for (uint32_t i = 0; i < SLU_POLLERS_MAX; i++) {
 		struct path *path = remote->paths[i];
 
@@ -640,39 +660,28 @@ static void describe_paths(const struct slu_remote *remote, struct slu_remote_in
 
 int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 {
-	struct path_stats sum;
-	uint32_t connections;
+	struct slu_remote_info own = {
+		.name = remote->name,
+		.target = remote->target,
+		.identity = remote->client ? client_welcome(remote->client)->identity : "",
+		.address = remote->client ? client_welcome(remote->client)->address : "",
+		.incarnation = remote->incarnation,
+		.length_bytes = remote->length,
+		.page_bytes = remote->page_bytes,
+		.transport = remote->transport->id,
+		.rights = remote->rights,
+		.node = remote->node,
+		.pid = remote->pid,
+		.state = atomic_load(&remote->state),
+	};
 
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_remote_info of another version: set its size");
 	pthread_mutex_lock(&remote->engine->lock);
-	sum = sum_stats(remote);
-	connections = sum_connections(remote);
-	describe_paths(remote, info);
+	describe_stats(remote, &own);
+	describe_paths(remote, &own);
 	pthread_mutex_unlock(&remote->engine->lock);
-	info->name = remote->name;
-	info->target = remote->target;
-	info->transport = remote->transport->id;
-	info->incarnation = remote->incarnation;
-	info->length_bytes = remote->length;
-	info->rights = remote->rights;
-	info->page_bytes = remote->page_bytes;
-	info->node = remote->node;
-	info->pid = remote->pid;
-	info->state = atomic_load(&remote->state);
-	info->identity = remote->client ? client_welcome(remote->client)->identity : "";
-	info->address = remote->client ? client_welcome(remote->client)->address : "";
-	info->connections = connections;
-	info->encrypted =
-		connections > 0 && remote->transport->client->dials && remote->peer->encrypted;
-	info->reads = sum.reads;
-	info->writes = sum.writes;
-	info->failed = sum.failed;
-	info->bytes_read = sum.bytes_read;
-	info->bytes_written = sum.bytes_written;
-	info->doorbells = sum.doorbells;
-	info->signalled = sum.signalled;
-	return 0;
+	own.encrypted =
+		own.connections > 0 && remote->transport->client->dials && remote->peer->encrypted;
+	return sized_give(&sized_info, &own, info);
 }
 
 uint64_t slu_remote_length(const struct slu_remote *remote)
@@ -682,7 +691,11 @@ uint64_t slu_remote_length(const struct slu_remote *remote)
 
 int slu_remote_get_usage(struct slu_remote *remote, uint64_t timeout_us, struct slu_usage *usage)
 {
+	struct slu_usage own = {0};
+	int rc;
+
 	if (!remote->session)
 		return fail(-EOPNOTSUPP, "the target of \"%s\" is this engine", remote->name);
-	return session_usage(remote->session, timeout_us, &usage->cpu_ns);
+	rc = session_usage(remote->session, timeout_us, &own.cpu_ns);
+	return rc < 0 ? rc : sized_give(&sized_usage, &own, usage);
 }

@@ -77,12 +77,15 @@ static int replace_limits(void *arg)
 	return budgets_set(call->engine->budgets, call->limits, call->own, call->count);
 }
 
-int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limits[SLU_LIMIT_COUNT],
+int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limits[SLU_LIMITS_MAX],
 			  const struct slu_identity_limits *own, uint32_t count)
 {
 	struct limits_call call = {engine, limits, own, count};
-	int rc = control_call(engine->control, replace_limits, &call);
+	int rc = limits_check_known(limits, own, count);
 
+	if (rc < 0)
+		return rc;
+	rc = control_call(engine->control, replace_limits, &call);
 	/* The text was left on the control thread. */
 	return rc == -EINVAL ? fail(rc,
 				    "limits of one identity twice, or of a name that is longer "

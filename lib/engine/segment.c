@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/barrier.h"
+#include "base/sized.h"
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
@@ -22,6 +23,8 @@
 #define LEAVE_RUN 256u
 
 #define LEAVE_TIMEOUT_NS (2 * NS_PER_SECOND)
+
+static const struct sized sized_info = {SIZED(slu_segment_info, notifications)};
 
 struct slu_segment *segment_find(struct slu_engine *engine, const char *name)
 {
@@ -156,7 +159,7 @@ static void client_destroy(struct segment_client *client)
 	else
 		transport->target->revoke(engine->env.servers[transport->id], client->granted,
 					  client->reason ? client->reason : -ESHUTDOWN);
-	budget_give(client->peer.budget, SLU_LIMIT_SESSIONS, 1);
+	sender_put(client->sender);
 	budget_put(client->peer.budget);
 	free(client);
 }
@@ -193,8 +196,8 @@ static bool may_leave(const struct slu_segment *segment, const struct segment_cl
 
 /*
  * Out of the sets go those whose time has come, and areas with their last. The heavy barrier pairs
- * with the light one in begin_polling(): who polls from now on does not see them, who polls already
- * we see polling.
+ * with the light ones in begin_polling() and answer_shared(): who polls or answers from now on does
+ * not see them, who does so already we see at it.
  */
 static void leave_set(struct slu_segment *segment)
 {
@@ -213,13 +216,16 @@ static void leave_set(struct slu_segment *segment)
 		return;
 	barrier_heavy();
 	segment->left_during = atomic_load_explicit(&segment->polls, memory_order_acquire);
+	requests_note_answering(segment->requests, &segment->left_while);
 }
 
-/* Is whoever was polling when they left the set still at it? */
+/* Is whoever was polling, or answering, when they left the set still at it? */
 static bool may_be_held(const struct slu_segment *segment)
 {
-	return segment->left_during & 1 &&
-	       atomic_load_explicit(&segment->polls, memory_order_acquire) == segment->left_during;
+	return (segment->left_during & 1 &&
+		atomic_load_explicit(&segment->polls, memory_order_acquire) ==
+			segment->left_during) ||
+	       requests_are_answering(segment->requests, &segment->left_while);
 }
 
 static void destroy_left(struct slu_segment *segment)
@@ -288,7 +294,7 @@ static int publish_to(struct segment_client *client, json_t *grant, int fds[TRAN
 	struct slu_segment *segment = client->segment;
 	const struct grant granted = {.export = &segment->export,
 				      .rights = client->rights,
-				      .client = client->number,
+				      .sender = client->sender,
 				      .connection = client->peer.connection};
 	int rc;
 
@@ -314,6 +320,24 @@ static int publish_to(struct segment_client *client, json_t *grant, int fds[TRAN
 	return rc;
 }
 
+/* One session of its budget becomes the sender's. */
+static int introduce(struct segment_client *client)
+{
+	struct slu_segment *segment = client->segment;
+	const char *identity = identity_get(segment->engine, client->peer.identity);
+	int rc = identity ? budget_take(client->peer.budget, SLU_LIMIT_SESSIONS, 1)
+			  : fail(-ENOMEM, "target is out of memory");
+
+	if (rc < 0)
+		return rc;
+	client->sender =
+		sender_create(&segment->departures, client->number, identity, client->peer.budget);
+	if (client->sender)
+		return 0;
+	budget_give(client->peer.budget, SLU_LIMIT_SESSIONS, 1);
+	return fail(-ENOMEM, "target is out of memory");
+}
+
 int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 		  const struct transport *transport, uint32_t rights, json_t *grant,
 		  int fds[TRANSPORT_FDS_MAX], uint32_t *close_mask, struct segment_client **out)
@@ -331,13 +355,11 @@ int segment_admit(struct slu_segment *segment, const struct peer_info *peer,
 	client->peer = *peer;
 	client->rights = rights;
 	*close_mask = 0;
-	count = budget_take(peer->budget, SLU_LIMIT_SESSIONS, 1);
-	if (count == 0) {
+	count = introduce(client);
+	if (count == 0)
 		count = publish_to(client, grant, fds, close_mask);
-		if (count < 0)
-			budget_give(peer->budget, SLU_LIMIT_SESSIONS, 1);
-	}
 	if (count < 0) {
+		sender_put(client->sender);
 		free(client);
 		return count;
 	}
@@ -362,8 +384,10 @@ void segment_leave(struct segment_client *client, bool lost)
 	struct slu_segment *segment = client->segment;
 
 	atomic_fetch_sub(&segment->present, 1);
-	if (lost)
+	if (lost) {
 		atomic_fetch_add(&segment->clients_lost, 1);
+		atomic_store(&client->sender->lost, true);
+	}
 	TAILQ_REMOVE(&segment->clients, client, link);
 	if (!client->area) {
 		client_destroy(client);
@@ -394,6 +418,35 @@ static bool may_write_in_memory(const struct slu_segment *segment, const struct 
 	return false;
 }
 
+/*
+ * May it have the descriptor? Whoever does reaches the whole file, whatever is mapped of it, so
+ * that of a part is for those only who can do anything to us anyhow.
+ *
+ * @return 0; -EOPNOTSUPP
+ */
+static int check_shared(const struct slu_segment *segment, const struct peer_info *peer,
+			uint32_t rights)
+{
+	if (segment->not_shared[0])
+		return fail(-EOPNOTSUPP, "segment %s is not to be had in shared memory: %s",
+			    segment->name, segment->not_shared);
+	if (segment->partial && !peer->owner)
+		return fail(-EOPNOTSUPP,
+			    "segment %s is a part of its memory, of which a descriptor reaches "
+			    "all: only processes of the target's user and root share it; go "
+			    "another way",
+			    segment->name);
+	if (rights & SLU_RIGHT_WRITE && !may_write_in_memory(segment, peer))
+		return fail(
+			-EOPNOTSUPP, "%s may not write segment %s in shared memory: %s",
+			peer->identity, segment->name,
+			segment->written_in_memory
+				? "name that user with --shm-writer at the target, or go another "
+				  "way"
+				: "nobody may, its memory is sealed against it; go another way");
+	return 0;
+}
+
 /* The client offers what can work on its side; here is what can work on ours. */
 static bool can_serve(const struct slu_segment *segment, const struct peer_info *peer,
 		      uint32_t rights, const struct transport *transport)
@@ -402,7 +455,7 @@ static bool can_serve(const struct slu_segment *segment, const struct peer_info 
 		return serve_has(segment->engine, peer, transport);
 	if (!transport->client->import || !peer->is_unix)
 		return false; /* descriptors must be passed */
-	return !(rights & SLU_RIGHT_WRITE) || may_write_in_memory(segment, peer);
+	return check_shared(segment, peer, rights) == 0;
 }
 
 static const struct transport *choose_transport(const struct slu_segment *segment,
@@ -506,14 +559,8 @@ static int no_transport(const struct slu_segment *segment, const struct peer_inf
 	const struct slu_engine *engine = segment->engine;
 	char names[64] = "";
 
-	if (peer->is_unix && rights & SLU_RIGHT_WRITE && !may_write_in_memory(segment, peer))
-		return fail(
-			-EOPNOTSUPP, "%s may not write segment %s in shared memory: %s",
-			peer->identity, segment->name,
-			segment->written_in_memory
-				? "name that user with --shm-writer at the target, or go another "
-				  "way"
-				: "nobody may, its memory is sealed against it; go another way");
+	if (peer->is_unix && check_shared(segment, peer, rights) < 0)
+		return -EOPNOTSUPP;
 	for (unsigned id = 0; id < TRANSPORTS; id++) {
 		const struct transport *transport = transport_find((enum slu_transport)id);
 		size_t length = strlen(names);
@@ -663,6 +710,16 @@ const struct server_callbacks segment_callbacks = {
 
 /* ---- exporting ---- */
 
+static const struct slu_segment_options default_options = {0};
+
+static const struct sized sized_options = {SIZED(slu_segment_options, length_bytes),
+					   .defaults = &default_options};
+
+void slu_segment_options_init(struct slu_segment_options *options, size_t size)
+{
+	sized_init(&sized_options, options, size);
+}
+
 static int check_export(const char *name, const struct slu_region *region, uint32_t rights)
 {
 	int rc = p2p_check_segment(name);
@@ -671,16 +728,66 @@ static int check_export(const char *name, const struct slu_region *region, uint3
 		return rc;
 	if (rights == 0 || rights & ~(uint32_t)(SLU_RIGHT_READ | SLU_RIGHT_WRITE))
 		return fail(-EINVAL, "rights are a set of READ and WRITE");
-	if (!region->owned || region->arena.fd < 0)
-		return fail(-EINVAL,
-			    "segment %s: private and registered memory cannot be exported; "
-			    "use slu_region_alloc without private_memory",
+	if (region_is_dead(region))
+		return fail(-EFAULT, "segment %s: the region has lost its memory: allocate it anew",
 			    name);
+	return 0;
+}
+
+/* Which part of the region. */
+static int take_part(const struct slu_region *region, const struct slu_segment_options *given,
+		     struct export *export)
+{
+	struct slu_segment_options options;
+	int rc = sized_take(&sized_options, given, &options);
+	uint64_t offset, length;
+
+	if (rc < 0)
+		return rc;
+	offset = options.offset_bytes;
+	length = options.length_bytes;
+	if (offset >= region->length || length > region->length - offset)
+		return fail(-ERANGE,
+			    "a segment of %lu bytes from byte %lu on lies outside its region, "
+			    "which has %lu",
+			    length, offset, region->length);
+	export->addr = region->addr + offset;
+	export->length = length ? length : region->length - offset;
+	return 0;
+}
+
+/*
+ * Who may have it in shared memory. A part is not sealed for its own sake, since others of the same
+ * file may be written: it is shared with those only whom a seal would not stop from anything.
+ */
+static int share(struct slu_segment *segment)
+{
+	const struct export *export = &segment->export;
+	struct slu_engine *engine = segment->engine;
+	struct slu_region *region = export->region;
+	uint64_t offset = (uint64_t)(export->addr - region->addr);
+	bool whole = export->length == region->length;
+	unsigned wanted = engine->no_shm_writers             ? ARENA_SEALED
+			  : export->rights & SLU_RIGHT_WRITE ? ARENA_WRITTEN
+			  : whole                            ? ARENA_SEALED
+							     : 0;
+	int rc;
+
+	pthread_mutex_lock(&engine->lock);
+	rc = arena_share(&region->arena, offset, export->length, wanted);
+	pthread_mutex_unlock(&engine->lock);
+	if (rc == -EOPNOTSUPP)
+		snprintf(segment->not_shared, sizeof(segment->not_shared), "%s", slu_last_error());
+	if (rc < 0)
+		return rc == -EOPNOTSUPP ? 0 : rc;
+	segment->written_in_memory = rc & ARENA_WRITTEN;
+	segment->partial = !(rc & ARENA_WHOLE);
 	return 0;
 }
 
 static void segment_destroy(struct slu_segment *segment)
 {
+	departures_fini(&segment->departures);
 	inbox_destroy(segment->inbox);
 	requests_destroy(segment->requests);
 	wake_set_destroy(segment->wake);
@@ -749,6 +856,7 @@ static int prepare_polling(struct slu_segment *segment)
 
 	if (rc < 0)
 		return rc;
+	segment->departures.eventfd = wake_set_eventfd(segment->wake);
 	segment->requests = requests_create();
 	if (!segment->requests)
 		return fail(-ENOMEM, "out of memory");
@@ -760,37 +868,42 @@ static int prepare_polling(struct slu_segment *segment)
 	return rc;
 }
 
-int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,
-		       uint32_t rights, struct slu_segment **out)
+static struct slu_segment *segment_create(struct slu_engine *engine, const char *name,
+					  const struct export *export)
 {
-	bool written = rights & SLU_RIGHT_WRITE && !engine->no_shm_writers;
-	struct slu_segment *segment;
-	int rc = check_export(name, region, rights);
+	struct slu_segment *segment = aligned_alloc(64, sizeof(*segment));
 
-	if (rc == 0 && region_is_dead(region))
-		rc = fail(-EFAULT, "segment %s: the region has lost its memory: allocate it anew",
-			  name);
-	pthread_mutex_lock(&engine->lock);
-	if (rc == 0)
-		rc = arena_share(&region->arena, written);
-	pthread_mutex_unlock(&engine->lock);
-	if (rc < 0)
-		return rc;
-	written = written && rc == 0; /* it may have been sealed for another segment */
-	segment = aligned_alloc(64, sizeof(*segment));
 	if (!segment)
-		return fail(-ENOMEM, "out of memory");
+		return NULL;
 	memset(segment, 0, sizeof(*segment));
-	segment->export =
-		(struct export){.region = region, .length = region->length, .rights = rights};
+	segment->export = *export;
 	strcpy(segment->name, name);
 	segment->engine = engine;
-	segment->written_in_memory = written;
 	TAILQ_INIT(&segment->clients);
 	TAILQ_INIT(&segment->leaving);
 	TAILQ_INIT(&segment->left);
 	segment->leave.run = on_leave;
-	rc = prepare_polling(segment);
+	return segment;
+}
+
+int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_region *region,
+		       uint32_t rights, const struct slu_segment_options *options,
+		       struct slu_segment **out)
+{
+	struct export export = {.region = region, .rights = rights};
+	struct slu_segment *segment;
+	int rc = check_export(name, region, rights);
+
+	if (rc == 0)
+		rc = take_part(region, options, &export);
+	if (rc < 0)
+		return rc;
+	segment = segment_create(engine, name, &export);
+	if (!segment)
+		return fail(-ENOMEM, "out of memory");
+	rc = share(segment);
+	if (rc == 0)
+		rc = prepare_polling(segment);
 	if (rc == 0)
 		rc = serve_export(segment->engine, &segment->export);
 	if (rc < 0) {
@@ -853,6 +966,7 @@ void slu_segment_close(struct slu_segment *segment)
 	if (!segment)
 		return;
 	engine = segment->engine;
+	slu_segment_unserve(segment);
 	until = leave_until(engine);
 	server_unlisten(engine->server, segment->listener);
 	control_call(engine->control, remove_segment, segment);
@@ -868,17 +982,18 @@ void slu_segment_close(struct slu_segment *segment)
 
 int slu_segment_get_info(struct slu_segment *segment, struct slu_segment_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_segment_info of another version: set its size");
-	info->name = segment->name;
-	info->length_bytes = segment->export.length;
-	info->rights = segment->export.rights;
-	info->clients = atomic_load(&segment->present);
-	info->clients_total = atomic_load(&segment->clients_total);
-	info->clients_lost = atomic_load(&segment->clients_lost);
-	info->operations = atomic_load(&segment->operations);
-	info->bytes_read = atomic_load(&segment->bytes_read);
-	info->bytes_written = atomic_load(&segment->bytes_written);
-	info->notifications = atomic_load(&segment->notifications);
-	return 0;
+	struct slu_segment_info own = {
+		.name = segment->name,
+		.length_bytes = segment->export.length,
+		.rights = segment->export.rights,
+		.clients = atomic_load(&segment->present),
+		.clients_total = atomic_load(&segment->clients_total),
+		.clients_lost = atomic_load(&segment->clients_lost),
+		.operations = atomic_load(&segment->operations),
+		.bytes_read = atomic_load(&segment->bytes_read),
+		.bytes_written = atomic_load(&segment->bytes_written),
+		.notifications = atomic_load(&segment->notifications),
+	};
+
+	return sized_give(&sized_info, &own, info);
 }

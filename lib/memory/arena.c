@@ -50,6 +50,8 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 {
 	int flags = private_memory ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 
+	arena->origin = ARENA_OWN;
+	arena->offset = 0;
 	arena->fd = -1;
 	arena->guard = NULL;
 	if (!private_memory) {
@@ -79,7 +81,7 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 	return 0;
 }
 
-static int lock(const struct arena *arena)
+int arena_lock(const struct arena *arena)
 {
 	struct rlimit limit;
 
@@ -100,13 +102,14 @@ static int make(struct arena *arena, bool huge, uint64_t length_bytes,
 
 	arena->page_bytes = huge ? PAGE_2M_BYTES : PAGE_ORDINARY_BYTES;
 	arena->mapped_bytes = round_up(length_bytes, arena->page_bytes);
+	arena->end_bytes = length_bytes;
 	rc = map(arena, huge, options->private_memory);
 	if (rc == 0 && options->node >= 0)
 		rc = placement_bind_memory(arena->addr, arena->mapped_bytes, options->node);
 	if (rc == 0 && !huge && options->private_memory)
 		madvise(arena->addr, arena->mapped_bytes, MADV_HUGEPAGE);
 	if (rc == 0 && options->lock && !huge)
-		rc = lock(arena);
+		rc = arena_lock(arena);
 	if (rc == 0)
 		rc = prefault(arena->addr, arena->mapped_bytes, options->progress,
 			      options->progress_arg);
@@ -152,6 +155,7 @@ void arena_destroy(struct arena *arena)
 {
 	guard_remove(arena->guard);
 	arena->guard = NULL;
+	arena_return(arena);
 	if (arena->addr)
 		munmap(arena->addr, arena->mapped_bytes);
 	if (arena->fd >= 0)
@@ -160,40 +164,73 @@ void arena_destroy(struct arena *arena)
 	arena->fd = -1;
 }
 
+static uint64_t end_of(const struct arena *arena)
+{
+	return arena->origin == ARENA_OWN ? arena->end_bytes : arena_import_end(arena);
+}
+
+/* Others map whole pages: what is beside the part on its first and last must be nobody's. @p begin
+ * and @p end are in the file. */
+static int check_pages(const struct arena *arena, uint64_t begin, uint64_t end)
+{
+	if (arena->fd < 0)
+		return fail(-EOPNOTSUPP, "there is no descriptor of registered and of private "
+					 "memory: use slu_region_alloc() without private_memory");
+	if (begin % arena->page_bytes || (end % arena->page_bytes && end != end_of(arena)))
+		return fail(-EOPNOTSUPP,
+			    "it begins or ends within a page of %lu KiB, and others map whole ones",
+			    arena->page_bytes >> 10);
+	return 0;
+}
+
 /* Whether others may write is decided once: after F_SEAL_SEAL nobody, not even a writer, can change
  * it. @return the seals that are in force */
-static int seal(const struct arena *arena, bool others_write)
+static int seal(const struct arena *arena, unsigned wanted)
 {
 	int seals = fcntl(arena->fd, F_GET_SEALS);
-	int more = F_SEAL_SEAL | (others_write ? 0 : F_SEAL_FUTURE_WRITE);
+	int more = (wanted ? F_SEAL_SEAL : 0) | (wanted & ARENA_SEALED ? F_SEAL_FUTURE_WRITE : 0);
 
-	if (seals >= 0 && seals & F_SEAL_SEAL)
+	if (seals >= 0 && (seals & F_SEAL_SEAL || !more))
 		return seals;
 	if (seals < 0 || fcntl(arena->fd, F_ADD_SEALS, more) < 0)
 		return fail(-errno, "cannot seal the region: %s", strerror(errno));
 	return seals | more;
 }
 
-int arena_share(struct arena *arena, bool others_write)
+/* @return the seals that are in force */
+static int seal_as_wanted(const struct arena *arena, unsigned wanted)
 {
-	int seals;
+	int seals =
+		arena->origin == ARENA_OWN ? seal(arena, wanted) : arena_seal_import(arena, wanted);
 
-	if (arena->fd < 0)
-		return fail(-EINVAL, "cannot seal the region: it is private");
-	seals = seal(arena, others_write);
-	if (seals < 0)
-		return seals;
-	if (!others_write && !(seals & F_SEAL_FUTURE_WRITE))
+	if (seals >= 0 && arena->origin == ARENA_OWN && wanted & ARENA_SEALED &&
+	    !(seals & F_SEAL_FUTURE_WRITE))
 		return fail(
 			-EBUSY,
 			"the region cannot be sealed against writing any more, it is exported to "
 			"be written in shared memory: export it for reading before that, or make "
 			"the segment of a region of its own");
-	if (!arena->guard) {
-		int rc = guard_add(arena->addr, arena->mapped_bytes, &arena->guard);
+	return seals;
+}
 
+int arena_share(struct arena *arena, uint64_t offset, uint64_t length_bytes, unsigned wanted)
+{
+	uint64_t begin = arena->offset + offset, end = begin + length_bytes;
+	int seals, rc = check_pages(arena, begin, end);
+
+	if (rc < 0)
+		return rc;
+	seals = seal_as_wanted(arena, wanted);
+	if (seals < 0)
+		return seals;
+	rc = check_pages(arena, begin, end); /* now that it does not grow any more */
+	if (rc < 0)
+		return rc;
+	if (!arena->guard) {
+		rc = guard_add(arena->addr, arena->mapped_bytes, &arena->guard);
 		if (rc < 0)
 			return rc;
 	}
-	return others_write && seals & F_SEAL_FUTURE_WRITE;
+	return (seals & F_SEAL_FUTURE_WRITE ? 0 : (int)(wanted & ARENA_WRITTEN)) |
+	       (begin == 0 && end == end_of(arena) ? ARENA_WHOLE : 0);
 }

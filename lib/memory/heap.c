@@ -59,7 +59,7 @@ static int make_arena(uint64_t bytes, int node, struct arena *arena)
 {
 	struct slu_region_options options;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.private_memory = true;
 	options.node = node;
 	options.page = SLU_PAGE_2M;

@@ -4,21 +4,39 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <sluice/version.h>
+
 #include "base/log.h"
+#include "base/sized.h"
 #include "numa/placement.h"
 
-static const struct slu_region_options default_options = {
-	.size = sizeof(struct slu_region_options), .page = SLU_PAGE_AUTO, .node = -1};
+static const struct slu_region_options default_options = {.page = SLU_PAGE_AUTO, .node = -1};
 
-void slu_region_options_init(struct slu_region_options *options)
+static const struct sized sized_options = {SIZED(slu_region_options, progress_arg),
+					   SIZED_RESERVED(slu_region_options),
+					   .defaults = &default_options};
+static const struct sized sized_info = {SIZED(slu_region_info, reserved)};
+
+void slu_region_options_init(struct slu_region_options *options, size_t size)
 {
-	*options = default_options;
+	sized_init(&sized_options, options, size);
 }
 
-static int check(uint64_t length_bytes, const struct slu_region_options *options)
+int region_take_options(const struct slu_region_options *given, struct slu_region_options *options)
 {
-	if (options->size != sizeof(*options))
-		return fail(-EINVAL, "region options of another version: call the init function");
+	return sized_take(&sized_options, given, options);
+}
+
+static int check_page(const struct slu_region_options *options)
+{
+	if ((unsigned)options->page > SLU_PAGE_2M)
+		return fail(-EINVAL, "libsluice %s has no size of pages number %d", slu_version(),
+			    (int)options->page);
+	return 0;
+}
+
+static int check_length(uint64_t length_bytes)
+{
 	if (length_bytes == 0)
 		return fail(-EINVAL, "a region needs at least one byte");
 	if (length_bytes > UINT64_MAX / 2)
@@ -27,32 +45,49 @@ static int check(uint64_t length_bytes, const struct slu_region_options *options
 	return 0;
 }
 
-int region_create(uint64_t length_bytes, const struct slu_region_options *options,
-		  struct slu_region **out)
+/* Around an arena, which is destroyed where that fails. */
+static int make(struct arena *arena, uint64_t length_bytes, struct slu_region **out)
 {
-	struct slu_region *region;
-	int rc;
+	struct slu_region *region = calloc(1, sizeof(*region));
 
-	if (!options)
-		options = &default_options;
-	rc = check(length_bytes, options);
-	if (rc < 0)
-		return rc;
-	region = calloc(1, sizeof(*region));
-	if (!region)
+	if (!region) {
+		arena_destroy(arena);
 		return fail(-ENOMEM, "out of memory");
-	rc = arena_create(length_bytes, options, &region->arena);
-	if (rc < 0) {
-		free(region);
-		return rc;
 	}
+	region->arena = *arena;
 	region->owned = true;
-	region->addr = region->arena.addr;
+	region->addr = arena->addr;
 	region->length = length_bytes;
-	region->page_bytes = region->arena.page_bytes;
+	region->page_bytes = arena->page_bytes;
 	region->node = placement_memory_node(region->addr);
 	*out = region;
 	return 0;
+}
+
+int region_create(uint64_t length_bytes, const struct slu_region_options *options,
+		  struct slu_region **out)
+{
+	struct arena arena;
+	int rc;
+
+	rc = check_page(options);
+	if (rc == 0)
+		rc = check_length(length_bytes);
+	if (rc == 0)
+		rc = arena_create(length_bytes, options, &arena);
+	return rc < 0 ? rc : make(&arena, length_bytes, out);
+}
+
+int region_import(int fd, uint64_t offset_bytes, uint64_t length_bytes,
+		  const struct slu_region_options *options, struct slu_region **out)
+{
+	struct arena arena;
+	int rc;
+
+	rc = check_page(options);
+	if (rc == 0)
+		rc = arena_import(fd, offset_bytes, &length_bytes, options, &arena);
+	return rc < 0 ? rc : make(&arena, length_bytes, out);
 }
 
 int region_wrap(void *addr, uint64_t length_bytes, struct slu_region **out)
@@ -64,6 +99,7 @@ int region_wrap(void *addr, uint64_t length_bytes, struct slu_region **out)
 	region = calloc(1, sizeof(*region));
 	if (!region)
 		return fail(-ENOMEM, "out of memory");
+	region->arena.fd = -1;
 	region->addr = addr;
 	region->length = length_bytes;
 	region->page_bytes = PAGE_ORDINARY_BYTES;
@@ -88,15 +124,17 @@ void *slu_region_addr(const struct slu_region *region)
 
 int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info)
 {
-	if (info->size != sizeof(*info))
-		return fail(-EINVAL, "slu_region_info of another version: set its size");
-	info->length_bytes = region->length;
-	info->page_bytes = region->page_bytes;
-	info->node = region->node;
-	info->exportable = region->owned && region->arena.fd >= 0;
-	info->lost = region_is_dead(region);
-	info->register_ns = region->register_ns;
-	info->devices =
-		region->devices > region->export_devices ? region->devices : region->export_devices;
-	return 0;
+	struct slu_region_info own = {
+		.length_bytes = region->length,
+		.page_bytes = region->page_bytes,
+		.node = region->node,
+		.memory = SLU_MEMORY_HOST,
+		.shareable = region->arena.fd >= 0,
+		.lost = region_is_dead(region),
+		.register_ns = region->register_ns,
+		.devices = region->devices > region->export_devices ? region->devices
+								    : region->export_devices,
+	};
+
+	return sized_give(&sized_info, &own, info);
 }

@@ -76,36 +76,72 @@ void poller_destroy(struct poller *poller)
 }
 
 /*
- * Leading operations that go to the path of the first at once: none of them long or late, and all
- * together within @p left, which shrinks by them.
+ * Leading operations that go to the path of the first at once: copies with just these flags, none
+ * of them long or late, and all together within @p left, which shrinks by them.
  */
 static inline uint32_t short_run(const struct slu_queue *queue, const struct slu_op *ops,
-				 uint32_t n, uint64_t slice_bytes, uint64_t now_us, uint64_t *left)
+				 uint32_t n, uint32_t flags, uint64_t slice_bytes, uint64_t now_us,
+				 uint64_t *left)
 {
 	const struct slu_remote *remote = ops->remote;
 	uint32_t max = n < POLLER_BURST ? n : POLLER_BURST;
 	uint64_t room = *left;
 	uint32_t run = 0;
 
-	while (run < max && ops[run].remote == remote && ops[run].opcode != SLU_CALL &&
-	       ops[run].length <= slice_bytes && ops[run].length <= room &&
+	while (run < max && ops[run].remote == remote &&
+	       (op_word(&ops[run]) ^ flags) <= SLU_WRITE_NOTIFY && ops[run].length <= slice_bytes &&
+	       ops[run].length <= room &&
 	       (queue->is_inline || !op_is_late(queue, &ops[run], now_us)))
 		room -= ops[run++].length;
 	*left = room;
 	return run;
 }
 
+/* Those that went well are not told of. */
+static void complete_silently(struct slu_queue *queue, struct slu_completion *done, uint32_t n)
+{
+	uint32_t told = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (done[i].status != 0)
+			done[told++] = done[i];
+	if (told > 0)
+		queue_complete(queue, done, told);
+	queue_silence(queue, n - told);
+}
+
 /* @return operations finished; fewer than @p n is back-pressure */
 static inline uint32_t post_run(struct poller *poller, struct slu_queue *queue, struct path *path,
-				const struct slu_op *ops, uint32_t n)
+				const struct slu_op *ops, uint32_t n, bool silent)
 {
 	struct slu_completion done[POLLER_BURST];
 	uint32_t posted = path->fast->copy(path, ops, n, done, &path->stats);
 
 	copy_settle(poller->env.tracker);
-	queue_complete(queue, done, posted);
+	if (silent)
+		complete_silently(queue, done, posted);
+	else
+		queue_complete(queue, done, posted);
 	counter_add(&poller->operations, posted);
 	return posted;
+}
+
+/* Is it copied at once all the same, with the flags that it has? */
+static bool may_copy(const struct path *path, const struct slu_op *op)
+{
+	return op->opcode <= SLU_WRITE_NOTIFY && (op->flags & ~(SLU_ORDERED | SLU_SILENT)) == 0 &&
+	       (!(op->flags & SLU_ORDERED) || path->requests + path->calls->requests == 0);
+}
+
+/* As post_run(); what is ordered by itself. @param run  out: how many were to be */
+__attribute__((noinline)) static uint32_t
+post_flagged(struct poller *poller, struct slu_queue *queue, struct path *path,
+	     const struct slu_op *ops, uint32_t n, uint64_t now_us, uint64_t *left, uint32_t *run)
+{
+	uint32_t max = ops->flags & SLU_ORDERED ? 1 : n;
+
+	*run = short_run(queue, ops, max, OP_FLAGS(ops->flags), path->slice_bytes, now_us, left);
+	return *run > 0 ? post_run(poller, queue, path, ops, *run, ops->flags & SLU_SILENT) : 0;
 }
 
 /*
@@ -129,12 +165,18 @@ __attribute__((always_inline)) static inline uint32_t start(struct poller *polle
 		struct path *path = poller_path(poller, next);
 		uint32_t run = 0, started = 0;
 
-		if (path->immediate && next->length <= path->slice_bytes) {
+		bool plain = op_is_plain(next);
+
+		if (path->immediate && (__builtin_expect(plain, 1) || may_copy(path, next)) &&
+		    next->length <= path->slice_bytes) {
 			if (next->length > left)
 				break; /* the other queues' turn */
-			run = short_run(queue, next, n - dealt, path->slice_bytes, now_us, &left);
-			if (run > 0)
-				started = post_run(poller, queue, path, next, run);
+			if (__builtin_expect(!plain, 0))
+				started = post_flagged(poller, queue, path, next, n - dealt, now_us,
+						       &left, &run);
+			else if ((run = short_run(queue, next, n - dealt, 0, path->slice_bytes,
+						  now_us, &left)) > 0)
+				started = post_run(poller, queue, path, next, run, false);
 		}
 		dealt += started;
 		if (run > 0 && started == run)
@@ -360,6 +402,42 @@ static void drain_all(struct poller *poller, struct drain *drain)
 			poller_run_once(poller);
 		if (poller->is_thread || environment_is_stepped())
 			pause_us(DRAIN_LOOK_US);
+	}
+}
+
+struct cancel_call {
+	struct slu_queue *queue;
+	uint64_t user_data;
+	uint64_t take_until; /* what was submitted before, as slu_queue.take_until */
+	uint32_t cancelled;
+	bool begun;
+	bool over;
+};
+
+static void cancel_step(struct poller *poller, void *arg)
+{
+	struct cancel_call *call = arg;
+	struct slu_queue *queue = call->queue;
+
+	if (!call->begun && !queue->is_inline)
+		call->take_until = queue->taken + rte_ring_count(queue->submissions);
+	call->begun = true;
+	if (queue->taken < call->take_until)
+		return;
+	call->cancelled = requests_cancel_some(queue, call->user_data);
+	requests_tell(poller);
+	call->over = true;
+}
+
+uint32_t poller_cancel(struct poller *poller, struct slu_queue *queue, uint64_t user_data)
+{
+	struct cancel_call call = {.queue = queue, .user_data = user_data};
+
+	for (;;) {
+		poller_call(poller, cancel_step, &call);
+		if (call.over)
+			return call.cancelled;
+		pause_us(DRAIN_LOOK_US);
 	}
 }
 

@@ -85,7 +85,7 @@ static inline struct path *poller_path(const struct poller *poller, const struct
 {
 	struct path *path = op->remote->paths[poller->index];
 
-	return __builtin_expect(op->opcode == SLU_CALL, 0) ? path->calls : path;
+	return __builtin_expect(op->opcode == OP_CALL, 0) ? path->calls : path;
 }
 
 /** @return 0; -ENOMEM */
@@ -128,6 +128,13 @@ int poller_attach(struct poller *poller, struct slu_queue *queue);
  * nothing.
  */
 void poller_detach(struct poller *poller, struct slu_queue *queue);
+
+/**
+ * As slu_cancel(): any other thread (or, inline, the owner). Waits for turns of the poller.
+ *
+ * @return how many were under way
+ */
+uint32_t poller_cancel(struct poller *poller, struct slu_queue *queue, uint64_t user_data);
 
 /** Poller's thread: serve from now on, or no longer. */
 void poller_serve(struct poller *poller, struct transport_service *service);

@@ -75,7 +75,9 @@ int queue_create(const struct slu_queue_options *options, struct poller *poller,
 	queue->timeout_us = options->timeout_us;
 	queue->is_inline = options->poller == SLU_POLLER_INLINE;
 	queue->eventfd = -1;
-	rc = queue->is_inline ? places_create(queue, node) : rings_create(queue, node);
+	rc = vector_scratch_init(&queue->scratch);
+	if (rc == 0)
+		rc = queue->is_inline ? places_create(queue, node) : rings_create(queue, node);
 	if (rc == 0)
 		rc = requests_create(queue, node);
 	if (rc == 0 && !queue->is_inline) {
@@ -97,6 +99,7 @@ void queue_destroy(struct slu_queue *queue)
 		return;
 	if (queue->eventfd >= 0)
 		close(queue->eventfd);
+	vector_scratch_fini(&queue->scratch);
 	heap_free(queue->submissions);
 	heap_free(queue->completions);
 	heap_free(queue->done);
@@ -118,11 +121,26 @@ static void wake_owner(struct slu_queue *queue)
 		eventfd_write(queue->eventfd, 1);
 }
 
+/* The owner may sleep until nothing is outstanding: it looks again. */
+void queue_silence(struct slu_queue *queue, uint32_t n)
+{
+	uint32_t wanted;
+
+	atomic_thread_fence(memory_order_release);
+	counter_add(&queue->silent, n);
+	if (queue->is_inline)
+		return;
+	barrier_light(); /* as in queue_complete() */
+	wanted = atomic_load_explicit(&queue->wanted, memory_order_relaxed);
+	if (wanted != 0 && atomic_compare_exchange_strong(&queue->wanted, &wanted, 0))
+		eventfd_write(queue->eventfd, 1);
+}
+
 void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n)
 {
 	if (queue->is_inline) {
 		for (uint32_t i = 0; i < n; i++)
-			*queue_next_done(queue) = done[i];
+			completion_copy(queue_next_done(queue), &done[i]);
 		return;
 	}
 	rte_ring_sp_enqueue_burst_elem(queue->completions, done, sizeof(*done), n, NULL);

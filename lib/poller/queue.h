@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/queue.h>
 
 #include <rte_ring.h>
@@ -46,9 +47,12 @@ struct slu_queue {
 	struct slu_completion *done; /* inline: depth places, of which first..last are taken */
 	uint32_t first;
 	uint32_t last;
+	uint64_t silent_seen; /* of silent, not outstanding any more */
+	struct vector_scratch scratch;
 
 	/* Completions that the sleeping owner waits for; 0: it is awake. */
 	_Alignas(64) _Atomic uint32_t wanted;
+	counter silent; /* ended well without a completion; the poller's */
 
 	/* The poller's: an operation that cannot finish at once is kept in a request. */
 	_Alignas(64) struct request *free_requests;
@@ -61,6 +65,9 @@ struct slu_queue {
 };
 
 static_assert(SLU_TIMEOUT_MAX_US < UINT32_MAX / 2 - CLOCK_AHEAD_MAX_US, "see clock_passed_us()");
+static_assert(offsetof(struct slu_op, opcode) % 4 == 0 &&
+		      offsetof(struct slu_op, flags) == offsetof(struct slu_op, opcode) + 1,
+	      "see op_word()");
 static_assert(offsetof(struct slu_queue, outstanding) == 64, "read by both | owner's");
 static_assert(offsetof(struct slu_queue, free_requests) == 192, "shared word | poller's");
 
@@ -71,8 +78,38 @@ int queue_create(const struct slu_queue_options *options, struct poller *poller,
 /** Its poller has forgotten it. Accepts NULL. */
 void queue_destroy(struct slu_queue *queue);
 
+/** Poller: @p n operations have ended well, and no completion is wanted of them. */
+void queue_silence(struct slu_queue *queue, uint32_t n);
+
+/** Owner: what has ended in silence is not outstanding any more. */
+static inline void queue_take_silent(struct slu_queue *queue)
+{
+	/* Pairs with the fence in queue_silence(): what they have done is seen then. */
+	uint64_t silent = atomic_load_explicit(&queue->silent, memory_order_acquire);
+
+	queue->outstanding -= (uint32_t)(silent - queue->silent_seen);
+	queue->silent_seen = silent;
+}
+
 /** Poller: hand results to the owner and wake it if it has enough. There is always room. */
 void queue_complete(struct slu_queue *queue, const struct slu_completion *done, uint32_t n);
+
+/** Opcode, flags and what must be zero, in one word. */
+static inline uint32_t op_word(const struct slu_op *op)
+{
+	uint32_t word;
+
+	memcpy(&word, &op->opcode, sizeof(word));
+	return word;
+}
+
+#define OP_FLAGS(flags) ((uint32_t)(flags) << 8) /* as they stand in it */
+
+/** A copy with no flags, and nothing where zeros must be. */
+static inline bool op_is_plain(const struct slu_op *op)
+{
+	return op_word(op) <= SLU_WRITE_NOTIFY;
+}
 
 /** 0: the operation names no timeout and neither does its queue. */
 static inline uint32_t queue_timeout_us(const struct slu_queue *queue, const struct slu_op *op)
@@ -118,6 +155,13 @@ static inline struct slu_completion *queue_next_done(struct slu_queue *queue)
 	return &queue->done[queue->last++ & (queue->depth - 1)];
 }
 
+/** In the pieces in which it was stored: of others the read would wait for the store buffer. */
+static inline void completion_copy(struct slu_completion *to, const struct slu_completion *from)
+{
+	_mm_storeu_si128((__m128i *)to, _mm_loadu_si128((const __m128i *)from));
+	_mm_storeu_si128((__m128i *)to + 1, _mm_loadu_si128((const __m128i *)from + 1));
+}
+
 /** Take up to @p n completions of an inline queue. @return how many */
 static inline uint32_t queue_take_done(struct slu_queue *queue, struct slu_completion *out,
 				       uint32_t n)
@@ -125,12 +169,8 @@ static inline uint32_t queue_take_done(struct slu_queue *queue, struct slu_compl
 	uint32_t ready = queue->last - queue->first;
 	uint32_t taken = n < ready ? n : ready;
 
-	/* As it was stored: of smaller pieces the read would wait for the store buffer. */
 	for (uint32_t i = 0; i < taken; i++)
-		_mm_storeu_si128(
-			(__m128i *)&out[i],
-			_mm_loadu_si128((const __m128i *)&queue
-						->done[queue->first++ & (queue->depth - 1)]));
+		completion_copy(&out[i], &queue->done[queue->first++ & (queue->depth - 1)]);
 	return taken;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "poller/poller.h"
+#include "transport/atomic_op.h"
 
 /* What the far end had no room for is posted again after so long. */
 #define REFUSED_PAUSE_US 100u
@@ -18,6 +19,7 @@ void path_init(struct path *path)
 {
 	for (unsigned i = 0; i < LANES; i++)
 		TAILQ_INIT(&path->queues[i]);
+	TAILQ_INIT(&path->later);
 }
 
 void link_init(struct transport_link *link, const struct link_ops *ops, struct schedule *schedule)
@@ -130,12 +132,30 @@ static void enqueue(struct request *request, bool first)
 		wait_on(schedule_of(request), path, PATH_READY);
 }
 
+/* Operations and calls of a remote have different paths, over shm; what is held back is with the
+ * first. */
+static struct path *main_path(const struct request *request)
+{
+	return request->op.remote->paths[request->queue->poller->index];
+}
+
+static void leave_later(struct request *request)
+{
+	struct path *main = main_path(request);
+
+	TAILQ_REMOVE(&main->later, request, link);
+	request->path->held_back--;
+	main->ordering = main->calls->ordering = !TAILQ_EMPTY(&main->later);
+}
+
 /* It is in a list. */
 static void take_off(struct request *request)
 {
 	struct path *path = request->path;
 
-	if (request->place == REQUEST_PAUSED)
+	if (request->place == REQUEST_LATER)
+		leave_later(request);
+	else if (request->place == REQUEST_PAUSED)
 		TAILQ_REMOVE(&schedule_of(request)->paused, request, link);
 	else
 		TAILQ_REMOVE(&path->queues[request->lane], request, link);
@@ -150,16 +170,20 @@ static inline void dequeue(struct request *request)
 		take_off(request);
 }
 
+/* Of a vector what notifies is a part of its own. */
 static inline bool all_posted(const struct request *request)
 {
-	return request->next == request->op.length && request->begun;
+	return request->next == request->op.length && request->begun &&
+	       (!is_vector(request) || request->op.opcode != SLU_WRITE_NOTIFY || request->told);
 }
 
 /* The part that notifies goes when all others are back. */
 static bool must_wait(const struct request *request)
 {
+	uint64_t last = is_vector(request) ? 0 : request->path->slice_bytes;
+
 	return request->op.opcode == SLU_WRITE_NOTIFY && request->out > 0 &&
-	       request->op.length - request->next <= request->path->slice_bytes;
+	       request->op.length - request->next <= last;
 }
 
 /* ---- the end of a request ---- */
@@ -169,7 +193,7 @@ static inline void count(struct path_stats *stats, const struct slu_op *op)
 	if (op->opcode == SLU_READ) {
 		counter_add(&stats->reads, 1);
 		counter_add(&stats->bytes_read, op->length);
-	} else if (op->opcode != SLU_CALL) {
+	} else if (op->opcode != OP_CALL) {
 		counter_add(&stats->writes, 1);
 		counter_add(&stats->bytes_written, op->length);
 	}
@@ -198,13 +222,43 @@ static inline struct slu_completion *next_done(struct poller *poller, struct slu
 	return &burst->done[burst->count++];
 }
 
+static inline bool is_quiet(const struct path *path)
+{
+	return path->requests == path->held_back;
+}
+
+/* The first of those that were held back, and others up to the next that is ordered. */
+static void go_on(struct path *main)
+{
+	struct request *request;
+
+	while ((request = TAILQ_FIRST(&main->later))) {
+		if (request->op.flags & SLU_ORDERED && !(is_quiet(main) && is_quiet(main->calls)))
+			return;
+		take_off(request);
+		enqueue(request, false);
+	}
+}
+
+/* With @p request, which has ended, nothing but what is held back is left of its path. */
+__attribute__((noinline)) static void gone_quiet(struct path *path, const struct request *request)
+{
+	if (path->requests == 0)
+		LIST_REMOVE(path, active);
+	if (path->ordering)
+		go_on(main_path(request));
+}
+
 static inline void retire(struct poller *poller, struct request *request)
 {
 	struct path *path = request->path;
 
 	counter_add(&poller->operations, 1);
-	if (--path->requests == 0)
+	path->requests--;
+	if (path->requests == 0 && !path->ordering)
 		LIST_REMOVE(path, active);
+	else if (__builtin_expect(path->requests == path->held_back, 0))
+		gone_quiet(path, request);
 	request_put(request->queue, request);
 }
 
@@ -216,8 +270,15 @@ static inline void finish_well(struct request *request)
 	count(&request->path->stats, &request->op);
 	*next_done(poller, queue) = (struct slu_completion){.user_data = request->op.user_data,
 							    .transport = request->path->transport,
-							    .length = request->answer_length};
+							    .bytes = request->done};
 	retire(poller, request);
+}
+
+static void finish_silently(struct request *request)
+{
+	count(&request->path->stats, &request->op);
+	queue_silence(request->queue, 1);
+	retire(request->queue->poller, request);
 }
 
 /* Failed calls are counted for the path that the remote has for all else. */
@@ -232,7 +293,8 @@ static void finish_badly(struct request *request)
 							    .status = request->status,
 							    .scope = request->scope | may_land,
 							    .transport = request->path->transport,
-							    .length = request->answer_length};
+							    .bytes = request->done,
+							    .syndrome = request->syndrome};
 	retire(poller, request);
 }
 
@@ -270,7 +332,9 @@ static void begin_again(struct request *request)
 
 	request->begun = request->told = false;
 	request->again = 0;
-	request->next = 0;
+	request->next = request->done = 0;
+	if (is_vector(request))
+		request->at = (struct vector_place){0};
 	if (refused)
 		pause_request(request->queue->poller, request);
 	else
@@ -287,7 +351,7 @@ __attribute__((noinline)) static void settle(struct request *request)
 	else if (request->again)
 		begin_again(request);
 	else if (all_posted(request))
-		finish_well(request);
+		request->op.flags &SLU_SILENT ? finish_silently(request) : finish_well(request);
 	else if (request->place == REQUEST_OUT)
 		enqueue(request, true); /* it waited for this */
 }
@@ -309,19 +373,25 @@ static void part_failed(struct request *request, int status)
 		note_failure(request, status, scope_of(status, state));
 }
 
-void request_back(struct request *request, int status, bool may_land)
+void request_back(struct request *request, int64_t result, bool may_land)
 {
 	struct transport_link *link = request->path->link;
 
 	request->out--;
 	if (link)
 		link_gave_part(link);
-	if (__builtin_expect(status < 0, 0)) {
+	/* What was lost is not repeated: there is other memory in its place by now. */
+	if (__builtin_expect(guard_deaths() != 0, 0) && region_is_dead(request->op.region))
+		result = -EFAULT;
+	if (__builtin_expect(result < 0, 0)) {
 		request->may_land |= may_land;
-		part_failed(request, status);
+		part_failed(request, (int)result);
+	} else {
+		request->done += (uint64_t)result;
 	}
 	if (__builtin_expect(request->out == 0 && (request->status | request->again) == 0 &&
-				     all_posted(request),
+				     request->next == request->op.length &&
+				     !(request->op.flags & (SLU_VECTOR | SLU_SILENT)),
 			     1))
 		finish_well(request);
 	else
@@ -365,10 +435,44 @@ static void fail_queued(struct path *path, int state)
 
 /* ---- posting ---- */
 
-static inline enum post_result post_part(struct path *path, struct request *request)
+/* What notifies, or a list that has become shorter since it was submitted. */
+static enum post_result post_nothing(struct path *path, struct request *request,
+				     struct op_part *part)
+{
+	if (request->next < request->op.length) {
+		note_failure(request, -EINVAL, SLU_SCOPE_OPERATION);
+		request->op.length = request->next;
+		part->opcode = part->opcode == SLU_READ ? SLU_READ : SLU_WRITE;
+	}
+	part->offset = part->length = 0;
+	return path->fast->post(path, request, *part);
+}
+
+/* As many pieces as go at once; where they begin is known when they have gone. */
+__attribute__((noinline)) static enum post_result
+post_pieces(struct path *path, struct request *request, struct op_part *part)
+{
+	struct vector_piece pieces[VECTOR_PIECES];
+	struct vector_place after = request->at;
+	uint32_t count = vector_take(&request->op, request->vector, &after, part->length, pieces,
+				     VECTOR_PIECES);
+	enum post_result result;
+
+	if (count == 0)
+		return post_nothing(path, request, part);
+	part->length = vector_bytes(pieces, count);
+	part->opcode = part->opcode == SLU_READ ? SLU_READ : SLU_WRITE;
+	result = path->fast->post_vector(path, request, *part, pieces, count);
+	if (result == POST_DONE)
+		request->at = after;
+	return result;
+}
+
+static inline enum post_result post_part(struct path *path, struct request *request, bool vector)
 {
 	struct op_part part = request_part(request);
-	enum post_result result = path->fast->post(path, request, part);
+	enum post_result result =
+		vector ? post_pieces(path, request, &part) : path->fast->post(path, request, part);
 
 	if (__builtin_expect(result != POST_DONE, 0))
 		return result;
@@ -399,7 +503,7 @@ static enum path_wait post_lane(struct poller *poller, struct path *path, enum r
 		request = path_next(path, lane);
 		if (!request)
 			break;
-		result = post_part(path, request);
+		result = post_part(path, request, is_vector(request));
 		if (result != POST_DONE)
 			return result == POST_HELD ? PATH_HELD : PATH_STALLED;
 		poller->schedule.posted++;
@@ -420,33 +524,75 @@ static enum path_wait post_lanes(struct poller *poller, struct path *path)
 	return bulk == PATH_READY ? small : bulk;
 }
 
-/* One part, so that short operations never wait for more than one. */
-static enum path_wait copy_part(struct poller *poller, struct path *path)
+/* @return 0; -EAGAIN there is no room; or another negative errno */
+static int copy_plain(struct path *path, const struct request *request, struct op_part part)
 {
-	struct request *request = path_next(path, LANE_SMALL);
 	struct path_stats of_parts = {0}; /* the request is counted as a whole */
+	struct slu_op op = request->op;
 	struct slu_completion done;
-	struct slu_op op;
-	struct op_part part;
 
-	if (!request)
-		request = path_next(path, LANE_BULK);
-	part = request_part(request);
-	op = request->op;
+	if (opcode_is_atomic(op.opcode))
+		return path->fast->atomic(path, &op, request->operand);
 	op.remote_offset += part.offset;
 	op.local_offset += part.offset;
 	op.length = part.length;
 	op.opcode = part.opcode;
-	if (path->fast->copy(path, &op, 1, &done, &of_parts) == 0)
+	op.flags = 0;
+	return path->fast->copy(path, &op, 1, &done, &of_parts) == 0 ? -EAGAIN : done.status;
+}
+
+/* @return as copy_plain(); @p part is what was copied */
+__attribute__((noinline)) static int copy_pieces(struct path *path, struct request *request,
+						 struct op_part *part)
+{
+	struct vector_piece pieces[VECTOR_PIECES];
+	uint32_t left = part->length;
+
+	*part = (struct op_part){.opcode = left > 0 && part->opcode != SLU_READ ? SLU_WRITE
+										: part->opcode};
+	if (left == 0)
+		return copy_plain(path, request, *part);
+	while (left > 0) {
+		struct vector_place after = request->at;
+		uint32_t count = vector_take(&request->op, request->vector, &after, left, pieces,
+					     VECTOR_PIECES);
+		uint32_t bytes = vector_bytes(pieces, count);
+		int status = count == 0
+				     ? -EINVAL /* it has changed since it was submitted */
+				     : path->fast->copy_vector(path, &request->op, pieces, count);
+
+		if (status < 0)
+			return status == -EAGAIN && part->length > 0 ? 0 : status;
+		request->at = after;
+		part->length += bytes;
+		left -= bytes;
+	}
+	return 0;
+}
+
+/* One part, so that short operations never wait for more than one. */
+static enum path_wait copy_part(struct poller *poller, struct path *path)
+{
+	struct request *request = path_next(path, LANE_SMALL);
+	struct op_part part;
+	int status;
+
+	if (!request)
+		request = path_next(path, LANE_BULK);
+	part = request_part(request);
+	status = is_vector(request) ? copy_pieces(path, request, &part)
+				    : copy_plain(path, request, part);
+	if (status == -EAGAIN)
 		return PATH_READY;
 	copy_settle(poller->env.tracker);
 	poller->schedule.posted++;
 	request->begun = true;
+	request->told |= part.opcode >= SLU_WRITE_NOTIFY;
 	request->next += part.length;
 	request->out++;
 	if (is_waited_for(request))
 		dequeue(request);
-	request_back(request, done.status, false);
+	request_back(request, status < 0 ? status : (int64_t)part.length, false);
 	return PATH_READY;
 }
 
@@ -529,7 +675,7 @@ __attribute__((noinline)) static void post_others(struct poller *poller, struct 
 						  struct request *request, enum post_result result)
 {
 	for (uint32_t left = REQUEST_BURST - 1; left > 0 && result == POST_DONE; left--) {
-		result = post_part(path, request);
+		result = post_part(path, request, is_vector(request));
 		if (result == POST_DONE && is_waited_for(request))
 			return;
 	}
@@ -539,9 +685,10 @@ __attribute__((noinline)) static void post_others(struct poller *poller, struct 
 }
 
 /* Nothing waits on the path. */
-static inline void post_first(struct poller *poller, struct path *path, struct request *request)
+static inline void post_first(struct poller *poller, struct path *path, struct request *request,
+			      bool vector)
 {
-	enum post_result result = post_part(path, request);
+	enum post_result result = post_part(path, request, vector);
 
 	if (__builtin_expect(result != POST_DONE || !is_waited_for(request), 0))
 		post_others(poller, path, request, result);
@@ -549,8 +696,51 @@ static inline void post_first(struct poller *poller, struct path *path, struct r
 
 static inline bool may_post(const struct path *path)
 {
-	return path->wait == PATH_IDLE && !path->immediate && remote_state(path) == 0 &&
-	       !remote_is_fenced(path->remote);
+	return path_is_clear(path) && remote_state(path) == 0 && !remote_is_fenced(path->remote);
+}
+
+/*
+ * Behind what is held back already, or because it is ordered and something else is under way: of
+ * any queue of the poller, which is more than was promised. @return false: it may be begun
+ */
+__attribute__((noinline)) static bool hold_back(struct request *request)
+{
+	struct path *main = main_path(request);
+	uint32_t under_way = main->requests + (main->calls == main ? 0 : main->calls->requests);
+
+	if (TAILQ_EMPTY(&main->later) && under_way == 1)
+		return false;
+	TAILQ_INSERT_TAIL(&main->later, request, link);
+	request->place = REQUEST_LATER;
+	request->path->held_back++;
+	main->ordering = main->calls->ordering = true;
+	return true;
+}
+
+/* It has flags, or cannot be posted now. */
+__attribute__((noinline)) static void begin_other(struct poller *poller, struct path *path,
+						  struct request *request)
+{
+	if ((request->op.flags & SLU_ORDERED || path->ordering) && hold_back(request))
+		return;
+	if (may_post(path))
+		post_first(poller, path, request, is_vector(request));
+	else
+		enqueue(request, false);
+}
+
+/* What stands in the place of the length, and the length. */
+__attribute__((noinline)) static enum request_lane take_length(struct request *request)
+{
+	if (opcode_is_atomic(request->op.opcode)) {
+		request->operand = request->op.operand;
+		request->op.length = ATOMIC_BYTES;
+	} else if (is_vector(request)) {
+		request->vector = request->op.vector;
+		request->at = (struct vector_place){0};
+		request->op.length = vector_length(request->vector);
+	}
+	return lane_of(&request->op);
 }
 
 __attribute__((always_inline)) static inline void begin(struct poller *poller,
@@ -559,20 +749,22 @@ __attribute__((always_inline)) static inline void begin(struct poller *poller,
 {
 	struct request *request = request_get(queue);
 	uint32_t timeout_us = queue_timeout_us(queue, op);
+	bool plain = op_is_plain(op);
 
 	request->op = *op;
 	request->queue = queue;
 	request->path = path;
-	memset(&request->next, 0, sizeof(*request) - offsetof(struct request, next));
-	request->lane = (uint8_t)lane_of(op);
+	memset(&request->next, 0,
+	       offsetof(struct request, vector) - offsetof(struct request, next));
+	request->lane = (uint8_t)(__builtin_expect(plain, 1) ? lane_of(op) : take_length(request));
 	if (path->requests++ == 0)
 		LIST_INSERT_HEAD(&poller->schedule.active, path, active);
 	if (timeout_us != 0 && !set_deadline(poller, queue, request, timeout_us, now_us))
 		return;
-	if (may_post(path))
-		post_first(poller, path, request);
+	if (__builtin_expect(plain && may_post(path), 1))
+		post_first(poller, path, request, false);
 	else
-		enqueue(request, false);
+		begin_other(poller, path, request);
 }
 
 void request_start(struct poller *poller, struct slu_queue *queue, struct path *path,
@@ -750,6 +942,21 @@ uint32_t requests_run(struct poller *poller)
 }
 
 /* ---- giving up ---- */
+
+uint32_t requests_cancel_some(struct slu_queue *queue, uint64_t user_data)
+{
+	uint32_t cancelled = 0;
+
+	for (uint32_t i = 0; i < queue->depth && queue->requests_live > 0; i++) {
+		struct request *request = &queue->requests[i];
+
+		if (!is_live(request) || request->op.user_data != user_data)
+			continue;
+		request_fail(request, -ECANCELED, SLU_SCOPE_OPERATION);
+		cancelled++;
+	}
+	return cancelled;
+}
 
 void requests_cancel(struct poller *poller, const struct slu_remote *remote,
 		     const struct slu_queue *queue)

@@ -50,6 +50,9 @@ bool requests_sleep(struct poller *poller, struct transport_link *link);
 void requests_cancel(struct poller *poller, const struct slu_remote *remote,
 		     const struct slu_queue *queue);
 
+/** The same with those of @p queue that have @p user_data. @return how many */
+uint32_t requests_cancel_some(struct slu_queue *queue, uint64_t user_data);
+
 /** Hand over the completions of those that have ended: after any of the above. */
 void requests_tell(struct poller *poller);
 

@@ -66,7 +66,7 @@ static int make_region(const struct buffers *buffers, uint64_t bytes, struct slu
 	struct slu_region_options options;
 	int rc = -ENOMEM;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.private_memory = true;
 	options.node = buffers->node;
 	options.page = SLU_PAGE_2M;

@@ -12,11 +12,16 @@
 /* Late answers of calls that were given up: their slots are free again. @return how many */
 static uint32_t reclaim(struct calls_link *calls)
 {
-	uint32_t left = calls->sender.open & ~calls->posted, freed = 0;
+	uint32_t left = calls->sender.open & ~calls->posted, freed = 0, slot;
 	struct mailbox_answer late;
 
-	for (; left != 0; left &= left - 1)
-		freed += mailbox_answered(&calls->sender, (uint32_t)__builtin_ctz(left), &late);
+	for (; left != 0; left &= left - 1) {
+		slot = (uint32_t)__builtin_ctz(left);
+		if (!mailbox_answered(&calls->sender, slot, &late))
+			continue;
+		mailbox_done(&calls->sender, slot);
+		freed++;
+	}
 	return freed;
 }
 
@@ -29,9 +34,11 @@ static enum post_result calls_post(struct path *path, struct request *request, s
 
 	reclaim(calls);
 	slot = mailbox_send(&calls->sender, of->session, calls->posted,
-			    op->region->addr + op->local_offset, (uint32_t)part.length);
-	if (slot < 0)
+			    op->region->addr + op->local_offset, part.length, op->tag);
+	if (slot < 0) {
+		calls->lacks_body = part.length > SLU_MESSAGE_MAX || op->tag > SLU_MESSAGE_MAX;
 		return POST_FULL;
+	}
 	calls->posted |= 1u << slot;
 	calls->requests[slot] = request;
 	return POST_DONE;
@@ -42,26 +49,23 @@ static void calls_flush(struct transport_link *link)
 	client_stored(((struct calls_link *)link)->waker);
 }
 
-static int take_answer(struct calls_link *calls, uint32_t slot, const struct mailbox_answer *answer)
+/* @return bytes of it, or why there are none */
+static int take_answer(const struct slu_op *op, const struct mailbox_answer *answer)
 {
-	struct request *request = calls->requests[slot];
-	const struct slu_op *op = &request->op;
 
 	if (answer->status < 0)
 		return answer->status;
 	if (answer->length > op->tag)
 		return -EMSGSIZE;
 	if (answer->length > 0)
-		memcpy(op->region->addr + op->remote_offset, mailbox_data(&calls->sender, slot),
-		       answer->length);
-	request->answer_length = (uint16_t)answer->length;
-	return 0;
+		memcpy(op->region->addr + op->remote_offset, answer->data, answer->length);
+	return (int)answer->length;
 }
 
-static void give_back(struct calls_link *calls, uint32_t slot, int status)
+static void give_back(struct calls_link *calls, uint32_t slot, int result)
 {
 	calls->posted &= ~(1u << slot);
-	request_back(calls->requests[slot], status, false);
+	request_back(calls->requests[slot], result, false);
 }
 
 static uint32_t calls_poll(struct transport_link *link)
@@ -70,12 +74,20 @@ static uint32_t calls_poll(struct transport_link *link)
 	uint32_t finished = reclaim(calls); /* a call may be stalled for want of just those */
 	struct mailbox_answer answer;
 
+	if (calls->lacks_body && mailbox_has_body(&calls->sender)) {
+		calls->lacks_body = false;
+		finished++;
+	}
+
 	for (uint32_t left = calls->posted; left != 0; left &= left - 1) {
 		uint32_t slot = (uint32_t)__builtin_ctz(left);
+		int result;
 
 		if (!mailbox_answered(&calls->sender, slot, &answer))
 			continue;
-		give_back(calls, slot, take_answer(calls, slot, &answer));
+		result = take_answer(&calls->requests[slot]->op, &answer);
+		mailbox_done(&calls->sender, slot);
+		give_back(calls, slot, result);
 		finished++;
 	}
 	return finished;
@@ -133,7 +145,7 @@ void calls_init(struct calls_path *path, struct path *main, struct calls_link *c
 		uint32_t session)
 {
 	*path = (struct calls_path){.path = {.fast = &calls_fast,
-					     .slice_bytes = SLU_MESSAGE_MAX,
+					     .slice_bytes = SLU_CALL_MAX,
 					     .transport = main->transport,
 					     .remote = main->remote,
 					     .link = &calls->link},

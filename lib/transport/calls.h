@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The paths that carry SLU_CALL over a mailbox: asynchronous, beside paths that need not be. Those
+ * The paths that carry OP_CALL over a mailbox: asynchronous, beside paths that need not be. Those
  * of one area and poller share a lane of it, which is their link. The poller has to look for the
  * answers, nothing wakes it.
  */
@@ -15,7 +15,8 @@ struct calls_link {
 	struct transport_link link; /* first */
 	struct mailbox_sender sender;
 	const struct client_waker *waker;
-	uint32_t posted;                         /* slots with a request, a bit each */
+	bool lacks_body; /* a call waits for one: another poller may give it back */
+	uint32_t posted; /* slots with a request, a bit each */
 	struct request *requests[MAILBOX_SLOTS]; /* by slot; of those that are posted */
 };
 

@@ -21,12 +21,13 @@
 #define GRANTS_MAX (1u << 20)
 
 struct grants;
+struct sender;
 
 struct grant {
 	const struct export *export;
 	uint64_t connection; /* control connection that it was given on */
 	uint32_t rights;
-	uint32_t client;
+	struct sender *sender; /* lives longer */
 	uint32_t handle;
 	void *more; /* the transport's own */
 };

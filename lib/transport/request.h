@@ -22,12 +22,15 @@
 
 #include <assert.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/queue.h>
 
 #include <sluice/queue.h>
 
 #include "base/counter.h"
+#include "transport/vector.h"
 
 struct path;
 struct repair_item;
@@ -50,6 +53,7 @@ enum request_place {
 	REQUEST_OUT,    /* on no list: all that may be posted now is */
 	REQUEST_QUEUED, /* in its path's queue */
 	REQUEST_PAUSED, /* among the poller's refused ones */
+	REQUEST_LATER,  /* until what was begun before it has ended */
 };
 
 enum request_again {
@@ -57,16 +61,20 @@ enum request_again {
 	REQUEST_REFUSED = 2, /* the far end had no room: after a pause */
 };
 
-/** Two cache lines: the operation, and how far it has come. */
+/** A call, as an operation: the answer goes to remote_offset of the region, room for it is tag. */
+#define OP_CALL 7u
+
+/** Two cache lines: the operation, and how far it has come. The third is looked at of few. */
 struct request {
-	_Alignas(64) struct slu_op op; /* op.engine: when it was submitted, in us */
+	/* engine: when it was submitted, in us. Of a vector, and of what is atomic: length */
+	_Alignas(64) struct slu_op op;
 	struct slu_queue *queue;
 	struct path *path;         /* NULL: free */
 	TAILQ_ENTRY(request) link; /* of its path's queue; free: tqe_next is the next free one */
 	uint64_t next;             /* bytes of the operation that were posted */
+	uint64_t done;             /* of them those that came back well; OP_CALL: of the answer */
 	uint32_t out;              /* parts that the transport has not given back */
 	int32_t status;            /* first failure of a part */
-	uint16_t answer_length;    /* SLU_CALL */
 	uint8_t scope;             /* enum slu_scope of status */
 	uint8_t lane;              /* enum request_lane */
 	uint8_t place;             /* enum request_place */
@@ -74,9 +82,14 @@ struct request {
 	bool told;     /* what the segment's owner sees of it was posted */
 	uint8_t again; /* enum request_again: when all parts are back, all of it is posted again */
 	bool may_land; /* of what was posted something may still reach the target */
+	uint8_t syndrome; /* of status, see slu_completion */
+
+	_Alignas(64) const struct slu_vector *vector; /* of an operation with SLU_VECTOR */
+	struct vector_place at;                       /* in it, of next */
+	uint64_t operand;                             /* of one that is atomic */
 };
 
-static_assert(sizeof(struct request) == 128, "two cache lines");
+static_assert(offsetof(struct request, vector) == 128, "two cache lines");
 
 TAILQ_HEAD(request_queue, request);
 TAILQ_HEAD(path_queue, path);
@@ -142,21 +155,37 @@ struct path {
 	const struct transport_fast *fast;
 	uint32_t slice_bytes; /* a longer operation is posted in parts */
 	bool immediate;
-	uint8_t transport;    /* enum slu_transport */
 	uint8_t wait;         /* enum path_wait */
-	uint32_t requests;    /* that have not ended */
+	bool ordering;        /* later of its remote's path is not empty */
+	uint8_t transport;    /* enum slu_transport */
+	uint32_t requests;    /* that have not ended, */
+	uint32_t held_back;   /* of them those that are in later */
 	uint32_t connections; /* that it shares with other paths; tcp */
-	struct path *calls;   /* carries SLU_CALL; the path itself, or one of its own */
+	struct path *calls;   /* carries OP_CALL; the path itself, or one of its own */
 	struct slu_remote *remote;
 	struct transport_link *link; /* NULL on an immediate path, and when it has none now */
 	struct repair_item *making;  /* of its link; NULL: it needs none */
 	struct request_queue queues[LANES];
+	struct request_queue later; /* one that is ordered, and what came after it; with calls' */
 	struct path_stats stats;
 	TAILQ_ENTRY(path) turn;      /* where it waits */
 	LIST_ENTRY(path) active;     /* while it has requests */
 	uint64_t looked;             /* transport_changes() when it was last looked at */
 	_Atomic uint64_t connect_ns; /* what making its link took; verbs */
 };
+
+/** Nothing waits on it: neither a request nor a turn to copy. In one word, without transport. */
+static inline bool path_is_clear(const struct path *path)
+{
+	uint32_t word;
+
+	memcpy(&word, &path->immediate, sizeof(word));
+	return (word & 0xffffff) == 0;
+}
+
+static_assert(offsetof(struct path, immediate) % 4 == 0 &&
+		      offsetof(struct path, transport) == offsetof(struct path, immediate) + 3,
+	      "see path_is_clear()");
 
 /** What came of posting a part. */
 enum post_result {
@@ -186,7 +215,7 @@ static inline struct request *path_next(const struct path *path, enum request_la
 /** A piece of a request's operation: handed on by value, in two registers. */
 struct op_part {
 	uint64_t offset;
-	uint32_t length; /* at most TRANSPORT_SLICE_MAX_BYTES */
+	uint32_t length; /* at most TRANSPORT_SLICE_MAX_BYTES; a call is one part */
 	uint8_t opcode;  /* SLU_WRITE for all but the last of a SLU_WRITE_NOTIFY */
 };
 
@@ -200,23 +229,28 @@ static inline struct op_part request_part(const struct request *request)
 	uint32_t slice = request->path->slice_bytes;
 	uint8_t opcode = request->op.opcode;
 
-	if (left <= slice)
+	if (left <= slice || opcode == OP_CALL)
 		return (struct op_part){request->next, (uint32_t)left, opcode};
 	return (struct op_part){request->next, slice,
 				opcode == SLU_WRITE_NOTIFY ? SLU_WRITE : opcode};
+}
+
+static inline bool is_vector(const struct request *request)
+{
+	return __builtin_expect(request->op.flags & SLU_VECTOR, 0);
 }
 
 /**
  * A part is over: nothing of it touches the caller's memory any more, nor, but for @p may_land, the
  * segment.
  *
- * @param status    0; -EAGAIN the far end had no room, and it can be posted again; -ECANCELED it
- *                  was lost with its link, or taken back: what may be posted again is, all else
- *                  ends with -ECONNRESET; or another negative errno. Once the remote is dead, its
- *                  state is why.
+ * @param result    bytes that it moved; -EAGAIN the far end had no room, and it can be posted
+ *                  again; -ECANCELED it was lost with its link, or taken back: what may be posted
+ *                  again is, all else ends with -ECONNRESET; or another negative errno. Once the
+ *                  remote is dead, its state is why.
  * @param may_land  what was sent of it may still reach the target
  */
-void request_back(struct request *request, int status, bool may_land);
+void request_back(struct request *request, int64_t result, bool may_land);
 
 /** Paths that are held, and remotes that are dead, are looked at again. Any thread. */
 void transport_changed(void);

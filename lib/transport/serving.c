@@ -68,22 +68,47 @@ static struct open_lane *find_lane(struct serving *serving, struct inbox_lane *l
 	return &serving->lanes[i];
 }
 
-bool serving_call(struct serving *serving, struct served *served, struct inbox_lane *lane,
-		  uint32_t client, uint32_t slot, const void *message, uint32_t length)
+/* @return NULL: it may not leave a call */
+static struct open_lane *may_call(struct serving *serving, const struct served *served,
+				  struct inbox_lane *lane)
 {
-	uint64_t cookie = (uint64_t)served->cookie << 32 | slot;
-	struct open_lane *open;
+	if (serving_may_call(serving, served))
+		return find_lane(serving, lane);
+	counter_add(&serving->buffers->refused, 1);
+	return NULL;
+}
 
-	if (!serving_may_call(serving, served)) {
-		counter_add(&serving->buffers->refused, 1);
-		return false;
-	}
-	open = find_lane(serving, lane);
-	if (!open || !inbox_call(lane, client, cookie, message, length))
-		return false;
+static void has_called(struct serving *serving, struct served *served, struct open_lane *open)
+{
 	if (served->calls++ > 0)
 		buffers_promise(serving->buffers);
 	open->calls++;
+}
+
+static uint64_t cookie_of(const struct served *served, uint32_t slot)
+{
+	return (uint64_t)served->cookie << 32 | slot;
+}
+
+bool serving_call(struct serving *serving, struct served *served, struct inbox_lane *lane,
+		  struct sender *sender, uint32_t slot, const void *message, uint32_t length)
+{
+	struct open_lane *open = may_call(serving, served, lane);
+
+	if (!open || !inbox_call(lane, sender, cookie_of(served, slot), message, length))
+		return false;
+	has_called(serving, served, open);
+	return true;
+}
+
+bool serving_call_long(struct serving *serving, struct served *served, struct inbox_lane *lane,
+		       struct sender *sender, uint32_t slot, struct body *body, uint32_t length)
+{
+	struct open_lane *open = may_call(serving, served, lane);
+
+	if (!open || !inbox_call_long(lane, sender, cookie_of(served, slot), body, length))
+		return false;
+	has_called(serving, served, open);
 	return true;
 }
 

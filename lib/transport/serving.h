@@ -82,7 +82,11 @@ static inline bool serving_may_call(const struct serving *serving, const struct 
  * @return      false: no room, or it may not; nothing was done
  */
 bool serving_call(struct serving *serving, struct served *served, struct inbox_lane *lane,
-		  uint32_t client, uint32_t slot, const void *message, uint32_t length);
+		  struct sender *sender, uint32_t slot, const void *message, uint32_t length);
+
+/** The same with one that lies in a body, which is the lane's then. */
+bool serving_call_long(struct serving *serving, struct served *served, struct inbox_lane *lane,
+		       struct sender *sender, uint32_t slot, struct body *body, uint32_t length);
 
 /** The answer to a call of it takes no buffer any more. */
 static inline void serving_answered(struct serving *serving, struct served *served)

@@ -100,8 +100,10 @@ uint32_t transport_permitted(uint32_t rights)
 		opcodes |= 1u << SLU_READ;
 	if (rights & SLU_RIGHT_WRITE)
 		opcodes |= 1u << SLU_WRITE | 1u << SLU_WRITE_NOTIFY;
+	if (rights == (SLU_RIGHT_READ | SLU_RIGHT_WRITE))
+		opcodes |= 1u << SLU_FETCH_ADD | 1u << SLU_COMPARE_SWAP;
 	if (opcodes)
-		opcodes |= 1u << SLU_CALL;
+		opcodes |= 1u << OP_CALL;
 	return opcodes;
 }
 

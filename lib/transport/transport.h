@@ -134,14 +134,18 @@ struct transport_peer {
 struct transport_capabilities {
 	uint64_t slice_bytes; /* longer operations are cut; at most TRANSPORT_SLICE_MAX_BYTES */
 	bool immediate;       /* copies at once; nothing is posted */
+	bool atomics;         /* by a CPU (atomic_op.h) */
+	uint32_t call_bytes;  /* of a request or an answer */
 	uint64_t latency_ns;  /* of a small operation, an order of magnitude */
 	uint64_t bytes_per_second; /* of one poller, likewise */
+	uint32_t memories;         /* that it moves, a bit for each enum slu_memory */
 };
 
-/** A segment as it is exported; constant while a client uses it. */
+/** A segment as it is exported, a part of a region; constant while a client uses it. */
 struct export
 {
 	struct slu_region *region;
+	char *addr; /* of its first byte */
 	uint64_t length;
 	uint32_t rights;
 	struct inbox *inbox; /* where pollers of this engine leave what came in for its owner */
@@ -370,10 +374,27 @@ struct transport_fast {
 	uint32_t (*copy)(struct path *path, const struct slu_op *ops, uint32_t n,
 			 struct slu_completion *done, struct path_stats *stats);
 	/**
+	 * Likewise the next pieces of a vector, which are checked; only its opcode, region and
+	 * remote are looked at in @p op, and nothing is notified.
+	 *
+	 * @return 0; -EAGAIN back-pressure, again later; or another negative errno
+	 */
+	int (*copy_vector)(struct path *path, const struct slu_op *op,
+			   const struct vector_piece *pieces, uint32_t n);
+	/** Likewise an operation that is atomic. @return 0; -EAGAIN; or another negative errno */
+	int (*atomic)(struct path *path, const struct slu_op *op, uint64_t operand);
+	/**
 	 * An asynchronous path: start a part of one of its requests. The link is flushed before it
 	 * is polled. The remote is alive and not fenced. Nothing is given back meanwhile.
 	 */
 	enum post_result (*post)(struct path *path, struct request *request, struct op_part part);
+	/**
+	 * The same with a part that has 1 to VECTOR_PIECES pieces: READ or WRITE. They are found
+	 * again from request->at on, where they began.
+	 */
+	enum post_result (*post_vector)(struct path *path, struct request *request,
+					struct op_part part, const struct vector_piece *pieces,
+					uint32_t n);
 	/**
 	 * All that is out of @p request, which has failed, is to come back by request_back(): now
 	 * or by poll, in bounded time. Its neighbours may have to be posted again; calls cannot be.

@@ -56,12 +56,12 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.listen = "127.0.0.1:0";
 	if (slu_engine_open(&options, &engine) < 0)
 		return die("opening the engine");
 	if (slu_region_alloc(engine, BYTES, NULL, &region) < 0 ||
-	    slu_segment_export(engine, argv[1], region, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
+	    slu_segment_export(engine, argv[1], region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
 			       &segment) < 0 ||
 	    slu_engine_get_info(engine, &info) < 0)
 		return die("exporting");

@@ -91,8 +91,9 @@ class Shared:
         self.length = opened["length"]
         self.segment_fd, self.area_fd = fds[:2]
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writes else 0)
-        self.memory = mmap.mmap(self.segment_fd, opened["grant"]["mapped_bytes"], mmap.MAP_SHARED,
-                                protection)
+        grant = opened["grant"]
+        self.memory = mmap.mmap(self.segment_fd, grant["mapped_bytes"], mmap.MAP_SHARED,
+                                protection, offset=grant["offset"])
 
     def __enter__(self):
         return self

@@ -3,10 +3,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/memfd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +17,7 @@
 
 #include "pattern.h"
 #include "target.h"
+#include "tests/calls.h"
 
 /* A target that registers its memory on a busy machine answers late; only a hang takes longer. */
 #define OPEN_US UINT64_C(300000000)
@@ -43,7 +46,7 @@ static int export_one(struct slu_engine *engine, const char *prefix, const char 
 	char name[SLU_NAME_MAX + 1];
 	int rc;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY; /* the suite must run where there are no hugepages */
 	rc = slu_region_alloc(engine, bytes, &options, region);
 	if (rc < 0)
@@ -51,7 +54,82 @@ static int export_one(struct slu_engine *engine, const char *prefix, const char 
 	if (rights == SLU_RIGHT_READ)
 		pattern_fill(slu_region_addr(*region), 0, bytes, 9);
 	snprintf(name, sizeof(name), "%s-%s", prefix, suffix);
-	return slu_segment_export(engine, name, *region, rights, segment);
+	return slu_segment_export(engine, name, *region, rights, NULL, segment);
+}
+
+const struct rig_part rig_parts[RIG_PARTS] = {
+	{"part", 1 << 20, 65536, SLU_RIGHT_READ | SLU_RIGHT_WRITE, false, NULL},
+	{"part-ro", (1 << 20) + 32768, 65536, SLU_RIGHT_READ, false, NULL},
+	{"odd", (2 << 20) + 100, 5000, SLU_RIGHT_READ | SLU_RIGHT_WRITE, false, "page"},
+	{"registered", (3 << 20) + 8, 70000, SLU_RIGHT_READ | SLU_RIGHT_WRITE, true, "registered"},
+};
+
+static int export_part(struct slu_engine *engine, const char *prefix, const struct rig_part *part,
+		       struct slu_region *big, struct slu_region **region,
+		       struct slu_segment **segment)
+{
+	struct slu_segment_options options;
+	char name[SLU_NAME_MAX + 1];
+	int rc = 0;
+
+	snprintf(name, sizeof(name), "%s-%s", prefix, part->suffix);
+	slu_segment_options_init(&options, sizeof(options));
+	options.offset_bytes = part->offset;
+	options.length_bytes = part->length;
+	if (part->registered) {
+		rc = slu_region_register(engine, (char *)slu_region_addr(big) + part->offset,
+					 part->length, region);
+		return rc < 0 ? rc
+			      : slu_segment_export(engine, name, *region, part->rights, NULL,
+						   segment);
+	}
+	return slu_segment_export(engine, name, big, part->rights, &options, segment);
+}
+
+static int lost_fd = -1;
+
+bool rig_lose(void)
+{
+	return ftruncate(lost_fd, 0) == 0;
+}
+
+static int make_memory(uint64_t bytes, unsigned flags)
+{
+	int fd = memfd_create("rig", MFD_CLOEXEC | flags);
+
+	must(fd);
+	must(ftruncate(fd, (off_t)bytes));
+	return fd;
+}
+
+static int export_import(struct slu_engine *engine, const char *prefix, const char *suffix, int fd,
+			 uint64_t offset, uint64_t length, uint32_t rights,
+			 struct slu_region **region, struct slu_segment **segment)
+{
+	char name[SLU_NAME_MAX + 1];
+	int rc = slu_region_import(engine, fd, offset, length, NULL, region);
+
+	snprintf(name, sizeof(name), "%s-%s", prefix, suffix);
+	return rc < 0 ? rc : slu_segment_export(engine, name, *region, rights, NULL, segment);
+}
+
+static int export_imports(struct slu_engine *engine, const char *prefix,
+			  struct slu_region **regions, struct slu_segment **segments)
+{
+	const uint32_t both = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
+	int fd = make_memory(RIG_IMPORT_BYTES, MFD_ALLOW_SEALING);
+	int rc = export_import(engine, prefix, "imported", fd, 0, 0, both, &regions[0],
+			       &segments[0]);
+
+	if (rc == 0)
+		rc = export_import(engine, prefix, "imported-part", fd, RIG_PART_OFFSET,
+				   RIG_PART_BYTES, SLU_RIGHT_READ, &regions[1], &segments[1]);
+	close(fd);
+	lost_fd = make_memory(RIG_SMALL_BYTES, 0);
+	if (rc == 0)
+		rc = export_import(engine, prefix, "lost", lost_fd, 0, 0, both, &regions[2],
+				   &segments[2]);
+	return rc;
 }
 
 int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region **regions,
@@ -71,6 +149,13 @@ int rig_export(struct slu_engine *engine, const char *prefix, struct slu_region 
 		rc = export_one(engine, prefix, suffix, RIG_SMALL_BYTES, both, &regions[2 + i],
 				&segments[2 + i]);
 	}
+	for (int i = 0; rc == 0 && i < RIG_PARTS; i++)
+		rc = export_part(engine, prefix, &rig_parts[i], regions[0],
+				 &regions[2 + RIG_SMALL_COUNT + i],
+				 &segments[2 + RIG_SMALL_COUNT + i]);
+	if (rc == 0)
+		rc = export_imports(engine, prefix, &regions[2 + RIG_SMALL_COUNT + RIG_PARTS],
+				    &segments[2 + RIG_SMALL_COUNT + RIG_PARTS]);
 	return rc;
 }
 
@@ -138,7 +223,7 @@ static void open_engine(struct rig *rig)
 {
 	struct slu_engine_options options;
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = rig->options.pollers;
 	options.poll = rig->options.poll;
 	options.fake = rig->options.fake;
@@ -154,7 +239,7 @@ static void open_queue(struct rig *rig)
 {
 	struct slu_queue_options options;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	if (rig->options.depth)
 		options.depth = rig->options.depth;
 	must(slu_queue_open(rig->engine, &options, &rig->queue));
@@ -232,7 +317,7 @@ int rig_remote(struct rig *rig, const char *suffix, uint32_t rights, struct slu_
 		snprintf(name, sizeof(name), "%s@127.0.0.1:%u", segment, rig->port);
 	else
 		strcpy(name, segment);
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = rig->options.transport;
 	options.rights = rights;
 	options.timeout_us = OPEN_US;
@@ -270,6 +355,11 @@ bool rig_target_holds(struct rig *rig, uint64_t offset, uint64_t length, uint64_
 bool rig_target_is_clear(struct rig *rig, uint64_t offset, uint64_t length)
 {
 	return ask(rig, &(struct target_question){TARGET_IS_CLEAR, offset, length, 0});
+}
+
+void rig_target_loses(struct rig *rig)
+{
+	must(ask(rig, &(struct target_question){TARGET_LOSES, 0, 0, 0}) ? 0 : -EIO);
 }
 
 void rig_target_clear(struct rig *rig, uint64_t offset, uint64_t length)
@@ -327,6 +417,11 @@ uint32_t rig_served(struct rig *rig)
 	return rig->calls;
 }
 
+uint32_t rig_departed(struct rig *rig, uint32_t n)
+{
+	return (uint32_t)ask(rig, &(struct target_question){TARGET_DEPARTED, 0, n, 0});
+}
+
 void rig_kill_target(struct rig *rig)
 {
 	kill(rig->pid, SIGKILL);
@@ -349,7 +444,7 @@ void rig_run(struct rig *rig, const struct slu_op *ops, uint32_t n, struct slu_c
 	uint32_t submitted = 0, reaped = 0;
 
 	while (reaped < n) {
-		int rc = submitted < n ? slu_submit(rig->queue, ops + submitted, n - submitted) : 0;
+		int rc = submitted < n ? submit_any(rig->queue, ops + submitted, n - submitted) : 0;
 
 		must(rc);
 		submitted += (uint32_t)rc;

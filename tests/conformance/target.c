@@ -3,6 +3,8 @@
 #include "target.h"
 
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,19 +53,23 @@ uint32_t target_take_notifications(struct slu_segment *segment, const uint8_t *m
 	return good;
 }
 
+/* Of whom the last request was. */
+static const char *_Atomic last_identity;
+
 static bool answer_call(struct slu_segment *segment, enum rig_service service,
 			const struct slu_message *message)
 {
-	uint8_t answer[SLU_MESSAGE_MAX];
+	static _Thread_local uint8_t answer[SLU_CALL_MAX];
 	uint32_t length = message->length;
 	int32_t status = 0;
 
 	for (uint32_t i = 0; i < length; i++)
 		answer[i] = rig_answer_byte(((const uint8_t *)message->data)[i]);
 	if (service == RIG_LONGEST) {
-		memset(answer, 0x77, sizeof(answer));
+		memset(answer, 0x77, SLU_MESSAGE_MAX);
 		length = SLU_MESSAGE_MAX;
 	}
+	last_identity = message->identity;
 	if (service == RIG_STATUS && length >= sizeof(status))
 		memcpy(&status, message->data, sizeof(status));
 	return slu_segment_answer(segment, message, status, answer, length) == 0;
@@ -113,6 +119,105 @@ static uint32_t serve_leftovers(struct slu_segment *segment)
 	return answered;
 }
 
+/* ---- several threads ---- */
+
+#define THREADS 4u
+
+struct crew {
+	struct slu_segment *segment;
+	uint32_t wanted;
+	_Atomic uint32_t answered;
+	pthread_mutex_t lock;
+	struct slu_message left; /* by one, for another to answer; id 0: none is */
+};
+
+/* Exchange what is left for @p message. */
+static struct slu_message swap(struct crew *crew, const struct slu_message *message)
+{
+	struct slu_message left;
+
+	pthread_mutex_lock(&crew->lock);
+	left = crew->left;
+	crew->left = *message;
+	pthread_mutex_unlock(&crew->lock);
+	return left;
+}
+
+static void *serve_in_crew(void *arg)
+{
+	const struct slu_message none = {.id = 0};
+	time_t until = time(NULL) + SERVE_SECONDS;
+	struct crew *crew = arg;
+
+	while (atomic_load(&crew->answered) < crew->wanted && time(NULL) < until) {
+		struct slu_message message;
+		bool came = slu_segment_receive(crew->segment, &message, 1) == 1;
+		struct slu_message left = swap(crew, came ? &message : &none);
+
+		if (left.id)
+			atomic_fetch_add(&crew->answered,
+					 answer_call(crew->segment, RIG_ECHO, &left));
+		if (!came && !left.id)
+			usleep(10);
+	}
+	return NULL;
+}
+
+static uint32_t serve_by_threads(struct slu_segment *segment, uint32_t n)
+{
+	struct crew crew = {.segment = segment, .wanted = n, .lock = PTHREAD_MUTEX_INITIALIZER};
+	pthread_t threads[THREADS];
+
+	for (uint32_t i = 0; i < THREADS; i++)
+		if (pthread_create(&threads[i], NULL, serve_in_crew, &crew))
+			abort();
+	for (uint32_t i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	return atomic_load(&crew.answered);
+}
+
+/* ---- a service ---- */
+
+static void on_requests(void *arg, struct slu_segment *segment, const struct slu_message *messages,
+			uint32_t n)
+{
+	_Atomic uint32_t *answered = arg;
+
+	for (uint32_t i = 0; i < n; i++)
+		atomic_fetch_add(answered, answer_call(segment, RIG_ECHO, &messages[i]));
+}
+
+static uint32_t serve_in_turn(struct slu_segment *segment, uint32_t n)
+{
+	time_t until = time(NULL) + SERVE_SECONDS;
+	_Atomic uint32_t answered = 0;
+	const struct slu_service service = {
+		.size = sizeof(service), .arg = &answered, .requests = on_requests};
+
+	if (slu_segment_serve(segment, 0, &service) < 0)
+		return 0;
+	while (atomic_load(&answered) < n && time(NULL) < until)
+		usleep(1000);
+	slu_segment_unserve(segment);
+	return atomic_load(&answered);
+}
+
+static uint32_t wait_for_departures(struct slu_segment *segment, uint32_t n)
+{
+	time_t until = time(NULL) + SERVE_SECONDS;
+	struct slu_departure gone[8];
+	uint32_t told = 0;
+
+	do {
+		int got = slu_segment_departures(segment, gone, 8);
+
+		for (int i = 0; i < got; i++)
+			told += gone[i].identity == last_identity && !gone[i].lost;
+		usleep(1000);
+	} while (told < n && time(NULL) < until);
+	return n == 0 ? 0 : told;
+}
+
 uint32_t target_serve_calls(struct slu_segment *segment, enum rig_service service, uint32_t n)
 {
 	struct slu_message group[SLU_MESSAGES_MAX];
@@ -120,6 +225,10 @@ uint32_t target_serve_calls(struct slu_segment *segment, enum rig_service servic
 
 	if (service == RIG_LEFTOVERS)
 		return serve_leftovers(segment);
+	if (service == RIG_THREADS)
+		return serve_by_threads(segment, n);
+	if (service == RIG_IN_TURN)
+		return serve_in_turn(segment, n);
 	while (answered < n) {
 		uint32_t left = n - answered;
 		uint32_t want = service == RIG_REVERSED ? GROUP : service == RIG_LATE ? left : 1;
@@ -158,6 +267,10 @@ uint64_t target_answer(struct slu_segment *segment, uint8_t *memory,
 						 question->generation);
 	case TARGET_CALLS:
 		return target_serve_calls(segment, (enum rig_service)offset, (uint32_t)length);
+	case TARGET_LOSES:
+		return rig_lose();
+	case TARGET_DEPARTED:
+		return wait_for_departures(segment, (uint32_t)length);
 	case TARGET_LEAVE:
 		return 1;
 	}
@@ -205,10 +318,11 @@ static uint16_t start_engine(const struct rig *rig, struct slu_engine **engine)
 	struct slu_engine_options options;
 	const char *colon;
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	if (rig->options.transport == SLU_TRANSPORT_TCP ||
 	    rig->options.transport == SLU_TRANSPORT_VERBS)
 		options.listen = "127.0.0.1:0";
+	options.pollers = 1; /* for a service */
 	rig_security(rig, &options);
 	if (slu_engine_open(&options, engine) < 0 || slu_engine_get_info(*engine, &info) < 0)
 		return 0;
@@ -218,8 +332,8 @@ static uint16_t start_engine(const struct rig *rig, struct slu_engine **engine)
 
 int target_main(const struct rig *rig, const char *prefix, int wire)
 {
-	struct slu_region *regions[2 + RIG_SMALL_COUNT];
-	struct slu_segment *segments[2 + RIG_SMALL_COUNT];
+	struct slu_region *regions[RIG_SEGMENTS];
+	struct slu_segment *segments[RIG_SEGMENTS];
 	struct slu_engine *engine = NULL;
 	uint64_t ready;
 	int rc;

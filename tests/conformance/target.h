@@ -11,6 +11,8 @@ enum target_what {
 	TARGET_CLEAR,
 	TARGET_NOTIFICATIONS, /* length of them; generation: sleep in between */
 	TARGET_CALLS,         /* length of them; offset: enum rig_service */
+	TARGET_LOSES,
+	TARGET_DEPARTED,      /* length of clients */
 	TARGET_LEAVE,
 };
 

@@ -42,24 +42,24 @@ static void world_open(struct world *world, const char *fake, uint64_t seed)
 	struct slu_region_options region;
 
 	memset(world, 0, sizeof(*world));
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.fake = fake;
 	options.seed = seed;
 	options.clock = virtual_now;
 	options.clock_arg = world;
-	slu_region_options_init(&region);
+	slu_region_options_init(&region, sizeof(region));
 	region.page = SLU_PAGE_ORDINARY;
-	slu_remote_options_init(&remote);
+	slu_remote_options_init(&remote, sizeof(remote));
 	remote.transport = SLU_TRANSPORT_FAKE;
-	slu_queue_options_init(&queue);
+	slu_queue_options_init(&queue, sizeof(queue));
 	queue.poller = SLU_POLLER_INLINE;
 	queue.timeout_us = TIMEOUT_US;
 	assert_int_equal(slu_engine_open(&options, &world->engine), 0);
 	assert_int_equal(slu_region_alloc(world->engine, BYTES, &region, &world->memory), 0);
 	assert_int_equal(slu_region_alloc(world->engine, BYTES, &region, &world->region), 0);
-	assert_int_equal(
-		slu_segment_export(world->engine, "failures", world->memory, 3, &world->segment),
-		0);
+	assert_int_equal(slu_segment_export(world->engine, "failures", world->memory, 3, NULL,
+					    &world->segment),
+			 0);
 	assert_int_equal(slu_remote_open(world->engine, "failures", &remote, &world->remote), 0);
 	assert_int_equal(slu_queue_open(world->engine, &queue, &world->queue), 0);
 }
@@ -258,7 +258,7 @@ static void refuses_bad_behaviour(void **state)
 	struct slu_engine *engine = NULL;
 
 	(void)state;
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		options.fake = bad[i];
 		assert_int_equal(slu_engine_open(&options, &engine), -EINVAL);

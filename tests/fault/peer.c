@@ -156,7 +156,7 @@ static int open_engine(uint32_t pollers, enum slu_poll_mode poll, const char *li
 {
 	struct slu_engine_options options;
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.listen = listen;
 	options.pollers = pollers;
 	options.poll = poll;
@@ -187,12 +187,12 @@ int peer_serve(const char *name)
 	struct slu_engine *engine;
 	struct slu_region *region;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	if (open_engine(0, SLU_POLL_ADAPTIVE, peer_listen, &engine) < 0 ||
 	    slu_region_alloc(engine, PEER_SEGMENT_BYTES, &options, &region) < 0 ||
-	    slu_segment_export(engine, name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, &segment) <
-		    0) {
+	    slu_segment_export(engine, name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
+			       &segment) < 0) {
 		fprintf(stderr, "peer: %s\n", slu_last_error());
 		return 1;
 	}

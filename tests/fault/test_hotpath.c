@@ -14,6 +14,7 @@
 #include "tests/fault/counting.h"
 #include "tests/fault/peer.h"
 #include "tests/tap.h"
+#include "tests/calls.h"
 
 /* Built twice: over shared memory, and over verbs with the model of an mlx5 device. */
 #ifdef HOTPATH_VERBS
@@ -126,7 +127,7 @@ static unsigned churn(struct slu_queue *queue)
 
 		fill(ops, n, cycle);
 		while (reaped < n) {
-			int ret = slu_submit(queue, ops + sent, n - sent);
+			int ret = submit_any(queue, ops + sent, n - sent);
 
 			if (ret < 0)
 				return bad + 1;
@@ -158,7 +159,7 @@ static void run_churn(int32_t poller)
 	struct counts counts;
 	unsigned bad;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = poller;
 	options.depth = 256;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
@@ -195,15 +196,15 @@ static void test_refused_operation(void **state)
 	int out_of_range, malformed;
 
 	(void)state;
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
 	fill(&op, 1, 1);
 	op.remote_offset = SEGMENT_BYTES + 1;
 	counting_open();
-	out_of_range = slu_submit(queue, &op, 1);
+	out_of_range = submit_any(queue, &op, 1);
 	op.opcode = 99;
-	malformed = slu_submit(queue, &op, 1);
+	malformed = submit_any(queue, &op, 1);
 	counting_close(&counts);
 	slu_queue_close(queue);
 	assert_int_equal(out_of_range, -ERANGE);
@@ -232,6 +233,38 @@ static void test_pool(void **state)
 	assert_nothing_counted(&counts);
 }
 
+/* Goal: what is in a cache of registrations is found, and put back, without a system call or an
+ * allocation, and with one lock each, that all who find it share. */
+static void test_cached(void **state)
+{
+	struct slu_cache *cache;
+	struct slu_region *found;
+	struct counts counts;
+	uint64_t offset;
+	unsigned bad = 0;
+
+	(void)state;
+	assert_int_equal(slu_cache_open(engine, NULL, &cache), 0);
+	for (uint64_t at = 0; at < 64; at++) {
+		assert_int_equal(slu_cache_get(cache, (char *)slu_region_addr(region) + at * 8192,
+					       4096, &found, &offset),
+				 0);
+		slu_cache_put(cache, found);
+	}
+	counting_open();
+	for (int i = 0; i < CYCLES; i++) {
+		bad += slu_cache_get(cache, (char *)slu_region_addr(region) + i % 64 * 8192, 4096,
+				     &found, &offset) != 0;
+		slu_cache_put(cache, found);
+	}
+	counting_close(&counts);
+	slu_cache_close(cache);
+	assert_int_equal(bad, 0);
+	assert_int_equal(counts.locks, 2 * CYCLES);
+	counts.locks = 0;
+	assert_nothing_counted(&counts);
+}
+
 /* Goal: sending notifications, and looking for them on a segment, does none of the three. */
 static void test_notifications(void **state)
 {
@@ -245,10 +278,10 @@ static void test_notifications(void **state)
 
 	(void)state;
 	snprintf(name, sizeof(name), "hotpath-own-%d", (int)getpid());
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	counting_open();
 	for (uint32_t i = 0; i < SLU_NOTIFICATIONS_MAX / 2; i++) {
 		struct slu_completion done;
@@ -256,7 +289,7 @@ static void test_notifications(void **state)
 
 		fill(&op, 1, 1);
 		op.opcode = SLU_WRITE_NOTIFY;
-		bad += slu_submit(queue, &op, 1) != 1;
+		bad += submit_any(queue, &op, 1) != 1;
 		while (slu_reap(queue, &done, 1) == 0)
 			;
 		bad += done.status != 0;
@@ -279,7 +312,7 @@ static void call_of(struct slu_op *op, uint32_t i)
 			      .remote_offset = 1 << 20,
 			      .length = i * 7 % SLU_MESSAGE_MAX,
 			      .tag = SLU_MESSAGE_MAX,
-			      .opcode = SLU_CALL};
+			      .opcode = TEST_CALL};
 }
 
 /* More than can be on their way, so that some wait. @return what did not go well */
@@ -294,14 +327,14 @@ static unsigned call_many(struct slu_queue *queue)
 		int n;
 
 		call_of(&op, sent);
-		n = sent < CALLS ? slu_submit(queue, &op, 1) : 0;
+		n = sent < CALLS ? submit_any(queue, &op, 1) : 0;
 		if (n < 0)
 			return bad + 1;
 		sent += (uint32_t)n;
 		n = slu_reap(queue, done, BATCH_MAX);
 		for (int i = 0; i < n; i++)
 			bad += done[i].status != 0 ||
-			       done[i].length != done[i].user_data * 7 % SLU_MESSAGE_MAX;
+			       done[i].bytes != done[i].user_data * 7 % SLU_MESSAGE_MAX;
 		ended += (uint32_t)n;
 	}
 	return bad;
@@ -314,7 +347,7 @@ static void run_calls(int32_t poller)
 	struct counts counts;
 	unsigned bad;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = poller;
 	options.depth = 64;
 	assert_int_equal(slu_queue_open(engine, &options, &queue), 0);
@@ -349,12 +382,12 @@ static void test_answering(void **state)
 
 	(void)state;
 	snprintf(name, sizeof(name), "hotpath-own-%d", (int)getpid());
-	slu_queue_options_init(&inlined);
+	slu_queue_options_init(&inlined, sizeof(inlined));
 	inlined.poller = SLU_POLLER_INLINE;
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_FAKE;
 	assert_int_equal(slu_queue_open(engine, &inlined, &queue), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	assert_int_equal(slu_remote_open(engine, name, &options, &own), 0);
 	assert_int_equal(slu_segment_receive(segment, &message, 1), 0); /* it sees its client */
 	counting_open();
@@ -364,12 +397,12 @@ static void test_answering(void **state)
 
 		call_of(&op, i);
 		op.remote = own;
-		bad += slu_submit(queue, &op, 1) != 1;
+		bad += submit_any(queue, &op, 1) != 1;
 		while (slu_reap(queue, &done, 1) == 0)
 			if (slu_segment_receive(segment, &message, 1) == 1)
 				bad += slu_segment_answer(segment, &message, 0, message.data,
 							  message.length) != 0;
-		bad += done.status != 0 || done.length != op.length;
+		bad += done.status != 0 || done.bytes != op.length;
 	}
 	counting_close(&counts);
 	slu_queue_close(queue);
@@ -387,8 +420,8 @@ static int open_all(void **state)
 	struct slu_remote_options wanted;
 
 	(void)state;
-	slu_region_options_init(&options);
-	slu_remote_options_init(&wanted);
+	slu_region_options_init(&options, sizeof(options));
+	slu_remote_options_init(&wanted, sizeof(wanted));
 	wanted.transport = TRANSPORT;
 	wanted.timeout_us = PEER_HANG_MS * UINT64_C(1000);
 	options.page = SLU_PAGE_ORDINARY;
@@ -420,6 +453,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_behind_busy_poller),
 		cmocka_unit_test(test_refused_operation),
 		cmocka_unit_test(test_pool),
+		cmocka_unit_test(test_cached),
 		cmocka_unit_test(test_notifications),
 		cmocka_unit_test(test_calls),
 		cmocka_unit_test(test_answering),

@@ -103,7 +103,7 @@ static int region_open(void **opened)
 {
 	struct slu_region_options options;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	return slu_region_alloc(engine, 130 * REGION_BYTES, &options, (struct slu_region **)opened);
 }
 
@@ -117,7 +117,8 @@ static int segment_open(void **opened)
 	char name[SLU_NAME_MAX + 1];
 
 	snprintf(name, sizeof(name), "inject-second-%d", (int)getpid());
-	return slu_segment_export(engine, name, region, BOTH_RIGHTS, (struct slu_segment **)opened);
+	return slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL,
+				  (struct slu_segment **)opened);
 }
 
 static void segment_close(void *opened)
@@ -129,7 +130,7 @@ static int remote_open(const char *name, void **opened)
 {
 	struct slu_remote_options options;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.timeout_us = timeout_us;
 	return slu_remote_open(engine, name, &options, (struct slu_remote **)opened);
 }
@@ -153,7 +154,7 @@ static int queue_open(int32_t poller, void **opened)
 {
 	struct slu_queue_options options;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = poller;
 	return slu_queue_open(engine, &options, (struct slu_queue **)opened);
 }
@@ -190,11 +191,11 @@ static int open_engine(void **state)
 	struct slu_region_options options;
 
 	(void)state;
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	if (peer_open_engine(1, SLU_POLL_ADAPTIVE, &engine) < 0 ||
 	    slu_region_alloc(engine, REGION_BYTES, &options, &region) < 0 ||
-	    slu_segment_export(engine, own_name, region, BOTH_RIGHTS, &segment) < 0) {
+	    slu_segment_export(engine, own_name, region, BOTH_RIGHTS, NULL, &segment) < 0) {
 		tap_comment("%s", slu_last_error());
 		return -1;
 	}

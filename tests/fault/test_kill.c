@@ -56,9 +56,9 @@ static int client_open(struct client *client, const char *name, uint32_t pollers
 	struct slu_queue_options queue;
 	int ret;
 
-	slu_region_options_init(&region);
-	slu_remote_options_init(&remote);
-	slu_queue_options_init(&queue);
+	slu_region_options_init(&region, sizeof(region));
+	slu_remote_options_init(&remote, sizeof(remote));
+	slu_queue_options_init(&queue, sizeof(queue));
 	region.page = SLU_PAGE_ORDINARY;
 	remote.timeout_us = PEER_HANG_MS * UINT64_C(1000);
 	queue.depth = DEPTH;
@@ -223,7 +223,7 @@ static void knock_while_target_dies(struct slu_engine *engine, const char *name)
 	struct peer target;
 	struct killer killer;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.timeout_us = 2000000;
 	assert_int_equal(peer_start("serve", name, &target), 0);
 	peer_answer(&target, PEER_HANG_MS);
@@ -340,11 +340,11 @@ static void test_client_dies(void **state)
 
 	(void)state;
 	make_name(name, "client", 0);
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	assert_int_equal(peer_open_engine(0, SLU_POLL_ADAPTIVE, &engine), 0);
 	assert_int_equal(slu_region_alloc(engine, PEER_SEGMENT_BYTES, &options, &region), 0);
-	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, &segment), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
 	files = peer_open_files();
 	for (int round = 0; round < ROUNDS; round++)
 		kill_one_client(segment, name, round % 2);
@@ -355,15 +355,131 @@ static void test_client_dies(void **state)
 	slu_engine_close(engine);
 }
 
+/* ---- a client with calls open ---- */
+
+#define CALLS      12u
+#define LONG_BYTES 100000u
+
+/* Role "caller": calls of all lengths, of which it awaits none. */
+static int run_caller(const char *name)
+{
+	struct client client;
+	uint32_t accepted = 0;
+
+	if (client_open(&client, name, 1) < 0)
+		return 1;
+	memset(slu_region_addr(client.region), 0x5a, LONG_BYTES);
+	for (uint32_t i = 0; i < CALLS; i++) {
+		const struct slu_call call = {.remote = client.remote,
+					      .region = client.region,
+					      .request_length = i % 2 ? LONG_BYTES : 100,
+					      .answer_offset = i * UINT64_C(1048576),
+					      .answer_room = i % 3 ? LONG_BYTES : 0,
+					      .timeout_us = SLU_TIMEOUT_MAX_US};
+
+		accepted += (uint32_t)slu_submit_calls(client.queue, &call, 1);
+	}
+	peer_say(accepted == CALLS ? PEER_READY : '!');
+	while (!peer_is_told_to_stop(1000))
+		;
+	return 0;
+}
+
+static uint32_t receive_some(struct slu_segment *segment, struct slu_message *messages, uint32_t n)
+{
+	uint64_t give_up = now_ns() + PATIENCE_NS;
+	uint32_t taken = 0;
+
+	while (taken < n && now_ns() < give_up)
+		taken += (uint32_t)slu_segment_receive(segment, messages + taken, n - taken);
+	return taken;
+}
+
+/* All that it had left and was not taken. @return departures */
+static uint32_t take_until_told(struct slu_segment *segment, uint32_t client)
+{
+	uint64_t give_up = now_ns() + PATIENCE_NS;
+	struct slu_departure gone = {.client = 0};
+	struct slu_message message;
+	uint32_t told = 0;
+
+	while (told == 0 && now_ns() < give_up) {
+		told = (uint32_t)slu_segment_departures(segment, &gone, 1);
+		while (slu_segment_receive(segment, &message, 1) == 1) {
+			assert_int_equal(told, 0); /* after its last message */
+			assert_int_equal(message.client, client);
+			assert_int_equal(slu_segment_answer(segment, &message, 0, NULL, 0), 0);
+		}
+	}
+	assert_int_equal(gone.client, client);
+	assert_true(gone.lost);
+	return told + (uint32_t)slu_segment_departures(segment, &gone, 1);
+}
+
+static void kill_caller(struct slu_segment *segment, const char *name, uint32_t wanted)
+{
+	struct slu_message messages[CALLS];
+	struct peer caller;
+
+	assert_int_equal(peer_start("caller", name, &caller), 0);
+	assert_int_equal(peer_answer(&caller, PEER_HANG_MS), PEER_READY);
+	assert_int_equal(receive_some(segment, messages, wanted), wanted);
+	for (uint32_t i = 0; i < wanted / 2; i++)
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, messages[i].data,
+						    messages[i].length),
+				 0);
+	peer_kill(&caller);
+	assert_int_equal(take_until_told(segment, messages[0].client), 1);
+	for (uint32_t i = wanted / 2; i < wanted; i++) {
+		assert_int_equal(((const uint8_t *)messages[i].data)[messages[i].length - 1], 0x5a);
+		assert_int_equal(slu_segment_answer(segment, &messages[i], 0, messages[i].data,
+						    messages[i].length),
+				 0);
+	}
+}
+
+/* Goal: of a client that is killed with calls open the owner is told once, after its last; what he
+ * has of it stays his until he answers, and nothing of it is left then. */
+static void test_caller_dies(void **state)
+{
+	char names[2][SLU_REMOTE_NAME_MAX + 1], name[SLU_NAME_MAX + 1];
+	struct slu_engine_info info = {.size = sizeof(info)};
+	struct slu_engine_options options;
+	struct slu_departure gone;
+	struct slu_segment *segment;
+	struct slu_engine *engine;
+	struct slu_region *region;
+	unsigned files;
+
+	(void)state;
+	make_name(name, "caller", 0);
+	slu_engine_options_init(&options, sizeof(options));
+	options.pollers = 1;
+	options.listen = "127.0.0.1:0";
+	assert_int_equal(slu_engine_open(&options, &engine), 0);
+	assert_int_equal(slu_engine_get_info(engine, &info), 0);
+	strcpy(names[0], name);
+	snprintf(names[1], sizeof(names[1]), "%s@127.0.0.1%s", name, strrchr(info.listen, ':'));
+	assert_int_equal(slu_region_alloc(engine, PEER_SEGMENT_BYTES, NULL, &region), 0);
+	assert_int_equal(slu_segment_export(engine, name, region, BOTH_RIGHTS, NULL, &segment), 0);
+	assert_int_equal(slu_segment_departures(segment, &gone, 1), 0);
+	files = peer_open_files();
+	for (uint32_t round = 0; round < 6; round++)
+		kill_caller(segment, names[round % 2], 1 + 2 * round);
+	assert_int_equal(peer_open_files_settled(files), files);
+	slu_engine_close(engine);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct peer_role roles[] = {
-		{"serve", peer_serve}, {"client", run_client}, {0}};
+		{"serve", peer_serve}, {"client", run_client}, {"caller", run_caller}, {0}};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_target_dies_under_inline_client),
 		cmocka_unit_test(test_target_dies_under_poller),
 		cmocka_unit_test(test_target_dies_in_handshake),
 		cmocka_unit_test(test_client_dies),
+		cmocka_unit_test(test_caller_dies),
 	};
 	const char *seed = getenv("SEED");
 	int ret = peer_main(argc, argv, roles);

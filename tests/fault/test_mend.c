@@ -23,6 +23,7 @@
 #include "tests/fault/peer.h"
 #include "tests/tap.h"
 #include "transport/verbs/verbs_serve.h"
+#include "tests/calls.h"
 
 #define SEGMENTS    3
 #define BYTES       (UINT64_C(4) << 20)
@@ -71,8 +72,8 @@ static int open_target(struct target *target, const char *prefix)
 	char name[SLU_NAME_MAX + 1];
 	int rc;
 
-	slu_engine_options_init(&engine);
-	slu_region_options_init(&region);
+	slu_engine_options_init(&engine, sizeof(engine));
+	slu_region_options_init(&region, sizeof(region));
 	engine.listen = "127.0.0.1:0";
 	engine.no_shm_writers = true; /* of the others one is chosen */
 	region.page = SLU_PAGE_ORDINARY;
@@ -82,7 +83,7 @@ static int open_target(struct target *target, const char *prefix)
 		rc = slu_region_alloc(target->engine, BYTES, &region, &target->regions[i]);
 		if (rc == 0)
 			rc = slu_segment_export(target->engine, name, target->regions[i],
-						BOTH_RIGHTS, &target->segments[i]);
+						BOTH_RIGHTS, NULL, &target->segments[i]);
 	}
 	return rc;
 }
@@ -94,7 +95,7 @@ static bool refuses_a_name_twice(struct target *target, const char *prefix)
 	char name[SLU_NAME_MAX + 1];
 
 	make_name(name, prefix, 0);
-	return slu_segment_export(target->engine, name, target->regions[1], BOTH_RIGHTS,
+	return slu_segment_export(target->engine, name, target->regions[1], BOTH_RIGHTS, NULL,
 				  &segment) == -EADDRINUSE;
 }
 
@@ -271,7 +272,7 @@ static int open_at(const char *prefix, int port, enum slu_transport transport, u
 	struct slu_remote_options options;
 	char name[SLU_REMOTE_NAME_MAX + 1];
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = transport;
 	options.timeout_us = timeout_us;
 	snprintf(name, sizeof(name), "%s-%d@127.0.0.1:%d", prefix, index, port);
@@ -298,7 +299,7 @@ static void open_queue(void)
 {
 	struct slu_queue_options options;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.depth = BATCH;
 	assert_int_equal(slu_queue_open(rig.engine, &options, &rig.queue), 0);
 }
@@ -406,7 +407,7 @@ static void run(const struct slu_op *ops, uint32_t n, struct slu_completion *don
 
 	while (reaped < n && clock_monotonic_ns(NULL) < give_up) {
 		struct slu_completion some[BATCH];
-		int rc = slu_submit(rig.queue, ops + submitted, n - submitted);
+		int rc = submit_any(rig.queue, ops + submitted, n - submitted);
 
 		assert_true(rc >= 0);
 		submitted += (uint32_t)rc;
@@ -501,7 +502,7 @@ static struct slu_op some_op(uint32_t index)
 	if (random_below(&chance, 20) == 0)
 		op = (struct slu_op){.remote = rig.remotes[segment],
 				     .region = rig.region,
-				     .opcode = SLU_CALL,
+				     .opcode = TEST_CALL,
 				     .length = random_below(&chance, 500),
 				     .remote_offset = 3 << 20,
 				     .tag = 500};
@@ -514,7 +515,7 @@ static struct slu_op some_op(uint32_t index)
 /* Only what the owner could see twice may fail, and what had little time. */
 static void judge(const struct slu_op *op, const struct slu_completion *done)
 {
-	bool once = op->opcode == SLU_CALL || op->opcode == SLU_WRITE_NOTIFY;
+	bool once = op->opcode == TEST_CALL || op->opcode == SLU_WRITE_NOTIFY;
 
 	if (op->opcode == SLU_WRITE_NOTIFY)
 		rig.told[op->tag] = done->status == 0;
@@ -638,7 +639,7 @@ static struct slu_op call(int index)
 {
 	return (struct slu_op){.remote = rig.remotes[index],
 			       .region = rig.region,
-			       .opcode = SLU_CALL,
+			       .opcode = TEST_CALL,
 			       .length = 8,
 			       .remote_offset = 4096,
 			       .tag = 8};
@@ -974,7 +975,7 @@ static int visit(const char *name)
 	struct slu_engine *visitor;
 	struct slu_remote *remote = NULL;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_VERBS;
 	options.timeout_us = PATIENCE_NS / NS_PER_US;
 	if (peer_open_engine(0, SLU_POLL_ADAPTIVE, &visitor) < 0)

@@ -103,7 +103,7 @@ static int open_all(struct slu_engine *engine)
 	struct slu_pool *pool;
 	int rc = slu_region_alloc(engine, 4 * PAGE, NULL, &region);
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	if (rc == 0)
 		rc = slu_pool_open(region, 0, PAGE, 4096, 64, &pool);
 	for (int poller = SLU_POLLER_INLINE; rc == 0 && poller <= 0; poller++) {

@@ -118,9 +118,12 @@ static void spoil(struct both *both, struct input *input)
 	case 6:
 		calls->saved_position = (uint32_t)word;
 		calls->saved_open = (uint32_t)(word >> 32);
+		calls->saved_bodies[slot % MAILBOX_SLOTS] = (uint8_t)word;
 		break;
 	case 7:
 		atomic_store(&calls->requests[slot % MAILBOX_SLOTS], word);
+		atomic_store(&calls->slots[slot % MAILBOX_SLOTS].body, (uint32_t)(word >> 32));
+		atomic_store(&calls->slots[slot % MAILBOX_SLOTS].length, next_u32(input));
 		break;
 	default:
 		atomic_store(&calls->slots[slot % MAILBOX_SLOTS].answer, word);
@@ -145,7 +148,7 @@ static void take_request(struct both *both)
 {
 	const char *begin = (const char *)both->area;
 	const char *data;
-	uint8_t copy[SLU_MESSAGE_MAX];
+	static uint8_t copy[SLU_CALL_MAX];
 
 	mailbox_pending(&both->inbox.calls);
 	both->answers = mailbox_receive(&both->inbox.calls, &both->request);
@@ -153,30 +156,30 @@ static void take_request(struct both *both)
 		return;
 	data = (const char *)both->request.data;
 	must(both->request.lane < MAILBOX_LANES && both->request.slot < MAILBOX_SLOTS);
-	must(both->request.length <= SLU_MESSAGE_MAX && data >= begin &&
-	     data + both->request.length <= begin + sizeof(*both->area));
+	must(both->request.body <= MAILBOX_BODIES &&
+	     both->request.length <= (both->request.body ? SLU_CALL_MAX : SLU_MESSAGE_MAX) &&
+	     data >= begin && data + both->request.length <= begin + sizeof(*both->area));
 	memcpy(copy, data, both->request.length);
 }
 
 static void answer(struct both *both, struct input *input)
 {
-	static const uint8_t text[SLU_MESSAGE_MAX];
-	uint32_t length = next(input) * 17 % (SLU_MESSAGE_MAX + 1);
+	static const uint8_t text[255 * 40];
+	uint32_t length = next(input) * 40;
 	bool good = next(input) % 2;
 
 	if (!both->answers)
 		return;
 	both->answers = false;
-	mailbox_reply(&both->inbox.calls, both->request.lane, both->request.slot, good ? 0 : -EIO,
-		      text, good ? length : 0);
+	mailbox_reply(&both->inbox.calls, both->request.lane, both->request.slot,
+		      both->request.body, good ? 0 : -EIO, text, good ? length : 0);
 }
 
 /* ---- the client ---- */
 
 static void post(struct both *both, struct input *input)
 {
-	uint32_t length = next(input) * 17 % (SLU_MESSAGE_MAX + 1);
-	uint32_t room = next(input) * 17 % (SLU_MESSAGE_MAX + 1);
+	uint32_t length = next(input) * 40, room = next(input) * 40; /* some take a body */
 	struct call *call;
 	uint32_t id = 0;
 	struct slu_op op;
@@ -196,7 +199,7 @@ static void post(struct both *both, struct input *input)
 			     .length = length,
 			     .remote_offset = length,
 			     .tag = room,
-			     .opcode = SLU_CALL};
+			     .opcode = OP_CALL};
 	both->open[id] = call;
 	must(poller_start(both->poller, both->queue, &op, 1) == 1);
 }
@@ -210,7 +213,7 @@ static void end_call(struct both *both, const struct slu_completion *done)
 	must(call);
 	must(done->status <= 0 && done->status != -EAGAIN);
 	must(done->status != -ECANCELED || call->canceled);
-	must(done->status == 0 ? done->length <= call->room : done->length == 0);
+	must(done->status == 0 ? done->bytes <= call->room : done->bytes == 0);
 	both->open[done->user_data] = NULL;
 	free(call->region.addr);
 	free(call);

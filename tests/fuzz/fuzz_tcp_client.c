@@ -28,7 +28,7 @@ static void make_ops(struct tcp_pair *pair, struct slu_op *ops, uint8_t late)
 					 .opcode = (uint8_t)(i % 4),
 					 .timeout_us = late & 1u << i ? PAIR_TIMEOUT_US : 0,
 					 .tag = 64};
-		if (ops[i].opcode == SLU_CALL)
+		if (ops[i].opcode == OP_CALL)
 			ops[i].remote_offset = 65536 + i * 64u;
 	}
 }

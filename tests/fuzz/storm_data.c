@@ -39,13 +39,13 @@ static uint32_t odd_length(void)
 
 /* ---- to the target ---- */
 
-struct sender {
+struct flow {
 	struct tcp_pair *pair;
 	int fd;
 	uint32_t sequence;
 };
 
-static void connect_sender(struct sender *sender)
+static void connect_sender(struct flow *sender)
 {
 	int ends[2];
 
@@ -68,7 +68,7 @@ static void answer_owner(struct tcp_pair *pair)
 }
 
 /* @return bytes of the frame; a body is cut to what fits */
-static size_t make_request(struct sender *sender, uint8_t *frame)
+static size_t make_request(struct flow *sender, uint8_t *frame)
 {
 	const struct tcp_view *view = sender->pair->remote->view;
 	struct wire_request head = {.type = (uint8_t)(1 + below(4)),
@@ -90,7 +90,7 @@ static size_t make_request(struct sender *sender, uint8_t *frame)
 }
 
 /* In pieces; between them the target has its turn. @return false: the connection was closed */
-static bool deliver(struct sender *sender, const uint8_t *frame, size_t length)
+static bool deliver(struct flow *sender, const uint8_t *frame, size_t length)
 {
 	char responses[16384];
 	size_t at = 0;
@@ -114,7 +114,7 @@ static bool deliver(struct sender *sender, const uint8_t *frame, size_t length)
 
 static void storm_target(struct tcp_pair *pair, uint64_t count)
 {
-	struct sender sender = {.pair = pair};
+	struct flow sender = {.pair = pair};
 	uint8_t frame[FRAME_MAX];
 
 	connect_sender(&sender);
@@ -159,7 +159,7 @@ static void make_ops(struct tcp_pair *pair, struct slu_op *ops)
 					 .opcode = (uint8_t)below(4),
 					 .timeout_us = below(4) ? 0 : PAIR_TIMEOUT_US,
 					 .tag = 64};
-		if (ops[i].opcode == SLU_CALL)
+		if (ops[i].opcode == OP_CALL)
 			ops[i].remote_offset = 500000 + i * 64u;
 	}
 }

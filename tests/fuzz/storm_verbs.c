@@ -31,6 +31,7 @@
 #include "fabric.h"
 #include "tests/fuzz/odd_json.h"
 #include "tests/fuzz/raw_link.h"
+#include "tests/calls.h"
 
 #define SEGMENT_BYTES  65536u
 #define PATIENCE_NS    (120 * NS_PER_SECOND)
@@ -190,10 +191,10 @@ static void export_one(uint32_t index, const char *name, uint32_t rights)
 {
 	struct slu_region_options options;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	must(slu_region_alloc(engine, SEGMENT_BYTES, &options, &regions[index]) == 0);
-	must(slu_segment_export(engine, name, regions[index], rights, &segments[index]) == 0);
+	must(slu_segment_export(engine, name, regions[index], rights, NULL, &segments[index]) == 0);
 }
 
 static void open_engine(void)
@@ -201,7 +202,7 @@ static void open_engine(void)
 	struct slu_engine_options options;
 	struct slu_engine_info info = {.size = sizeof(info)};
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 1;
 	options.listen = "127.0.0.1:0";
 	options.rdma.timeout = 8;
@@ -227,7 +228,7 @@ static void open_calm(void)
 	char name[80];
 
 	snprintf(name, sizeof(name), "calm@%s", address);
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_VERBS;
 	options.timeout_us = PATIENCE_US;
 	must(slu_remote_open(engine, name, &options, &remote) == 0);
@@ -241,7 +242,7 @@ static struct slu_completion run(struct slu_op op)
 	op.remote = remote;
 	op.region = local;
 	op.timeout_us = PATIENCE_US;
-	must(slu_submit(queue, &op, 1) == 1);
+	must(submit_any(queue, &op, 1) == 1);
 	must(slu_wait(queue, 1, PATIENCE_US) >= 0 && slu_reap(queue, &done, 1) == 1);
 	must(done.status == 0);
 	return done;
@@ -268,8 +269,8 @@ static void behave(void)
 	}
 	memcpy(bytes, &text, 4);
 	must(run((struct slu_op){
-			 .opcode = SLU_CALL, .length = 100, .remote_offset = 16384, .tag = 100})
-		     .length == 100);
+			 .opcode = TEST_CALL, .length = 100, .remote_offset = 16384, .tag = 100})
+		     .bytes == 100);
 	must(memcmp(bytes, bytes + 16384, 100) == 0);
 	tick(CALM);
 }

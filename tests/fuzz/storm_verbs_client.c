@@ -29,6 +29,7 @@
 #include "tests/fuzz/odd_json.h"
 #include "tests/fuzz/raw_link.h"
 #include "transport/verbs/verbs.h"
+#include "tests/calls.h"
 
 #define SEGMENT_BYTES 65536u
 #define PATIENCE_US   60000000u
@@ -561,7 +562,7 @@ static void open_engine(void)
 	struct slu_engine_options options;
 	struct slu_engine_info info = {.size = sizeof(info)};
 
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 1;
 	options.rdma.timeout = 1;
 	options.rdma.retries = 1;
@@ -591,7 +592,7 @@ static struct slu_remote *open_remote(void)
 	int rc;
 
 	snprintf(name, sizeof(name), "ram@%s", listener_address(listener));
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_VERBS;
 	options.timeout_us = PATIENCE_US;
 	rc = slu_remote_open(engine, name, &options, &remote);
@@ -617,8 +618,8 @@ static void count_end(const struct slu_op *op, const struct slu_completion *done
 	must(done->status <= 0 && done->status != -EAGAIN);
 	switch (done->status) {
 	case 0:
-		must(op->opcode != SLU_CALL || (done->length <= op->tag && !was_lied_to(op)));
-		tick(op->opcode == SLU_CALL ? ANSWERED : FINISHED);
+		must(op->opcode != TEST_CALL || (done->bytes <= op->tag && !was_lied_to(op)));
+		tick(op->opcode == TEST_CALL ? ANSWERED : FINISHED);
 		break;
 	case -EMSGSIZE:
 		tick(TOO_LONG);
@@ -645,7 +646,7 @@ static uint32_t next_serial;
 
 static struct slu_op make_op(struct slu_remote *remote, uint32_t i, bool honestly)
 {
-	static const uint8_t opcodes[] = {SLU_READ, SLU_WRITE, SLU_WRITE_NOTIFY, SLU_CALL};
+	static const uint8_t opcodes[] = {SLU_READ, SLU_WRITE, SLU_WRITE_NOTIFY, TEST_CALL};
 	struct slu_op op = {.user_data = i,
 			    .remote = remote,
 			    .region = region,
@@ -655,7 +656,7 @@ static struct slu_op make_op(struct slu_remote *remote, uint32_t i, bool honestl
 				    honestly ? PATIENCE_US : 1000 + below(&client_dice, 30000)};
 	uint64_t length = slu_remote_length(remote);
 
-	if (op.opcode == SLU_CALL) {
+	if (op.opcode == TEST_CALL) {
 		op.length = 4 + below(&client_dice, ANSWER_MAX - 3);
 		memcpy((char *)slu_region_addr(region) + op.local_offset, &next_serial, 4);
 		next_serial++;
@@ -673,11 +674,11 @@ static struct slu_op make_op(struct slu_remote *remote, uint32_t i, bool honestl
 static void expect_bounds(const struct slu_op *op)
 {
 	const uint8_t *at = (const uint8_t *)slu_region_addr(region) + op->local_offset;
-	uint32_t from = op->opcode == SLU_CALL ? ANSWER_AT + op->tag : (uint32_t)op->length;
+	uint32_t from = op->opcode == TEST_CALL ? ANSWER_AT + op->tag : (uint32_t)op->length;
 
 	for (uint32_t i = from; i < ROOM; i++)
 		must(at[i] == 0x5a);
-	for (uint32_t i = 4; op->opcode == SLU_CALL && i < ANSWER_AT; i++)
+	for (uint32_t i = 4; op->opcode == TEST_CALL && i < ANSWER_AT; i++)
 		must(at[i] == 0x5a);
 }
 
@@ -691,7 +692,7 @@ static void use(struct slu_queue *queue, struct slu_remote *remote, bool honestl
 	memset(slu_region_addr(region), 0x5a, (size_t)OPERATIONS * ROOM);
 	for (uint32_t i = 0; i < n; i++)
 		ops[i] = make_op(remote, i, honestly);
-	must(slu_submit(queue, ops, n) == (int)n);
+	must(submit_any(queue, ops, n) == (int)n);
 	while (reaped < n) {
 		int rc;
 
@@ -703,8 +704,8 @@ static void use(struct slu_queue *queue, struct slu_remote *remote, bool honestl
 
 			must(done[i].user_data < n && !(ended >> done[i].user_data & 1));
 			ended |= UINT64_C(1) << done[i].user_data;
-			must(!honestly || (done[i].status == 0 && (op->opcode != SLU_CALL ||
-								   done[i].length == op->length)));
+			must(!honestly || (done[i].status == 0 && (op->opcode != TEST_CALL ||
+								   done[i].bytes == op->length)));
 			count_end(op, &done[i]);
 		}
 		reaped += (uint32_t)rc;

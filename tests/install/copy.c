@@ -28,16 +28,16 @@ int main(void)
 	struct slu_op op = {.opcode = SLU_WRITE, .length = 6};
 	char *buffer;
 
-	slu_engine_options_init(&engine_options);
-	slu_region_options_init(&region_options);
-	slu_remote_options_init(&remote_options);
-	slu_queue_options_init(&inlined);
+	slu_engine_options_init(&engine_options, sizeof(engine_options));
+	slu_region_options_init(&region_options, sizeof(region_options));
+	slu_remote_options_init(&remote_options, sizeof(remote_options));
+	slu_queue_options_init(&inlined, sizeof(inlined));
 	inlined.poller = SLU_POLLER_INLINE;
 	if (slu_engine_open(&engine_options, &engine) < 0 ||
 	    slu_region_alloc(engine, 1 << 20, &region_options, &exported) < 0 ||
 	    slu_region_alloc(engine, 1 << 20, &region_options, &local) < 0 ||
 	    slu_segment_export(engine, "install-test", exported, SLU_RIGHT_READ | SLU_RIGHT_WRITE,
-			       &segment) < 0 ||
+			       NULL, &segment) < 0 ||
 	    slu_remote_open(engine, "install-test", &remote_options, &remote) < 0 ||
 	    slu_queue_open(engine, &inlined, &queue) < 0) {
 		fprintf(stderr, "%s\n", slu_last_error());

@@ -34,7 +34,7 @@ static void open_remote(unsigned number, const char *transport, const char *name
 	struct slu_remote_options options;
 	int rc;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = strcmp(transport, "shm") == 0 ? SLU_TRANSPORT_SHM : SLU_TRANSPORT_TCP;
 	options.timeout_us = OPEN_US;
 	rc = remote_count < REMOTES
@@ -96,14 +96,14 @@ int main(int argc, char **argv)
 	char line[512];
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.pollers = 1;
 	if (argc == 4) {
 		options.tls.cert_file = argv[1];
 		options.tls.key_file = argv[2];
 		options.tls.ca_file = argv[3];
 	}
-	slu_queue_options_init(&queueing);
+	slu_queue_options_init(&queueing, sizeof(queueing));
 	queueing.depth = COUNT_MAX;
 	if (slu_engine_open(&options, &engine) < 0 ||
 	    slu_region_alloc(engine, BYTES_MAX, NULL, &region) < 0 ||

@@ -26,13 +26,13 @@ static double seconds(void)
 /* One operation on the last of them: the sessions are real. */
 static int read_some(struct slu_engine *engine, struct slu_remote *remote)
 {
-	struct slu_queue_options options = {.size = sizeof(options)};
+	struct slu_queue_options options;
 	struct slu_op op = {.opcode = SLU_READ, .remote = remote, .length = 4096};
 	struct slu_completion done = {.status = -1};
 	struct slu_queue *queue;
 	int rc;
 
-	slu_queue_options_init(&options);
+	slu_queue_options_init(&options, sizeof(options));
 	options.poller = SLU_POLLER_INLINE;
 	if (slu_region_alloc(engine, 4096, NULL, &op.region) < 0 ||
 	    slu_queue_open(engine, &options, &queue) < 0)
@@ -51,11 +51,11 @@ static int read_some(struct slu_engine *engine, struct slu_remote *remote)
 
 static int open_all(struct slu_engine *engine, const char *name, unsigned count)
 {
-	struct slu_remote_options options = {.size = sizeof(options)};
+	struct slu_remote_options options;
 	struct slu_remote *remote = NULL;
 	double start = seconds();
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_TCP;
 	for (unsigned i = 0; i < count; i++)
 		if (slu_remote_open(engine, name, &options, &remote) < 0)
@@ -67,7 +67,7 @@ static int open_all(struct slu_engine *engine, const char *name, unsigned count)
 
 int main(int argc, char **argv)
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
+	struct slu_engine_options options;
 	struct slu_engine *engine;
 	int code;
 
@@ -75,7 +75,7 @@ int main(int argc, char **argv)
 		fputs("usage: sessions NAME@ADDRESS COUNT [PSK_FILE]\n", stderr);
 		return 2;
 	}
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.tls.psk_file = argc > 3 ? argv[3] : NULL;
 	if (slu_engine_open(&options, &engine) < 0)
 		return die("opening the engine");

@@ -95,14 +95,14 @@ static void move(struct slu_queue *queue, struct slu_op *op, uint8_t opcode)
 static void use_once(struct slu_engine *engine, const char *name, struct slu_region *region,
 		     unsigned round)
 {
-	struct slu_queue_options queue_options = {.size = sizeof(queue_options)};
-	struct slu_remote_options remote_options = {.size = sizeof(remote_options)};
+	struct slu_queue_options queue_options;
+	struct slu_remote_options remote_options;
 	struct slu_op op = {.region = region, .length = BYTES};
 	char *memory = slu_region_addr(region);
 	struct slu_queue *queue;
 
-	slu_queue_options_init(&queue_options);
-	slu_remote_options_init(&remote_options);
+	slu_queue_options_init(&queue_options, sizeof(queue_options));
+	slu_remote_options_init(&remote_options, sizeof(remote_options));
 	queue_options.poller = SLU_POLLER_INLINE;
 	remote_options.transport = SLU_TRANSPORT_VERBS;
 	must(slu_queue_open(engine, &queue_options, &queue), "slu_queue_open");
@@ -119,8 +119,8 @@ static void use_once(struct slu_engine *engine, const char *name, struct slu_reg
 
 int main(int argc, char **argv)
 {
-	struct slu_engine_options options = {.size = sizeof(options)};
-	struct slu_region_options region_options = {.size = sizeof(region_options)};
+	struct slu_engine_options options;
+	struct slu_region_options region_options;
 	unsigned rounds = argc == 4 ? (unsigned)atoi(argv[2]) : 0;
 	struct slu_engine *engine;
 	struct slu_region *region;
@@ -130,8 +130,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: reopen NAME@ADDRESS ROUNDS BULK\n");
 		return 2;
 	}
-	slu_engine_options_init(&options);
-	slu_region_options_init(&region_options);
+	slu_engine_options_init(&options, sizeof(options));
+	slu_region_options_init(&region_options, sizeof(region_options));
 	options.insecure = true;
 	options.rdma.queue_pairs = (uint32_t)atoi(argv[3]);
 	must(slu_engine_open(&options, &engine), "slu_engine_open");

@@ -18,6 +18,7 @@
 #include "base/work.h"
 #include "env/eal.h"
 #include "fabric.h"
+#include "message/sender.h"
 #include "mlx5_model.h"
 #include "tests/fuzz/raw_link.h"
 #include "transport/verbs/verbs.h"
@@ -93,7 +94,10 @@ static void wait_for(struct asked *asked)
 
 static struct grant *grant_to(uint64_t connection)
 {
+	static struct sender sender = {
+		.number = 1, .references = 1, .identity = "psk:model"};
 	const struct grant grant = {.export = &segment,
+				    .sender = &sender,
 				    .connection = connection,
 				    .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
 	json_t *description = json_object();
@@ -190,6 +194,7 @@ static void open_server(const char *windows)
 	region = (struct slu_region){.addr = aligned_alloc(4096, SEGMENT_BYTES),
 				     .length = SEGMENT_BYTES};
 	segment = (struct export){.region = &region,
+				  .addr = region.addr,
 				  .length = SEGMENT_BYTES,
 				  .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
 	must(verbs_server_export(server, &segment) == 0);
@@ -383,8 +388,8 @@ static struct raw_link *open_raw_link(struct grant *grant, uint32_t receives, ui
 	must(asked.error == 0);
 	queues = json_object_get(asked.answer, "queues");
 	if (target)
-		*target = (uint32_t)json_integer_value(
-			json_array_get(json_array_get(queues, 0), 0));
+		*target =
+			(uint32_t)json_integer_value(json_array_get(json_array_get(queues, 0), 0));
 	must(raw_link_connect(link, queues, &host->devices->devices[0].gids[0].gid, 4));
 	json_decref(asked.answer);
 	return link;

@@ -328,6 +328,17 @@ struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uin
 	return ibv_reg_mr_iova2(pd, addr, length, iova, (unsigned)access);
 }
 
+/* As kernels do, without windows on it; the memory is found where the caller has mapped it. */
+struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova,
+				 int fd, int access)
+{
+	(void)offset;
+	(void)fd;
+	if (access & IBV_ACCESS_MW_BIND)
+		return no(EOPNOTSUPP);
+	return ibv_reg_mr_iova2(pd, (void *)(uintptr_t)iova, length, iova, (unsigned)access);
+}
+
 int ibv_dereg_mr(struct ibv_mr *mr)
 {
 	fabric_lock();

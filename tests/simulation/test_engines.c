@@ -70,7 +70,7 @@ static struct slu_region *region(struct slu_engine *engine, uint64_t length)
 	struct slu_region_options options;
 	struct slu_region *made;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	assert_int_equal(slu_region_alloc(engine, length, &options, &made), 0);
 	return made;
@@ -85,7 +85,7 @@ static void open_target(uint32_t index)
 	snprintf(listen, sizeof(listen), "10.0.0.%u:7000", index + 1);
 	snprintf(segment, sizeof(segment), "simulated-%07d-%u", getpid(), index);
 	snprintf(target->name, sizeof(target->name), "%s@%s", segment, listen);
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.name = "target";
 	options.listen = listen;
 	options.insecure = true;
@@ -93,7 +93,8 @@ static void open_target(uint32_t index)
 	assert_int_equal(world_open(&options, &target->engine), 0);
 	target->memory = region(target->engine, LENGTH);
 	assert_int_equal(slu_segment_export(target->engine, segment, target->memory,
-					    SLU_RIGHT_READ | SLU_RIGHT_WRITE, &target->segment),
+					    SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
+					    &target->segment),
 			 0);
 }
 
@@ -103,7 +104,7 @@ static void open_remote(struct client *client, uint32_t target)
 	struct slu_remote_options options;
 	int rc = -ECONNRESET;
 
-	slu_remote_options_init(&options);
+	slu_remote_options_init(&options, sizeof(options));
 	options.transport = SLU_TRANSPORT_TCP;
 	for (uint32_t i = 0; i < TRIES && rc < 0; i++)
 		rc = slu_remote_open(client->engine, targets[target].name, &options,
@@ -120,14 +121,14 @@ static void open_client(uint32_t index)
 
 	memset(client, 0, sizeof(*client));
 	client->index = index;
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&options, sizeof(options));
 	options.name = "client";
 	options.pollers = 1;
 	options.insecure = true;
 	options.rdma.off = true;
 	assert_int_equal(world_open(&options, &client->engine), 0);
 	client->memory = region(client->engine, IN_FLIGHT * BLOCK);
-	slu_queue_options_init(&queue);
+	slu_queue_options_init(&queue, sizeof(queue));
 	queue.timeout_us = TIMEOUT_US;
 	assert_int_equal(slu_queue_open(client->engine, &queue, &client->queue), 0);
 	for (uint32_t i = 0; i < TARGETS; i++)

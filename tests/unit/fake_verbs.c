@@ -170,6 +170,14 @@ int ibv_dealloc_pd(struct ibv_pd *pd)
 	return 0;
 }
 
+struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova,
+				 int fd, int access)
+{
+	fake_verbs.dmabuf_offset = offset;
+	fake_verbs.dmabuf_fd = fd;
+	return ibv_reg_mr_iova2(pd, (void *)(uintptr_t)iova, length, iova, (unsigned)access);
+}
+
 struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
 				unsigned access)
 {

@@ -46,8 +46,10 @@ struct fake_verbs {
 	unsigned contexts; /* open now, and so on */
 	unsigned pds;
 	unsigned mrs;
-	uint64_t mr_length; /* of the latest */
-	unsigned mr_access; /* likewise */
+	uint64_t mr_length;     /* of the latest */
+	unsigned mr_access;     /* likewise */
+	uint64_t dmabuf_offset; /* of the last one by descriptor */
+	int dmabuf_fd;
 };
 
 extern struct fake_verbs fake_verbs;

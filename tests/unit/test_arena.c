@@ -22,7 +22,7 @@ static struct slu_region_options ordinary(void)
 {
 	struct slu_region_options options;
 
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	return options;
 }
@@ -35,6 +35,12 @@ static void create(uint64_t length, const struct slu_region_options *options, st
 	ret = arena_create(length, options, arena);
 	if (ret < 0)
 		fail_msg("arena_create: %d, %s", ret, slu_last_error());
+}
+
+/* All of it. */
+static int share(struct arena *arena, unsigned wanted)
+{
+	return arena_share(arena, 0, arena->end_bytes, wanted);
 }
 
 /* Goal: an arena is whole pages, zeroed and writable to its last byte. */
@@ -90,8 +96,8 @@ static void test_shared_for_reading(void **state)
 
 	(void)state;
 	create(PAGE_ORDINARY_BYTES, &options, &arena);
-	assert_int_equal(arena_share(&arena, false), 0);
-	assert_int_equal(arena_share(&arena, true), 1);
+	assert_int_equal(share(&arena, ARENA_SEALED), ARENA_WHOLE);
+	assert_int_equal(share(&arena, ARENA_WRITTEN), ARENA_WHOLE);
 	assert_false(maps_writable(arena.fd));
 	assert_int_equal(pwrite(arena.fd, "x", 1, 0), -1);
 	assert_int_equal(fallocate(arena.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
@@ -114,15 +120,56 @@ static void test_shared_for_writing(void **state)
 
 	(void)state;
 	create(PAGE_ORDINARY_BYTES, &options, &arena);
-	assert_int_equal(arena_share(&arena, true), 0);
+	assert_int_equal(share(&arena, ARENA_WRITTEN), ARENA_WRITTEN | ARENA_WHOLE);
 	assert_true(maps_writable(arena.fd));
 	assert_int_equal(fcntl(arena.fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
 	assert_int_equal(errno, EPERM);
 	assert_true(maps_writable(arena.fd));
 	assert_int_equal(ftruncate(arena.fd, 0), -1);
-	assert_int_equal(arena_share(&arena, true), 0);
-	assert_int_equal(arena_share(&arena, false), -EBUSY);
+	assert_int_equal(share(&arena, ARENA_WRITTEN), ARENA_WRITTEN | ARENA_WHOLE);
+	assert_int_equal(share(&arena, ARENA_SEALED), -EBUSY);
 	arena_destroy(&arena);
+}
+
+/* Goal: a part is shared in whole pages, the last of an arena as far as it goes; and as what it is,
+ * since its descriptor reaches more. */
+static void test_shares_parts(void **state)
+{
+	const uint64_t page = PAGE_ORDINARY_BYTES;
+	struct slu_region_options options = ordinary();
+	struct arena arena;
+
+	(void)state;
+	create(3 * page + 100, &options, &arena);
+	assert_int_equal(arena_share(&arena, page, page, ARENA_WRITTEN), ARENA_WRITTEN);
+	assert_int_equal(arena_share(&arena, page, 2 * page + 100, 0), 0);
+	assert_int_equal(arena_share(&arena, 1, page, 0), -EOPNOTSUPP);
+	assert_non_null(strstr(slu_last_error(), "within a page"));
+	assert_int_equal(arena_share(&arena, page, page + 1, 0), -EOPNOTSUPP);
+	assert_int_equal(arena_share(&arena, page, 2 * page + 99, 0), -EOPNOTSUPP);
+	arena_destroy(&arena);
+}
+
+/* Goal: a part that is only read leaves it open what becomes of the others. */
+static void test_reading_a_part_seals_nothing(void **state)
+{
+	const uint64_t page = PAGE_ORDINARY_BYTES;
+	struct slu_region_options options = ordinary();
+	struct arena arena;
+
+	(void)state;
+	for (int written = 0; written <= 1; written++) {
+		create(2 * page, &options, &arena);
+		assert_int_equal(arena_share(&arena, page, page, 0), 0);
+		if (written)
+			assert_int_equal(arena_share(&arena, 0, page, ARENA_WRITTEN),
+					 ARENA_WRITTEN);
+		else
+			assert_int_equal(share(&arena, ARENA_SEALED), ARENA_WHOLE);
+		assert_int_equal(maps_writable(arena.fd), written);
+		assert_int_equal(arena_share(&arena, page, page, 0), 0);
+		arena_destroy(&arena);
+	}
 }
 
 /* Goal: private memory has no descriptor, and cannot be shared with others. */
@@ -135,7 +182,7 @@ static void test_private(void **state)
 	options.private_memory = true;
 	create(PAGE_ORDINARY_BYTES, &options, &arena);
 	assert_int_equal(arena.fd, -1);
-	assert_int_equal(arena_share(&arena, false), -EINVAL);
+	assert_int_equal(share(&arena, ARENA_SEALED), -EOPNOTSUPP);
 	arena_destroy(&arena);
 }
 
@@ -279,6 +326,8 @@ int main(void)
 		cmocka_unit_test(test_size_is_sealed),
 		cmocka_unit_test(test_shared_for_reading),
 		cmocka_unit_test(test_shared_for_writing),
+		cmocka_unit_test(test_shares_parts),
+		cmocka_unit_test(test_reading_a_part_seals_nothing),
 		cmocka_unit_test(test_not_dumped),
 		cmocka_unit_test(test_private),
 		cmocka_unit_test(test_hugepages),

@@ -15,7 +15,7 @@ static void test_each_promised_errno_has_its_text(void **state)
 		EHOSTUNREACH, EADDRNOTAVAIL, EADDRINUSE,  EPROTO,    EPROTONOSUPPORT,
 		EOPNOTSUPP,   ECONNRESET,    ESHUTDOWN,   ETIMEDOUT, EMSGSIZE,
 		ECANCELED,    EBUSY,         ENOMEM,      ENOSPC,    EMFILE,
-		EAGAIN,
+		EAGAIN,       E2BIG,
 	};
 	const char *unexpected = slu_strerror(-EXDEV);
 

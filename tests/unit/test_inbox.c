@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "base/barrier.h"
+#include "message/sender.h"
 #include "tests/tap.h"
 
 static int wake;
 static struct inbox *inbox;
+static struct sender five = {.number = 5, .identity = "psk:five"};
 
 static int setup(void **state)
 {
@@ -66,8 +68,8 @@ static void test_notifications(void **state)
 		uint32_t n;
 
 		while (inbox_notify_room(lane))
-			assert_true(inbox_notify(lane, 5, sent++));
-		assert_false(inbox_notify(lane, 5, 0));
+			assert_true(inbox_notify(lane, &five, sent++));
+		assert_false(inbox_notify(lane, &five, 0));
 		assert_true(inbox_pending(inbox, false));
 		n = inbox_poll(inbox, 0, out, 7 + round);
 		assert_int_equal(n, 7 + round);
@@ -76,6 +78,7 @@ static void test_notifications(void **state)
 		for (uint32_t i = 0; i < n; i++) {
 			assert_int_equal(out[i].tag, seen++);
 			assert_int_equal(out[i].client, 5);
+			assert_ptr_equal(out[i].identity, five.identity);
 		}
 		assert_false(inbox_pending(inbox, true));
 	}
@@ -87,6 +90,7 @@ static void test_calls(void **state)
 {
 	struct inbox_lane *lane = inbox_lane(inbox, 2);
 	struct inbox_request requests[INBOX_CALLS];
+	struct sender senders[INBOX_CALLS];
 	uint8_t data[SLU_MESSAGE_MAX];
 	struct inbox_answer answer;
 
@@ -94,15 +98,18 @@ static void test_calls(void **state)
 	for (uint32_t round = 0; round < 3; round++) {
 		for (uint32_t i = 0; i < INBOX_CALLS; i++) {
 			memset(data, (int)i, sizeof(data));
-			assert_true(inbox_call(lane, i, 1000 + i, data, i * 65));
+			senders[i] = (struct sender){.number = i, .identity = "psk:i"};
+			assert_true(inbox_call(lane, &senders[i], 1000 + i, data, i * 65));
 		}
-		assert_false(inbox_call(lane, 0, 0, NULL, 0));
+		assert_false(inbox_call(lane, &five, 0, NULL, 0));
 		assert_true(inbox_pending(inbox, true));
 		assert_false(inbox_pending(inbox, false));
 		for (uint32_t i = 0; i < INBOX_CALLS; i++) {
 			memset(data, (int)i, sizeof(data));
 			assert_true(inbox_receive(inbox, 2, &requests[i]));
 			assert_int_equal(requests[i].client, i);
+			assert_ptr_equal(requests[i].identity, senders[i].identity);
+			assert_true(senders[i].heard);
 			assert_int_equal(requests[i].length, i * 65);
 			assert_memory_equal(requests[i].data, data, i * 65);
 		}
@@ -133,7 +140,7 @@ static void test_answer_out_of_request(void **state)
 	struct inbox_answer answer;
 
 	(void)state;
-	assert_true(inbox_call(lane, 1, 1, "0123456789", 10));
+	assert_true(inbox_call(lane, &five, 1, "0123456789", 10));
 	assert_true(inbox_receive(inbox, 0, &request));
 	inbox_reply(inbox, 0, request.slot, 0, (const char *)request.data + 3, 7);
 	assert_true(inbox_answer(lane, &answer));
@@ -147,20 +154,44 @@ static void test_wakes_once_when_armed(void **state)
 	struct inbox_lane *lane = inbox_lane(inbox, 0);
 
 	(void)state;
-	inbox_notify(lane, 1, 1);
+	inbox_notify(lane, &five, 1);
 	assert_int_equal(wakes(), 0);
 	inbox_arm(inbox);
-	inbox_notify(lane, 1, 2);
-	inbox_notify(lane, 1, 3);
+	inbox_notify(lane, &five, 2);
+	inbox_notify(lane, &five, 3);
 	assert_int_equal(wakes(), 1);
 	inbox_arm(inbox);
-	inbox_call(lane, 1, 1, NULL, 0);
-	inbox_call(lane, 1, 2, NULL, 0);
+	inbox_call(lane, &five, 1, NULL, 0);
+	inbox_call(lane, &five, 2, NULL, 0);
 	assert_int_equal(wakes(), 1);
 	inbox_arm(inbox);
 	inbox_disarm(inbox);
-	inbox_notify(lane, 1, 4);
+	inbox_notify(lane, &five, 4);
 	assert_int_equal(wakes(), 0);
+}
+
+/* Goal: what came before the mark is told from what came after, of either kind. */
+static void test_mark(void **state)
+{
+	struct inbox_lane *lane = inbox_lane(inbox, 1);
+	struct inbox_request request;
+	struct slu_notification note;
+
+	(void)state;
+	inbox_mark(NULL);
+	assert_true(inbox_is_past_mark(NULL));
+	inbox_mark(inbox);
+	assert_true(inbox_is_past_mark(inbox));
+	inbox_notify(lane, &five, 1);
+	inbox_call(lane, &five, 1, NULL, 0);
+	assert_true(inbox_is_past_mark(inbox));
+	inbox_mark(inbox);
+	inbox_notify(lane, &five, 2);
+	assert_false(inbox_is_past_mark(inbox));
+	assert_int_equal(inbox_poll(inbox, 1, &note, 1), 1);
+	assert_false(inbox_is_past_mark(inbox));
+	assert_true(inbox_receive(inbox, 1, &request));
+	assert_true(inbox_is_past_mark(inbox));
 }
 
 #define CALLS 20000u
@@ -175,7 +206,7 @@ static void *poll_lane(void *arg)
 		struct inbox_answer answer;
 		uint64_t value = sent * 3;
 
-		if (sent < CALLS && inbox_call(lane, 1, sent, &value, sizeof(value)))
+		if (sent < CALLS && inbox_call(lane, &five, sent, &value, sizeof(value)))
 			sent++;
 		else if (!inbox_answers_pending(lane))
 			sched_yield();
@@ -229,6 +260,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_calls, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_answer_out_of_request, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wakes_once_when_armed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_mark, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_between_threads, setup, teardown),
 	};
 

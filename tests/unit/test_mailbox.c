@@ -30,10 +30,19 @@ static void free_box(struct mailbox *box)
 
 static uint32_t send(struct mailbox_sender *sender, const void *data, uint32_t length)
 {
-	int slot = mailbox_send(sender, SESSION, 0, data, length);
+	int slot = mailbox_send(sender, SESSION, 0, data, length, 0);
 
 	assert_in_range(slot, 0, MAILBOX_SLOTS - 1);
 	return (uint32_t)slot;
+}
+
+/* Then its slot is free; what was answered is still there. */
+static bool is_answered(struct mailbox_sender *sender, uint32_t slot, struct mailbox_answer *answer)
+{
+	if (!mailbox_answered(sender, slot, answer))
+		return false;
+	mailbox_done(sender, slot);
+	return true;
 }
 
 /* Goal: over many laps each request comes out whole and each answer goes to its slot. */
@@ -59,12 +68,12 @@ static void test_requests_and_answers(void **state)
 		assert_int_equal(request.slot, slot);
 		assert_int_equal(request.length, sizeof(i));
 		assert_memory_equal(request.data, &i, sizeof(i));
-		assert_false(mailbox_answered(&sender, slot, &answer));
-		mailbox_reply(&receiver, 3, slot, 0, &answered, sizeof(answered));
-		assert_true(mailbox_answered(&sender, slot, &answer));
+		assert_false(is_answered(&sender, slot, &answer));
+		mailbox_reply(&receiver, 3, slot, 0, 0, &answered, sizeof(answered));
+		assert_true(is_answered(&sender, slot, &answer));
 		assert_int_equal(answer.status, 0);
 		assert_int_equal(answer.length, sizeof(answered));
-		assert_memory_equal(mailbox_data(&sender, slot), &answered, sizeof(answered));
+		assert_memory_equal(answer.data, &answered, sizeof(answered));
 	}
 	assert_false(mailbox_receive(&receiver, &request));
 	free_box(box);
@@ -83,15 +92,15 @@ static void test_answers_in_any_order(void **state)
 	mailbox_attach(&sender, box, 0);
 	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
 		send(&sender, &i, sizeof(i));
-	assert_int_equal(mailbox_send(&sender, SESSION, 0, NULL, 0), -1);
+	assert_int_equal(mailbox_send(&sender, SESSION, 0, NULL, 0, 0), -1);
 	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
 		assert_true(mailbox_receive(&receiver, &requests[i]));
 	for (uint32_t i = MAILBOX_SLOTS; i-- > 0;) {
-		mailbox_reply(&receiver, 0, requests[i].slot, -ENOENT, NULL, 0);
-		assert_true(mailbox_answered(&sender, requests[i].slot, &answer));
+		mailbox_reply(&receiver, 0, requests[i].slot, 0, -ENOENT, NULL, 0);
+		assert_true(is_answered(&sender, requests[i].slot, &answer));
 		assert_int_equal(answer.status, -ENOENT);
 		assert_int_equal(send(&sender, NULL, 0), requests[i].slot);
-		assert_int_equal(mailbox_send(&sender, SESSION, 0, NULL, 0), -1);
+		assert_int_equal(mailbox_send(&sender, SESSION, 0, NULL, 0, 0), -1);
 	}
 	free_box(box);
 }
@@ -106,9 +115,9 @@ static void test_leaves_alone(void **state)
 	mailbox_attach(&sender, box, 7);
 	mailbox_detach(&sender);
 	assert_int_equal(atomic_load(&box->lanes), 0);
-	assert_int_equal(mailbox_send(&sender, SESSION, 0x7, NULL, 0), 3);
-	assert_int_equal(mailbox_send(&sender, SESSION, 0x7, NULL, 0), 4);
-	assert_int_equal(mailbox_send(&sender, SESSION, 0xffff, NULL, 0), -1);
+	assert_int_equal(mailbox_send(&sender, SESSION, 0x7, NULL, 0, 0), 3);
+	assert_int_equal(mailbox_send(&sender, SESSION, 0x7, NULL, 0, 0), 4);
+	assert_int_equal(mailbox_send(&sender, SESSION, 0xffff, NULL, 0, 0), -1);
 	assert_int_equal(atomic_load(&box->lanes), 8);
 	free_box(box);
 }
@@ -132,8 +141,8 @@ static void test_lane_changes_hands(void **state)
 		if (owner == 0)
 			assert_true(mailbox_receive(&receiver, &request));
 		assert_memory_equal(request.data, &owner, 4);
-		mailbox_reply(&receiver, 1, request.slot, 0, NULL, 0);
-		assert_true(mailbox_answered(&sender, request.slot, &answer));
+		mailbox_reply(&receiver, 1, request.slot, 0, 0, NULL, 0);
+		assert_true(is_answered(&sender, request.slot, &answer));
 		mailbox_detach(&sender);
 	}
 	free_box(box);
@@ -160,8 +169,8 @@ static void test_positions_wrap(void **state)
 		send(&sender, &i, sizeof(i));
 		assert_true(mailbox_receive(&receiver, &request));
 		assert_memory_equal(request.data, &i, sizeof(i));
-		mailbox_reply(&receiver, 0, request.slot, 0, NULL, 0);
-		assert_true(mailbox_answered(&sender, request.slot, &answer));
+		mailbox_reply(&receiver, 0, request.slot, 0, 0, NULL, 0);
+		assert_true(is_answered(&sender, request.slot, &answer));
 	}
 	free_box(box);
 }
@@ -212,7 +221,7 @@ static void expect_answer(struct mailbox *box, struct mailbox_sender *sender, ui
 	struct mailbox_answer answer;
 
 	atomic_store(&box->lane[0].slots[slot].answer, word);
-	assert_true(mailbox_answered(sender, slot, &answer));
+	assert_true(is_answered(sender, slot, &answer));
 	assert_int_equal(answer.status, status);
 	assert_int_equal(answer.length, length);
 }
@@ -229,12 +238,12 @@ static void test_hostile_target(void **state)
 	mailbox_attach(&sender, box, 0);
 	expect_answer(box, &sender, done | SLU_MESSAGE_MAX, 0, SLU_MESSAGE_MAX);
 	expect_answer(box, &sender, done | (SLU_MESSAGE_MAX + 1), -EPROTO, 0);
-	expect_answer(box, &sender, done | 0xffff, -EPROTO, 0);
-	expect_answer(box, &sender, done | (uint64_t)EAGAIN << 16, -EPROTO, 0);
-	expect_answer(box, &sender, done | (uint64_t)ECANCELED << 16, -EPROTO, 0);
-	expect_answer(box, &sender, done | (uint64_t)4096 << 16, -EPROTO, 0);
-	expect_answer(box, &sender, done | (uint64_t)UINT32_MAX << 16, -EPROTO, 0);
-	expect_answer(box, &sender, done | (uint64_t)4095 << 16, -4095, 0);
+	expect_answer(box, &sender, done | UINT32_MAX, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)EAGAIN << 32, -EAGAIN, 0);
+	expect_answer(box, &sender, done | (uint64_t)ECANCELED << 32, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)4096 << 32, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)INT32_MAX << 32, -EPROTO, 0);
+	expect_answer(box, &sender, done | (uint64_t)4095 << 32, -4095, 0);
 	expect_answer(box, &sender, UINT64_MAX, -EPROTO, 0);
 	free_box(box);
 }
@@ -251,6 +260,116 @@ static void test_statuses(void **state)
 	assert_false(mailbox_status_allowed(INT32_MIN));
 	assert_false(mailbox_status_allowed(-EAGAIN));
 	assert_false(mailbox_status_allowed(-ECANCELED));
+}
+
+static uint8_t *pattern(uint32_t seed)
+{
+	static uint8_t bytes[SLU_CALL_MAX];
+
+	for (uint32_t i = 0; i < SLU_CALL_MAX; i++)
+		bytes[i] = (uint8_t)(i * 31 + seed);
+	return bytes;
+}
+
+/* Goal: what is longer than a slot goes through a body, either way, and the body is given back with
+ * the slot, by whichever poller has the lane then. */
+static void test_bodies(void **state)
+{
+	static const uint32_t lengths[] = {SLU_MESSAGE_MAX + 1, 65536, SLU_CALL_MAX, 5};
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box};
+	struct mailbox_request request;
+	struct mailbox_answer answer;
+	struct mailbox_sender sender, other;
+	int slot;
+
+	(void)state;
+	mailbox_attach(&sender, box, 0);
+	mailbox_attach(&other, box, 1);
+	for (uint32_t i = 0; i < 4; i++) {
+		uint32_t length = lengths[i], back = lengths[3 - i];
+
+		slot = mailbox_send(&sender, SESSION, 0, pattern(i), length, SLU_CALL_MAX);
+		assert_true(mailbox_receive(&receiver, &request));
+		assert_int_equal(request.length, length);
+		assert_memory_equal(request.data, pattern(i), length);
+		mailbox_reply(&receiver, 0, request.slot, request.body, 0, pattern(9), back);
+		mailbox_detach(&sender); /* the next of its index ends it */
+		mailbox_attach(&sender, box, 0);
+		mailbox_send(&sender, SESSION, 1u << slot, NULL, 0, 0);
+		assert_true(mailbox_receive(&receiver, &request));
+		mailbox_reply(&receiver, 0, request.slot, request.body, 0, NULL, 0);
+		assert_true(is_answered(&sender, request.slot, &answer));
+		assert_true(mailbox_answered(&sender, (uint32_t)slot, &answer));
+		assert_int_equal(answer.length, back);
+		assert_memory_equal(answer.data, pattern(9), back);
+		assert_int_equal(atomic_load(&box->bodies_taken), 1);
+		mailbox_done(&sender, (uint32_t)slot);
+		assert_int_equal(atomic_load(&box->bodies_taken), 0);
+	}
+	for (uint32_t i = 0; i < MAILBOX_BODIES; i++)
+		assert_in_range(mailbox_send(i % 2 ? &sender : &other, SESSION, 0, NULL, 0,
+					     SLU_MESSAGE_MAX + 1),
+				0, MAILBOX_SLOTS);
+	assert_false(mailbox_has_body(&other));
+	assert_int_equal(mailbox_send(&sender, SESSION, 0, NULL, 0, SLU_CALL_MAX), -1);
+	assert_in_range(mailbox_send(&sender, SESSION, 0, NULL, 0, SLU_MESSAGE_MAX), 0,
+			MAILBOX_SLOTS);
+	free_box(box);
+}
+
+/* Goal: an answer that is longer than there is place for is not written, and says so. */
+static void test_no_place_for_an_answer(void **state)
+{
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box};
+	struct mailbox_request request;
+	struct mailbox_answer answer;
+	struct mailbox_sender sender;
+	uint32_t slot;
+
+	(void)state;
+	mailbox_attach(&sender, box, 0);
+	slot = send(&sender, NULL, 0);
+	assert_true(mailbox_receive(&receiver, &request));
+	mailbox_reply(&receiver, 0, slot, request.body, 0, pattern(1), SLU_MESSAGE_MAX + 1);
+	assert_true(is_answered(&sender, slot, &answer));
+	assert_int_equal(answer.status, -EMSGSIZE);
+	assert_int_equal(answer.length, 0);
+	free_box(box);
+}
+
+/* Goal: nor does a body that a hostile client names lead anywhere else. */
+static void test_hostile_bodies(void **state)
+{
+	static const struct {
+		uint32_t body, length;
+		bool taken;
+	} slots[] = {{MAILBOX_BODIES + 1, 0, false},  {UINT32_MAX, 0, false},
+		     {1, SLU_CALL_MAX + 1, false},    {1, UINT32_MAX, false},
+		     {0, SLU_MESSAGE_MAX + 1, false}, {MAILBOX_BODIES, SLU_CALL_MAX, true},
+		     {0, SLU_MESSAGE_MAX, false}};
+	struct mailbox *box = new_box();
+	struct mailbox_receiver receiver = {.box = box};
+	struct mailbox_request request;
+	struct mailbox_sender sender;
+
+	(void)state;
+	atomic_store(&box->lanes, 1);
+	for (uint32_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+		atomic_store(&box->lane[0].slots[2].body, slots[i].body);
+		atomic_store(&box->lane[0].slots[2].length, slots[i].length);
+		write_request(box, i, 2, 0xffff);
+		assert_int_equal(mailbox_receive(&receiver, &request), slots[i].taken);
+		if (slots[i].taken)
+			assert_true(request.data + request.length <= (uint8_t *)box + BOX_BYTES);
+	}
+	memset(box->lane[1].saved_bodies, 0xff, sizeof(box->lane[1].saved_bodies));
+	mailbox_attach(&sender, box, 1);
+	send(&sender, NULL, 0);
+	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
+		assert_in_range(sender.bodies[i], 0, MAILBOX_BODIES);
+	free_box(box);
 }
 
 #define CALLS 20000u
@@ -276,7 +395,7 @@ static void *own(void *arg)
 
 			for (uint32_t i = 0; i < request->length; i++)
 				sum += request->data[i];
-			mailbox_reply(&owner->receiver, request->lane, request->slot, 0, &sum,
+			mailbox_reply(&owner->receiver, request->lane, request->slot, 0, 0, &sum,
 				      sizeof(sum));
 		} else {
 			sched_yield();
@@ -305,18 +424,17 @@ static void test_between_threads(void **state)
 		int slot;
 
 		memset(data, (int)(sent & 0xff), sizeof(data));
-		slot = sent < CALLS ? mailbox_send(&sender, SESSION, 0, data, length) : -1;
+		slot = sent < CALLS ? mailbox_send(&sender, SESSION, 0, data, length, 0) : -1;
 		if (slot >= 0)
 			expected[slot] = (uint64_t)(sent++ & 0xff) * length;
 		for (uint32_t open = sender.open; open != 0; open &= open - 1) {
 			uint32_t at = (uint32_t)__builtin_ctz(open);
 			struct mailbox_answer answer;
 
-			if (!mailbox_answered(&sender, at, &answer))
+			if (!is_answered(&sender, at, &answer))
 				continue;
 			assert_int_equal(answer.length, sizeof(expected[0]));
-			assert_memory_equal(mailbox_data(&sender, at), &expected[at],
-					    sizeof(expected[0]));
+			assert_memory_equal(answer.data, &expected[at], sizeof(expected[0]));
 			answered++;
 		}
 		if (slot < 0)
@@ -377,6 +495,9 @@ int main(void)
 		cmocka_unit_test(test_hostile_client),
 		cmocka_unit_test(test_hostile_target),
 		cmocka_unit_test(test_statuses),
+		cmocka_unit_test(test_bodies),
+		cmocka_unit_test(test_no_place_for_an_answer),
+		cmocka_unit_test(test_hostile_bodies),
 		cmocka_unit_test(test_lanes_of_a_budget),
 		cmocka_unit_test(test_between_threads),
 	};

@@ -139,7 +139,7 @@ static int open_region(void **state)
 	struct slu_region_options options;
 
 	(void)state;
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	if (eal_start() < 0 || region_create(REGION_BYTES, &options, &region) < 0) {
 		tap_comment("%s", slu_last_error());

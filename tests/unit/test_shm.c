@@ -74,13 +74,16 @@ static int setup(void **state)
 
 	(void)state;
 	barrier_init();
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	options.page = SLU_PAGE_ORDINARY;
 	exported.length = BYTES;
 	exported.rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE;
 	if (shm_transport.client->meet(&peer.private[SLU_TRANSPORT_SHM]) < 0)
 		return -1;
-	return wake_set_create(&wake) < 0 ? -1 : region_create(BYTES, &options, &exported.region);
+	if (wake_set_create(&wake) < 0 || region_create(BYTES, &options, &exported.region) < 0)
+		return -1;
+	exported.addr = exported.region->addr;
+	return 0;
 }
 
 static int teardown(void **state)
@@ -131,14 +134,15 @@ static void test_lost_memory(void **state)
 	struct path *path;
 
 	(void)state;
-	slu_region_options_init(&options);
+	slu_region_options_init(&options, sizeof(options));
 	assert_int_equal(region_create(4096, &options, &shared), 0);
 	assert_int_equal(region_create(4096, &options, &local), 0);
 	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
 	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), 0);
 	remote.view = view;
 	assert_int_equal(shm_transport.client->connect(&remote, &env, &path), 0);
-	assert_int_equal(arena_share(&shared->arena, true), 0);
+	assert_int_equal(arena_share(&shared->arena, 0, 4096, ARENA_WRITTEN),
+			 ARENA_WRITTEN | ARENA_WHOLE);
 	post_one(path, SLU_WRITE, shared, 0, SLU_SCOPE_NONE);
 	assert_int_equal(slu_region_get_info(shared, &info), 0);
 	assert_false(info.lost);
@@ -183,12 +187,46 @@ static void test_shares_all(void **state)
 	assert_int_equal(note.tag, 77);
 	assert_int_equal(note.client, 9); /* as it says */
 	mailbox_attach(&calls, &view->mapping->waker.area->calls, 0);
-	assert_int_equal(mailbox_send(&calls, view->session, 0, "ask", 3), 0);
+	assert_int_equal(mailbox_send(&calls, view->session, 0, "ask", 3, 0), 0);
 	assert_true(mailbox_receive(&inbox.calls, &request));
 	assert_memory_equal(request.data, "ask", 3);
 	assert_int_equal(request.session, 9);
 	shm_transport.client->release(view);
 	withdraw();
+}
+
+/* Goal: of a part its pages are mapped, and nothing else; a target that promises pages that are not
+ * there is caught. */
+static void test_maps_a_part(void **state)
+{
+	const struct export whole = exported;
+	struct slu_region_options options;
+	struct slu_region *region;
+	struct shm_view *view;
+
+	(void)state;
+	slu_region_options_init(&options, sizeof(options));
+	options.page = SLU_PAGE_ORDINARY;
+	assert_int_equal(region_create(4 * BYTES, &options, &region), 0);
+	exported = (struct export){.region = region,
+				   .addr = region->addr + BYTES,
+				   .length = BYTES,
+				   .rights = SLU_RIGHT_READ | SLU_RIGHT_WRITE};
+	publish(SLU_RIGHT_READ | SLU_RIGHT_WRITE);
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), 0);
+	assert_int_equal(view->mapping->mapped_bytes, BYTES);
+	strcpy(view->mapping->base, "through the part");
+	assert_string_equal(region->addr + BYTES, "through the part");
+	shm_transport.client->release(view);
+	json_object_set_new(grant, "offset", json_integer(4 * BYTES));
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), -EPROTO);
+	json_object_set_new(grant, "offset", json_integer(-1));
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), -EPROTO);
+	json_object_set_new(grant, "offset", json_integer(INT64_MAX - BYTES + 1));
+	assert_int_equal(import(SLU_RIGHT_READ | SLU_RIGHT_WRITE, 3, &view), -EPROTO);
+	withdraw();
+	region_destroy(region);
+	exported = whole;
 }
 
 /* Goal: sessions with one area have one mapping, and a poller's paths to them one lane, of which
@@ -386,6 +424,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lost_memory),
 		cmocka_unit_test(test_shares_all),
+		cmocka_unit_test(test_maps_a_part),
 		cmocka_unit_test(test_shares_mapping),
 		cmocka_unit_test(test_refuses_confused_areas),
 		cmocka_unit_test(test_wakes_the_owner),

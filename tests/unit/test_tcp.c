@@ -282,7 +282,7 @@ static void test_neighbours(void **state)
 	ops[0].timeout_us = PAIR_TIMEOUT_US;
 	ops[1] = op(&pair, SLU_READ, 0, 0, 8);
 	ops[2] = op(&pair, SLU_WRITE_NOTIFY, 0, 0, 8);
-	ops[3] = op(&pair, SLU_CALL, 0, 0, 8);
+	ops[3] = op(&pair, OP_CALL, 0, 0, 8);
 	pair_post(&pair, ops, 4);
 	pair_expire(&pair);
 	assert_int_equal(pair_poll(&pair, done, 4), 3);
@@ -465,7 +465,7 @@ static void test_room_is_shared(void **state)
 static struct slu_op call(struct tcp_pair *pair, uint64_t local, uint64_t length, uint64_t answer,
 			  uint32_t room)
 {
-	struct slu_op one = op(pair, SLU_CALL, answer, local, length);
+	struct slu_op one = op(pair, OP_CALL, answer, local, length);
 
 	one.tag = room;
 	return one;
@@ -514,8 +514,133 @@ static void test_calls(void **state)
 	done = finish_one(&pair);
 	assert_int_equal(done.user_data, ops[0].user_data);
 	assert_int_equal(done.status, 0);
-	assert_int_equal(done.length, SLU_MESSAGE_MAX);
+	assert_int_equal(done.bytes, SLU_MESSAGE_MAX);
 	assert_memory_equal(pair.local->addr + 10000, pair.local->addr, SLU_MESSAGE_MAX);
+	pair_close(&pair);
+}
+
+/* A budget of so many bytes of long calls. */
+static struct budget *limit_calls(struct tcp_pair *pair, uint64_t bytes, struct budgets **budgets)
+{
+	const uint64_t limits[SLU_LIMIT_COUNT] = {[SLU_LIMIT_CALL_BYTES] = bytes};
+
+	pair_open(pair, false);
+	assert_int_equal(budgets_create(limits, budgets), 0);
+	pair->budget = budget_find(*budgets, "caller");
+	assert_non_null(pair->budget);
+	pair_reconnect(pair);
+	return pair->budget;
+}
+
+static void unlimit(struct tcp_pair *pair, struct budgets *budgets)
+{
+	struct budget *budget = pair->budget;
+
+	pair_close(pair);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CALL_BYTES), 0);
+	budget_put(budget);
+	budgets_destroy(budgets);
+}
+
+/* In so many turns, in which what was refused goes again. @return how many came */
+static uint32_t receive_long(struct tcp_pair *pair, struct inbox_request *requests, uint32_t n)
+{
+	struct slu_completion done;
+	uint32_t came = 0;
+
+	for (uint32_t turns = 0; turns < 200 && came < n; turns++) {
+		pair_expire(pair);
+		assert_int_equal(pair_poll(pair, &done, 1), 0);
+		pair_serve(pair);
+		came += inbox_receive(pair->export.inbox, 0, &requests[came]);
+	}
+	return came;
+}
+
+#define LONG_CALL 200000u
+
+/* Goal: long calls have as much memory of the target as their identity may; others wait until some
+ * are answered, and one that never can have so much is told. */
+static void test_long_calls_are_bounded(void **state)
+{
+	struct inbox_request requests[3];
+	struct slu_completion done;
+	struct budgets *budgets;
+	struct tcp_pair pair;
+	struct budget *budget = limit_calls(&pair, 2 * LONG_CALL, &budgets);
+	struct slu_op ops[3], too_much = call(&pair, 0, 10, 0, 2 * LONG_CALL + 1);
+
+	(void)state;
+	fill(pair.local->addr, LONG_CALL, 4);
+	for (uint32_t i = 0; i < 3; i++)
+		ops[i] = call(&pair, 0, LONG_CALL, (i + 1) * UINT64_C(250000), LONG_CALL);
+	pair_post(&pair, ops, 3);
+	assert_int_equal(receive_long(&pair, requests, 3), 2);
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CALL_BYTES), 2 * LONG_CALL);
+	for (uint32_t i = 0; i < 3; i++) {
+		assert_memory_equal(requests[i].data, pair.local->addr, LONG_CALL);
+		inbox_reply(pair.export.inbox, 0, requests[i].slot, 0, requests[i].data, LONG_CALL);
+		done = finish_one(&pair);
+		assert_int_equal(done.status, 0);
+		assert_int_equal(done.bytes, LONG_CALL);
+		assert_int_equal(receive_long(&pair, &requests[2], 1), i == 0);
+	}
+	assert_int_equal(budget_used(budget, SLU_LIMIT_CALL_BYTES), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_memory_equal(pair.local->addr + ops[i].remote_offset, pair.local->addr,
+				    LONG_CALL);
+	pair_post(&pair, &too_much, 1);
+	assert_int_equal(finish_one(&pair).status, -EDQUOT);
+	unlimit(&pair, budgets);
+}
+
+/* Goal: who sends long calls and takes no answers in has what it may of the target's memory, and
+ * with its connection that is free. */
+static void test_flood_of_long_calls(void **state)
+{
+	struct inbox_request request;
+	struct budgets *budgets;
+	struct tcp_pair pair;
+	struct budget *budget = limit_calls(&pair, 4 * LONG_CALL, &budgets);
+	struct slu_op op = call(&pair, 0, LONG_CALL, 0, LONG_CALL);
+	uint32_t answered = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < 60; i++)
+		pair_post(&pair, &op, 1);
+	for (uint32_t turns = 0; turns < 2000; turns++) {
+		tcp_link_ops.flush(&pair_link(&pair)->link);
+		pair_serve(&pair);
+		for (; inbox_receive(pair.export.inbox, 0, &request); answered++)
+			inbox_reply(pair.export.inbox, 0, request.slot, 0, request.data, LONG_CALL);
+		assert_in_range(budget_used(budget, SLU_LIMIT_CALL_BYTES), 0, 4 * LONG_CALL);
+	}
+	assert_in_range(answered, 4, 59); /* some lie in sockets */
+	assert_in_range(budget_used(budget, SLU_LIMIT_CALL_BYTES), LONG_CALL, 4 * LONG_CALL);
+	unlimit(&pair, budgets);
+}
+
+/* Goal: a long call of a remote that dies ends when the target has what is read from the caller's
+ * memory; one whose bytes may still be sent ends with the connection. */
+static void test_long_calls_of_the_dead(void **state)
+{
+	struct inbox_request request;
+	struct slu_completion done;
+	struct tcp_pair pair;
+	struct slu_op op;
+
+	(void)state;
+	pair_open(&pair, false);
+	op = call(&pair, 0, LONG_CALL, 0, LONG_CALL);
+	pair_post(&pair, &op, 1);
+	remote_fail(pair.remote, -ESHUTDOWN);
+	for (uint32_t i = 0; i < 5; i++)
+		assert_int_equal(pair_poll(&pair, &done, 1), 0); /* not all is sent */
+	done = finish_one(&pair);
+	assert_int_equal(done.status, -ESHUTDOWN);
+	assert_true(inbox_receive(pair.export.inbox, 0, &request));
+	assert_memory_equal(request.data, pair.local->addr, LONG_CALL);
+	inbox_reply(pair.export.inbox, 0, request.slot, 0, NULL, 0);
 	pair_close(&pair);
 }
 
@@ -568,7 +693,7 @@ static void test_hostile_target(void **state)
 		{.type = WIRE_DATA, .length = 9, .sequence = 0},
 		{.type = WIRE_DATA, .length = 8, .sequence = 1},
 		{.type = WIRE_DONE, .length = 1, .sequence = 0}, /* a read without its data */
-		{.type = WIRE_ANSWER, .length = SLU_MESSAGE_MAX + 1},
+		{.type = WIRE_ANSWER, .length = SLU_CALL_MAX + 1},
 		{.type = WIRE_ANSWER, .status = 1},
 		{.type = WIRE_DONE, .reserved = 1, .status = -EACCES, .length = 1},
 	};
@@ -603,7 +728,8 @@ static void test_hostile_client(void **state)
 		{.type = 5},
 		{.type = WIRE_READ, .reserved = {0, 1, 0}, .length = 8},
 		{.type = WIRE_WRITE, .length = UINT32_MAX},
-		{.type = WIRE_CALL, .length = SLU_MESSAGE_MAX + 1},
+		{.type = WIRE_CALL, .length = SLU_CALL_MAX + 1},
+		{.type = WIRE_CALL, .offset = SLU_CALL_MAX + 1},
 		{.type = WIRE_READ, .length = 8, .sequence = 1},
 	};
 	struct tcp_pair pair;
@@ -849,6 +975,9 @@ int main(void)
 		cmocka_unit_test(test_notify),
 		cmocka_unit_test(test_room_is_shared),
 		cmocka_unit_test(test_calls),
+		cmocka_unit_test(test_long_calls_are_bounded),
+		cmocka_unit_test(test_flood_of_long_calls),
+		cmocka_unit_test(test_long_calls_of_the_dead),
 		cmocka_unit_test(test_late_answer),
 		cmocka_unit_test(test_hostile_target),
 		cmocka_unit_test(test_hostile_client),

@@ -12,6 +12,7 @@
 
 static struct verbs_devices *devices;
 static char bytes[8192];
+static struct slu_region region = {.addr = bytes, .length = sizeof(bytes)};
 
 static int open_devices(void **state)
 {
@@ -39,7 +40,7 @@ static void test_one(void **state)
 	struct verbs_registration *made;
 
 	(void)state;
-	assert_int_equal(verbs_register(&devices->devices[0], bytes, sizeof(bytes),
+	assert_int_equal(verbs_register(&devices->devices[0], &region, 0, sizeof(bytes),
 					IBV_ACCESS_LOCAL_WRITE, &made),
 			 0);
 	assert_int_equal(made->count, 1);
@@ -57,13 +58,15 @@ static void test_slices(void **state)
 {
 	const uint64_t length = 2 * VERBS_SLICE_BYTES + 4096;
 	struct verbs_registration *made;
+	struct slu_region sparse = {0};
 	char *at =
 		mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	(void)state;
 	if (at == MAP_FAILED)
 		skip_because("no room for 4 GiB of addresses");
-	assert_int_equal(verbs_register(&devices->devices[0], at, length, 0, &made), 0);
+	sparse.addr = at;
+	assert_int_equal(verbs_register(&devices->devices[0], &sparse, 0, length, 0, &made), 0);
 	assert_int_equal(made->count, 3);
 	for (uint32_t i = 0; i < 3; i++) {
 		assert_ptr_equal(made->slices[i].mr->addr, at + i * VERBS_SLICE_BYTES);
@@ -72,7 +75,8 @@ static void test_slices(void **state)
 	}
 	verbs_deregister(made);
 	fake_verbs.mr_room = 2; /* the third one fails: the others go */
-	assert_int_equal(verbs_register(&devices->devices[0], at, length, 0, &made), -ENOMEM);
+	assert_int_equal(verbs_register(&devices->devices[0], &sparse, 0, length, 0, &made),
+			 -ENOMEM);
 	assert_int_equal(fake_verbs.mrs, 0);
 	munmap(at, length);
 }
@@ -84,10 +88,32 @@ static int register_in_vain(int error)
 
 	fake_verbs.mr_room = 0;
 	fake_verbs.mr_error = error;
-	rc = verbs_register(&devices->devices[0], bytes, sizeof(bytes), 0, &made);
+	rc = verbs_register(&devices->devices[0], &region, 0, sizeof(bytes), 0, &made);
 	assert_null(made);
 	assert_non_null(strstr(slu_last_error(), "cannot register 8 KiB with fake0"));
 	return rc;
+}
+
+/* Goal: a dmabuf is registered by its descriptor, each piece with its place in it; where the device
+ * has no way to do it, that is said. */
+static void test_dmabuf(void **state)
+{
+	struct slu_region imported = {.addr = bytes,
+				      .length = sizeof(bytes),
+				      .arena = {.origin = ARENA_DMABUF, .offset = 65536, .fd = 77}};
+	struct verbs_registration *made;
+
+	(void)state;
+	assert_int_equal(verbs_register(&devices->devices[0], &imported, 4096, 100, 0, &made), 0);
+	assert_int_equal(fake_verbs.dmabuf_fd, 77);
+	assert_int_equal(fake_verbs.dmabuf_offset, 65536 + 4096);
+	assert_ptr_equal(made->slices[0].mr->addr, bytes + 4096);
+	verbs_deregister(made);
+	fake_verbs.mr_room = 0;
+	fake_verbs.mr_error = EOPNOTSUPP;
+	assert_int_equal(verbs_register(&devices->devices[0], &imported, 0, 100, 0, &made),
+			 -EOPNOTSUPP);
+	assert_non_null(strstr(slu_last_error(), "cannot register a dmabuf"));
 }
 
 /* Goal: each limit is an error of its own, with a remedy. */
@@ -192,6 +218,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(test_one),     test(test_slices),  test(test_limits),
+		test(test_one),     test(test_dmabuf),  test(test_limits),
 		test(test_memlock), test(test_regions), test(test_no_room),
 	};
 

@@ -33,6 +33,7 @@ struct fake_behaviour {
 /** In place of a mapping: the segment itself. */
 struct fake_view {
 	char *base;
+	const struct slu_region *region;
 	struct client_waker waker; /* and the area */
 	uint32_t session;          /* its number there */
 	bool writes;               /* the right to */
@@ -42,12 +43,15 @@ struct fake_part {
 	struct request *request;
 	struct op_part part;
 	uint64_t due_ns;
+	bool is_vector; /* and begins there */
+	struct vector_place at;
 };
 
 struct fake_path {
 	struct path path;
 	struct transport_link link;
 	char *base;
+	const struct slu_region *region;
 	struct notify_sender notify; /* lane NULL without the right to write */
 	const struct client_waker *waker;
 	uint32_t session;

@@ -70,6 +70,7 @@ static int fake_connect(struct slu_remote *remote, const struct path_env *env, s
 	path_init(&fake->path);
 	link_init(&fake->link, &fake_link_ops, env->schedule);
 	fake->base = view->base;
+	fake->region = view->region;
 	fake->waker = &view->waker;
 	fake->session = view->session;
 	if (view->writes)
@@ -117,7 +118,8 @@ static int fake_import_local(const struct export *export, uint32_t rights,
 
 	if (!view)
 		return fail(-ENOMEM, "out of memory");
-	view->base = export->region->addr;
+	view->base = export->addr;
+	view->region = export->region;
 	view->waker = (struct client_waker){
 		.area = inbox->area, .wake_fd = inbox->wake_fd, .fence = !barrier_is_asymmetric};
 	view->session = session;
@@ -141,7 +143,10 @@ static int open_host(const struct slu_engine_options *options, void **out)
 static const struct transport_host fake_hosts = {.open = open_host, .close = free};
 
 static const struct transport_client fake_client = {
-	.capabilities = {.slice_bytes = FAKE_SLICE_BYTES},
+	.capabilities = {.slice_bytes = FAKE_SLICE_BYTES,
+			 .atomics = true,
+			 .call_bytes = SLU_CALL_MAX,
+			 .memories = 1u << SLU_MEMORY_HOST},
 	.import_local = fake_import_local,
 	.release = free,
 	.connect = fake_connect,

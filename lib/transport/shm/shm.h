@@ -24,6 +24,8 @@ struct shm_lane {
 /** What a client has mapped, once for all its sessions that have the area. */
 struct shm_mapping {
 	char *base;
+	uint64_t offset; /* in the file: whole pages, as what is mapped of it */
+	uint64_t length; /* that is granted */
 	uint64_t mapped_bytes;
 	struct client_waker waker; /* and the area */
 	uint32_t id;               /* of the area, on its connection */

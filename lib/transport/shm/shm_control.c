@@ -100,15 +100,20 @@ static int reopen_read_only(int fd)
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	reopened = open(path, O_RDONLY | O_CLOEXEC);
-	return reopened < 0 ? fail(-errno, "cannot reopen %s read-only: %s", path, strerror(errno))
-			    : reopened;
+	return reopened < 0
+		       ? fail(-EOPNOTSUPP, "cannot reopen %s read-only: %s", path, strerror(errno))
+		       : reopened;
 }
 
 static int describe(const struct export *export, const struct client_inbox *inbox, uint32_t session,
 		    json_t *grant)
 {
-	json_t *fields = json_pack("{s:I, s:b, s:I, s:I}", "mapped_bytes",
-				   (json_int_t) export->region->arena.mapped_bytes, "barrier",
+	const struct slu_region *region = export->region;
+	uint64_t offset = (uint64_t)(export->addr - region->addr);
+	uint64_t pages = (export->length + region->page_bytes - 1) / region->page_bytes;
+	json_t *fields = json_pack("{s:I, s:I, s:b, s:I, s:I}", "offset",
+				   (json_int_t)(region->arena.offset + offset), "mapped_bytes",
+				   (json_int_t)(pages * region->page_bytes), "barrier",
 				   barrier_reaches_others, "area", (json_int_t)inbox->id, "number",
 				   (json_int_t)session);
 	int rc = fields ? json_object_update(grant, fields) : -1;
@@ -138,8 +143,8 @@ static int shm_publish(const struct export *export, uint32_t rights,
 	return FD_COUNT;
 }
 
-/* A file that its owner could shrink would kill us with SIGBUS. */
-static int check_fd(int fd, uint64_t length)
+/* Of a file that could shrink we would lose what we are granted. */
+static int check_fd(int fd, uint64_t end)
 {
 	struct stat stat;
 	int seals = fcntl(fd, F_GET_SEALS);
@@ -147,15 +152,15 @@ static int check_fd(int fd, uint64_t length)
 	if (seals < 0 || !(seals & F_SEAL_SHRINK))
 		return fail(-EPROTO,
 			    "the target passed memory that is not sealed against shrinking");
-	if (fstat(fd, &stat) < 0 || (uint64_t)stat.st_size < length)
+	if (fstat(fd, &stat) < 0 || (uint64_t)stat.st_size < end)
 		return fail(-EPROTO, "the target passed less memory than it announced");
 	return 0;
 }
 
 /* What others keep there is in no core dump of ours, and no child's. */
-static void *map_fd(int fd, uint64_t length, int protection, int flags)
+static void *map_fd(int fd, uint64_t offset, uint64_t length, int protection, int flags)
 {
-	void *addr = mmap(NULL, length, protection, MAP_SHARED | flags, fd, 0);
+	void *addr = mmap(NULL, length, protection, MAP_SHARED | flags, fd, (off_t)offset);
 
 	if (addr == MAP_FAILED)
 		return NULL;
@@ -194,13 +199,13 @@ static bool shm_is_lost(const void *arg)
 static int map_fds(struct shm_mapping *mapping, const int *fds)
 {
 	mapping->base =
-		map_fd(fds[FD_SEGMENT], mapping->mapped_bytes,
+		map_fd(fds[FD_SEGMENT], mapping->offset, mapping->mapped_bytes,
 		       mapping->rights & SLU_RIGHT_WRITE ? PROT_READ | PROT_WRITE : PROT_READ,
 		       MAP_POPULATE);
 	if (!mapping->base)
 		return fail(errno == EPERM || errno == EACCES ? -EACCES : -ENOMEM,
 			    "cannot map the segment: %s", strerror(errno));
-	mapping->waker.area = map_fd(fds[FD_AREA], CLIENT_AREA_BYTES, PROT_READ | PROT_WRITE, 0);
+	mapping->waker.area = map_fd(fds[FD_AREA], 0, CLIENT_AREA_BYTES, PROT_READ | PROT_WRITE, 0);
 	if (!mapping->waker.area)
 		return fail(-ENOMEM, "cannot map the memory for notifications: %s",
 			    strerror(errno));
@@ -211,9 +216,9 @@ static int map_fds(struct shm_mapping *mapping, const int *fds)
 	return guard_mapping(mapping);
 }
 
-static int check_fds(uint64_t mapped, const int *fds)
+static int check_fds(const struct shm_mapping *wanted, const int *fds)
 {
-	int rc = check_fd(fds[FD_SEGMENT], mapped);
+	int rc = check_fd(fds[FD_SEGMENT], wanted->offset + wanted->length);
 
 	if (rc == 0)
 		rc = check_fd(fds[FD_AREA], CLIENT_AREA_BYTES);
@@ -223,7 +228,7 @@ static int check_fds(uint64_t mapped, const int *fds)
 static int map(const struct shm_mapping *wanted, const int *fds, struct shm_mapping **out)
 {
 	struct shm_mapping *mapping;
-	int rc = check_fds(wanted->mapped_bytes, fds);
+	int rc = check_fds(wanted, fds);
 
 	if (rc < 0)
 		return rc;
@@ -256,8 +261,8 @@ static int share(struct shm_mapping *ours, const struct shm_mapping *wanted,
 	LIST_FOREACH (found, &peer->mappings, link)
 		if (found->id == wanted->id)
 			break;
-	if (found &&
-	    (found->rights != wanted->rights || found->mapped_bytes != wanted->mapped_bytes)) {
+	if (found && (found->rights != wanted->rights || found->offset != wanted->offset ||
+		      found->mapped_bytes != wanted->mapped_bytes)) {
 		rc = fail(-EPROTO, "the target's areas are confused");
 	} else {
 		if (!found && ours)
@@ -316,19 +321,21 @@ static void shm_release(void *arg)
 static int shm_import(struct transport_peer *peer, const json_t *grant, uint64_t length,
 		      uint32_t rights, const int *fds, uint32_t fd_count, void **out)
 {
-	json_int_t mapped, area, number;
+	json_int_t offset, mapped, area, number;
 	struct shm_mapping wanted = {.rights = rights,
 				     .peer = peer->private[SLU_TRANSPORT_SHM],
 				     .waker = {.wake_fd = -1}};
 	struct shm_view *view;
 	int rc;
 
-	if (json_unpack((json_t *)(uintptr_t)grant, "{s:I, s:I, s:I}", "mapped_bytes", &mapped,
-			"area", &area, "number", &number) < 0 ||
-	    fd_count != FD_COUNT || mapped <= 0 || (uint64_t)mapped < length || area < 0 ||
-	    area > UINT32_MAX || number < 0 || number > INT32_MAX)
+	if (json_unpack((json_t *)(uintptr_t)grant, "{s:I, s:I, s:I, s:I}", "offset", &offset,
+			"mapped_bytes", &mapped, "area", &area, "number", &number) < 0 ||
+	    fd_count != FD_COUNT || offset < 0 || mapped <= 0 || (uint64_t)mapped < length ||
+	    area < 0 || area > UINT32_MAX || number < 0 || number > INT32_MAX)
 		return fail(-EPROTO, "the target's description of the segment is inconsistent");
 	wanted.id = (uint32_t)area;
+	wanted.offset = (uint64_t)offset;
+	wanted.length = length;
 	wanted.mapped_bytes = (uint64_t)mapped;
 	wanted.waker.fence =
 		!json_is_true(json_object_get(grant, "barrier")) || !barrier_reaches_us;
@@ -390,8 +397,11 @@ static bool shm_consider(const struct transport_env *env, const struct transport
 static const struct transport_client shm_client = {
 	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
 			 .immediate = true,
+			 .atomics = true,
+			 .call_bytes = SLU_CALL_MAX,
 			 .latency_ns = 50,
-			 .bytes_per_second = UINT64_C(20000000000)},
+			 .bytes_per_second = UINT64_C(20000000000),
+			 .memories = 1u << SLU_MEMORY_HOST},
 	.local = true,
 	.consider = shm_consider,
 	.meet = shm_meet,

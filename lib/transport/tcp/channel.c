@@ -92,11 +92,31 @@ static ssize_t receive_nowhere(struct channel *channel)
 	return got;
 }
 
+/* The next @p n bytes have gone to them. */
+static void fill_places(struct channel *channel, uint32_t n)
+{
+	while (n > 0) {
+		struct iovec *place = channel->places;
+		uint32_t part = n < place->iov_len ? n : (uint32_t)place->iov_len;
+
+		place->iov_base = (char *)place->iov_base + part;
+		place->iov_len -= part;
+		n -= part;
+		if (place->iov_len > 0)
+			return;
+		channel->places++;
+		channel->place_count--;
+	}
+}
+
 static void received(struct channel *channel, uint32_t got)
 {
 	uint32_t body = got < channel->body_left ? got : channel->body_left;
 
-	if (body > 0) {
+	if (channel->places) {
+		fill_places(channel, body);
+		channel->body_left -= body;
+	} else if (body > 0) {
 		channel->body += body;
 		channel->body_left -= body;
 	}
@@ -117,6 +137,22 @@ static ssize_t receive_body(struct channel *channel, uint32_t ahead)
 	return got;
 }
 
+/* The same. */
+static ssize_t receive_places(struct channel *channel, uint32_t ahead)
+{
+	uint32_t wanted = channel->body_left + ahead, count = channel->place_count;
+	struct iovec iov[CHANNEL_PLACES + 1];
+	ssize_t got;
+
+	memcpy(iov, channel->places, count * sizeof(iov[0]));
+	iov[count] = (struct iovec){channel->buffer + channel->end, ahead};
+	got = stream_read(&channel->stream, iov, (int)count + 1);
+	if (got > 0)
+		received(channel, (uint32_t)got);
+	note_drained(channel, got < (ssize_t)wanted);
+	return got;
+}
+
 ssize_t channel_receive(struct channel *channel)
 {
 	struct iovec iov;
@@ -126,13 +162,14 @@ ssize_t channel_receive(struct channel *channel)
 	if (is_too_early(channel))
 		return 0;
 	make_room(channel);
-	if (channel->body_left > 0 && !channel->body)
+	if (channel->body_left > 0 && !channel->body && !channel->places)
 		return receive_nowhere(channel);
 	ahead = CHANNEL_BUFFER_BYTES - channel->end;
 	if (ahead > channel->read_ahead)
 		ahead = channel->read_ahead;
 	if (channel->body_left > 0)
-		return receive_body(channel, ahead);
+		return channel->places ? receive_places(channel, ahead)
+				       : receive_body(channel, ahead);
 	iov = (struct iovec){channel->buffer + channel->end, ahead};
 	got = stream_read(&channel->stream, &iov, 1);
 	if (got > 0)
@@ -160,7 +197,30 @@ bool channel_body(struct channel *channel, void *into, uint32_t length)
 		memcpy(into, channel->buffer + channel->begin, taken);
 	channel->begin += taken;
 	channel->body = into ? (char *)into + taken : NULL;
+	channel->places = NULL;
 	channel->body_left = length - taken;
+	return channel->body_left == 0;
+}
+
+bool channel_body_to(struct channel *channel, struct iovec *places, uint32_t count, uint32_t length)
+{
+	uint32_t have = channel->end - channel->begin;
+	uint32_t left = have < length ? have : length;
+
+	adapt_read_ahead(channel, length);
+	channel->body = NULL;
+	channel->places = places;
+	channel->place_count = count;
+	channel->body_left = length - left;
+	while (left > 0) {
+		struct iovec *place = channel->places;
+		uint32_t part = left < place->iov_len ? left : (uint32_t)place->iov_len;
+
+		memcpy(place->iov_base, channel->buffer + channel->begin, part);
+		channel->begin += part;
+		left -= part;
+		fill_places(channel, part);
+	}
 	return channel->body_left == 0;
 }
 

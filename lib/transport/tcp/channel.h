@@ -20,7 +20,8 @@
 #include "net/stream.h"
 
 #define CHANNEL_BUFFER_BYTES 65536u
-#define CHANNEL_PIECES       256u
+#define CHANNEL_PIECES       320u
+#define CHANNEL_PLACES       64u
 
 /** Received or sent on one connection in a turn: while others wait for theirs, and else. */
 #define CHANNEL_TURN_SHARED (UINT64_C(1) << 18)
@@ -38,9 +39,11 @@ struct channel {
 	uint32_t end;
 	uint32_t read_ahead; /* how much to read beyond a body: little while bodies are large */
 	uint32_t body_left;
-	char *body;          /* where its next byte goes; NULL: nowhere */
-	bool drained;        /* the last read emptied the socket, */
-	uint64_t drained_ns; /* then; kept while a long body comes */
+	char *body;           /* where its next byte goes; NULL: nowhere */
+	struct iovec *places; /* of a body that goes to several; NULL: it goes to one */
+	uint32_t place_count; /* that are not full */
+	bool drained;         /* the last read emptied the socket, */
+	uint64_t drained_ns;  /* then; kept while a long body comes */
 
 	/* Sending. */
 	char *staging;
@@ -88,6 +91,20 @@ static inline void channel_consume(struct channel *channel, uint32_t n)
  * @return true: all of it is there; else it arrives by channel_receive() until body_left is 0
  */
 bool channel_body(struct channel *channel, void *into, uint32_t length);
+
+/**
+ * The same with a body that goes to @p count places, which have @p length bytes together: 1 to
+ * CHANNEL_PLACES. They are the channel's until all of it is there.
+ */
+bool channel_body_to(struct channel *channel, struct iovec *places, uint32_t count,
+		     uint32_t length);
+
+/** What arrives of the body goes nowhere from now on. */
+static inline void channel_body_nowhere(struct channel *channel)
+{
+	channel->body = NULL;
+	channel->places = NULL;
+}
 
 /** Is there room for @p heads staged bytes and @p pieces more pieces? */
 static inline bool channel_room(const struct channel *channel, uint32_t heads, uint32_t pieces)

@@ -52,11 +52,13 @@ struct tcp_end {
 	bool answering;          /* the body of an answer arrives, */
 	struct request *answers; /* to this call, in that slot; NULL: nobody waits for it */
 	uint32_t answer_slot;
-	int32_t answer_status;
-	bool registered;      /* with the poller's epoll_fd */
-	struct channel fresh; /* while the link is mended */
+	int32_t answer_result; /* as for request_back() */
+	bool registered;       /* with the poller's epoll_fd */
+	struct channel fresh;  /* while the link is mended */
 	struct tcp_sent window[TCP_WINDOW];
-	struct tcp_call slots[TCP_CALLS]; /* slot % TCP_CALLS */
+	struct vector_place begins[TCP_WINDOW]; /* of WIRE_READ_RUNS: where its pieces do */
+	struct iovec places[CHANNEL_PLACES];    /* where its bytes go, while they arrive */
+	struct tcp_call slots[TCP_CALLS];       /* slot % TCP_CALLS */
 };
 
 enum tcp_link_state {
@@ -78,18 +80,18 @@ struct tcp_peer {
 struct tcp_link {
 	struct transport_link link; /* first */
 	uint32_t users;
-	uint32_t count; /* of ends */
-	uint32_t next;  /* bulk end */
+	uint32_t count;   /* of ends */
+	uint32_t next;    /* bulk end */
 	uint32_t awaited; /* ends on which something is to come, a bit each */
 	uint32_t unsent;  /* ends with something to send, a bit each */
 	uint32_t pause;   /* polls without a look whether full sockets have room, */
 	uint32_t paused;  /* of which so many are past */
 	/* The poller takes it down and up again, the repair makes and mends it. */
 	_Atomic uint32_t state;
-	_Atomic int error;   /* 0, or why it is dead for good; who opens a path looks as well */
+	_Atomic int error; /* 0, or why it is dead for good; who opens a path looks as well */
 	int epoll_fd;
-	bool succeeded;  /* something was answered since it is up */
-	uint32_t losses; /* in a row, without that */
+	bool succeeded;              /* something was answered since it is up */
+	uint32_t losses;             /* in a row, without that */
 	struct fence_ticket *ticket; /* of the name that the target knows it by, while it is up */
 	struct transport_peer *peer;
 	struct repair *repair;

@@ -246,8 +246,11 @@ static const struct transport_host tcp_hosts = {.open = open_host, .close = free
 
 static const struct transport_client tcp_client = {
 	.capabilities = {.slice_bytes = TCP_SLICE_BYTES,
+			 .atomics = true,
+			 .call_bytes = SLU_CALL_MAX,
 			 .latency_ns = 20000,
-			 .bytes_per_second = UINT64_C(3000000000)},
+			 .bytes_per_second = UINT64_C(3000000000),
+			 .memories = 1u << SLU_MEMORY_HOST},
 	.dials = true,
 	.consider = tcp_consider,
 	.meet = tcp_meet,

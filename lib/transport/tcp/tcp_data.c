@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
+#include "transport/atomic_op.h"
 #include "transport/tcp/tcp.h"
 
 /* Polls without a look at sockets that were full and stayed so: a few microseconds. */
@@ -25,13 +26,13 @@ static struct tcp_call *open_call(struct tcp_end *end, uint32_t slot)
 	return call->request && call->slot == slot ? call : NULL;
 }
 
-static void end_call(struct tcp_end *end, struct tcp_call *call, int status, bool may_land)
+static void end_call(struct tcp_end *end, struct tcp_call *call, int result, bool may_land)
 {
 	struct request *request = call->request;
 
 	call->request = NULL;
 	end->calls--;
-	request_back(request, status, may_land);
+	request_back(request, result, may_land);
 }
 
 /* NULL: as many as may be are open. */
@@ -51,13 +52,23 @@ static struct tcp_call *take_slot(struct tcp_end *end)
 
 /* ---- the end of a link ---- */
 
+static inline bool only_reads(const struct tcp_sent *sent)
+{
+	return sent->type == WIRE_READ || sent->type == WIRE_READ_RUNS;
+}
+
+static inline bool wants_data(const struct tcp_sent *sent)
+{
+	return only_reads(sent) || sent->type >= WIRE_FETCH_ADD;
+}
+
 static void lose(struct tcp_sent *sent, int error)
 {
 	struct request *request = sent->request;
 
 	sent->request = NULL;
 	if (request)
-		request_back(request, error, sent->type != WIRE_READ);
+		request_back(request, error, !only_reads(sent));
 }
 
 static void end_end(struct tcp_end *end, int error)
@@ -80,7 +91,7 @@ static bool has_written(const struct tcp_end *end, const struct request *request
 						   ? end->slots[sent->slot % TCP_CALLS].request
 						   : sent->request;
 
-		if (sent->type != WIRE_READ && (!request || of == request))
+		if (!only_reads(sent) && (!request || of == request))
 			return true;
 	}
 	return false;
@@ -162,7 +173,9 @@ static const uint8_t wire_types[] = {
 	[SLU_READ] = WIRE_READ,
 	[SLU_WRITE] = WIRE_WRITE,
 	[SLU_WRITE_NOTIFY] = WIRE_NOTIFY,
-	[SLU_CALL] = WIRE_CALL,
+	[SLU_FETCH_ADD] = WIRE_FETCH_ADD,
+	[SLU_COMPARE_SWAP] = WIRE_COMPARE_SWAP,
+	[OP_CALL] = WIRE_CALL,
 };
 
 static inline void send_part(const struct tcp_path *tcp, struct tcp_end *end,
@@ -208,18 +221,51 @@ static inline void is_sent(struct tcp_link *link, uint32_t index)
 	link->unsent |= 1u << index;
 }
 
-/* Its bytes are always taken along: it may be given up before they are sent. */
+/*
+ * What is short is taken along: it may be given up before it is sent. What is long is not given up
+ * before the target has taken it, but with the connection.
+ */
 __attribute__((noinline)) static enum post_result
 post_call(const struct tcp_path *tcp, struct request *request, struct op_part part)
 {
-	struct tcp_end *end = tcp->link->ends[0];
+	uint32_t room = request->op.tag;
+	bool is_bulk = part.length > REQUEST_SMALL_BYTES || room > REQUEST_SMALL_BYTES;
+	uint32_t index = is_bulk ? next_bulk(tcp->link) : 0;
+	struct tcp_end *end = tcp->link->ends[index];
 	struct tcp_call *call = has_room(end, SLU_MESSAGE_MAX) ? take_slot(end) : NULL;
 
 	if (!call)
 		return POST_FULL;
 	call->request = request;
 	*sent_as(end, end->head) = (struct tcp_sent){.slot = call->slot, .type = WIRE_CALL};
-	send_part(tcp, end, &request->op, part, SLU_MESSAGE_MAX, 0, call->slot);
+	send_part(tcp, end, &request->op, part, SLU_MESSAGE_MAX, room, call->slot);
+	is_sent(tcp->link, index);
+	return POST_DONE;
+}
+
+/* Its answer is data, but it is no READ. */
+__attribute__((noinline)) static enum post_result post_atomic(const struct tcp_path *tcp,
+							      struct request *request)
+{
+	const struct slu_op *op = &request->op;
+	struct tcp_end *end = tcp->link->ends[0];
+	struct wire_request *at;
+	struct wire_atomic *operands;
+
+	if (!has_room(end, sizeof(*operands)))
+		return POST_FULL;
+	*sent_as(end, end->head) = (struct tcp_sent){
+		.request = request, .length = ATOMIC_BYTES, .type = wire_types[op->opcode]};
+	at = channel_stage(&end->channel, (uint32_t)(sizeof(*at) + sizeof(*operands)));
+	*at = (struct wire_request){.type = wire_types[op->opcode],
+				    .length = sizeof(*operands),
+				    .handle = tcp->handle,
+				    .generation = tcp->generation,
+				    .offset = op->remote_offset,
+				    .sequence = end->head};
+	operands = (struct wire_atomic *)(at + 1);
+	operands->operand = request->operand;
+	memcpy(&operands->expected, op->region->addr + op->local_offset, ATOMIC_BYTES);
 	is_sent(tcp->link, 0);
 	return POST_DONE;
 }
@@ -230,8 +276,9 @@ static inline enum post_result post_alive(const struct tcp_path *tcp, struct req
 	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(tcp->link);
 	struct tcp_end *end = tcp->link->ends[index];
 
-	if (__builtin_expect(part.opcode == SLU_CALL, 0))
-		return post_call(tcp, request, part);
+	if (__builtin_expect(part.opcode > SLU_WRITE_NOTIFY, 0))
+		return part.opcode == OP_CALL ? post_call(tcp, request, part)
+					      : post_atomic(tcp, request);
 	if (__builtin_expect(!has_room(end, CHANNEL_STAGE_BYTES), 0))
 		return POST_FULL;
 	*sent_as(end, end->head) = (struct tcp_sent){.request = request,
@@ -240,6 +287,77 @@ static inline enum post_result post_alive(const struct tcp_path *tcp, struct req
 						     .type = wire_types[part.opcode]};
 	send_part(tcp, end, &request->op, part, CHANNEL_STAGE_BYTES,
 		  request->op.remote_offset + part.offset, request->op.tag);
+	is_sent(tcp->link, index);
+	return POST_DONE;
+}
+
+/* Small pieces are copied beside the head. */
+#define PIECE_STAGE_BYTES 128u
+
+/* Those that lie together in the segment are one run. @return how many */
+static uint32_t to_runs(const struct vector_piece *pieces, uint32_t n, struct wire_run *runs)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (i > 0 && pieces[i - 1].remote + pieces[i - 1].length == pieces[i].remote)
+			runs[count - 1].length += pieces[i].length;
+		else
+			runs[count++] = (struct wire_run){pieces[i].remote, pieces[i].length};
+	}
+	return count;
+}
+
+static void send_pieces(struct channel *channel, const char *local,
+			const struct vector_piece *pieces, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const char *from = local + pieces[i].local;
+		uint32_t length = pieces[i].length;
+
+		if (length <= PIECE_STAGE_BYTES)
+			memcpy(channel_stage(channel, length), from, length);
+		else
+			channel_refer(channel, from, length, NULL);
+	}
+}
+
+static void send_runs(const struct tcp_path *tcp, struct tcp_end *end, struct op_part part,
+		      const struct vector_piece *pieces, uint32_t n)
+{
+	struct wire_run runs[VECTOR_PIECES];
+	uint32_t count = to_runs(pieces, n, runs), bytes = count * (uint32_t)sizeof(runs[0]);
+	struct wire_request *at = channel_stage(&end->channel, (uint32_t)sizeof(*at) + bytes);
+
+	*at = (struct wire_request){.type = part.opcode == SLU_READ ? WIRE_READ_RUNS
+								    : WIRE_WRITE_RUNS,
+				    .length = part.length,
+				    .handle = tcp->handle,
+				    .generation = tcp->generation,
+				    .tag = count,
+				    .sequence = end->head};
+	memcpy(at + 1, runs, bytes);
+}
+
+static enum post_result post_runs(const struct tcp_path *tcp, struct request *request,
+				  struct op_part part, const struct vector_piece *pieces,
+				  uint32_t n)
+{
+	uint32_t index = request->lane == LANE_SMALL ? 0 : next_bulk(tcp->link);
+	struct tcp_end *end = tcp->link->ends[index];
+	uint32_t staged = n * ((uint32_t)sizeof(struct wire_run) + PIECE_STAGE_BYTES);
+
+	if (end->head - end->expected == TCP_WINDOW ||
+	    !channel_room(&end->channel, (uint32_t)sizeof(struct wire_request) + staged, n + 1))
+		return POST_FULL;
+	*sent_as(end, end->head) = (struct tcp_sent){
+		.request = request,
+		.length = part.length,
+		.type = part.opcode == SLU_READ ? WIRE_READ_RUNS : WIRE_WRITE_RUNS};
+	end->begins[end->head % TCP_WINDOW] = request->at;
+	send_runs(tcp, end, part, pieces, n);
+	if (part.opcode != SLU_READ)
+		send_pieces(&end->channel, request->op.region->addr, pieces, n);
 	is_sent(tcp->link, index);
 	return POST_DONE;
 }
@@ -254,6 +372,17 @@ static enum post_result tcp_post(struct path *path, struct request *request, str
 	if (tcp->link->error)
 		remote_fail(path->remote, tcp->link->error);
 	return POST_HELD;
+}
+
+static enum post_result tcp_post_vector(struct path *path, struct request *request,
+					struct op_part part, const struct vector_piece *pieces,
+					uint32_t n)
+{
+	struct tcp_path *tcp = (struct tcp_path *)path;
+
+	if (!tcp->link->error && is_up(tcp->link))
+		return post_runs(tcp, request, part, pieces, n);
+	return tcp_post(path, request, part); /* it says what is the matter */
 }
 
 /* What is small shares the poller with bulk, and shall not wait for much of it. */
@@ -318,7 +447,12 @@ static int strange(const char *what)
 	return fail(-EPROTO, "the target broke the data protocol: %s", what);
 }
 
-/* The target has had its last word on it. */
+static int remote_state(const struct tcp_call *call)
+{
+	return atomic_load_explicit(&call->request->path->remote->state, memory_order_relaxed);
+}
+
+/* The target has had its last word on it. One that outlived its remote until then is over. */
 static inline void answered(struct tcp_end *end, int status)
 {
 	struct tcp_sent *sent = sent_as(end, end->expected++);
@@ -327,12 +461,13 @@ static inline void answered(struct tcp_end *end, int status)
 	end->owner->succeeded = true;
 	if (sent->type == WIRE_CALL) { /* what follows is the answer, or it has failed */
 		struct tcp_call *call = open_call(end, sent->slot);
+		int state = call ? remote_state(call) : 0;
 
-		if (status < 0 && call)
-			end_call(end, call, status, false);
+		if (call && (status < 0 || state < 0))
+			end_call(end, call, status < 0 ? status : state, status == 0);
 	} else if (request) {
 		sent->request = NULL;
-		request_back(request, status, false);
+		request_back(request, status < 0 ? status : (int64_t)sent->length, false);
 	}
 }
 
@@ -345,7 +480,7 @@ static int on_done(struct tcp_end *end, const struct wire_response *response)
 	while (count-- > 0) {
 		const struct tcp_sent *sent = sent_as(end, end->expected);
 
-		if (sent->type == WIRE_READ && response->status == 0 && sent->length > 0)
+		if (wants_data(sent) && response->status == 0 && sent->length > 0)
 			return strange("a read without its data");
 		answered(end, response->status);
 	}
@@ -361,7 +496,7 @@ static void body_arrived(struct tcp_end *end)
 	}
 	end->answering = false;
 	if (end->answers)
-		end_call(end, open_call(end, end->answer_slot), end->answer_status, false);
+		end_call(end, open_call(end, end->answer_slot), end->answer_result, false);
 }
 
 static char *destination(const struct tcp_sent *sent)
@@ -371,14 +506,41 @@ static char *destination(const struct tcp_sent *sent)
 	return op->region->addr + op->local_offset + sent->offset;
 }
 
+/* Of WIRE_READ_RUNS. @return is all of it there? */
+__attribute__((noinline)) static bool take_runs(struct tcp_end *end, const struct tcp_sent *sent)
+{
+	struct vector_piece pieces[VECTOR_PIECES];
+	const struct request *request = sent->request;
+	struct vector_place place;
+	uint32_t n;
+
+	if (!request)
+		return channel_body(&end->channel, NULL, sent->length);
+	place = end->begins[end->expected % TCP_WINDOW];
+	n = vector_take(&request->op, request->vector, &place, sent->length, pieces, VECTOR_PIECES);
+	for (uint32_t i = 0; i < n; i++)
+		end->places[i] = (struct iovec){request->op.region->addr + pieces[i].local,
+						pieces[i].length};
+	if (vector_bytes(pieces, n) != sent->length) /* the list is another one than it was */
+		return channel_body(&end->channel, NULL, sent->length);
+	return channel_body_to(&end->channel, end->places, n, sent->length);
+}
+
+static inline bool take_data(struct tcp_end *end, const struct tcp_sent *sent)
+{
+	if (__builtin_expect(sent->type == WIRE_READ_RUNS, 0))
+		return take_runs(end, sent);
+	return channel_body(&end->channel, sent->request ? destination(sent) : NULL, sent->length);
+}
+
 static int on_data(struct tcp_end *end, const struct wire_response *response)
 {
 	const struct tcp_sent *sent = sent_as(end, end->expected);
 
 	if (end->expected == end->head || response->sequence != end->expected ||
-	    sent->type != WIRE_READ || response->length != sent->length || response->status)
+	    !wants_data(sent) || response->length != sent->length || response->status)
 		return strange("data that was not asked for");
-	if (channel_body(&end->channel, sent->request ? destination(sent) : NULL, response->length))
+	if (take_data(end, sent))
 		answered(end, 0);
 	else
 		end->receiving = true;
@@ -393,14 +555,14 @@ static int on_answer(struct tcp_end *end, const struct wire_response *response)
 	bool fits = request && response->length <= request->op.tag;
 	char *into = fits ? request->op.region->addr + request->op.remote_offset : NULL;
 
-	if (response->length > SLU_MESSAGE_MAX)
+	if (response->length > SLU_CALL_MAX)
 		return strange("an answer that cannot be");
 	end->answering = true;
 	end->answers = request;
 	end->answer_slot = response->sequence;
-	end->answer_status = fits ? response->status : -EMSGSIZE;
-	if (request)
-		request->answer_length = fits ? (uint16_t)response->length : 0;
+	end->answer_result = !fits                  ? -EMSGSIZE
+			     : response->status < 0 ? response->status
+						    : (int32_t)response->length;
 	if (channel_body(&end->channel, into, response->length))
 		body_arrived(end);
 	return 0;
@@ -526,7 +688,7 @@ static void give_up_reads(struct tcp_end *end, const struct request *request)
 		if (sent->request != request)
 			continue;
 		if (end->receiving && i == end->expected)
-			end->channel.body = NULL;
+			channel_body_nowhere(&end->channel);
 		lose(sent, -ECANCELED);
 	}
 }
@@ -536,9 +698,20 @@ static void give_up_call(struct tcp_end *end, struct tcp_call *call, int status)
 {
 	if (end->answering && end->answers == call->request) {
 		end->answers = NULL;
-		end->channel.body = NULL;
+		channel_body_nowhere(&end->channel);
 	}
 	end_call(end, call, status, true);
+}
+
+/* Of that path? One whose bytes are taken from the caller's memory ends when the target has them.
+ */
+static bool may_give_up(const struct tcp_end *end, const struct tcp_call *call,
+			const struct path *path)
+{
+	const struct request *request = call->request;
+
+	return request->path == path &&
+	       (request->op.length <= SLU_MESSAGE_MAX || !has_written(end, request));
 }
 
 /* Those of @p path, or the one. */
@@ -549,8 +722,8 @@ static void give_up_calls(struct tcp_link *link, const struct path *path,
 		for (uint32_t k = 0; k < TCP_CALLS; k++) {
 			struct tcp_call *call = &link->ends[i]->slots[k];
 
-			if (call->request &&
-			    (request ? call->request == request : call->request->path == path))
+			if (call->request && (request ? call->request == request
+						      : may_give_up(link->ends[i], call, path)))
 				give_up_call(link->ends[i], call, status);
 		}
 }
@@ -564,7 +737,7 @@ static void tcp_cancel(struct path *path, struct request *request)
 			take_down(link, false);
 			return;
 		}
-	if (request->op.opcode == SLU_CALL) {
+	if (request->op.opcode == OP_CALL) {
 		give_up_calls(link, NULL, request, -ECANCELED);
 		return;
 	}
@@ -611,6 +784,7 @@ static bool tcp_sleep(struct transport_link *of)
 
 const struct transport_fast tcp_fast = {
 	.post = tcp_post,
+	.post_vector = tcp_post_vector,
 	.cancel = tcp_cancel,
 	.dead = tcp_dead,
 };

@@ -246,7 +246,7 @@ static void forget(struct errand *errand, struct tcp_connection *connection)
 	if (connection->receiving && connection->grant == errand->grant) {
 		connection->grant = NULL;
 		connection->status = errand->reason;
-		connection->channel.body = NULL;
+		channel_body_nowhere(&connection->channel);
 	}
 	connection->failed |= channel_refers(&connection->channel, errand->grant);
 }

@@ -14,6 +14,7 @@
 #include "base/budget.h"
 #include "base/log.h"
 #include "base/work.h"
+#include "message/body.h"
 
 /* One turn for all, and TURN_ALL_BYTES: the poller has others to serve. */
 #define TURN_CONNECTIONS 256u
@@ -98,6 +99,16 @@ static struct buffer *take_aside(struct tcp_connection *connection)
 	return buffer;
 }
 
+static void free_sent(struct tcp_connection *connection)
+{
+	struct body *body;
+
+	while ((body = connection->sent)) {
+		connection->sent = body->next;
+		body_destroy(body);
+	}
+}
+
 static void answers_are_sent(struct tcp_connection *connection)
 {
 	struct serving *serving = &connection->service->serving;
@@ -108,6 +119,7 @@ static void answers_are_sent(struct tcp_connection *connection)
 		buffers_give(serving->buffers, buffer);
 		budget_give(connection->budget, SLU_LIMIT_RESPONSE_BYTES, BUFFER_BYTES);
 	}
+	free_sent(connection);
 	for (; connection->waiting > 0; connection->waiting--)
 		serving_answered(serving, &connection->served);
 }
@@ -144,6 +156,7 @@ int tcp_connection_create(const struct stream *stream, struct budget *budget,
 void tcp_connection_close(struct tcp_connection *connection)
 {
 	channel_close(&connection->channel);
+	body_destroy(connection->body);
 	budget_give(connection->budget, SLU_LIMIT_DATA_CONNECTIONS, 1);
 	budget_put(connection->budget);
 	free(connection);
@@ -240,19 +253,31 @@ static uint32_t serve(struct tcp_connection *connection)
 /* ---- answers of the segments' owners ---- */
 
 /* Beside the heads where there is room. @return NULL: as take_aside() */
-static char *answer_place(struct tcp_connection *connection, uint32_t n)
+static char *answer_place(struct tcp_connection *connection, uint32_t n, uint32_t pieces)
 {
 	struct channel *channel = &connection->channel;
 	struct buffer *aside;
 
-	if (channel_room(channel, n, 1))
+	if (channel_room(channel, n, pieces))
 		return channel_stage(channel, n);
-	connection->failed |= !channel_room(channel, 0, 1);
+	connection->failed |= !channel_room(channel, 0, pieces);
 	aside = connection->failed ? NULL : take_aside(connection);
 	if (!aside)
 		return NULL;
 	channel_refer(channel, aside->bytes, n, NULL);
 	return aside->bytes;
+}
+
+/* It goes from where it lies, and is kept until all is sent. */
+static void refer_body(struct tcp_connection *connection, const struct inbox_answer *answer)
+{
+	struct body *body = *answer->body;
+
+	*answer->body = NULL;
+	channel_refer(&connection->channel, body->data, answer->length, NULL);
+	body->next = connection->sent;
+	connection->sent = body;
+	connection->waiting++;
 }
 
 /* A client that takes no more answers in than it has asked for always leaves pieces for them. */
@@ -264,15 +289,19 @@ static bool send_answer(struct served *served, uint32_t slot, const struct inbox
 				     .status = (int16_t)answer->status,
 				     .length = answer->length,
 				     .sequence = slot};
-	char *at = answer_place(connection, (uint32_t)sizeof(head) + answer->length);
+	bool is_long = answer->length > SLU_MESSAGE_MAX;
+	uint32_t beside = is_long ? 0 : answer->length;
+	char *at = answer_place(connection, (uint32_t)sizeof(head) + beside, 1 + is_long);
 
 	activate(connection);
 	if (!at)
 		return connection->failed;
 	memcpy(at, &head, sizeof(head));
-	if (answer->length > 0)
-		memcpy(at + sizeof(head), answer->data, answer->length);
-	if (channel_room(&connection->channel, ANSWER_BYTES, 1))
+	if (beside > 0)
+		memcpy(at + sizeof(head), answer->data, beside);
+	if (is_long)
+		refer_body(connection, answer);
+	else if (channel_room(&connection->channel, ANSWER_BYTES, 1))
 		serving_answered(serving, served);
 	else
 		connection->waiting++;

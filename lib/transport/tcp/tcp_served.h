@@ -25,13 +25,20 @@
 /* The answer to a call. */
 #define ANSWER_BYTES ((uint32_t)sizeof(struct wire_response) + (uint32_t)SLU_MESSAGE_MAX)
 
-/* Room for what one request can lead to: DONE for those before it, its own head, a small body; and,
- * beside that, for one answer, so that the first always has a place. */
-#define RESPONSE_BYTES                                                                             \
-	((uint32_t)sizeof(struct wire_response) * 2 + CHANNEL_STAGE_BYTES + ANSWER_BYTES)
+/* Runs up to this are copied beside the head of the response. */
+#define RUN_STAGE_BYTES 128u
 
-/* And in pieces; those for the answers that a client can wait for stay free for them. */
-#define RESPONSE_PIECES (3 + INBOX_CALLS)
+/* Room for what one request can lead to: DONE for those before it, its own head, a small body, or
+ * small runs; and, beside that, for one answer, so that the first always has a place. */
+#define RESPONSE_BYTES                                                                             \
+	((uint32_t)sizeof(struct wire_response) * 2 + WIRE_RUNS_MAX * RUN_STAGE_BYTES +            \
+	 ANSWER_BYTES)
+
+static_assert(WIRE_RUNS_MAX * RUN_STAGE_BYTES >= CHANNEL_STAGE_BYTES, "RESPONSE_BYTES");
+static_assert(WIRE_RUNS_MAX <= CHANNEL_PLACES, "tcp_connection.places");
+
+/* And in pieces; those for the answers that a client can wait for, two each, stay free for them. */
+#define RESPONSE_PIECES (2 + WIRE_RUNS_MAX + 2 * INBOX_CALLS)
 
 /** A data connection; its poller's. */
 struct tcp_connection {
@@ -54,11 +61,14 @@ struct tcp_connection {
 	struct wire_request request;
 	struct grant *grant; /* NULL: refused with status */
 	int status;
+	struct iovec places[WIRE_RUNS_MAX]; /* where it goes, of WRITE_RUNS */
+	struct body *body;                  /* likewise, of a long CALL */
 
 	/* Answers that the staging had no room for, or left none for the next, until all is sent.
 	 */
 	struct buffer *aside;
 	uint32_t waiting;
+	struct body *sent;     /* and those that lie in bodies */
 	struct budget *budget; /* which those are charged to; NULL: nobody's */
 
 	LIST_ENTRY(tcp_connection) of_owner;

@@ -38,6 +38,7 @@ struct verbs_cm;
 struct verbs_sent {
 	struct request *request; /* whose part ends with it; NULL: nobody's */
 	uint32_t slot;           /* of the call that it carries */
+	uint32_t bytes;          /* of the part */
 	bool carries;
 	bool reads; /* it can't land at the target */
 };

@@ -626,8 +626,10 @@ static void verbs_part(void *private)
 
 static const struct transport_client verbs_client = {
 	.capabilities = {.slice_bytes = TRANSPORT_SLICE_MAX_BYTES,
+			 .call_bytes = SLU_MESSAGE_MAX,
 			 .latency_ns = 3000,
-			 .bytes_per_second = UINT64_C(12000000000)},
+			 .bytes_per_second = UINT64_C(12000000000),
+			 .memories = 1u << SLU_MEMORY_HOST},
 	.trying = true,
 	.consider = verbs_consider,
 	.meet = verbs_meet,

@@ -40,7 +40,9 @@ static int register_export(const struct verbs_device *device, const struct expor
 	unsigned access = local_access(rights);
 
 	access |= device->windows ? IBV_ACCESS_MW_BIND : verbs_remote_access(rights);
-	return verbs_register(device, export->region->addr, export->length, access, at);
+	return verbs_register(device, export->region,
+			      (uint64_t)(export->addr - export->region->addr), export->length,
+			      access, at);
 }
 
 static void exported_destroy(struct verbs_exported *exported)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "message/sender.h"
 #include "transport/verbs/verbs_served.h"
 
 #define HELD_DEAD_MAX 4096u /* notifications of links that have gone */
@@ -16,7 +17,7 @@
 /** A message that its inbox had no room for. */
 struct held {
 	uint32_t cookie; /* of its link */
-	uint32_t client;
+	struct sender *sender;
 	uint32_t tag;          /* notification */
 	struct buffer *buffer; /* the receive that it took */
 	STAILQ_ENTRY(held) next;
@@ -75,6 +76,7 @@ static void hold(struct served_link *link, struct inbox_lane *lane, bool is_call
 		return;
 	}
 	*held = *message;
+	sender_get(held->sender);
 	STAILQ_INSERT_TAIL(&of->messages, held, next);
 	link->held++;
 }
@@ -99,6 +101,12 @@ static struct served_link *link_of(const struct verbs_service *service, const st
 	return (struct served_link *)serving_find(&service->serving, held->cookie);
 }
 
+static void held_free(struct held *held)
+{
+	sender_put(held->sender);
+	free(held);
+}
+
 /* The first one of its lane. */
 static void release(struct verbs_service *service, struct held_lane *of)
 {
@@ -112,7 +120,7 @@ static void release(struct verbs_service *service, struct held_lane *of)
 	} else {
 		service->held_dead--;
 	}
-	free(held);
+	held_free(held);
 }
 
 static void free_if_empty(struct held_lane *of)
@@ -127,26 +135,26 @@ static void free_if_empty(struct held_lane *of)
  * What one client can have us hold beside is part of what an inbox has room for: a client is held
  * back after as many notifications as on other transports.
  */
-static bool notify(struct inbox_lane *lane, uint32_t client, uint32_t tag)
+static bool notify(struct inbox_lane *lane, struct sender *sender, uint32_t tag)
 {
-	return inbox_notify_space(lane) > VERBS_RECEIVES && inbox_notify(lane, client, tag);
+	return inbox_notify_space(lane) > VERBS_RECEIVES && inbox_notify(lane, sender, tag);
 }
 
 /* @return false: no room */
-static bool call(struct served_link *link, struct inbox_lane *lane, uint32_t client,
+static bool call(struct served_link *link, struct inbox_lane *lane, struct sender *sender,
 		 struct buffer *buffer)
 {
 	const struct verbs_message *message = message_of(buffer);
 
-	return serving_call(&link->service->serving, &link->served, lane, client, message->slot,
+	return serving_call(&link->service->serving, &link->served, lane, sender, message->slot,
 			    message + 1, message->length);
 }
 
 static bool deliver(struct verbs_service *service, const struct held_lane *of,
 		    const struct held *held)
 {
-	return of->calls ? call(link_of(service, held), of->lane, held->client, held->buffer)
-			 : notify(of->lane, held->client, held->tag);
+	return of->calls ? call(link_of(service, held), of->lane, held->sender, held->buffer)
+			 : notify(of->lane, held->sender, held->tag);
 }
 
 /* There is no room in its lane: then there is none for others. */
@@ -210,7 +218,7 @@ static void drop_dead(struct verbs_service *service, struct held_lane *of, struc
 			continue;
 		}
 		service->held_dead--;
-		free(held);
+		held_free(held);
 	}
 }
 
@@ -268,12 +276,12 @@ static void on_notification(struct verbs_service *service, struct served_link *l
 					  ? serving_lane(&service->serving, grant)
 					  : NULL;
 
-	if (!lane || (!find_held(service, lane, false) && notify(lane, grant->client, tag)))
+	if (!lane || (!find_held(service, lane, false) && notify(lane, grant->sender, tag)))
 		put_back(link, buffer);
 	else
 		hold(link, lane, false,
 		     &(struct held){.cookie = link->served.cookie,
-				    .client = grant->client,
+				    .sender = grant->sender,
 				    .tag = tag,
 				    .buffer = buffer});
 }
@@ -294,10 +302,10 @@ static void on_call(struct verbs_service *service, struct served_link *link, str
 	if (!serving_may_call(&service->serving, &link->served))
 		verbs_take_back_some(service);
 	if (lane && ((others_first(link) && find_held(service, lane, true)) ||
-		     !call(link, lane, grant->client, buffer))) {
+		     !call(link, lane, grant->sender, buffer))) {
 		hold(link, lane, true,
 		     &(struct held){.cookie = link->served.cookie,
-				    .client = grant->client,
+				    .sender = grant->sender,
 				    .buffer = buffer});
 		return;
 	}

@@ -14,17 +14,31 @@
 /* ---- one registration ---- */
 
 /* A device that cannot order loosely, or a kernel that does not know of it, leaves it out. */
-static struct ibv_mr *register_slice(const struct verbs_device *device, char *addr, uint64_t length,
-				     unsigned access)
+static struct ibv_mr *register_slice(const struct verbs_device *device,
+				     const struct slu_region *region, uint64_t offset,
+				     uint64_t length, unsigned access)
 {
-	return ibv_reg_mr_iova2(device->pd, addr, length, (uintptr_t)addr,
-				access | IBV_ACCESS_RELAXED_ORDERING);
+	const struct arena *arena = &region->arena;
+	char *addr = region->addr + offset;
+
+	access |= IBV_ACCESS_RELAXED_ORDERING;
+	if (arena->origin == ARENA_DMABUF)
+		return ibv_reg_dmabuf_mr(device->pd, arena->offset + offset, length,
+					 (uintptr_t)addr, arena->fd, (int)access);
+	return ibv_reg_mr_iova2(device->pd, addr, length, (uintptr_t)addr, access);
 }
 
-static int explain(const struct verbs_device *device, uint64_t length, int error)
+static int explain(const struct verbs_device *device, const struct slu_region *region,
+		   uint64_t length, int error)
 {
 	struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
 
+	if (region->arena.origin == ARENA_DMABUF &&
+	    (error == EOPNOTSUPP || error == EPROTONOSUPPORT || error == EINVAL))
+		return fail(-EOPNOTSUPP,
+			    "%s cannot register a dmabuf, or gives out no memory windows on one: "
+			    "do without RDMA (--no-rdma), or go by other memory",
+			    device->name);
 	getrlimit(RLIMIT_MEMLOCK, &limit);
 	if (error == ENOMEM && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < length)
 		return fail(-ENOMEM,
@@ -44,8 +58,8 @@ static int explain(const struct verbs_device *device, uint64_t length, int error
 		    (unsigned long long)(length / KIB), device->name, strerror(error));
 }
 
-int verbs_register(const struct verbs_device *device, void *addr, uint64_t length, unsigned access,
-		   struct verbs_registration **out)
+int verbs_register(const struct verbs_device *device, const struct slu_region *region,
+		   uint64_t from, uint64_t length, unsigned access, struct verbs_registration **out)
 {
 	uint32_t count = (uint32_t)((length + VERBS_SLICE_BYTES - 1) >> VERBS_SLICE_SHIFT);
 	struct verbs_registration *made;
@@ -58,11 +72,11 @@ int verbs_register(const struct verbs_device *device, void *addr, uint64_t lengt
 		uint64_t offset = (uint64_t)made->count << VERBS_SLICE_SHIFT;
 		uint64_t left = length - offset;
 		struct ibv_mr *mr =
-			register_slice(device, (char *)addr + offset,
+			register_slice(device, region, from + offset,
 				       left < VERBS_SLICE_BYTES ? left : VERBS_SLICE_BYTES, access);
 
 		if (!mr) {
-			int rc = explain(device, length, errno);
+			int rc = explain(device, region, length, errno);
 
 			verbs_deregister(made);
 			return rc;
@@ -107,7 +121,7 @@ static int enter(struct verbs_region *known, const struct verbs_device *device)
 
 	if (*at)
 		return 0;
-	rc = verbs_register(device, region->addr, region->length, IBV_ACCESS_LOCAL_WRITE, at);
+	rc = verbs_register(device, region, 0, region->length, IBV_ACCESS_LOCAL_WRITE, at);
 	if (rc == 0) {
 		region->register_ns += (*at)->ns;
 		region->devices++;

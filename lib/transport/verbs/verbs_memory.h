@@ -38,11 +38,15 @@ struct verbs_registration {
 };
 
 /**
+ * A part of @p region, or all of it.
+ *
  * @param access  enum ibv_access_flags
- * @return        0; -ENOMEM the memlock limit, or the device's memory; -ENOSPC the device has no
- *                more registrations; -EFAULT, -EINVAL, -errno
+ * @return        0; -EOPNOTSUPP a dmabuf, and the device knows none, or not as it is wanted;
+ * -ENOMEM the memlock limit, or the device's memory; -ENOSPC the device has no more registrations;
+ * -EFAULT, -EINVAL, -errno
  */
-int verbs_register(const struct verbs_device *device, void *addr, uint64_t length, unsigned access,
+int verbs_register(const struct verbs_device *device, const struct slu_region *region,
+		   uint64_t from, uint64_t length, unsigned access,
 		   struct verbs_registration **registration);
 
 /** No operation uses it any more. Accepts NULL. */

@@ -26,7 +26,7 @@ static inline void went_well(struct verbs_link *link, const struct verbs_sent *s
 	struct request *request = sent->request;
 
 	if (__builtin_expect(request != NULL, 1)) {
-		request_back(request, 0, false);
+		request_back(request, sent->bytes, false);
 	} else if (sent->carries) {
 		struct verbs_call *call = &link->slots[sent->slot % VERBS_CALLS];
 
@@ -138,14 +138,15 @@ static void on_answer(struct verbs_link *link, const struct verbs_message *messa
 	struct verbs_call *call = open_call(link, message->slot);
 	const struct slu_op *op = call ? &call->request->op : NULL;
 	bool fits = call && message->length <= op->tag;
+	int result = !fits                 ? -EMSGSIZE
+		     : message->status < 0 ? message->status
+					   : (int)message->length;
 
 	if (!call)
 		return;
-	if (fits) {
+	if (fits)
 		memcpy(op->region->addr + op->remote_offset, message + 1, message->length);
-		call->request->answer_length = (uint16_t)message->length;
-	}
-	verbs_end_call(link, call, fits ? message->status : -EMSGSIZE, false);
+	verbs_end_call(link, call, result, false);
 }
 
 static void on_message(struct verbs_link *link, const struct ibv_wc *completion,

@@ -142,14 +142,17 @@ static inline void set_memory(const struct verbs_path *verbs, uint32_t index,
 }
 
 static void add_transfer(struct verbs_path *verbs, uint32_t index, struct request *request,
-			 uint8_t opcode, uint64_t skipped, uint64_t length, bool ends)
+			 uint8_t opcode, uint64_t skipped, uint64_t length, bool ends,
+			 uint32_t bytes)
 {
 	const struct slu_op *op = &request->op;
 	struct verbs_work work = {.opcode = opcode, .immediate = op->tag};
 
 	set_memory(verbs, index, op, skipped, length, &work);
 	add(verbs->link, index, &work,
-	    (struct verbs_sent){.request = ends ? request : NULL, .reads = op->opcode == SLU_READ},
+	    (struct verbs_sent){.request = ends ? request : NULL,
+				.bytes = bytes,
+				.reads = op->opcode == SLU_READ},
 	    length > REQUEST_SMALL_BYTES, false);
 }
 
@@ -169,11 +172,11 @@ static enum post_result post_transfer(struct verbs_path *verbs, uint32_t index,
 	if (beyond > 0)
 		add_transfer(verbs, index, request,
 			     request->op.opcode == SLU_READ ? VERBS_READ : VERBS_WRITE, part.offset,
-			     first, false);
+			     first, false, 0);
 	else
 		first = 0;
 	add_transfer(verbs, index, request, opcodes[part.opcode], part.offset + first,
-		     part.length - first, true);
+		     part.length - first, true, part.length);
 	return POST_DONE;
 }
 
@@ -286,7 +289,7 @@ static enum post_result post_alive(struct verbs_path *verbs, struct request *req
 	if (verbs_queue_room(verbs->link->ends[index]->queue) < PART_WORKS)
 		return POST_FULL;
 	switch (part.opcode) {
-	case SLU_CALL:
+	case OP_CALL:
 		return post_call(verbs, request);
 	case SLU_WRITE_NOTIFY:
 		return post_notification(verbs, request, part);
@@ -327,7 +330,8 @@ add_plain(struct verbs_path *verbs, struct request *request, struct op_part part
 			     .lkey = registration->slices[local >> VERBS_SLICE_SHIFT].lkey}};
 
 	add(verbs->link, index, &work,
-	    (struct verbs_sent){.request = request, .reads = opcode == VERBS_READ},
+	    (struct verbs_sent){
+		    .request = request, .bytes = part.length, .reads = opcode == VERBS_READ},
 	    lane == LANE_BULK, direct);
 }
 
@@ -421,8 +425,98 @@ static enum post_result verbs_post(struct path *path, struct request *request, s
 	return post_otherwise(verbs, request, part, state);
 }
 
+/* ---- vectors ---- */
+
+/* The most work requests that a piece can need: its ends may lie in three slices. */
+#define PIECE_WORKS 3u
+
+/* So much of a piece lies in one slice of the segment and one of the region. */
+static uint32_t in_slices(const struct vector_piece *piece)
+{
+	uint64_t left = VERBS_SLICE_BYTES - (piece->remote & (VERBS_SLICE_BYTES - 1));
+	uint64_t of_local = VERBS_SLICE_BYTES - (piece->local & (VERBS_SLICE_BYTES - 1));
+
+	if (of_local < left)
+		left = of_local;
+	return left < piece->length ? (uint32_t)left : piece->length;
+}
+
+__attribute__((always_inline)) static inline void add_piece(struct verbs_path *verbs,
+							    uint32_t index, const struct slu_op *op,
+							    const struct vector_piece *piece,
+							    struct verbs_sent sent, bool direct)
+{
+	const struct verbs_queue *queue = verbs->link->ends[index]->queue;
+	bool reads = op->opcode == SLU_READ;
+	struct verbs_work work = {
+		.opcode = reads ? VERBS_READ : VERBS_WRITE,
+		.flags = !reads && piece->length <= queue->inline_bytes ? VERBS_INLINE : 0,
+		.pieces = 1,
+		.piece[0] = {.addr = (uintptr_t)op->region->addr + piece->local,
+			     .length = piece->length,
+			     .lkey = registration_of(verbs, op)
+					     ->slices[piece->local >> VERBS_SLICE_SHIFT]
+					     .lkey}};
+
+	set_remote(verbs, index, piece->remote, &work);
+	add(verbs->link, index, &work, sent, false, direct);
+}
+
+/* A work request for each address in the segment; with the last one the part is over. */
+__attribute__((always_inline)) static inline void
+add_pieces(struct verbs_path *verbs, uint32_t index, struct request *request, struct op_part part,
+	   const struct vector_piece *pieces, uint32_t n, bool direct)
+{
+	const struct verbs_sent of_others = {.reads = part.opcode == SLU_READ};
+	const struct verbs_sent last = {
+		.request = request, .bytes = part.length, .reads = part.opcode == SLU_READ};
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct vector_piece piece = pieces[i];
+
+		for (;;) {
+			struct vector_piece now = {piece.remote, piece.local, in_slices(&piece)};
+			bool ends = i == n - 1 && now.length == piece.length;
+
+			add_piece(verbs, index, &request->op, &now, ends ? last : of_others,
+				  direct);
+			if (now.length == piece.length)
+				break;
+			piece.remote += now.length;
+			piece.local += now.length;
+			piece.length -= now.length;
+		}
+	}
+}
+
+static enum post_result verbs_post_vector(struct path *path, struct request *request,
+					  struct op_part part, const struct vector_piece *pieces,
+					  uint32_t n)
+{
+	struct verbs_path *verbs = (struct verbs_path *)path;
+	/* Pairs with the release in verbs_repair_attempt(): the fresh link is complete. */
+	uint32_t state = atomic_load_explicit(&verbs->state, memory_order_acquire);
+	uint32_t index;
+
+	if (state == VERBS_PATH_DOWN)
+		return POST_HELD;
+	if (state == VERBS_PATH_MENDED)
+		take_fresh(verbs);
+	if (verbs->link->error)
+		return post_unless_dead(verbs, request, part);
+	index = index_for(verbs->link, request->lane);
+	if (verbs_queue_room(verbs->link->ends[index]->queue) < n * PIECE_WORKS)
+		return POST_FULL;
+	if (verbs->link->direct)
+		add_pieces(verbs, index, request, part, pieces, n, true);
+	else
+		add_pieces(verbs, index, request, part, pieces, n, false);
+	return POST_DONE;
+}
+
 const struct transport_fast verbs_fast = {
 	.post = verbs_post,
+	.post_vector = verbs_post_vector,
 	.cancel = verbs_cancel,
 	.dead = verbs_dead,
 };

@@ -20,7 +20,7 @@ int visit_create(struct verbs_exports *exports, const struct grant *grant, struc
 	visit->on = link;
 	visit->exports = exports;
 	visit->exported = verbs_exports_get(exports, grant->export);
-	visit->base = (uintptr_t)grant->export->region->addr;
+	visit->base = (uintptr_t)grant->export->addr;
 	visit->rights = grant->rights;
 	*out = visit;
 	return 0;

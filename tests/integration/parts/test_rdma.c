@@ -31,8 +31,8 @@ static void test_defaults(void **state)
 	struct slu_engine_options defaults, options;
 
 	(void)state;
-	slu_engine_options_init(&defaults);
-	slu_engine_options_init(&options);
+	slu_engine_options_init(&defaults, sizeof(defaults));
+	slu_engine_options_init(&options, sizeof(options));
 	memset(&options.rdma, 0x55, sizeof(options.rdma));
 	options.rdma.queue_pairs = defaults.rdma.queue_pairs;
 	options.rdma.cm = defaults.rdma.cm;
