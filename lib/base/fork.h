@@ -38,4 +38,10 @@ static inline bool fork_is_child(void)
 /** The child: say so. @return -ECHILD */
 int fork_refuse(void);
 
+/** Whatever is done with what was opened. @return 0; -ECHILD */
+static inline int fork_check(void)
+{
+	return fork_is_child() ? fork_refuse() : 0;
+}
+
 #endif

@@ -307,7 +307,10 @@ static int unlisten_segments(void *arg)
 int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 {
 	uint64_t until = clock_deadline_ns(timeout_us);
+	int rc = fork_check();
 
+	if (rc < 0)
+		return rc;
 	server_unlisten(engine->server, engine->socket);
 	server_unlisten(engine->server, engine->tcp_listener);
 	engine->socket = engine->tcp_listener = NULL;
@@ -333,7 +336,7 @@ static void close_objects(struct slu_engine *engine)
 
 void slu_engine_close(struct slu_engine *engine)
 {
-	if (!engine)
+	if (!engine || fork_is_child())
 		return;
 	if (engine->server)
 		slu_engine_drain(engine, LEAVE_TIMEOUT_US);
@@ -376,6 +379,8 @@ int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
 		.sessions = server_session_count(engine->server),
 	};
 
+	if (fork_is_child())
+		return fork_refuse();
 	own.rdma =
 		transport_find(SLU_TRANSPORT_VERBS)
 			->host->devices(engine->env.hosts[SLU_TRANSPORT_VERBS], &own.rdma_devices);
@@ -421,6 +426,8 @@ int slu_engine_get_poller(struct slu_engine *engine, uint32_t index, struct slu_
 	struct slu_poller_info own = {0};
 	bool found;
 
+	if (fork_is_child())
+		return fork_refuse();
 	pthread_mutex_lock(&engine->lock);
 	found = index < SLU_POLLERS_MAX && engine->pollers[index];
 	if (found)
@@ -451,8 +458,10 @@ int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
 {
 	struct slu_region_options options;
 	struct slu_region *region;
-	int rc = region_take_options(given, &options);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = region_take_options(given, &options);
 	if (rc < 0)
 		return rc;
 	if (options.node >= 0 && !topology_has_node(engine->topology, options.node))
@@ -470,8 +479,10 @@ int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_b
 			struct slu_region **out)
 {
 	struct slu_region *region;
-	int rc = region_wrap(addr, length_bytes, &region);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = region_wrap(addr, length_bytes, &region);
 	if (rc == 0)
 		rc = adopt_region(engine, region);
 	if (rc == 0)
@@ -485,8 +496,10 @@ int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
 {
 	struct slu_region_options options;
 	struct slu_region *region;
-	int rc = region_take_options(given, &options);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = region_take_options(given, &options);
 	if (rc == 0)
 		rc = region_import(fd, offset_bytes, length_bytes, &options, &region);
 	if (rc == 0)
@@ -498,7 +511,7 @@ int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
 
 void slu_region_close(struct slu_region *region)
 {
-	if (!region)
+	if (!region || fork_is_child())
 		return;
 	pthread_mutex_lock(&region->engine->lock);
 	LIST_REMOVE(region, link);

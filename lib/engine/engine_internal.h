@@ -23,6 +23,7 @@
 
 #include "base/budget.h"
 #include "base/clock.h"
+#include "base/fork.h"
 #include "control/access.h"
 #include "control/client.h"
 #include "control/credentials.h"
@@ -240,6 +241,7 @@ struct slu_segment {
 	_Atomic bool starved; /* when it was armed no further request could be open */
 
 	struct segment_service *service; /* opening guards; NULL: it has none */
+	struct fork_hook forked;
 };
 
 /** Control plane callbacks of the engine's segments. */
@@ -256,6 +258,9 @@ int losses_watch(struct slu_engine *engine);
 
 /** Accepts an engine that does not watch. */
 void losses_unwatch(struct slu_engine *engine);
+
+/** receive.c: the child's copy; it is nobody's turn to poll it. */
+void segment_shut_in_child(struct fork_hook *hook);
 
 /** Control thread: is the segment's memory there? @return 0; -EFAULT with the reason */
 int losses_check(const struct slu_segment *segment);

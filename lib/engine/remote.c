@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/sized.h"
 #include "engine/choose.h"
@@ -539,8 +540,10 @@ static int prepare(struct slu_engine *engine, const char *name,
 		   const struct slu_remote_options *given, struct slu_remote_options *options,
 		   struct slu_remote **remote)
 {
-	int rc = sized_take(&sized_options, given, options);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = sized_take(&sized_options, given, options);
 	if (rc == 0)
 		rc = check_options(options);
 	if (rc < 0)
@@ -613,12 +616,12 @@ int slu_remote_explain(struct slu_engine *engine, const char *name,
 
 int slu_remote_get_candidates(struct slu_remote *remote, struct slu_candidate *out, uint32_t n)
 {
-	return (int)copy_candidates(remote, out, n);
+	return fork_is_child() ? fork_refuse() : (int)copy_candidates(remote, out, n);
 }
 
 void slu_remote_close(struct slu_remote *remote)
 {
-	if (remote)
+	if (remote && !fork_is_child())
 		close_remote(remote);
 }
 
@@ -675,6 +678,8 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 		.state = atomic_load(&remote->state),
 	};
 
+	if (fork_is_child())
+		return fork_refuse();
 	pthread_mutex_lock(&remote->engine->lock);
 	describe_stats(remote, &own);
 	describe_paths(remote, &own);
@@ -686,14 +691,16 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 
 uint64_t slu_remote_length(const struct slu_remote *remote)
 {
-	return remote->length;
+	return fork_check() < 0 ? 0 : remote->length;
 }
 
 int slu_remote_get_usage(struct slu_remote *remote, uint64_t timeout_us, struct slu_usage *usage)
 {
 	struct slu_usage own = {0};
-	int rc;
+	int rc = fork_check();
 
+	if (rc < 0)
+		return rc;
 	if (!remote->session)
 		return fail(-EOPNOTSUPP, "the target of \"%s\" is this engine", remote->name);
 	rc = session_usage(remote->session, timeout_us, &own.cpu_ns);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/barrier.h"
 #include "base/sized.h"
@@ -787,6 +788,7 @@ static int share(struct slu_segment *segment)
 
 static void segment_destroy(struct slu_segment *segment)
 {
+	fork_unwatch(&segment->forked);
 	departures_fini(&segment->departures);
 	inbox_destroy(segment->inbox);
 	requests_destroy(segment->requests);
@@ -883,6 +885,8 @@ static struct slu_segment *segment_create(struct slu_engine *engine, const char 
 	TAILQ_INIT(&segment->leaving);
 	TAILQ_INIT(&segment->left);
 	segment->leave.run = on_leave;
+	segment->forked.in_child = segment_shut_in_child;
+	fork_watch(&segment->forked);
 	return segment;
 }
 
@@ -892,8 +896,10 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 {
 	struct export export = {.region = region, .rights = rights};
 	struct slu_segment *segment;
-	int rc = check_export(name, region, rights);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = check_export(name, region, rights);
 	if (rc == 0)
 		rc = take_part(region, options, &export);
 	if (rc < 0)
@@ -963,7 +969,7 @@ void slu_segment_close(struct slu_segment *segment)
 	struct slu_engine *engine;
 	uint64_t until;
 
-	if (!segment)
+	if (!segment || fork_is_child())
 		return;
 	engine = segment->engine;
 	slu_segment_unserve(segment);
@@ -995,5 +1001,5 @@ int slu_segment_get_info(struct slu_segment *segment, struct slu_segment_info *i
 		.notifications = atomic_load(&segment->notifications),
 	};
 
-	return sized_give(&sized_info, &own, info);
+	return fork_is_child() ? fork_refuse() : sized_give(&sized_info, &own, info);
 }

@@ -366,6 +366,22 @@ static int open_all(struct verbs_devices *devices, struct ibv_device **list, int
 		       : 0;
 }
 
+/*
+ * A fork has the parent copy each page that it then writes, also those that a device has pinned,
+ * and the device goes on with the old ones. From Linux 5.12 on pinned pages are copied for the
+ * child at once; before, libibverbs has to keep them from it, queues included, and has to be told
+ * before it knows any.
+ */
+static void survive_forks(void)
+{
+	int error = ibv_fork_init();
+
+	if (error)
+		log_warning("RDMA: when this process forks its transfers may go astray: %s; set "
+			    "RDMAV_FORK_SAFE=1 before it starts",
+			    strerror(error));
+}
+
 int verbs_devices_open(const struct slu_rdma_options *options, struct verbs_devices **out)
 {
 	struct verbs_devices *devices;
@@ -383,6 +399,7 @@ int verbs_devices_open(const struct slu_rdma_options *options, struct verbs_devi
 		*out = devices;
 		return 0;
 	}
+	survive_forks();
 	list = ibv_get_device_list(&n);
 	rc = options->device ? open_named(devices, list, n) : open_all(devices, list, n);
 	if (list)
