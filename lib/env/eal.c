@@ -88,7 +88,6 @@ static void remove_runtime_folders(void)
 static int start(const cpu_set_t *allowed)
 {
 	char lcores[32];
-	int rc;
 	char *args[] = {
 		"sluice",      "--no-pci", "--no-telemetry", "--iova-mode=va",      "--no-huge",
 		"--no-shconf", "-m",       MEMORY_MIB,       "--log-level=warning", "--lcores",
@@ -98,12 +97,7 @@ static int start(const cpu_set_t *allowed)
 	snprintf(lcores, sizeof(lcores), "0@%d", first_cpu(allowed));
 	redirect_log();
 	tried = true;
-	rc = rte_eal_init(sizeof(args) / sizeof(args[0]), args);
-	if (rc < 0 && rte_errno == EALREADY)
-		return fail(-EIO,
-			    "rte_eal_init() was called in this process before, in vain or not to "
-			    "its end yet: it has to succeed before an engine is opened");
-	if (rc < 0)
+	if (rte_eal_init(sizeof(args) / sizeof(args[0]), args) < 0)
 		return fail(-EIO, "DPDK's EAL did not start: %s (a debug log says more)",
 			    rte_strerror(rte_errno));
 	remove_runtime_folders();
@@ -171,13 +165,26 @@ static int join_host(void)
 	return 0;
 }
 
+static int start_or_join(void)
+{
+	if (tried)
+		return start_here();
+	if (eal_is_up())
+		return join_host();
+	if (rte_lcore_count() > 0)
+		return fail(-EIO,
+			    "this process has called rte_eal_init() itself, and it has failed "
+			    "or is not over: it has to succeed before an engine is opened");
+	return start_here();
+}
+
 int eal_start(void)
 {
 	int rc = check_descriptors();
 
 	pthread_mutex_lock(&lock);
 	if (rc == 0 && !started) {
-		rc = !tried && eal_is_up() ? join_host() : start_here();
+		rc = start_or_join();
 		started = rc == 0;
 	}
 	pthread_mutex_unlock(&lock);

@@ -64,7 +64,8 @@ void pairing_open(struct pairing *pairing, const char *segment, enum slu_transpo
 		  uint32_t pollers)
 {
 	memset(pairing, 0, sizeof(*pairing));
-	assert_int_equal(pairing_engine(1, &pairing->target), 0);
+	if (pairing_engine(1, &pairing->target) < 0)
+		fail_msg("no engine: %s", slu_last_error());
 	pairing->exported = region_of(pairing->target);
 	assert_int_equal(slu_segment_export(pairing->target, segment, pairing->exported,
 					    SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
