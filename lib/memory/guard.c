@@ -18,6 +18,7 @@
 
 #include "base/fork.h"
 #include "base/log.h"
+#include "memory/keep.h"
 
 #define TOUCH_BYTES 4096u
 
@@ -80,8 +81,7 @@ static bool bury(struct guard *guard)
 	if (syscall(SYS_mmap, begin, length, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) < 0)
 		return false;
-	madvise(begin, length, MADV_DONTDUMP);
-	madvise(begin, length, MADV_DONTFORK);
+	memory_keep(begin, length);
 	if (!known && write(atomic_load(&deaths_fd), &one, sizeof(one)) < 0)
 		return true; /* it is readable already */
 	return true;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -325,12 +326,159 @@ static void test_memory_is_not_there(void **state)
 	close_all();
 }
 
+static bool is_noticed_by_peers(int fd)
+{
+	char path[64], to[128] = "";
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return readlink(path, to, sizeof(to) - 1) > 0 &&
+	       (strncmp(to, "socket:", 7) == 0 || strncmp(to, "/memfd:sluice", 13) == 0);
+}
+
+static int count_noticed(void)
+{
+	int count = 0;
+
+	for (int fd = 3; fd < 4096; fd++)
+		count += is_noticed_by_peers(fd);
+	return count;
+}
+
+static int noticed_before;
+
+static void look_for_descriptors(void)
+{
+	expect(count_noticed() == noticed_before);
+}
+
+/* Goal: a child keeps no socket and no memory of the parent's, and closes nothing else. */
+static void test_descriptors_are_closed(void **state)
+{
+	int own[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, own), 0);
+	noticed_before = count_noticed();
+	open_all(SLU_TRANSPORT_TCP, 1);
+	assert_true(count_noticed() > noticed_before);
+	assert_int_equal(in_child(look_for_descriptors), 0);
+	close_all();
+	assert_int_equal(count_noticed(), noticed_before);
+	close(own[0]);
+	close(own[1]);
+}
+
+/* Goal: what the parent closes is closed, names and ports are free, though a child lives on. */
+static void test_parent_comes_again(void **state)
+{
+	struct slu_engine_options options;
+	char listen[32];
+	int hold[2], status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe(hold), 0);
+	open_all(SLU_TRANSPORT_SHM, 1);
+	snprintf(listen, sizeof(listen), "127.0.0.1:%d", pairing_port(parent.pairing.target));
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		close(hold[1]);
+		_exit(read(hold[0], &status, 1) == 0 ? 0 : 1); /* until the parent lets go */
+	}
+	close_all();
+	slu_engine_options_init(&options, sizeof(options));
+	options.listen = listen;
+	assert_int_equal(slu_engine_open(&options, &parent.pairing.target), 0);
+	slu_engine_close(parent.pairing.target);
+	open_all(SLU_TRANSPORT_SHM, 1); /* by the same name */
+	check_all(5);
+	close_all();
+	close(hold[0]);
+	close(hold[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+/* A target that forks, and then waits to be killed. Its child lives until @p hold is closed. */
+static void be_target(int ready, int hold, int hold_end)
+{
+	struct slu_segment *segment;
+	struct slu_region *region;
+	struct slu_engine *engine;
+	int port;
+	char byte;
+
+	close(hold_end);
+	expect(pairing_engine(1, &engine) == 0);
+	port = pairing_port(engine);
+	expect(slu_region_alloc(engine, PAIRING_BYTES, NULL, &region) == 0);
+	expect(slu_segment_export(engine, "fork-target", region, 3, NULL, &segment) == 0);
+	expect(write(ready, &port, sizeof(port)) == sizeof(port));
+	expect(read(ready, &byte, 1) == 1); /* the remotes are open */
+	if (fork() == 0)
+		_exit(read(hold, &byte, 1) == 0 ? 0 : 1);
+	expect(write(ready, &byte, 1) == 1);
+	pause();
+}
+
+static void wait_until_lost(struct slu_remote *remote)
+{
+	struct slu_remote_info info = {.size = sizeof(info)};
+
+	for (uint32_t tries = 0; info.state == 0 && tries < 60000; tries++) {
+		assert_int_equal(slu_remote_get_info(remote, &info), 0);
+		usleep(1000);
+	}
+	assert_int_equal(info.state, -ECONNRESET);
+}
+
+/* Goal: that a target was killed its clients see at once, though a child of it lives on. The first
+ * test: a child of a process with engines opens none. */
+static void test_end_is_seen(void **state)
+{
+	int ready[2], hold[2], port;
+	struct slu_remote *remotes[2];
+	struct slu_engine *engine;
+	char name[64], byte = 0;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ready), 0);
+	assert_int_equal(pipe(hold), 0);
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		be_target(ready[1], hold[0], hold[1]);
+		_exit(1);
+	}
+	assert_int_equal(read(ready[0], &port, sizeof(port)), sizeof(port));
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	snprintf(name, sizeof(name), "fork-target@127.0.0.1:%d", port);
+	assert_int_equal(slu_remote_open(engine, "fork-target", NULL, &remotes[0]), 0);
+	assert_int_equal(slu_remote_open(engine, name, NULL, &remotes[1]), 0);
+	assert_int_equal(write(ready[0], &byte, 1), 1);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	kill(pid, SIGKILL);
+	wait_until_lost(remotes[0]);
+	wait_until_lost(remotes[1]);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	slu_engine_close(engine);
+	close(hold[0]);
+	close(hold[1]);
+	close(ready[0]);
+	close(ready[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_end_is_seen),
 		cmocka_unit_test(test_calls),
 		cmocka_unit_test(test_traffic),
 		cmocka_unit_test(test_memory_is_not_there),
+		cmocka_unit_test(test_descriptors_are_closed),
+		cmocka_unit_test(test_parent_comes_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

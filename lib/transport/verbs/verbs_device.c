@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 
 #define GID_TABLE_MAX 256u
@@ -215,8 +216,10 @@ static void close_port(struct verbs_device *device)
 {
 	if (device->pd)
 		ibv_dealloc_pd(device->pd);
-	if (device->context)
+	if (device->context) {
+		descriptor_forget(device->context->cmd_fd);
 		ibv_close_device(device->context);
+	}
 	memset(device, 0, sizeof(*device));
 }
 
@@ -228,6 +231,7 @@ static int open_context(struct ibv_device *ibv, struct verbs_device *device)
 			    "it cannot be opened: %s (are ib_uverbs loaded and "
 			    "/dev/infiniband/uverbs* ours to write?)",
 			    strerror(errno));
+	descriptor_note(device->context->cmd_fd);
 	if (ibv_query_device(device->context, &device->attr))
 		return fail(-EIO, "it does not tell its limits");
 	device->pd = ibv_alloc_pd(device->context);
