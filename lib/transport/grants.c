@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "message/sender.h"
 
 /*
  * Who adds or ends a grant writes, the pollers read. Whose a grant is stands here: of one that is
@@ -104,6 +105,8 @@ int grants_add(struct grants *grants, const struct grant *granted, json_t *descr
 		free(grant);
 		return rc;
 	}
+	if (grant->sender)
+		sender_get(grant->sender);
 	slot = &grants->slots[grant->handle];
 	generation = atomic_load_explicit(&slot->generation, memory_order_relaxed) + 1;
 	generation += generation == 0; /* which is none */
@@ -133,6 +136,7 @@ void grants_free(struct grants *grants, struct grant *grant)
 	pthread_mutex_lock(&grants->lock);
 	give_slot(grants, grant->handle);
 	pthread_mutex_unlock(&grants->lock);
+	sender_put(grant->sender);
 	free(grant);
 }
 

@@ -27,7 +27,7 @@ struct grant {
 	const struct export *export;
 	uint64_t connection; /* control connection that it was given on */
 	uint32_t rights;
-	struct sender *sender; /* lives longer */
+	struct sender *sender; /* of which it has a reference; NULL in tests of transports */
 	uint32_t handle;
 	void *more; /* the transport's own */
 };
