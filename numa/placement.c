@@ -3,23 +3,32 @@
 
 #include <errno.h>
 #include <hwloc.h>
+#include <hwloc/glibc-sched.h>
 #include <numa.h>
 #include <numaif.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 
 /* One CPU that pollers may use, with what decides its rank. */
 struct candidate {
 	int cpu;
-	unsigned thread; /* rank among the usable hardware threads of its core */
-	int off_node;    /* not on the node asked for */
+	uint32_t pollers;      /* on it already */
+	uint32_t core_pollers; /* on it and the other hardware threads of its core */
+	int off_node;          /* not on the node asked for */
 	int node;
 	unsigned core; /* in hwloc's order, ascending within a node */
 };
+
+/* Pollers of all engines of this process, by CPU. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint16_t pollers_on[PLACEMENT_CPU_MAX + 1];
 
 static int parse_number(const char **at, int *number)
 {
@@ -85,76 +94,124 @@ int placement_parse_cores(const char *list, int *cores, uint32_t max)
 	}
 }
 
-static int compare_candidates(const void *left, const void *right)
+/* @return -1: it cannot be learned */
+static int allowed_cpus(hwloc_topology_t hwloc, hwloc_bitmap_t allowed)
 {
-	const struct candidate *a = left;
-	const struct candidate *b = right;
+	const cpu_set_t *cpus = thread_cpus();
 
-	if (a->thread != b->thread)
-		return a->thread < b->thread ? -1 : 1;
-	if (a->off_node != b->off_node)
-		return a->off_node - b->off_node;
-	if (a->node != b->node)
-		return a->node - b->node;
-	if (a->core != b->core)
-		return a->core > b->core ? -1 : 1;
-	return a->cpu - b->cpu;
+	if (!cpus)
+		return hwloc_get_cpubind(hwloc, allowed, HWLOC_CPUBIND_THREAD);
+	return hwloc_cpuset_from_glibc_sched_affinity(hwloc, allowed, cpus, sizeof(*cpus));
 }
 
-/* CPUs that this thread may use and hwloc knows. */
+/* CPUs that threads of ours may use and hwloc knows. */
 static hwloc_bitmap_t usable_cpus(hwloc_topology_t hwloc)
 {
 	hwloc_bitmap_t usable = hwloc_bitmap_dup(hwloc_topology_get_topology_cpuset(hwloc));
-	hwloc_bitmap_t bound = hwloc_bitmap_alloc();
+	hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
 
-	if (usable && bound && hwloc_topology_is_thissystem(hwloc) &&
-	    hwloc_get_cpubind(hwloc, bound, HWLOC_CPUBIND_THREAD) == 0)
-		hwloc_bitmap_and(usable, usable, bound);
-	hwloc_bitmap_free(bound);
+	if (usable && allowed && hwloc_topology_is_thissystem(hwloc) &&
+	    allowed_cpus(hwloc, allowed) == 0)
+		hwloc_bitmap_and(usable, usable, allowed);
+	hwloc_bitmap_free(allowed);
 	return usable;
 }
 
-static void describe(const struct topology *topology, hwloc_const_bitmap_t usable, int cpu,
-		     int node, struct candidate *candidate)
+static hwloc_obj_t core_of(const struct topology *topology, int cpu)
 {
 	hwloc_obj_t pu = hwloc_get_pu_obj_by_os_index(topology_hwloc(topology), (unsigned)cpu);
 	hwloc_obj_t core =
 		hwloc_get_ancestor_obj_by_type(topology_hwloc(topology), HWLOC_OBJ_CORE, pu);
-	int before = -1;
 
-	if (!core)
-		core = pu;
-	*candidate = (struct candidate){.cpu = cpu, .core = core->logical_index};
-	candidate->node = topology_cpu_node(topology, cpu);
-	candidate->off_node = node >= 0 && candidate->node != node;
-	while ((before = hwloc_bitmap_next(core->cpuset, before)) >= 0 && before < cpu)
-		if (hwloc_bitmap_isset(usable, (unsigned)before))
-			candidate->thread++;
+	return core ? core : pu;
+}
+
+/* Under lock. */
+static uint32_t count_pollers(hwloc_obj_t core)
+{
+	uint32_t count = 0;
+	int cpu = -1;
+
+	while ((cpu = hwloc_bitmap_next(core->cpuset, cpu)) >= 0 && cpu <= PLACEMENT_CPU_MAX)
+		count += pollers_on[cpu];
+	return count;
+}
+
+/* Under lock. */
+static struct candidate describe(const struct topology *topology, int cpu, int node)
+{
+	hwloc_obj_t core = core_of(topology, cpu);
+	struct candidate candidate = {.cpu = cpu,
+				      .pollers = pollers_on[cpu],
+				      .core_pollers = count_pollers(core),
+				      .node = topology_cpu_node(topology, cpu),
+				      .core = core->logical_index};
+
+	candidate.off_node = node >= 0 && candidate.node != node;
+	return candidate;
+}
+
+static bool is_better(const struct candidate *a, const struct candidate *b)
+{
+	if (a->pollers != b->pollers)
+		return a->pollers < b->pollers;
+	if (a->core_pollers != b->core_pollers)
+		return a->core_pollers < b->core_pollers;
+	if (a->off_node != b->off_node)
+		return a->off_node < b->off_node;
+	if (a->node != b->node)
+		return a->node < b->node;
+	if (a->core != b->core)
+		return a->core > b->core;
+	return a->cpu < b->cpu;
+}
+
+/* Under lock. */
+static int choose_core(const struct topology *topology, hwloc_const_bitmap_t usable, int node)
+{
+	struct candidate best = {.cpu = -1};
+	int cpu = -1;
+
+	while ((cpu = hwloc_bitmap_next(usable, cpu)) >= 0 && cpu <= PLACEMENT_CPU_MAX) {
+		struct candidate candidate = describe(topology, cpu, node);
+
+		if (best.cpu < 0 || is_better(&candidate, &best))
+			best = candidate;
+	}
+	return best.cpu;
+}
+
+void placement_take_cores(const int *cores, uint32_t count)
+{
+	pthread_mutex_lock(&lock);
+	for (uint32_t i = 0; i < count; i++)
+		pollers_on[cores[i]]++;
+	pthread_mutex_unlock(&lock);
+}
+
+void placement_return_cores(const int *cores, uint32_t count)
+{
+	pthread_mutex_lock(&lock);
+	for (uint32_t i = 0; i < count; i++)
+		pollers_on[cores[i]]--;
+	pthread_mutex_unlock(&lock);
 }
 
 int placement_choose_cores(const struct topology *topology, int node, uint32_t count, int *cores)
 {
 	hwloc_bitmap_t usable = usable_cpus(topology_hwloc(topology));
-	int weight = usable ? hwloc_bitmap_weight(usable) : 0;
-	struct candidate *candidates;
-	uint32_t found = 0;
-	int cpu = -1;
+	int first = usable ? hwloc_bitmap_first(usable) : -1;
 
-	if (weight <= 0) {
+	if (first < 0 || first > PLACEMENT_CPU_MAX) {
 		hwloc_bitmap_free(usable);
 		return fail(-ENOENT, "this process may use no CPU that hwloc knows");
 	}
-	candidates = calloc((size_t)weight, sizeof(*candidates));
-	if (!candidates) {
-		hwloc_bitmap_free(usable);
-		return fail(-ENOMEM, "no memory to choose cores");
+	pthread_mutex_lock(&lock);
+	for (uint32_t i = 0; i < count; i++) {
+		cores[i] = choose_core(topology, usable, node);
+		pollers_on[cores[i]]++;
 	}
-	while ((cpu = hwloc_bitmap_next(usable, cpu)) >= 0)
-		describe(topology, usable, cpu, node, &candidates[found++]);
-	qsort(candidates, found, sizeof(*candidates), compare_candidates);
-	for (uint32_t i = 0; i < count; i++)
-		cores[i] = candidates[i % found].cpu;
-	free(candidates);
+	pthread_mutex_unlock(&lock);
 	hwloc_bitmap_free(usable);
 	return 0;
 }

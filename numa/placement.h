@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * Placement: which core a poller gets, which node memory is bound to.
+ * Placement: which core a poller gets, which node memory is bound to. Any thread.
  */
 #ifndef NUMA_PLACEMENT_H
 #define NUMA_PLACEMENT_H
@@ -23,17 +23,23 @@
 int placement_parse_cores(const char *list, int *cores, uint32_t max);
 
 /**
- * Choose cores for @p count pollers among those that this process may use (sched_getaffinity; for a
- * synthetic topology, all).
+ * Choose cores for @p count pollers among those that threads of ours may use (the caller's, or
+ * thread_cpus(); for a synthetic topology, all), and take them: until placement_return_cores() they
+ * count as having a poller more.
  *
- * Distinct physical cores first, then their other hardware threads, then round again when there are
- * more pollers than CPUs. Among equals, cores of @p node (unless -1) first, then node by node, and
- * the last core of a node before its first, which the system's own work tends to sit on.
+ * Those with the fewest pollers of this process, of whatever engine, first: distinct physical
+ * cores, then their other hardware threads, then round again when there are more pollers than CPUs.
+ * Among equals, cores of @p node (unless -1) first, then node by node, and the last core of a node
+ * before its first, which the system's own work tends to sit on.
  *
  * @param cores  out: @p count CPU numbers
- * @return       0; -ENOENT no usable core; -ENOMEM
+ * @return       0; -ENOENT no usable core
  */
 int placement_choose_cores(const struct topology *topology, int node, uint32_t count, int *cores);
+
+/** Pollers are pinned to @p cores that somebody else has chosen, or not any more. */
+void placement_take_cores(const int *cores, uint32_t count);
+void placement_return_cores(const int *cores, uint32_t count);
 
 /**
  * Bind a range of memory, before it is touched, to @p node.

@@ -7,6 +7,7 @@
 #define BASE_THREAD_H
 
 #include <pthread.h>
+#include <sched.h>
 
 /**
  * Start a thread that takes no signals but SIGBUS: they are the application's.
@@ -18,5 +19,14 @@ int thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), v
 
 /** The same, for the log itself: says nothing. */
 int thread_try(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg);
+
+/**
+ * Threads that are started from now on run on @p cpus, wherever their starter does. Once, before
+ * the first of them.
+ */
+void thread_keep_to(const cpu_set_t *cpus);
+
+/** @return NULL: on those of their starter */
+const cpu_set_t *thread_cpus(void);
 
 #endif

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/budget.h"
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "base/work.h"
 #include "control/server_internal.h"
@@ -70,8 +71,8 @@ void descriptors_spare(struct server *server, struct stream *stream)
 	lower = fcntl(stream->fd, F_DUPFD_CLOEXEC, 0);
 	if (lower < 0)
 		return;
-	close(stream->fd);
-	stream->fd = lower;
+	descriptor_close(stream->fd);
+	stream->fd = descriptor_note(lower);
 }
 
 bool descriptors_free_one(struct listener *listener)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/descriptor.h"
 #include "control/boot_id.h"
 #include "control/client_internal.h"
 #include "control/invitation.h"
@@ -229,7 +230,8 @@ static int connect_unix(struct client *client, const char *segment)
 	struct ucred peer;
 	int rc;
 
-	client->stream.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	client->stream.fd =
+		descriptor_note(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	if (client->stream.fd < 0)
 		return fail(-errno, "socket: %s", strerror(errno));
 	if (connect(client->stream.fd, (const struct sockaddr *)&endpoint->path,
@@ -518,15 +520,16 @@ static int dial_one(struct client *client, const union address *address, uint64_
 {
 	struct message_reader reader = {0};
 	struct stream stream = {.fd = -1};
-	struct handshake handshake = {.client = client,
-				      .stream = &stream,
-				      .reader = &reader,
-				      .until_ns = until_ns,
-				      .dial = {.addresses = {*address}, .count = 1},
-				      .begin = attach,
-				      .heard = challenged,
-				      .claim = {.connection = client->secret.of.number, .link = link},
-				      .secret = secret};
+	struct handshake handshake = {
+		.client = client,
+		.stream = &stream,
+		.reader = &reader,
+		.until_ns = until_ns,
+		.dial = {.addresses = {*address}, .count = 1},
+		.begin = attach,
+		.heard = challenged,
+		.claim = {.connection = client->secret.of.number, .link = link},
+		.secret = secret};
 	char text[INET6_ADDRSTRLEN];
 	int rc = data_host(client, address, text, &handshake.host);
 

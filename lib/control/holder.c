@@ -54,6 +54,10 @@ static void describe(const struct ucred *holder, char *text, size_t size)
 	char identity[SLU_IDENTITY_MAX + 1], path[32], name[32] = "";
 	FILE *file;
 
+	if (holder->pid == getpid()) {
+		snprintf(text, size, "another engine of this process");
+		return;
+	}
 	credentials_identity(holder->uid, identity);
 	snprintf(path, sizeof(path), "/proc/%d/comm", holder->pid);
 	file = holder->pid > 0 ? fopen(path, "re") : NULL;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/budget.h"
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "base/work.h"
 #include "control/server_internal.h"
@@ -47,7 +48,7 @@ static void forget(struct server *server, struct in_flight *entry)
 	budget_give(entry->budget, SLU_LIMIT_DESCRIPTORS, entry->count);
 	budget_put(entry->budget);
 	if (!connection)
-		close(entry->fd);
+		descriptor_close(entry->fd);
 	else
 		connection->in_flight = NULL;
 	if (connection && connection->held) {
@@ -190,7 +191,7 @@ void in_flight_part(struct connection *connection)
 		return;
 	}
 	shutdown(fd, SHUT_RDWR);
-	entry->fd = fd;
+	entry->fd = descriptor_note(fd);
 	entry->connection = NULL;
 	connection->in_flight = NULL;
 }

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/work.h"
@@ -55,7 +56,7 @@ int listener_accept(const struct listener *listener, struct stream *stream, unio
 	fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return -errno;
-	*stream = (struct stream){.fd = fd};
+	*stream = (struct stream){.fd = descriptor_note(fd)};
 	return 0;
 }
 
@@ -192,7 +193,8 @@ static int open_socket(struct listener *listener, const struct sockaddr_un *addr
 {
 	int lock = -1, rc;
 
-	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	listener->fd =
+		descriptor_note(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	if (listener->fd < 0)
 		return fail(-errno, "socket: %s", strerror(errno));
 	refuse_descriptors(listener->fd);
@@ -239,7 +241,7 @@ static void listener_destroy(struct listener *listener)
 	if (listener->bound && listener->text[0] == '/')
 		unlink(listener->text);
 	if (listener->fd >= 0)
-		close(listener->fd);
+		descriptor_close(listener->fd);
 	free(listener);
 }
 

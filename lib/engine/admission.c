@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "engine/engine_internal.h"
+#include "engine/process.h"
 
 #define MAPPINGS_UNKNOWN 65530u /* Linux's own default */
 #define FEW_SESSIONS     256u
@@ -54,18 +55,19 @@ static int check_lingering(const struct slu_engine *engine, const struct budget 
 static int check_mappings(const struct slu_engine *engine, const struct budget *budget)
 {
 	bool few = !budget || budget_used(budget, SLU_LIMIT_SESSIONS) <= FEW_SESSIONS;
+	uint32_t areas = atomic_load(&process_areas);
 	uint32_t max;
 
-	if (engine->mapped_areas < FEW_SESSIONS)
+	if (areas < FEW_SESSIONS)
 		return 0;
 	max = mappings_max();
-	if (engine->mapped_areas < max - (few ? 1 : 2) * reserve(max))
+	if (areas < max - (few ? 1 : 2) * reserve(max))
 		return 0;
 	return fail(-ENOSPC,
 		    "target %s shares %u areas of memory with clients, and of the %u mappings that "
 		    "Linux gives a process the rest is kept for %s: raise it with sysctl "
 		    "vm.max_map_count, or use --require tcp",
-		    engine->name, engine->mapped_areas, max,
+		    engine->name, areas, max,
 		    few ? "the process itself" : "it and for other identities");
 }
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/sized.h"
 #include "engine/engine_internal.h"
@@ -361,8 +362,10 @@ int slu_cache_get(struct slu_cache *cache, void *addr, uint64_t length_bytes,
 {
 	struct slu_region *region;
 	uintptr_t begin = 0, end = 0;
-	int rc = round_out(addr, length_bytes, &begin, &end);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = round_out(addr, length_bytes, &begin, &end);
 	if (rc < 0)
 		return rc;
 	region = get_known(cache, begin, end);
@@ -385,6 +388,8 @@ void slu_cache_put(struct slu_cache *cache, struct slu_region *region)
 	struct range *range = region->cached;
 	bool last;
 
+	if (fork_is_child())
+		return;
 	pthread_rwlock_rdlock(&cache->lock);
 	/* What was done with it is before its closing: pairs with the others'. */
 	last = atomic_fetch_sub_explicit(&range->users, 1, memory_order_acq_rel) == 1 &&
@@ -431,8 +436,10 @@ int slu_cache_invalidate(struct slu_cache *cache, const void *addr, uint64_t len
 	struct range_list closing = LIST_HEAD_INITIALIZER(closing);
 	uintptr_t begin = 0, end = 0;
 	bool busy;
-	int rc = round_out(addr, length_bytes, &begin, &end);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = round_out(addr, length_bytes, &begin, &end);
 	if (rc < 0)
 		return rc;
 	change(cache);
@@ -484,9 +491,13 @@ static void cache_free(struct slu_cache *cache)
 int slu_cache_open(struct slu_engine *engine, const struct slu_cache_options *options,
 		   struct slu_cache **out)
 {
-	struct slu_cache *cache = calloc(1, sizeof(*cache));
-	int rc = cache ? take_options(cache, options) : fail(-ENOMEM, "out of memory");
+	struct slu_cache *cache;
+	int rc = fork_check();
 
+	if (rc < 0)
+		return rc;
+	cache = calloc(1, sizeof(*cache));
+	rc = cache ? take_options(cache, options) : fail(-ENOMEM, "out of memory");
 	if (rc == 0) {
 		cache->table = calloc(cache->ranges_max, sizeof(cache->table[0]));
 		cache->order = calloc(cache->ranges_max, sizeof(cache->order[0]));
@@ -511,7 +522,7 @@ void slu_cache_close(struct slu_cache *cache)
 	struct range_list closing = LIST_HEAD_INITIALIZER(closing);
 	struct range *range;
 
-	if (!cache)
+	if (!cache || fork_is_child())
 		return;
 	pthread_mutex_lock(&cache->engine->lock);
 	LIST_REMOVE(cache, link);
@@ -546,6 +557,8 @@ int slu_cache_get_info(struct slu_cache *cache, struct slu_cache_info *info)
 {
 	struct slu_cache_info own;
 
+	if (fork_is_child())
+		return fork_refuse();
 	pthread_rwlock_rdlock(&cache->lock);
 	own = (struct slu_cache_info){
 		.bytes = cache->bytes,

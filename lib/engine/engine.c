@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/barrier.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/sized.h"
 #include "base/work.h"
 #include "directory/p2p.h"
-#include "env/eal.h"
+#include "engine/process.h"
 #include "memory/copy.h"
 #include "memory/heap.h"
 #include "numa/placement.h"
@@ -20,8 +20,6 @@
 #include "transport/repair.h"
 
 #define LEAVE_TIMEOUT_US 2000000u
-
-static _Atomic bool engine_is_open;
 
 static const struct slu_engine_options default_options = {
 	.poll = SLU_POLL_ADAPTIVE,
@@ -91,35 +89,29 @@ static void take_options(struct slu_engine *engine, const struct slu_engine_opti
 	take_users(&engine->shm_writers, options->shm_writers, options->shm_writers_count);
 	engine->no_shm_writers = options->no_shm_writers;
 	engine->plain = options->tcp_plain || options->rdma.plain;
+	engine->clock.now = options->clock ? options->clock : process_clock();
+	engine->clock.arg = options->clock_arg;
 	engine->env.clock = &engine->clock;
 	engine->env.seed = options->seed ? options->seed : random_word();
 }
 
-/* After EAL, which measures the rate of the time stamp counter. */
-static void take_clock(struct slu_engine *engine, const struct slu_engine_options *options)
+/* They count as taken from here on. */
+static int choose_cores(struct slu_engine *engine, const struct slu_engine_options *options)
 {
-	bool tsc = !environment_is_stepped() && clock_tsc_init(eal_tsc_hz(), CLOCK_SOURCE_FILE);
-
-	engine->clock.now = options->clock ? options->clock
-			    : tsc          ? clock_tsc_ns
-					   : clock_monotonic_ns;
-	engine->clock.arg = options->clock_arg;
-}
-
-static int choose_cores(struct slu_engine *engine, const struct slu_engine_options *options,
-			int *cores)
-{
+	int cores[SLU_POLLERS_MAX];
 	int count;
 
 	if (!options->cores)
 		return placement_choose_cores(engine->topology, options->node, options->pollers,
-					      cores);
+					      engine->cores);
 	count = placement_parse_cores(options->cores, cores, SLU_POLLERS_MAX);
 	if (count < 0)
 		return -EINVAL; /* its text is there */
 	if ((uint32_t)count < options->pollers)
 		return fail(-EINVAL, "%u pollers but only %d cores in \"%s\"", options->pollers,
 			    count, options->cores);
+	memcpy(engine->cores, cores, options->pollers * sizeof(*cores));
+	placement_take_cores(engine->cores, options->pollers);
 	return 0;
 }
 
@@ -146,12 +138,23 @@ static int start_poller(struct slu_engine *engine, const struct slu_engine_optio
 
 static int start_pollers(struct slu_engine *engine, const struct slu_engine_options *options)
 {
-	int cores[SLU_POLLERS_MAX];
-	int rc = choose_cores(engine, options, cores);
+	int rc = choose_cores(engine, options);
 
+	if (rc < 0)
+		return rc;
+	engine->cores_taken = options->pollers;
 	for (uint32_t i = 0; rc == 0 && i < options->pollers; i++)
-		rc = start_poller(engine, options, cores[i]);
+		rc = start_poller(engine, options, engine->cores[i]);
 	return rc;
+}
+
+static void stop_pollers(struct slu_engine *engine)
+{
+	for (uint32_t i = 0; i < engine->poller_threads; i++) {
+		poller_thread_stop(engine->pollers[i]);
+		poller_destroy(engine->pollers[i]);
+	}
+	placement_return_cores(engine->cores, engine->cores_taken);
 }
 
 /* Keys and certificates for both roles: a target may be a client of others as well. */
@@ -239,16 +242,9 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 	int rc;
 
 	take_options(engine, options);
-	barrier_init();
-	copy_init();
-	rc = eal_start();
-	if (rc == 0)
-		rc = heap_start();
-	if (rc == 0)
-		rc = topology_open(NULL, &engine->topology);
+	rc = topology_open(NULL, &engine->topology);
 	if (rc < 0)
 		return rc;
-	take_clock(engine, options);
 	engine->llc_bytes = topology_llc_bytes(engine->topology, -1);
 	rc = transports_open(&engine->env, options);
 	if (rc == 0)
@@ -258,11 +254,27 @@ static int start(struct slu_engine *engine, const struct slu_engine_options *opt
 	return rc;
 }
 
+static int open_engine(const struct slu_engine_options *options, struct slu_engine **out)
+{
+	struct slu_engine *engine = calloc(1, sizeof(*engine));
+	int rc;
+
+	if (!engine)
+		return fail(-ENOMEM, "out of memory");
+	pthread_mutex_init(&engine->opening, NULL);
+	pthread_mutex_init(&engine->lock, NULL);
+	rc = start(engine, options);
+	if (rc < 0) {
+		slu_engine_close(engine);
+		return rc;
+	}
+	*out = engine;
+	return 0;
+}
+
 int slu_engine_open(const struct slu_engine_options *given, struct slu_engine **out)
 {
 	struct slu_engine_options options;
-	struct slu_engine *engine;
-	bool open = false;
 	int rc = sized_take(&sized_options, given, &options);
 
 	if (rc == 0)
@@ -273,25 +285,11 @@ int slu_engine_open(const struct slu_engine_options *given, struct slu_engine **
 		return rc;
 	if (options.listen && options.pollers == 0)
 		options.pollers = 1; /* TCP is served by pollers */
-	if (!environment_is_stepped() &&
-	    !atomic_compare_exchange_strong(&engine_is_open, &open, true))
-		return fail(-EBUSY,
-			    "this process has an engine already: share it, or close it first");
-	engine = calloc(1, sizeof(*engine));
-	if (!engine) {
-		atomic_store(&engine_is_open, false);
-		return fail(-ENOMEM, "out of memory");
-	}
-	log_start();
-	pthread_mutex_init(&engine->opening, NULL);
-	pthread_mutex_init(&engine->lock, NULL);
-	rc = start(engine, &options);
-	if (rc < 0) {
-		slu_engine_close(engine);
+	rc = process_start();
+	if (rc < 0)
 		return rc;
-	}
-	*out = engine;
-	return 0;
+	log_start();
+	return open_engine(&options, out);
 }
 
 static int unlisten_segments(void *arg)
@@ -309,7 +307,10 @@ static int unlisten_segments(void *arg)
 int slu_engine_drain(struct slu_engine *engine, uint64_t timeout_us)
 {
 	uint64_t until = clock_deadline_ns(timeout_us);
+	int rc = fork_check();
 
+	if (rc < 0)
+		return rc;
 	server_unlisten(engine->server, engine->socket);
 	server_unlisten(engine->server, engine->tcp_listener);
 	engine->socket = engine->tcp_listener = NULL;
@@ -335,7 +336,7 @@ static void close_objects(struct slu_engine *engine)
 
 void slu_engine_close(struct slu_engine *engine)
 {
-	if (!engine)
+	if (!engine || fork_is_child())
 		return;
 	if (engine->server)
 		slu_engine_drain(engine, LEAVE_TIMEOUT_US);
@@ -349,10 +350,7 @@ void slu_engine_close(struct slu_engine *engine)
 	tls_close(engine->server_tls);
 	tls_close(engine->client_tls);
 	access_destroy(engine->access);
-	for (uint32_t i = 0; i < engine->poller_threads; i++) {
-		poller_thread_stop(engine->pollers[i]);
-		poller_destroy(engine->pollers[i]);
-	}
+	stop_pollers(engine);
 	while (!LIST_EMPTY(&engine->regions))
 		slu_region_close(LIST_FIRST(&engine->regions));
 	work_report();
@@ -364,7 +362,6 @@ void slu_engine_close(struct slu_engine *engine)
 	pthread_mutex_destroy(&engine->opening);
 	free(engine);
 	log_flush();
-	atomic_store(&engine_is_open, false);
 }
 
 int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
@@ -382,6 +379,8 @@ int slu_engine_get_info(struct slu_engine *engine, struct slu_engine_info *info)
 		.sessions = server_session_count(engine->server),
 	};
 
+	if (fork_is_child())
+		return fork_refuse();
 	own.rdma =
 		transport_find(SLU_TRANSPORT_VERBS)
 			->host->devices(engine->env.hosts[SLU_TRANSPORT_VERBS], &own.rdma_devices);
@@ -427,6 +426,8 @@ int slu_engine_get_poller(struct slu_engine *engine, uint32_t index, struct slu_
 	struct slu_poller_info own = {0};
 	bool found;
 
+	if (fork_is_child())
+		return fork_refuse();
 	pthread_mutex_lock(&engine->lock);
 	found = index < SLU_POLLERS_MAX && engine->pollers[index];
 	if (found)
@@ -457,8 +458,10 @@ int slu_region_alloc(struct slu_engine *engine, uint64_t length_bytes,
 {
 	struct slu_region_options options;
 	struct slu_region *region;
-	int rc = region_take_options(given, &options);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = region_take_options(given, &options);
 	if (rc < 0)
 		return rc;
 	if (options.node >= 0 && !topology_has_node(engine->topology, options.node))
@@ -476,8 +479,10 @@ int slu_region_register(struct slu_engine *engine, void *addr, uint64_t length_b
 			struct slu_region **out)
 {
 	struct slu_region *region;
-	int rc = region_wrap(addr, length_bytes, &region);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = region_wrap(addr, length_bytes, &region);
 	if (rc == 0)
 		rc = adopt_region(engine, region);
 	if (rc == 0)
@@ -491,8 +496,10 @@ int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
 {
 	struct slu_region_options options;
 	struct slu_region *region;
-	int rc = region_take_options(given, &options);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = region_take_options(given, &options);
 	if (rc == 0)
 		rc = region_import(fd, offset_bytes, length_bytes, &options, &region);
 	if (rc == 0)
@@ -504,7 +511,7 @@ int slu_region_import(struct slu_engine *engine, int fd, uint64_t offset_bytes,
 
 void slu_region_close(struct slu_region *region)
 {
-	if (!region)
+	if (!region || fork_is_child())
 		return;
 	pthread_mutex_lock(&region->engine->lock);
 	LIST_REMOVE(region, link);

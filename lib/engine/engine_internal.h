@@ -23,6 +23,7 @@
 
 #include "base/budget.h"
 #include "base/clock.h"
+#include "base/fork.h"
 #include "control/access.h"
 #include "control/client.h"
 #include "control/credentials.h"
@@ -51,6 +52,8 @@ struct slu_engine {
 	struct transport_env env;
 	struct topology *topology;
 	uint64_t llc_bytes;
+	uint32_t cores_taken; /* by pollers */
+	int cores[SLU_POLLERS_MAX];
 
 	struct control_thread *control;
 	struct server *server;
@@ -76,7 +79,6 @@ struct slu_engine {
 	/* Control thread. */
 	struct access *access;
 	struct budgets *budgets; /* what each identity has of us, and may have */
-	uint32_t mapped_areas;   /* that are shared with clients */
 	uint32_t segment_count;
 	uint32_t next_client;
 	void *identities; /* tree of their texts */
@@ -239,6 +241,7 @@ struct slu_segment {
 	_Atomic bool starved; /* when it was armed no further request could be open */
 
 	struct segment_service *service; /* opening guards; NULL: it has none */
+	struct fork_hook forked;
 };
 
 /** Control plane callbacks of the engine's segments. */
@@ -255,6 +258,9 @@ int losses_watch(struct slu_engine *engine);
 
 /** Accepts an engine that does not watch. */
 void losses_unwatch(struct slu_engine *engine);
+
+/** receive.c: the child's copy; it is nobody's turn to poll it. */
+void segment_shut_in_child(struct fork_hook *hook);
 
 /** Control thread: is the segment's memory there? @return 0; -EFAULT with the reason */
 int losses_check(const struct slu_segment *segment);

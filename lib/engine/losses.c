@@ -65,25 +65,24 @@ static void end_remotes(struct slu_engine *engine)
 static void on_loss(void *arg)
 {
 	struct slu_engine *engine = arg;
-	uint64_t count;
 
 	work_begin(WORK_EVENT);
-	if (read(engine->losses.fd, &count, sizeof(count)) < 0)
-		return;
+	guard_clear(engine->losses.fd);
 	end_sessions(engine);
 	end_remotes(engine);
 }
 
 int losses_watch(struct slu_engine *engine)
 {
-	int fd = guard_fd();
+	int fd = guard_open();
 
 	if (fd < 0)
 		return fd;
 	watch_init(&engine->losses, control_loop(engine->control), fd, WATCH_READ, on_loss, engine);
-	if (watch_start(&engine->losses, 0) < 0)
-		return fail(-ENOMEM, "out of memory");
-	return 0;
+	if (watch_start(&engine->losses, 0) == 0)
+		return 0;
+	close(fd);
+	return fail(-ENOMEM, "out of memory");
 }
 
 static int unwatch(void *arg)
@@ -96,6 +95,8 @@ static int unwatch(void *arg)
 
 void losses_unwatch(struct slu_engine *engine)
 {
-	if (engine->losses.started)
-		control_call(engine->control, unwatch, engine);
+	if (!engine->losses.started)
+		return;
+	control_call(engine->control, unwatch, engine);
+	close(engine->losses.fd);
 }

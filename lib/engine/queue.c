@@ -9,6 +9,7 @@
 #include <rte_pause.h>
 
 #include "base/barrier.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/sized.h"
 #include "engine/engine_internal.h"
@@ -180,8 +181,10 @@ int slu_queue_open(struct slu_engine *engine, const struct slu_queue_options *gi
 {
 	struct slu_queue_options options;
 	struct attach_call call = {0};
-	int rc = sized_take(&sized_options, given, &options);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = sized_take(&sized_options, given, &options);
 	if (rc == 0)
 		rc = check_options(engine, &options);
 	if (rc < 0)
@@ -206,7 +209,7 @@ void slu_queue_close(struct slu_queue *queue)
 {
 	struct slu_engine *engine;
 
-	if (!queue)
+	if (!queue || fork_is_child())
 		return;
 	engine = queue->engine;
 	poller_detach(queue->poller, queue);
@@ -325,8 +328,10 @@ static int sleep_on_eventfd(struct slu_queue *queue, uint64_t until)
 int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us)
 {
 	uint64_t until = deadline_ns(timeout_us);
-	int rc = 0;
+	int rc = fork_check();
 
+	if (rc < 0)
+		return rc;
 	if (queue->is_inline || environment_is_stepped())
 		return wait_inline(queue, min, until);
 	if (has_enough(queue, min) || timeout_us == 0 || spin(queue, min))
@@ -339,8 +344,11 @@ int slu_wait(struct slu_queue *queue, uint32_t min, uint64_t timeout_us)
 
 int slu_cancel(struct slu_queue *queue, uint64_t user_data)
 {
-	uint32_t cancelled = poller_cancel(queue->poller, queue, user_data);
+	uint32_t cancelled;
 
+	if (fork_is_child())
+		return fork_refuse();
+	cancelled = poller_cancel(queue->poller, queue, user_data);
 	return cancelled > 0 ? (int)cancelled
 			     : fail(-ENOENT, "no operation with user_data %" PRIu64 " is under way",
 				    user_data);
@@ -348,6 +356,8 @@ int slu_cancel(struct slu_queue *queue, uint64_t user_data)
 
 int slu_queue_eventfd(struct slu_queue *queue)
 {
+	if (fork_is_child())
+		return fork_refuse();
 	if (queue->is_inline)
 		return fail(-EOPNOTSUPP,
 			    "an inline queue has no eventfd: nobody would write to it");
@@ -356,6 +366,8 @@ int slu_queue_eventfd(struct slu_queue *queue)
 
 int slu_queue_arm(struct slu_queue *queue)
 {
+	if (fork_is_child())
+		return fork_refuse();
 	if (queue->is_inline)
 		return fail(-EOPNOTSUPP, "an inline queue cannot be armed: its owner runs it");
 	atomic_store_explicit(&queue->wanted, 1, memory_order_relaxed);
@@ -369,6 +381,8 @@ int slu_queue_get_info(struct slu_queue *queue, struct slu_queue_info *info)
 {
 	struct slu_queue_info own;
 
+	if (fork_is_child())
+		return fork_refuse();
 	queue_take_silent(queue);
 	own = (struct slu_queue_info){
 		.depth = queue->depth,

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 
 #include "base/barrier.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/work.h"
 #include "engine/engine_internal.h"
@@ -81,6 +82,16 @@ static inline bool is_turn(struct slu_segment *segment)
 			return true;
 	}
 	return is_turn_of_one(segment);
+}
+
+void segment_shut_in_child(struct fork_hook *hook)
+{
+	struct slu_segment *segment =
+		(struct slu_segment *)((char *)hook - offsetof(struct slu_segment, forked));
+
+	atomic_store(&segment->first, segment); /* no thread */
+	atomic_store(&segment->others, OTHERS_KNOWN);
+	atomic_store(&segment->taken, true);
 }
 
 /*
@@ -216,7 +227,7 @@ int slu_segment_poll(struct slu_segment *segment, struct slu_notification *out, 
 
 	work_begin(WORK_OWNER);
 	if (!begin_polling(segment))
-		return 0;
+		return fork_check();
 	look_for_rung(segment);
 	taken = poll_all(segment, out, n);
 	if (taken > 0)
@@ -375,7 +386,7 @@ int slu_segment_receive(struct slu_segment *segment, struct slu_message *out, ui
 
 	work_begin(WORK_OWNER);
 	if (!begin_polling(segment))
-		return 0;
+		return fork_check();
 	look_for_rung(segment);
 	taken = receive_all(segment, out, n);
 	end_polling(segment);
@@ -430,6 +441,8 @@ int slu_segment_answer(struct slu_segment *segment, const struct slu_message *me
 {
 	struct open_request *request;
 
+	if (fork_is_child())
+		return fork_refuse();
 	if (length > SLU_CALL_MAX)
 		return fail(-EINVAL, "an answer of %u bytes: at most %d are possible", length,
 			    SLU_CALL_MAX);
@@ -462,7 +475,7 @@ int slu_segment_departures(struct slu_segment *segment, struct slu_departure *ou
 
 	work_begin(WORK_OWNER);
 	if (!begin_polling(segment))
-		return 0;
+		return fork_check();
 	atomic_store_explicit(&segment->departures.wanted, true, memory_order_relaxed);
 	if (departures_settle(&segment->departures, segment->inbox))
 		taken = departures_take(&segment->departures, out, n);
@@ -474,7 +487,7 @@ int slu_segment_departures(struct slu_segment *segment, struct slu_departure *ou
 
 int slu_segment_fd(struct slu_segment *segment)
 {
-	return wake_set_fd(segment->wake);
+	return fork_is_child() ? fork_refuse() : wake_set_fd(segment->wake);
 }
 
 static void set_armed(struct slu_segment *segment, bool armed)
@@ -509,7 +522,7 @@ int slu_segment_arm(struct slu_segment *segment)
 
 	work_begin(WORK_OWNER);
 	if (!begin_polling(segment))
-		return 1;
+		return fork_is_child() ? fork_refuse() : 1;
 	calls = requests_any_free(segment->requests);
 	wake_set_clear(segment->wake);
 	atomic_store_explicit(&segment->starved, !calls, memory_order_relaxed);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/sized.h"
 #include "engine/choose.h"
@@ -257,7 +258,7 @@ static int open_elsewhere(struct slu_remote *remote, enum slu_transport wanted, 
 	return rc;
 }
 
-/* ---- a segment of this process ---- */
+/* ---- a segment of this engine itself ---- */
 
 static const struct peer_info ourselves = {.owner = true};
 
@@ -295,13 +296,13 @@ static int open_local(void *arg)
 	return 0;
 }
 
-static int open_in_process(struct slu_remote *remote, const struct transport *transport)
+static int open_in_engine(struct slu_remote *remote, const struct transport *transport)
 {
 	struct local_open call = {.remote = remote, .transport = transport};
 	int rc = control_call(remote->engine->control, open_local, &call);
 
 	if (rc == -ENOENT)
-		return fail(rc, "this process exports no segment \"%s\"", remote->name);
+		return fail(rc, "this engine exports no segment \"%s\"", remote->name);
 	if (rc == -EACCES)
 		return fail(rc, "segment \"%s\" does not grant these rights", remote->name);
 	if (rc < 0)
@@ -517,7 +518,7 @@ static int open_remote(struct slu_remote *remote, const struct slu_remote_option
 	int rc;
 
 	if (transport && transport->client->import_local)
-		rc = open_in_process(remote, transport);
+		rc = open_in_engine(remote, transport);
 	else
 		rc = open_elsewhere(remote, options->transport, until_ns, SLU_TRANSPORT_AUTO, NULL);
 	if (rc < 0)
@@ -539,8 +540,10 @@ static int prepare(struct slu_engine *engine, const char *name,
 		   const struct slu_remote_options *given, struct slu_remote_options *options,
 		   struct slu_remote **remote)
 {
-	int rc = sized_take(&sized_options, given, options);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = sized_take(&sized_options, given, options);
 	if (rc == 0)
 		rc = check_options(options);
 	if (rc < 0)
@@ -613,12 +616,12 @@ int slu_remote_explain(struct slu_engine *engine, const char *name,
 
 int slu_remote_get_candidates(struct slu_remote *remote, struct slu_candidate *out, uint32_t n)
 {
-	return (int)copy_candidates(remote, out, n);
+	return fork_is_child() ? fork_refuse() : (int)copy_candidates(remote, out, n);
 }
 
 void slu_remote_close(struct slu_remote *remote)
 {
-	if (remote)
+	if (remote && !fork_is_child())
 		close_remote(remote);
 }
 
@@ -675,6 +678,8 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 		.state = atomic_load(&remote->state),
 	};
 
+	if (fork_is_child())
+		return fork_refuse();
 	pthread_mutex_lock(&remote->engine->lock);
 	describe_stats(remote, &own);
 	describe_paths(remote, &own);
@@ -686,16 +691,18 @@ int slu_remote_get_info(struct slu_remote *remote, struct slu_remote_info *info)
 
 uint64_t slu_remote_length(const struct slu_remote *remote)
 {
-	return remote->length;
+	return fork_check() < 0 ? 0 : remote->length;
 }
 
 int slu_remote_get_usage(struct slu_remote *remote, uint64_t timeout_us, struct slu_usage *usage)
 {
 	struct slu_usage own = {0};
-	int rc;
+	int rc = fork_check();
 
+	if (rc < 0)
+		return rc;
 	if (!remote->session)
-		return fail(-EOPNOTSUPP, "the target of \"%s\" is this process", remote->name);
+		return fail(-EOPNOTSUPP, "the target of \"%s\" is this engine", remote->name);
 	rc = session_usage(remote->session, timeout_us, &own.cpu_ns);
 	return rc < 0 ? rc : sized_give(&sized_usage, &own, usage);
 }

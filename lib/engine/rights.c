@@ -2,6 +2,7 @@
 /* Who may do what with our segments; and sessions that lose a right while they run. */
 #include <errno.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "engine/engine_internal.h"
 
@@ -48,8 +49,10 @@ static int replace(void *arg)
 int slu_engine_set_grants(struct slu_engine *engine, const struct slu_grant *grants, uint32_t count)
 {
 	struct replace_call call = {.engine = engine};
-	int rc = access_create(grants, count, &call.access);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = access_create(grants, count, &call.access);
 	if (rc < 0)
 		return rc;
 	rc = control_call(engine->control, replace, &call);
@@ -81,8 +84,10 @@ int slu_engine_set_limits(struct slu_engine *engine, const uint64_t limits[SLU_L
 			  const struct slu_identity_limits *own, uint32_t count)
 {
 	struct limits_call call = {engine, limits, own, count};
-	int rc = limits_check_known(limits, own, count);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = limits_check_known(limits, own, count);
 	if (rc < 0)
 		return rc;
 	rc = control_call(engine->control, replace_limits, &call);
@@ -104,9 +109,9 @@ bool rights_any(void *arg, const struct peer_info *peer)
 
 int slu_engine_reload_tls(struct slu_engine *engine)
 {
-	int rc = 0;
+	int rc = fork_check();
 
-	if (engine->server_tls)
+	if (rc == 0 && engine->server_tls)
 		rc = server_reload_tls(engine->server);
 	if (rc == 0 && engine->client_tls)
 		rc = tls_reload(engine->client_tls);

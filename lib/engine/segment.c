@@ -7,12 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/barrier.h"
 #include "base/sized.h"
 #include "base/work.h"
 #include "directory/p2p.h"
 #include "engine/engine_internal.h"
+#include "engine/process.h"
 #include "transport/grants.h"
 
 /* A client that has left is kept so long for its last notifications to be taken. */
@@ -94,7 +96,7 @@ static int area_create(struct segment_client *client, uint64_t connection,
 	}
 	atomic_store(&area->inbox.area->armed, 1); /* until its owner polls it */
 	area->budget = budget_get(budget);
-	segment->engine->mapped_areas++;
+	atomic_fetch_add(&process_areas, 1);
 	*out = area;
 	return 0;
 }
@@ -137,7 +139,7 @@ static void area_put(struct slu_segment *segment, struct segment_area *area)
 	if (--area->users > 0)
 		return;
 	set_lingers(area, false);
-	segment->engine->mapped_areas--;
+	atomic_fetch_sub(&process_areas, 1);
 	wake_set_remove(segment->wake, area->inbox.wake_fd);
 	client_inbox_fini(&area->inbox);
 	budget_put(area->budget);
@@ -786,6 +788,7 @@ static int share(struct slu_segment *segment)
 
 static void segment_destroy(struct slu_segment *segment)
 {
+	fork_unwatch(&segment->forked);
 	departures_fini(&segment->departures);
 	inbox_destroy(segment->inbox);
 	requests_destroy(segment->requests);
@@ -831,7 +834,7 @@ static int publish(struct slu_segment *segment)
 
 	if (rc < 0) {
 		rc = rc == -EADDRINUSE
-			     ? fail(rc, "this process exports a segment \"%s\" already",
+			     ? fail(rc, "this engine exports a segment \"%s\" already",
 				    segment->name)
 			     : fail(rc, "%d segments are exported already", SLU_SEGMENTS_MAX);
 		serve_unexport(segment->engine, &segment->export);
@@ -882,6 +885,8 @@ static struct slu_segment *segment_create(struct slu_engine *engine, const char 
 	TAILQ_INIT(&segment->leaving);
 	TAILQ_INIT(&segment->left);
 	segment->leave.run = on_leave;
+	segment->forked.in_child = segment_shut_in_child;
+	fork_watch(&segment->forked);
 	return segment;
 }
 
@@ -891,8 +896,10 @@ int slu_segment_export(struct slu_engine *engine, const char *name, struct slu_r
 {
 	struct export export = {.region = region, .rights = rights};
 	struct slu_segment *segment;
-	int rc = check_export(name, region, rights);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = check_export(name, region, rights);
 	if (rc == 0)
 		rc = take_part(region, options, &export);
 	if (rc < 0)
@@ -930,7 +937,8 @@ static int remove_segment(void *arg)
 	return 0;
 }
 
-/* No session is left; but clients of this process may be, and those that linger. @return 1 more */
+/* No session is left; but clients of this engine itself may be, and those that linger. @return 1
+ * more */
 static int drop_clients(void *arg)
 {
 	struct slu_segment *segment = arg;
@@ -961,7 +969,7 @@ void slu_segment_close(struct slu_segment *segment)
 	struct slu_engine *engine;
 	uint64_t until;
 
-	if (!segment)
+	if (!segment || fork_is_child())
 		return;
 	engine = segment->engine;
 	slu_segment_unserve(segment);
@@ -993,5 +1001,5 @@ int slu_segment_get_info(struct slu_segment *segment, struct slu_segment_info *i
 		.notifications = atomic_load(&segment->notifications),
 	};
 
-	return sized_give(&sized_info, &own, info);
+	return fork_is_child() ? fork_refuse() : sized_give(&sized_info, &own, info);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/sized.h"
 #include "engine/engine_internal.h"
@@ -130,8 +131,10 @@ int slu_segment_serve(struct slu_segment *segment, uint32_t poller, const struct
 {
 	struct slu_engine *engine = segment->engine;
 	struct slu_service service;
-	int rc = sized_take(&sized_service, given, &service);
+	int rc = fork_check();
 
+	if (rc == 0)
+		rc = sized_take(&sized_service, given, &service);
 	if (rc == 0)
 		rc = check(segment, poller, &service);
 	if (rc < 0)
@@ -157,6 +160,8 @@ int slu_segment_unserve(struct slu_segment *segment)
 	struct slu_engine *engine = segment->engine;
 	struct segment_service *service;
 
+	if (fork_is_child())
+		return fork_refuse();
 	if (is_on_poller(engine))
 		return fail(-EDEADLK, "a service cannot end one: let another thread do it");
 	pthread_mutex_lock(&engine->opening);

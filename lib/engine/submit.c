@@ -11,6 +11,7 @@
 #include <rte_ring_elem.h>
 
 #include "base/barrier.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "engine/engine_internal.h"
 #include "transport/atomic_op.h"
@@ -277,7 +278,7 @@ int slu_submit(struct slu_queue *queue, const struct slu_op *ops, uint32_t n)
 {
 	n = room_for(queue, n);
 	if (n == 0)
-		return 0;
+		return fork_check();
 	return queue->is_inline ? submit_inline(queue, ops, n) : submit_ring(queue, ops, n);
 }
 
@@ -301,6 +302,8 @@ int slu_submit_calls(struct slu_queue *queue, const struct slu_call *calls, uint
 	int rc = 0;
 
 	n = room_for(queue, n);
+	if (n == 0)
+		return fork_check();
 	while (rc == 0 && accepted < n) {
 		struct slu_op ops[CALLS_AT_ONCE];
 		uint32_t count = 0;
@@ -331,33 +334,36 @@ static inline void copy_completions(struct slu_completion *out, const struct slu
 		completion_copy(&out[i], &done[i]);
 }
 
-static uint32_t take_completions(struct rte_ring *ring, struct slu_completion *out, uint32_t n)
+/* The ring of a child has nothing, see poller/queue.c. */
+static int reap_ring(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
 {
 	struct rte_ring_zc_data zc;
-	uint32_t taken = rte_ring_dequeue_zc_burst_elem_start(ring, sizeof(*out), n, &zc, NULL);
+	uint32_t taken = rte_ring_dequeue_zc_burst_elem_start(queue->completions, sizeof(*out), n,
+							      &zc, NULL);
 
 	if (taken == 0)
-		return 0;
+		return fork_check();
 	prefetch_completions(zc.ptr1, zc.n1);
 	copy_completions(out, zc.ptr1, zc.n1);
 	if (zc.n1 < taken)
 		copy_completions(out + zc.n1, zc.ptr2, taken - zc.n1);
-	rte_ring_dequeue_zc_elem_finish(ring, taken);
-	return taken;
+	rte_ring_dequeue_zc_elem_finish(queue->completions, taken);
+	queue->outstanding -= taken;
+	return (int)taken;
 }
 
-static uint32_t reap_inline(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
+static int reap_inline(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
 {
+	uint32_t taken;
+
 	if (queue->outstanding > queue->last - queue->first)
 		poller_run_inline(queue->poller);
-	return queue_take_done(queue, out, n);
+	taken = queue_take_done(queue, out, n);
+	queue->outstanding -= taken;
+	return (int)taken;
 }
 
 int slu_reap(struct slu_queue *queue, struct slu_completion *out, uint32_t n)
 {
-	uint32_t taken = queue->is_inline ? reap_inline(queue, out, n)
-					  : take_completions(queue->completions, out, n);
-
-	queue->outstanding -= taken;
-	return (int)taken;
+	return queue->is_inline ? reap_inline(queue, out, n) : reap_ring(queue, out, n);
 }

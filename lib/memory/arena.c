@@ -12,8 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "env/hugepages.h"
+#include "memory/keep.h"
 #include "memory/prefault.h"
 #include "numa/placement.h"
 
@@ -61,6 +63,7 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 					 memfd_flags | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
 		if (arena->fd < 0)
 			return fail(-errno, "memfd_create: %s", strerror(errno));
+		descriptor_note(arena->fd);
 		fchmod(arena->fd, S_IRUSR | S_IWUSR);
 		if (ftruncate(arena->fd, (off_t)arena->mapped_bytes) < 0)
 			return fail(-ENOMEM, "a memfd of %lu MiB: %s", mib(arena->mapped_bytes),
@@ -75,7 +78,7 @@ static int map(struct arena *arena, bool huge, bool private_memory)
 			    huge ? " of 2 MiB pages" : "", strerror(errno),
 			    huge ? "; reserve more with: sysctl vm.nr_hugepages=N" : "");
 	}
-	madvise(arena->addr, arena->mapped_bytes, MADV_DONTDUMP);
+	memory_keep(arena->addr, arena->mapped_bytes);
 	return 0;
 }
 
@@ -157,7 +160,7 @@ void arena_destroy(struct arena *arena)
 	if (arena->addr)
 		munmap(arena->addr, arena->mapped_bytes);
 	if (arena->fd >= 0)
-		close(arena->fd);
+		descriptor_close(arena->fd);
 	arena->addr = NULL;
 	arena->fd = -1;
 }

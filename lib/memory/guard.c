@@ -10,12 +10,15 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/fork.h"
 #include "base/log.h"
+#include "memory/keep.h"
 
 #define TOUCH_BYTES 4096u
 
@@ -37,7 +40,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of what follows, and
 static struct guard *free_ranges;
 static bool installed;
 static struct sigaction before;
-static _Atomic int deaths_fd = -1;
+static _Atomic int deaths_fd = -1; /* never read nor closed: the handler writes to it */
 
 /* ---- the handler: async-signal-safe ---- */
 
@@ -78,7 +81,7 @@ static bool bury(struct guard *guard)
 	if (syscall(SYS_mmap, begin, length, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) < 0)
 		return false;
-	madvise(begin, length, MADV_DONTDUMP);
+	memory_keep(begin, length);
 	if (!known && write(atomic_load(&deaths_fd), &one, sizeof(one)) < 0)
 		return true; /* it is readable already */
 	return true;
@@ -114,9 +117,17 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 
 /* ---- registering ---- */
 
+/* The parent's ranges are not mapped here, what is put in their place is the program's own. */
+static void forget_all(struct fork_hook *hook)
+{
+	(void)hook;
+	atomic_store_explicit(&ranges_used, 0, memory_order_relaxed);
+}
+
 /* Under lock. What the handler before asked for stays in force: its mask, and whether it nests. */
 static int install(void)
 {
+	static struct fork_hook hook = {.in_child = forget_all};
 	struct sigaction action;
 
 	if (installed)
@@ -128,6 +139,7 @@ static int install(void)
 	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | (before.sa_flags & SA_NODEFER);
 	if (sigaction(SIGBUS, &action, NULL) < 0)
 		return fail(-errno, "sigaction: %s", strerror(errno));
+	fork_watch(&hook);
 	installed = true;
 	return 0;
 }
@@ -146,14 +158,36 @@ static int open_fd(void)
 	return fd;
 }
 
-int guard_fd(void)
+static int open_watch(int deaths)
+{
+	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	if (fd >= 0 && epoll_ctl(fd, EPOLL_CTL_ADD, deaths, &event) == 0) {
+		guard_clear(fd); /* of those before */
+		return fd;
+	}
+	deaths = fail(-errno, "epoll: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return deaths;
+}
+
+int guard_open(void)
 {
 	int fd;
 
 	pthread_mutex_lock(&lock);
 	fd = open_fd();
 	pthread_mutex_unlock(&lock);
-	return fd;
+	return fd < 0 ? fd : open_watch(fd);
+}
+
+void guard_clear(int fd)
+{
+	struct epoll_event event;
+
+	epoll_wait(fd, &event, 1, 0);
 }
 
 /*

@@ -71,11 +71,14 @@ static inline uint32_t guard_deaths(void)
 bool guard_check(const void *addr, uint64_t length_bytes);
 
 /**
- * A descriptor that becomes readable with each death; for one reader in the process, who clears it
- * by reading 8 bytes. Ours for good.
+ * A descriptor that becomes readable with each death, of whatever range of the process. The caller
+ * closes it.
  *
  * @return -EMFILE, -errno
  */
-int guard_fd(void);
+int guard_open(void);
+
+/** It is readable no more, until the next death. Its owner. */
+void guard_clear(int fd);
 
 #endif

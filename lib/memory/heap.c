@@ -7,10 +7,12 @@
 #include <stdio.h>
 
 #include <numa.h>
+#include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_malloc.h>
 
 #include "base/log.h"
+#include "env/eal.h"
 #include "memory/arena.h"
 
 #define HEAPS_MAX   16 /* a node beyond them has its rings anywhere */
@@ -95,6 +97,21 @@ static int grow(uint32_t index, size_t wanted)
 	return 0;
 }
 
+/* A host's memory is where it is, for all nodes that it is on. */
+static void *take_from_host(size_t bytes, int node)
+{
+	void *memory = node >= 0 ? rte_zmalloc_socket("slu_heap", bytes, ALIGN_BYTES, node) : NULL;
+
+	if (!memory)
+		memory = rte_zmalloc_socket("slu_heap", bytes, ALIGN_BYTES, SOCKET_ID_ANY);
+	if (!memory)
+		fail(-ENOMEM,
+		     "the EAL of this process has no room for %zu bytes: start it with more "
+		     "memory (-m, --socket-mem)",
+		     bytes);
+	return memory;
+}
+
 static void *take(uint32_t index, size_t bytes)
 {
 	return heaps[index].made
@@ -129,6 +146,8 @@ int heap_start(void)
 {
 	int rc = 0;
 
+	if (eal_is_hosted())
+		return 0;
 	heap_enter();
 	if (heaps[0].bytes == 0)
 		rc = grow(0, PAGE_2M_BYTES / 2);
@@ -141,6 +160,8 @@ void *heap_alloc(size_t bytes, int node)
 	uint32_t index = heap_of(node);
 	void *memory;
 
+	if (eal_is_hosted())
+		return take_from_host(bytes, node);
 	heap_enter();
 	memory = alloc_from(index, bytes);
 	if (!memory && index != 0)
@@ -156,17 +177,22 @@ void heap_free(void *memory)
 	heap_leave();
 }
 
-int heap_socket(size_t bytes)
+int heap_socket(size_t bytes, int *socket)
 {
-	void *room = alloc_from(0, bytes);
+	void *room;
 
+	*socket = SOCKET_ID_ANY;
+	if (eal_is_hosted())
+		return 0;
+	room = alloc_from(0, bytes);
 	if (!room)
 		return -ENOMEM;
 	rte_free(room);
-	return heaps[0].socket;
+	*socket = heaps[0].socket;
+	return 0;
 }
 
 bool heap_on_hugepages(void)
 {
-	return !atomic_load(&on_ordinary_pages);
+	return eal_is_hosted() ? rte_eal_has_hugepages() : !atomic_load(&on_ordinary_pages);
 }

@@ -6,6 +6,9 @@
  * EAL has a heap of its own on 2 MiB pages, but it counts the free ones and then takes them, and
  * when another process was quicker it cannot be started again. An arena goes on with ordinary
  * pages. What is freed stays in its heap.
+ *
+ * In a process that has its own EAL it is the host's memory instead, which any process that shares
+ * it, and any device that it is mapped for, knows already.
  */
 #ifndef MEMORY_HEAP_H
 #define MEMORY_HEAP_H
@@ -34,9 +37,13 @@ void heap_free(void *memory);
 void heap_enter(void);
 void heap_leave(void);
 
-/** Entered: let the next @p bytes of EAL's objects find room. @return what they take for a NUMA
- * node, a "socket"; -ENOMEM */
-int heap_socket(size_t bytes);
+/**
+ * Entered: let the next @p bytes of EAL's objects find room.
+ *
+ * @param socket  out: what they take for a NUMA node
+ * @return        0; -ENOMEM
+ */
+int heap_socket(size_t bytes, int *socket);
 
 /** Is all of it on 2 MiB pages? */
 bool heap_on_hugepages(void);

@@ -17,7 +17,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/descriptor.h"
 #include "memory/arena.h"
+#include "memory/keep.h"
 #include "memory/prefault.h"
 
 /* What a descriptor stands for. */
@@ -135,7 +137,7 @@ static int map(struct arena *arena)
 		return fail(-ENOMEM, "cannot map %lu KiB of it: %s", arena->mapped_bytes >> 10,
 			    strerror(errno));
 	arena->addr = addr;
-	madvise(addr, arena->mapped_bytes, MADV_DONTDUMP);
+	memory_keep(addr, arena->mapped_bytes);
 	return guard_add(addr, arena->mapped_bytes, &arena->guard);
 }
 
@@ -172,7 +174,7 @@ int arena_import(int fd, uint64_t offset, uint64_t *length_bytes,
 	*arena = (struct arena){.origin = file.origin,
 				.offset = offset,
 				.page_bytes = file.page_bytes,
-				.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)};
+				.fd = descriptor_note(fcntl(fd, F_DUPFD_CLOEXEC, 0))};
 	arena->mapped_bytes = (length + file.page_bytes - 1) / file.page_bytes * file.page_bytes;
 	if (arena->fd < 0)
 		return fail(-errno, "cannot keep descriptor %d: %s (raise ulimit -n)", fd,

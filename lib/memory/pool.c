@@ -10,6 +10,7 @@
 #include "memory/pool.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include <rte_errno.h>
 
 #include "base/log.h"
+#include "base/random.h"
 #include "base/tsan.h"
 #include "memory/heap.h"
 #include "memory/region.h"
@@ -46,19 +48,19 @@ static int populate(struct slu_pool *pool, char *start, uint64_t length, uint32_
 	return 0;
 }
 
-/* Entered into the heap. */
+/* Entered into the heap. Processes may share an EAL, and with it the names. */
 static struct rte_mempool *mempool_create(uint32_t buffer_bytes, uint32_t count)
 {
-	static uint32_t serial;
-	int socket = heap_socket(sizeof(struct rte_mempool) + 2 * sizeof(void *) * (size_t)count);
 	char name[RTE_MEMPOOL_NAMESIZE];
 	struct rte_mempool *mempool;
+	int socket;
 
-	if (socket < 0) {
+	if (heap_socket(sizeof(struct rte_mempool) + 2 * sizeof(void *) * (size_t)count, &socket) <
+	    0) {
 		rte_errno = ENOMEM;
 		return NULL;
 	}
-	snprintf(name, sizeof(name), "slu_pool_%u", serial++);
+	snprintf(name, sizeof(name), "slu_pool_%016" PRIx64, random_word());
 	mempool = rte_mempool_create_empty(name, count, buffer_bytes, 0, 0, socket, POOL_FLAGS);
 	/* The default ring makes every thread spin for one that lost its CPU in the middle. */
 	if (mempool && rte_mempool_set_ops_byname(mempool, "ring_mt_rts", NULL) < 0) {
@@ -107,12 +109,25 @@ int pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_
 	return 0;
 }
 
+/* Nobody finds a cache to himself, and whoever finds none looks whether he is the child. */
+static void shut_in_child(struct fork_hook *hook)
+{
+	struct slu_pool *pool =
+		(struct slu_pool *)((char *)hook - offsetof(struct slu_pool, forked));
+
+	for (uint32_t i = 0; i < POOL_CACHES; i++)
+		atomic_store(&pool->caches[i].taken, true);
+}
+
 int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t length_bytes,
 		  uint32_t buffer_bytes, uint32_t count, struct slu_pool **out)
 {
-	struct pool_cache *caches = aligned_alloc(64, POOL_CACHES * sizeof(*caches));
-	int rc;
+	struct pool_cache *caches;
+	int rc = fork_check();
 
+	if (rc < 0)
+		return rc;
+	caches = aligned_alloc(64, POOL_CACHES * sizeof(*caches));
 	if (!caches)
 		return fail(-ENOMEM, "out of memory");
 	for (uint32_t i = 0; i < POOL_CACHES; i++) {
@@ -122,17 +137,21 @@ int slu_pool_open(struct slu_region *region, uint64_t offset_bytes, uint64_t len
 		caches[i].of.flushthresh = POOL_CACHED * 3 / 2;
 	}
 	rc = pool_open(region, offset_bytes, length_bytes, buffer_bytes, count, out);
-	if (rc < 0)
+	if (rc < 0) {
 		free(caches);
-	else
-		(*out)->caches = caches;
-	return rc;
+		return rc;
+	}
+	(*out)->caches = caches;
+	(*out)->forked.in_child = shut_in_child;
+	fork_watch(&(*out)->forked);
+	return 0;
 }
 
 void slu_pool_close(struct slu_pool *pool)
 {
-	if (!pool)
+	if (!pool || fork_is_child())
 		return;
+	fork_unwatch(&pool->forked);
 	heap_enter();
 	rte_mempool_free(pool->mempool);
 	heap_leave();
@@ -179,8 +198,11 @@ static void empty_caches(const struct slu_pool *pool)
 static int take(const struct slu_pool *pool, void **buffers, uint32_t n)
 {
 	struct pool_cache *cache = own_cache(pool);
-	int rc = rte_mempool_generic_get(pool->mempool, buffers, n, cache ? &cache->of : NULL);
+	int rc;
 
+	if (__builtin_expect(!cache, 0) && fork_is_child())
+		return -ECHILD;
+	rc = rte_mempool_generic_get(pool->mempool, buffers, n, cache ? &cache->of : NULL);
 	leave(cache);
 	if (__builtin_expect(rc == 0, 1))
 		return 0;
@@ -192,6 +214,8 @@ static void give(const struct slu_pool *pool, void *const *buffers, uint32_t n)
 {
 	struct pool_cache *cache = own_cache(pool);
 
+	if (__builtin_expect(!cache, 0) && fork_is_child())
+		return;
 	rte_mempool_generic_put(pool->mempool, buffers, n, cache ? &cache->of : NULL);
 	leave(cache);
 }
@@ -208,7 +232,7 @@ int slu_pool_get(struct slu_pool *pool, uint64_t *offsets, uint32_t n)
 
 		if (take(pool, buffers, burst) < 0) {
 			slu_pool_put(pool, offsets, got);
-			return -ENOBUFS;
+			return fork_is_child() ? fork_refuse() : -ENOBUFS;
 		}
 		for (uint32_t i = 0; i < burst; i++) {
 			tsan_taken(buffers[i]);

@@ -14,12 +14,15 @@
 
 #include <sluice/memory.h>
 
+#include "base/fork.h"
+
 struct pool_cache;
 
 struct slu_pool {
 	struct rte_mempool *mempool;
 	char *base;                /* of the region */
 	struct pool_cache *caches; /* NULL: none */
+	struct fork_hook forked;   /* with caches */
 };
 
 /** As slu_pool_open(), without caches. */

@@ -6,6 +6,7 @@
 
 #include <sluice/version.h>
 
+#include "base/fork.h"
 #include "base/log.h"
 #include "base/sized.h"
 #include "numa/placement.h"
@@ -119,7 +120,7 @@ void region_destroy(struct slu_region *region)
 
 void *slu_region_addr(const struct slu_region *region)
 {
-	return region->addr;
+	return fork_check() < 0 ? NULL : region->addr;
 }
 
 int slu_region_get_info(const struct slu_region *region, struct slu_region_info *info)
@@ -136,5 +137,5 @@ int slu_region_get_info(const struct slu_region *region, struct slu_region_info 
 								    : region->export_devices,
 	};
 
-	return sized_give(&sized_info, &own, info);
+	return fork_is_child() ? fork_refuse() : sized_give(&sized_info, &own, info);
 }

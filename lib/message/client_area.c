@@ -8,7 +8,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
+#include "memory/keep.h"
 
 /* @return the fd of sealed memory, mapped at @p area; -EMFILE, -ENOMEM */
 static int create(struct client_area **area)
@@ -25,9 +27,9 @@ static int create(struct client_area **area)
 		close(fd);
 		return fail(-ENOMEM, "memory shared with a client: %s", strerror(errno));
 	}
-	madvise(addr, CLIENT_AREA_BYTES, MADV_DONTDUMP);
+	memory_keep(addr, CLIENT_AREA_BYTES);
 	*area = addr;
-	return fd;
+	return descriptor_note(fd);
 }
 
 void client_area_unmap(struct client_area *area)
@@ -69,7 +71,7 @@ void client_inbox_fini(struct client_inbox *inbox)
 	lanes_end(&inbox->notifications.lanes);
 	lanes_end(&inbox->calls.lanes);
 	client_area_unmap(inbox->area);
-	close(inbox->fd);
+	descriptor_close(inbox->fd);
 }
 
 void client_wake_owner(const struct client_waker *waker)

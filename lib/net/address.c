@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "net/network.h"
 
@@ -314,7 +315,7 @@ static int begin_connect(const union address *address, struct stream *stream)
 		return rc;
 	}
 	tune(fd);
-	*stream = (struct stream){.fd = fd};
+	*stream = (struct stream){.fd = descriptor_note(fd)};
 	return 0;
 }
 
@@ -339,7 +340,7 @@ static int accept_tcp(int listener, struct stream *stream, union address *from)
 	if (fd < 0)
 		return -errno;
 	tune(fd);
-	*stream = (struct stream){.fd = fd};
+	*stream = (struct stream){.fd = descriptor_note(fd)};
 	return 0;
 }
 
@@ -428,7 +429,7 @@ int address_listen(const union address *address, int backlog, union address *bou
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (bind(fd, &address->any, length_of(address)) == 0 && listen(fd, backlog) == 0 &&
 	    getsockname(fd, &bound->any, &length) == 0)
-		return fd;
+		return descriptor_note(fd);
 	rc = listen_failed(address, -errno);
 	close(fd);
 	return rc;

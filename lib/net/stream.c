@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "memory/guard.h"
 #include "net/net_internal.h"
@@ -117,7 +118,7 @@ static const char *plain_describe(const struct stream *stream)
 static void plain_close(struct stream *stream)
 {
 	if (stream->fd >= 0)
-		close(stream->fd);
+		descriptor_close(stream->fd);
 }
 
 static const struct stream_ops plain = {.read = plain_read,

@@ -61,6 +61,23 @@ static int rings_create(struct slu_queue *queue, int node)
 	return queue->completions && queue->submissions ? 0 : -ENOMEM;
 }
 
+/*
+ * The child's copy, which has no poller: neither is there room in it, nor anything in its rings,
+ * which may be shared with the parent where they are a host's memory.
+ */
+static void shut_in_child(struct fork_hook *hook)
+{
+	static struct rte_ring empty = {.prod.sync_type = RTE_RING_SYNC_ST,
+					.cons.sync_type = RTE_RING_SYNC_ST};
+	struct slu_queue *queue =
+		(struct slu_queue *)((char *)hook - offsetof(struct slu_queue, forked));
+
+	queue->is_inline = false;
+	queue->completions = queue->submissions = &empty;
+	queue->silent_seen = counter_read(&queue->silent);
+	queue->outstanding = queue->depth;
+}
+
 int queue_create(const struct slu_queue_options *options, struct poller *poller, int node,
 		 struct slu_queue **out)
 {
@@ -89,6 +106,8 @@ int queue_create(const struct slu_queue_options *options, struct poller *poller,
 		queue_destroy(queue);
 		return rc;
 	}
+	queue->forked.in_child = shut_in_child;
+	fork_watch(&queue->forked);
 	*out = queue;
 	return 0;
 }
@@ -97,6 +116,7 @@ void queue_destroy(struct slu_queue *queue)
 {
 	if (!queue)
 		return;
+	fork_unwatch(&queue->forked);
 	if (queue->eventfd >= 0)
 		close(queue->eventfd);
 	vector_scratch_fini(&queue->scratch);

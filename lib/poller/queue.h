@@ -25,6 +25,7 @@
 #include <sluice/queue.h>
 
 #include "base/clock.h"
+#include "base/fork.h"
 
 #include "transport/request.h"
 
@@ -62,6 +63,7 @@ struct slu_queue {
 	uint64_t take_until;      /* what taken must reach before a drain is done */
 	struct slu_engine *engine;
 	LIST_ENTRY(slu_queue) link;
+	struct fork_hook forked;
 };
 
 static_assert(SLU_TIMEOUT_MAX_US < UINT32_MAX / 2 - CLOCK_AHEAD_MAX_US, "see clock_passed_us()");

@@ -435,7 +435,7 @@ struct slu_remote {
 	bool linked;                 /* in the engine's list */
 	uint32_t candidate_count;
 	struct slu_candidate candidates[SLU_CANDIDATES_MAX];
-	struct segment_client *local; /* its place at a segment of this process; else NULL */
+	struct segment_client *local; /* its place at a segment of its own engine; else NULL */
 	struct path_stats retired;    /* of paths that were disconnected */
 	char name[SLU_REMOTE_NAME_MAX + 1];
 	char target[SLU_NAME_MAX + 1];

@@ -144,7 +144,8 @@ int main(int argc, char **argv)
 	engine = open_engine("127.0.0.1:0");
 	snprintf(name, sizeof(name), NAME "-%d", (int)getpid());
 	must(slu_region_alloc(engine, 4096, NULL, &region), "region");
-	must(slu_segment_export(engine, name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL, &segment),
+	must(slu_segment_export(engine, name, region, SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
+				&segment),
 	     "segment");
 	must(slu_engine_get_info(engine, &info), "info");
 	snprintf(address, sizeof(address), "%s", info.listen);

@@ -33,21 +33,6 @@ static struct slu_region *region_of(struct slu_engine *engine, uint64_t length)
 	return region;
 }
 
-/* Goal: a process has one engine; a second one is refused until the first is closed. */
-static void test_one_engine_per_process(void **state)
-{
-	struct slu_engine *first, *second = NULL;
-
-	(void)state;
-	assert_int_equal(slu_engine_open(NULL, &first), 0);
-	assert_int_equal(slu_engine_open(NULL, &second), -EBUSY);
-	assert_null(second);
-	assert_non_null(strstr(slu_last_error(), "engine already"));
-	slu_engine_close(first);
-	assert_int_equal(slu_engine_open(NULL, &second), 0);
-	slu_engine_close(second);
-}
-
 /* Goal: EAL pins the thread that starts it; the caller does not notice. */
 static void test_affinity_is_kept(void **state)
 {
@@ -395,7 +380,6 @@ static void test_thousand_engines_leave_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_engine_per_process),
 		cmocka_unit_test(test_affinity_is_kept),
 		cmocka_unit_test(test_grants_stay),
 		cmocka_unit_test(test_bad_options),

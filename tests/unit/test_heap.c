@@ -79,12 +79,14 @@ static void test_nodes(void **state)
 static void test_too_much(void **state)
 {
 	void *object;
+	int socket;
 
 	(void)state;
 	assert_null(heap_alloc(SIZE_MAX / 4, -1));
 	assert_non_null(strstr(slu_last_error(), "MiB"));
 	heap_enter();
-	assert_true(heap_socket((size_t)3 << 20) >= 0);
+	assert_int_equal(heap_socket((size_t)3 << 20, &socket), 0);
+	assert_true(socket >= 0);
 	heap_leave();
 	object = heap_alloc(1, -1);
 	assert_non_null(object);

@@ -84,6 +84,7 @@ static void assert_choice(const char *machine, int node, const int *expected, ui
 	assert_int_equal(topology_open(machine, &topology), 0);
 	assert_int_equal(placement_choose_cores(topology, node, count, cores), 0);
 	assert_cores(cores, (int)count, expected, (int)count);
+	placement_return_cores(cores, count);
 	topology_close(topology);
 }
 
@@ -115,6 +116,30 @@ static void test_choose_goes_round(void **state)
 	assert_choice("pack:1 [numa] core:2 pu:1", 7, expected, 5);
 }
 
+/* Goal: who comes later gets the cores that have the fewest pollers, whoever put them there; what
+ * was given back is free again. */
+static void test_choose_beside_others(void **state)
+{
+	static const int named[] = {6, 12}, second[] = {4, 2, 0, 14, 10, 8, 7}, third[] = {6, 4};
+	struct topology *topology;
+	int cores[7], others[2];
+
+	(void)state;
+	assert_int_equal(topology_open(TWO_SOCKETS_SMT, &topology), 0);
+	placement_take_cores(named, 2);
+	assert_int_equal(placement_choose_cores(topology, -1, 7, cores), 0);
+	assert_cores(cores, 7, second, 7);
+	placement_return_cores(named, 1);
+	placement_return_cores(cores, 1);
+	placement_return_cores(cores + 6, 1);
+	assert_int_equal(placement_choose_cores(topology, -1, 2, others), 0);
+	assert_cores(others, 2, third, 2);
+	placement_return_cores(cores + 1, 5);
+	placement_return_cores(named + 1, 1);
+	placement_return_cores(others, 2);
+	topology_close(topology);
+}
+
 static void *choose_while_pinned(void *arg)
 {
 	struct topology *topology = NULL;
@@ -123,6 +148,8 @@ static void *choose_while_pinned(void *arg)
 	if (placement_pin_thread(cores[0]) < 0 || topology_open(NULL, &topology) < 0 ||
 	    placement_choose_cores(topology, -1, 2, cores) < 0)
 		cores[0] = -1;
+	else
+		placement_return_cores(cores, 2);
 	topology_close(topology);
 	return NULL;
 }
@@ -214,6 +241,7 @@ int main(void)
 		cmocka_unit_test(test_choose_spreads_over_cores),
 		cmocka_unit_test(test_choose_prefers_node),
 		cmocka_unit_test(test_choose_goes_round),
+		cmocka_unit_test(test_choose_beside_others),
 		cmocka_unit_test(test_choose_respects_affinity),
 		cmocka_unit_test(test_pin_refuses),
 		cmocka_unit_test(test_bind_memory),

@@ -17,6 +17,7 @@
 
 #include "base/work.h"
 #include "engine/engine_internal.h"
+#include "engine/process.h"
 #include "tests/tap.h"
 #include "tests/calls.h"
 
@@ -967,9 +968,9 @@ static void test_answering_keeps_the_area(void **state)
 	while (atomic_load(&segment->areas.used) > 0) /* it lingers for a second */
 		usleep(1000);
 	usleep(10000);
-	assert_int_equal(engine->mapped_areas, 1);
+	assert_int_equal(atomic_load(&process_areas), 1);
 	requests_close(segment->requests, claimed);
-	for (uint32_t tries = 0; engine->mapped_areas > 0; tries++) {
+	for (uint32_t tries = 0; atomic_load(&process_areas) > 0; tries++) {
 		assert_in_range(tries, 0, 10000);
 		usleep(1000);
 	}

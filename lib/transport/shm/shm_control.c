@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "memory/keep.h"
 #include "transport/shm/shm.h"
 
 enum { FD_SEGMENT, FD_AREA, FD_WAKE, FD_COUNT };
@@ -157,14 +158,13 @@ static int check_fd(int fd, uint64_t end)
 	return 0;
 }
 
-/* What others keep there is in no core dump of ours. */
 static void *map_fd(int fd, uint64_t offset, uint64_t length, int protection, int flags)
 {
 	void *addr = mmap(NULL, length, protection, MAP_SHARED | flags, fd, (off_t)offset);
 
 	if (addr == MAP_FAILED)
 		return NULL;
-	madvise(addr, length, MADV_DONTDUMP);
+	memory_keep(addr, length);
 	return addr;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 
 #define GID_TABLE_MAX 256u
@@ -215,8 +216,10 @@ static void close_port(struct verbs_device *device)
 {
 	if (device->pd)
 		ibv_dealloc_pd(device->pd);
-	if (device->context)
+	if (device->context) {
+		descriptor_forget(device->context->cmd_fd);
 		ibv_close_device(device->context);
+	}
 	memset(device, 0, sizeof(*device));
 }
 
@@ -228,6 +231,7 @@ static int open_context(struct ibv_device *ibv, struct verbs_device *device)
 			    "it cannot be opened: %s (are ib_uverbs loaded and "
 			    "/dev/infiniband/uverbs* ours to write?)",
 			    strerror(errno));
+	descriptor_note(device->context->cmd_fd);
 	if (ibv_query_device(device->context, &device->attr))
 		return fail(-EIO, "it does not tell its limits");
 	device->pd = ibv_alloc_pd(device->context);
@@ -366,6 +370,22 @@ static int open_all(struct verbs_devices *devices, struct ibv_device **list, int
 		       : 0;
 }
 
+/*
+ * A fork has the parent copy each page that it then writes, also those that a device has pinned,
+ * and the device goes on with the old ones. From Linux 5.12 on pinned pages are copied for the
+ * child at once; before, libibverbs has to keep them from it, queues included, and has to be told
+ * before it knows any.
+ */
+static void survive_forks(void)
+{
+	int error = ibv_fork_init();
+
+	if (error)
+		log_warning("RDMA: when this process forks its transfers may go astray: %s; set "
+			    "RDMAV_FORK_SAFE=1 before it starts",
+			    strerror(error));
+}
+
 int verbs_devices_open(const struct slu_rdma_options *options, struct verbs_devices **out)
 {
 	struct verbs_devices *devices;
@@ -383,6 +403,7 @@ int verbs_devices_open(const struct slu_rdma_options *options, struct verbs_devi
 		*out = devices;
 		return 0;
 	}
+	survive_forks();
 	list = ibv_get_device_list(&n);
 	rc = options->device ? open_named(devices, list, n) : open_all(devices, list, n);
 	if (list)

@@ -30,7 +30,8 @@
  *   -ETIMEDOUT     the deadline passed
  *   -EMSGSIZE      the answer to a call is longer than the room for it
  *   -ECANCELED     given up because its queue or remote was closed
- *   -EBUSY         a second engine in one process, or something still in use
+ *   -EBUSY         something is still in use
+ *   -ECHILD        opened before fork(), by the parent: see engine.h
  *   -ENOMEM        out of memory, of hugepages, or over the memlock limit
  *   -ENOSPC        a named limit is reached: of segments, remotes, queues, clients or sessions
  *   -EDQUOT        a limit of this identity at the target is reached (enum slu_limit)
