@@ -95,7 +95,7 @@ static void wait_for(struct asked *asked)
 static struct grant *grant_to(uint64_t connection)
 {
 	static struct sender sender = {
-		.references = 1, .number = 1, .references = 1, .identity = "psk:model"};
+		.number = 1, .references = 1, .identity = "psk:model"};
 	const struct grant grant = {.export = &segment,
 				    .sender = &sender,
 				    .connection = connection,
