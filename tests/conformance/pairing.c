@@ -2,6 +2,7 @@
 #include "pairing.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,29 @@ int pairing_port(struct slu_engine *engine)
 
 	assert_int_equal(slu_engine_get_info(engine, &info), 0);
 	return atoi(strrchr(info.listen, ':') + 1);
+}
+
+static uint32_t count_devices(void)
+{
+	struct slu_engine_info info = {.size = sizeof(info)};
+	struct slu_engine *engine;
+
+	assert_int_equal(slu_engine_open(NULL, &engine), 0);
+	assert_int_equal(slu_engine_get_info(engine, &info), 0);
+	slu_engine_close(engine);
+	return info.rdma_devices;
+}
+
+void pairing_each(void (*test)(enum slu_transport transport, uint32_t pollers))
+{
+	bool rdma = count_devices() > 0;
+
+	for (uint32_t pollers = 0; pollers <= 1; pollers++) {
+		test(SLU_TRANSPORT_SHM, pollers);
+		test(SLU_TRANSPORT_TCP, pollers);
+		if (rdma)
+			test(SLU_TRANSPORT_VERBS, pollers);
+	}
 }
 
 static struct slu_region *region_of(struct slu_engine *engine)
@@ -71,7 +95,7 @@ void pairing_open(struct pairing *pairing, const char *segment, enum slu_transpo
 					    SLU_RIGHT_READ | SLU_RIGHT_WRITE, NULL,
 					    &pairing->segment),
 			 0);
-	if (transport == SLU_TRANSPORT_TCP)
+	if (transport != SLU_TRANSPORT_SHM)
 		snprintf(pairing->name, sizeof(pairing->name), "%s@127.0.0.1:%d", segment,
 			 pairing_port(pairing->target));
 	else

@@ -29,6 +29,12 @@ int pairing_engine(uint32_t pollers, struct slu_engine **engine);
 /** Of @p engine. @return the port that it serves */
 int pairing_port(struct slu_engine *engine);
 
+/**
+ * Call @p test for each transport between two engines that this machine has, with an inline queue
+ * and behind a poller.
+ */
+void pairing_each(void (*test)(enum slu_transport transport, uint32_t pollers));
+
 /** @p pollers of the client; 0: an inline queue. Fails the test. */
 void pairing_open(struct pairing *pairing, const char *segment, enum slu_transport transport,
 		  uint32_t pollers);

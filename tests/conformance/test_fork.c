@@ -246,10 +246,7 @@ static void check_calls(enum slu_transport transport, uint32_t pollers)
 static void test_calls(void **state)
 {
 	(void)state;
-	check_calls(SLU_TRANSPORT_SHM, 0);
-	check_calls(SLU_TRANSPORT_SHM, 1);
-	check_calls(SLU_TRANSPORT_TCP, 0);
-	check_calls(SLU_TRANSPORT_TCP, 1);
+	pairing_each(check_calls);
 }
 
 static _Atomic bool stop;
@@ -289,9 +286,7 @@ static void check_traffic(enum slu_transport transport, uint32_t pollers)
 static void test_traffic(void **state)
 {
 	(void)state;
-	check_traffic(SLU_TRANSPORT_SHM, 0);
-	check_traffic(SLU_TRANSPORT_SHM, 1);
-	check_traffic(SLU_TRANSPORT_TCP, 1);
+	pairing_each(check_traffic);
 }
 
 static bool is_mapped(const void *addr)

@@ -141,10 +141,7 @@ static void check_engines(enum slu_transport transport, uint32_t pollers)
 static void test_engines(void **state)
 {
 	(void)state;
-	check_engines(SLU_TRANSPORT_SHM, 0);
-	check_engines(SLU_TRANSPORT_SHM, 1);
-	check_engines(SLU_TRANSPORT_TCP, 0);
-	check_engines(SLU_TRANSPORT_TCP, 1);
+	pairing_each(check_engines);
 }
 
 /* Goal: the host's log stays the host's, and so does its affinity. */

@@ -17,14 +17,6 @@
 
 static struct sigaction guarding; /* memory/guard.h */
 
-static void both_transports(void (*test)(enum slu_transport transport, uint32_t pollers))
-{
-	for (uint32_t pollers = 0; pollers <= 1; pollers++) {
-		test(SLU_TRANSPORT_SHM, pollers);
-		test(SLU_TRANSPORT_TCP, pollers);
-	}
-}
-
 static void check_pair(enum slu_transport transport, uint32_t pollers)
 {
 	struct pairing pairing;
@@ -38,7 +30,7 @@ static void check_pair(enum slu_transport transport, uint32_t pollers)
 static void test_pair(void **state)
 {
 	(void)state;
-	both_transports(check_pair);
+	pairing_each(check_pair);
 }
 
 static void check_other_goes_on(enum slu_transport transport, uint32_t pollers)
@@ -57,7 +49,7 @@ static void check_other_goes_on(enum slu_transport transport, uint32_t pollers)
 static void test_closing_one(void **state)
 {
 	(void)state;
-	both_transports(check_other_goes_on);
+	pairing_each(check_other_goes_on);
 }
 
 /* Goal: whoever has a segment of an engine that is closed hears of it; his own goes on. */
