@@ -271,7 +271,7 @@ thread_checks() {
 	suite build-tsan unit
 	suite build-tsan conformance conformance_shm-adaptive conformance_tcp-adaptive \
 		conformance_tcp-tls conformance_fake-adaptive conformance_failures \
-		simulation_engines
+		conformance_several conformance_fork simulation_engines
 	suite build-tsan fault kill mend
 }
 

@@ -33,7 +33,7 @@
  * child lives. The child cannot open an engine, since the EAL cannot be used there: it calls
  * exec(), or the parent opens its first one after the fork. Memory of the caller's own that RDMA
  * devices know (slu_region_register) is there, as a copy, from Linux 5.12 on, and is not before.
- * fork() is not to be called by a receiver of the log, nor from a signal handler.
+ * fork() is not to be called from a signal handler.
  *
  * Structs that can grow begin with their size, so that a program and a library of different
  * releases understand each other:

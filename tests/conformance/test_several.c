@@ -156,13 +156,27 @@ static void test_limits_of_their_own(void **state)
 	pairing_close(&many);
 }
 
-/* In place of the one of its segment, which nobody here can take pages from. */
-static struct guard *guard_by(struct pairing *pairing, struct guard *guard)
-{
-	struct guard *own = pairing->exported->arena.guard;
+struct guard_swap {
+	struct pairing pairing;
+	struct guard *guard; /* the other one */
+};
 
-	pairing->exported->arena.guard = guard;
-	return own;
+/* The control thread looks at it. */
+static int swap_guard(void *arg)
+{
+	struct guard_swap *swap = arg;
+	struct arena *arena = &swap->pairing.exported->arena;
+	struct guard *before = arena->guard;
+
+	arena->guard = swap->guard;
+	swap->guard = before;
+	return 0;
+}
+
+/* In place of the one of its segment, which nobody here can take pages from; and back. */
+static void swap(struct guard_swap *swap)
+{
+	assert_int_equal(control_call(swap->pairing.target->control, swap_guard, swap), 0);
 }
 
 static void wait_for_loss(struct pairing *pairing)
@@ -179,8 +193,8 @@ static void wait_for_loss(struct pairing *pairing)
 /* Goal: every engine is told of memory that was lost, not only the first that looks. */
 static void test_lost_memory(void **state)
 {
-	struct guard *guard, *owns[2];
-	struct pairing pairings[2];
+	struct guard_swap swaps[2];
+	struct guard *guard;
 	volatile char *memory;
 	int fd;
 
@@ -191,18 +205,20 @@ static void test_lost_memory(void **state)
 	memory = mmap(NULL, 8192, PROT_READ, MAP_SHARED, fd, 0);
 	assert_ptr_not_equal(memory, MAP_FAILED);
 	assert_int_equal(guard_add((void *)memory, 8192, &guard), 0);
-	pairing_open(&pairings[0], "several-lost", SLU_TRANSPORT_SHM, 0);
-	pairing_open(&pairings[1], "several-too", SLU_TRANSPORT_SHM, 0);
-	for (int i = 0; i < 2; i++)
-		owns[i] = guard_by(&pairings[i], guard);
+	pairing_open(&swaps[0].pairing, "several-lost", SLU_TRANSPORT_SHM, 0);
+	pairing_open(&swaps[1].pairing, "several-too", SLU_TRANSPORT_SHM, 0);
+	for (int i = 0; i < 2; i++) {
+		swaps[i].guard = guard;
+		swap(&swaps[i]);
+	}
 	assert_int_equal(ftruncate(fd, 4096), 0);
 	assert_int_equal(memory[4096], 0);
 	for (int i = 0; i < 2; i++)
-		wait_for_loss(&pairings[i]);
+		wait_for_loss(&swaps[i].pairing);
 	for (int i = 0; i < 2; i++)
-		guard_by(&pairings[i], owns[i]);
+		swap(&swaps[i]);
 	for (int i = 0; i < 2; i++)
-		pairing_close(&pairings[i]);
+		pairing_close(&swaps[i].pairing);
 	guard_remove(guard);
 	munmap((void *)memory, 8192);
 	close(fd);
