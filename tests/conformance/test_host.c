@@ -45,6 +45,20 @@ static int first_cpu(void)
 	return -1;
 }
 
+/* It may explain its options on standard output, which is TAP's. @return as rte_eal_init() */
+static int init_eal(int argc, char **argv)
+{
+	int out = dup(STDOUT_FILENO), rc;
+
+	fflush(stdout);
+	dup2(STDERR_FILENO, STDOUT_FILENO);
+	rc = rte_eal_init(argc, argv);
+	fflush(stdout);
+	dup2(out, STDOUT_FILENO);
+	close(out);
+	return rc;
+}
+
 /* As the argument says. @return as rte_eal_init() */
 static int start_eal(void)
 {
@@ -59,7 +73,7 @@ static int start_eal(void)
 	argv[argc++] = strcmp(host.memory, "in-memory") == 0 ? "--in-memory" : "--no-huge";
 	if (strcmp(host.memory, "failed") == 0)
 		argv[argc++] = "--no-such-option";
-	return rte_eal_init(argc, argv);
+	return init_eal(argc, argv);
 }
 
 /* EAL leaves them to who comes next by the same name. */
