@@ -1,13 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file
- * The engine: one per process, owner of everything below.
+ * The engine: owner of everything below. A process may have several, opened and closed by any
+ * threads at any time: each has its own pollers, control thread, identity limits, grants, segments
+ * and remotes, and closing one leaves the others as they were. One may be a client of another's
+ * segments, over every transport but fake, as of those of another process. A name, a socket and a
+ * port belong to one of them. The log is the process's, and so is what follows.
  *
  * Order of calls: slu_engine_options_init, slu_engine_open; then regions and segments (memory.h,
  * segment.h), remotes (segment.h) and queues (queue.h); slu_engine_close at the end.
  *
  * Opening and closing calls may block and allocate and may come from any thread; the hot calls are
  * slu_submit and slu_reap only.
+ *
+ * DPDK. An engine needs DPDK's EAL, of which a process has one, that cannot be started twice. Where
+ * there is none the first engine starts it: on ordinary pages, without files, devices or telemetry;
+ * it stays. A host, a program that uses DPDK or SPDK itself, calls rte_eal_init() before it opens
+ * an engine: its EAL is used as it is, whatever its memory (hugepages, --in-memory, --no-huge), and
+ * must stay until the last engine is closed. Rings and pools then come from its heap; its log and
+ * its lcores are left alone. Threads of the engine keep to the CPUs that are no lcores' (EAL gives
+ * them to its control threads; where there are none, that of the main lcore), and pollers are put
+ * there too where slu_engine_options.cores names no others: start the host with -l or --lcores, and
+ * leave some. A program that calls rte_eal_init() after the first engine was opened gets -1 with
+ * EALREADY from it, and may use the EAL that is there; one whose rte_eal_init() has failed opens no
+ * engine.
+ *
+ * fork(). What was opened before belongs to the parent, whose transfers go on. In the child, which
+ * has neither the threads nor the memory, each call on it fails with -ECHILD, returns NULL or 0,
+ * or, where it returns nothing, does nothing: no peer hears of it, and it can be left out. Memory
+ * of regions is not mapped there: a child that touches it gets SIGSEGV. Sockets, devices and memory
+ * are closed in the child before fork() returns there, so a peer sees the parent's end, though a
+ * child lives. The child cannot open an engine, since the EAL cannot be used there: it calls
+ * exec(), or the parent opens its first one after the fork. Memory of the caller's own that RDMA
+ * devices know (slu_region_register) is there, as a copy, from Linux 5.12 on, and is not before.
+ * fork() is not to be called from a signal handler.
  *
  * Structs that can grow begin with their size, so that a program and a library of different
  * releases understand each other:
@@ -151,18 +177,20 @@ struct slu_engine_info {
 SLU_API void slu_engine_options_init(struct slu_engine_options *options, size_t size);
 
 /**
- * Start the engine: DPDK's EAL in memory mode (once per process), pollers and the control thread.
+ * Start an engine: with the first one DPDK's EAL, unless the process has one, and then pollers and
+ * the control thread.
  *
- * The calling thread keeps its CPU affinity. Any thread. A process must not fork and use the engine
- * in the child.
+ * Pollers are put on cores that have the fewest pollers of this process, unless options name them.
+ * The calling thread keeps its CPU affinity. Any thread, several at a time.
  *
  * @param options  NULL for the defaults; likewise in every call that takes options
- * @return 0; -EBUSY this process has an engine; -EINVAL bad option (size, cores, socket, fake,
+ * @return 0; -ECHILD the parent has opened an engine before fork(); -EIO EAL does not start, or the
+ *         process's own has failed; -EINVAL bad option (size, cores, socket, fake,
  *         listen, tls, rdma); -E2BIG an option that this library does not know; -ENODEV the RDMA
  *         device that was named is not there or cannot be used; -EADDRINUSE the socket or port is
- *         served by another process; -EADDRNOTAVAIL not an address of this host; -EPERM listening
- *         beyond loopback needs TLS, or insecure; -EKEYEXPIRED, -EKEYREJECTED, -ENOKEY credentials
- *         that cannot be used; -ENOMEM
+ *         served by another process or engine; -EADDRNOTAVAIL not an address of this host; -EPERM
+ * listening beyond loopback needs TLS, or insecure; -EKEYEXPIRED, -EKEYREJECTED, -ENOKEY
+ * credentials that cannot be used; -ENOMEM
  */
 SLU_API int slu_engine_open(const struct slu_engine_options *options, struct slu_engine **engine);
 

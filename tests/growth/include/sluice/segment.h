@@ -228,7 +228,7 @@ SLU_API int slu_segment_export(struct slu_engine *engine, const char *name,
 /**
  * Withdraw it: its clients' operations fail from now on with -ESHUTDOWN; accepts NULL.
  *
- * Clients are given up to two seconds to leave. Remotes of it that this same process opened (the
+ * Clients are given up to two seconds to leave. Remotes of it that this same engine opened (the
  * fake transport) must be closed before.
  */
 SLU_API void slu_segment_close(struct slu_segment *segment);

@@ -3,7 +3,7 @@
  * @file
  * Sluice: moves bytes between memories. This header brings all of the public interface.
  *
- * A process opens one engine. A target exports regions as segments; an initiator opens them as
+ * A process opens an engine, or several. A target exports regions as segments; an initiator opens them as
  * remotes and reads and writes them one-sided, in batches:
  *
  *   slu_engine_open -> slu_region_alloc -> slu_segment_export                          (target)
